@@ -55,9 +55,9 @@ from bot.platform.localisation import (
     ngettext_lazy,
     translate,
 )
-from bot.platform.messages import MAX_MESSAGE_CHARS, NO_MENTIONS
+from bot.platform.messages import MAX_MESSAGE_CHARS, NO_MENTIONS, markdown_name
 from bot.training.discord import TrainFromCardButton
-from personas.card.example_lines import count_examples
+from personas.card.example_lines import count_examples, first_unlabelled_answer
 from personas.errors import CardError, UnderstudyError
 from personas.schemas.chat import Persona
 
@@ -200,12 +200,12 @@ async def create_from_form(interaction: Interaction, rest: str, values: dict[str
     services.audit.record(
         interaction.guild_id or 0,
         interaction.user.id,
-        gettext_lazy("created the persona {persona}", persona=f"**{persona.name}**"),
+        gettext_lazy("created the persona {persona}", persona=f"**{markdown_name(persona)}**"),
     )
     notes, _ = await import_character_book(
         guild_lore(services), interaction.guild_id or 0, persona, imported.card
     )
-    notes = [*_example_notes(persona), *notes]
+    notes = [*_example_notes(persona, typed), *notes]
     if interaction_id and file is None:
         notes.append(gettext_lazy("Its picture was lost when the bot restarted."))
     try:
@@ -218,15 +218,25 @@ async def create_from_form(interaction: Interaction, rest: str, values: dict[str
         return
     name = short_id(persona, interaction.guild_id or 0)
     use_here = UseHereButton.of(interaction, persona)
-    label = use_here.item.label
-    press = gettext_lazy("Press **{button}**: it answers there from then on.", button=label)
+    label = discord.utils.escape_markdown(use_here.item.label or "")
+    press = gettext_lazy("Press **{button}**: they answer there from then on.", button=label)
     if persona.first_mes:
-        press = gettext_lazy("Press **{button}**: it says its first line there.", button=label)
+        press = gettext_lazy("Press **{button}**: they say their first line there.", button=label)
+    steps: list[str] = [press]
+    if use_here.replaces_others:
+        steps.append(
+            gettext_lazy(
+                "Or give them another channel: type `{command}` there.",
+                command=f"/persona set persona:{name}",
+            )
+        )
     head = gettext_lazy(
-        "**{persona}** (`{id}`) is a persona of this server now.", persona=persona.name, id=name
+        "**{persona}** (`{id}`) is a persona of this server now.",
+        persona=markdown_name(persona),
+        id=name,
     )
     edit = EditPersonaButton(persona.id, language=interaction_language(interaction))
-    text = join_texts(head, *notes, press, separator="\n")
+    text = join_texts(head, *notes, *steps, separator="\n")
     await _show(interaction, text, button_view(use_here, edit))
 
 
@@ -246,27 +256,37 @@ async def edit_from_form(interaction: Interaction, persona_id: str, values: dict
     services.audit.record(
         interaction.guild_id or 0,
         interaction.user.id,
-        gettext_lazy("edited the card of {persona}", persona=f"**{persona.name}**"),
+        gettext_lazy("edited the card of {persona}", persona=f"**{markdown_name(persona)}**"),
     )
     head = gettext_lazy(
-        "**{persona}** speaks by this card from the next reply on.", persona=persona.name
+        "**{persona}** speaks by this card from the next reply on.", persona=markdown_name(persona)
     )
-    text = join_texts(head, *_example_notes(persona), separator="\n")
+    text = join_texts(head, *_example_notes(persona, typed), separator="\n")
     await _show(interaction, text, _next_steps(persona, interaction_language(interaction)))
 
 
-def _example_notes(persona: Persona) -> list[str]:
-    """Say how many examples a form's card has, if any."""
+def _example_notes(persona: Persona, typed: PersonaForm) -> list[str]:
+    """Say how many examples a form's card has, if any, and which line may be none."""
     count = count_examples(persona.mes_example)
     if not count:
         return []
-    return [
+    notes: list[str] = [
         ngettext_lazy(
-            "It has {count} example of how it talks.",
-            "It has {count} examples of how it talks.",
+            "They have {count} example of how they talk.",
+            "They have {count} examples of how they talk.",
             count,
         )
     ]
+    if line := first_unlabelled_answer(typed.mes_example, persona.name):
+        notes.append(
+            gettext_lazy(
+                "“{line}” names nobody, and counts as an answer of {persona}. An example is "
+                "“You: …” and, on the next line, “{persona}: …”.",
+                line=discord.utils.escape_markdown(line),
+                persona=markdown_name(persona),
+            )
+        )
+    return notes
 
 
 async def talk_from_form(interaction: Interaction, persona_id: str, values: dict[str, str]) -> None:
@@ -324,7 +344,7 @@ async def _offer_again(
     lines: list[str] = []
     if isinstance(error, InvalidFormError):
         for key, problem in error.wrong.items():
-            field = gettext_lazy("**{field}**", field=FIELD_LABELS[key]) if key else ""
+            field = gettext_lazy("**{field}:**", field=FIELD_LABELS[key]) if key else ""
             lines.append(join_texts(field, problem) if field else problem)
     else:
         lines.append(error_text(error))
@@ -371,13 +391,11 @@ async def _use_here(interaction: Interaction, persona: Persona, notes: list[str]
         assigned_text(persona, channel, answers=answers, can_read=bot.intents.message_content),
         *notes,
         gettext_lazy("**What next?**"),
-        gettext_lazy("1. **Talk to it:** write in {channel}.", channel=channel.mention),
+        gettext_lazy("1. **Talk to them:** write in {channel}.", channel=channel.mention),
+        gettext_lazy("2. **Teach them:** lore is what they look up, examples are how they talk."),
         gettext_lazy(
-            "2. **Teach it:** lore are facts that it looks up, examples are how it talks."
-        ),
-        gettext_lazy(
-            "3. **Train it** on replies that a model writes from its card, on lore, or on a chat "
-            "log."
+            "3. **Train them** on replies that a model writes from their card, on lore, or on a "
+            "chat log."
         ),
         separator="\n",
     )
@@ -454,10 +472,10 @@ class _PersonaButton(PersistentButton, template=r"never persona:"):
 
 
 class UseHereButton(_PersonaButton, template=rf"use-here:{PERSONA_ID}"):
-    """Gives the persona this channel."""
+    """Gives the persona this channel; where another one has it, no primary button."""
 
-    style = discord.ButtonStyle.primary
     moderators_only = True
+    replaces_others = False
 
     @classmethod
     def of(cls, interaction: Interaction, persona: Persona) -> "UseHereButton":
@@ -471,7 +489,11 @@ class UseHereButton(_PersonaButton, template=rf"use-here:{PERSONA_ID}"):
                 channel=str(channel),
                 personas=", ".join(other.name for other in others),
             )
-        return cls(persona.id, label=localise(label, interaction_language(interaction))[:80])
+        button = cls(persona.id, label=localise(label, interaction_language(interaction))[:80])
+        button.replaces_others = bool(others)
+        if not others:
+            button.item.style = discord.ButtonStyle.primary
+        return button
 
     async def pressed(self, interaction: Interaction) -> None:
         persona = self.require(interaction)
@@ -492,7 +514,8 @@ class EditPersonaButton(_PersonaButton, template=rf"edit-persona:{PERSONA_ID}"):
         if any(len(getattr(typed, key)) > MAX_MODAL_VALUE_CHARS for key in MAX_FIELD_CHARS):
             raise RefusedError(
                 gettext_lazy(
-                    "The card of {persona} is too long for a form on Discord.", persona=persona.name
+                    "The card of {persona} is too long for a form on Discord.",
+                    persona=markdown_name(persona),
                 ),
                 gettext_lazy("The operator can edit it on the dashboard."),
             )
@@ -505,7 +528,7 @@ class EditPersonaButton(_PersonaButton, template=rf"edit-persona:{PERSONA_ID}"):
 class TalkButton(_PersonaButton, template=rf"talk:{PERSONA_ID}"):
     """Opens a form for a message to the persona."""
 
-    label = gettext_lazy("Talk to it")
+    label = gettext_lazy("Talk to them")
     style = discord.ButtonStyle.primary
 
     async def pressed(self, interaction: Interaction) -> None:
@@ -532,7 +555,7 @@ class AddLoreButton(_PersonaButton, template=rf"add-lore:{PERSONA_ID}"):
 class TrainButton(_PersonaButton, template=rf"how-to-train:{PERSONA_ID}"):
     """Says how to train the persona, and offers the way that needs nothing but its card."""
 
-    label = gettext_lazy("Train it")
+    label = gettext_lazy("Train them")
     moderators_only = True
     actions = ("train",)
 
@@ -551,7 +574,9 @@ class TrainButton(_PersonaButton, template=rf"how-to-train:{PERSONA_ID}"):
 def _training_text(persona: Persona, short_name: str, files: int) -> str:
     """Say how a persona with so many files of lore is trained."""
     lines: list[str] = [
-        gettext_lazy("A training needs replies for {persona} to learn from:", persona=persona.name),
+        gettext_lazy(
+            "A training needs replies for {persona} to learn from:", persona=markdown_name(persona)
+        ),
         gettext_lazy(
             "- from its card and lore, which a model writes first: press **{button}** (or type "
             "`{command}`)",

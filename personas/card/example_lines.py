@@ -1,6 +1,7 @@
 """Reads example talk as people type it into a form, and writes it as a card's `mes_example`."""
 
 import re
+from typing import NamedTuple
 
 from personas.card.toml_card import START_PATTERN, normalise_examples
 
@@ -11,6 +12,14 @@ MAX_QUOTED_CHARS = 80
 MULTILINE_ANY_CASE = re.MULTILINE | re.IGNORECASE
 Exchange = tuple[str, str]
 """What somebody says to the persona, and its answer."""
+
+
+class Turn(NamedTuple):
+    """What one side, `user` or `char`, says; without a label, its side follows from its place."""
+
+    side: str
+    said: str
+    has_label: bool
 
 
 class InvalidExampleError(ValueError):
@@ -29,7 +38,7 @@ def parse_example_lines(text: str, name: str) -> list[Exchange]:
     exchanges: list[Exchange] = []
     for conversation in START_PATTERN.split(text):
         asked = ""
-        for side, said in _parse_turns(conversation, name):
+        for side, said, _ in _parse_turns(conversation, name):
             if side == "user" and asked:
                 break
             if side == "user":
@@ -49,12 +58,22 @@ def parse_example_lines(text: str, name: str) -> list[Exchange]:
     return exchanges
 
 
+def first_unlabelled_answer(text: str, name: str) -> str:
+    """Return the first line that is read as an answer only because it follows a line of `You: …`,
+    shortened; empty where each answer has a label.
+    """
+    for conversation in START_PATTERN.split(text):
+        for turn in _parse_turns(conversation, name):
+            if not turn.has_label:
+                return _shorten(turn.said)
+    return ""
+
+
 def _shorten(said: str) -> str:
     return said if len(said) <= MAX_QUOTED_CHARS else f"{said[:MAX_QUOTED_CHARS]}…"
 
 
-def _parse_turns(text: str, name: str) -> list[tuple[str, str]]:
-    """Return pairs of a side, `user` or `char`, and what it says."""
+def _parse_turns(text: str, name: str) -> list[Turn]:
     # People write the first name alone, in small letters, or with their script's colon.
     names = "|".join(re.escape(label) for label in {name, *name.split()[:1]} if label)
     if names:
@@ -62,22 +81,22 @@ def _parse_turns(text: str, name: str) -> list[tuple[str, str]]:
             rf"^[ \t]*(?:{names})[ \t]*[:：]", "{{char}}:", text, flags=MULTILINE_ANY_CASE
         )
     text = re.sub(r"^[ \t]*you[ \t]*：", "{{user}}:", text, flags=MULTILINE_ANY_CASE)
-    turns: list[tuple[str, str]] = []
+    turns: list[Turn] = []
     is_open = False
     for line in normalise_examples(text, name).splitlines():
         line = line.strip()
         label = LABEL_PATTERN.match(line)
         if label:
-            turns.append((label[1].lower(), line[label.end() :]))
-        elif line and is_open and turns[-1][0] == "user":
-            turns.append(("char", OTHER_LABEL_PATTERN.sub("", line, count=1)))
+            turns.append(Turn(label[1].lower(), line[label.end() :], has_label=True))
+        elif line and is_open and turns[-1].side == "user":
+            said = OTHER_LABEL_PATTERN.sub("", line, count=1)
+            turns.append(Turn("char", said, has_label=said != line))
         elif line and is_open:
-            side, said = turns[-1]
-            turns[-1] = (side, f"{said} {line}".strip())
+            turns[-1] = turns[-1]._replace(said=f"{turns[-1].said} {line}".strip())
         elif line:
-            turns.append(("char", line))
+            turns.append(Turn("char", line, has_label=False))
         is_open = bool(line) and (is_open or label is not None)
-    return [(side, said) for side, said in turns if said]
+    return [turn for turn in turns if turn.said]
 
 
 def format_examples(exchanges: list[Exchange]) -> str:

@@ -54,6 +54,11 @@ def labels(message):
     return [part["label"] for part in all_components(message["components"]) if "label" in part]
 
 
+def styles(message):
+    parts = all_components(message["components"])
+    return {part["label"]: part["style"] for part in parts if "label" in part}
+
+
 def typed_in(answer):
     fields = [row["component"] for row in answer.modal["components"]]
     return {field["custom_id"]: field.get("value", "") for field in fields}
@@ -82,8 +87,8 @@ async def test_a_form_makes_a_persona_that_greets_once_and_says_what_next(stage,
         await stage.moderator.submit(form, **MARLOW), "**Marlow Finch** (`marlow-finch`) is"
     )
     assert labels(message) == [f"Use it in #{OFFICE}", "Edit"]
-    assert "It has 2 examples of how it talks." in message["content"]
-    assert f"Press **Use it in #{OFFICE}**: it says its first line" in message["content"]
+    assert "They have 2 examples of how they talk." in message["content"]
+    assert f"Press **Use it in #{OFFICE}**: they say their first line" in message["content"]
     assert "token" not in message["content"]
     persona = find(stage, "marlow-finch")
     assert persona.system_prompt == "You are {{char}}."
@@ -93,14 +98,14 @@ async def test_a_form_makes_a_persona_that_greets_once_and_says_what_next(stage,
     await asyncio.gather(*(stage.moderator.click(message, f"Use it in #{OFFICE}") for _ in "ab"))
     await stage.sees("Mind the step, Mina Vale.", by="Marlow Finch", since=mark)
     steps = await stage.sees("**What next?**", since=mark)
-    assert "3. **Train it** on replies that a model writes from its card" in steps["content"]
-    assert labels(steps) == ["Talk to it", "Add lore", "Edit, add examples", "Train it"]
-    talk = await stage.moderator.click(steps, "Talk to it")
+    assert "3. **Train them** on replies that a model writes from their card" in steps["content"]
+    assert labels(steps) == ["Talk to them", "Add lore", "Edit, add examples", "Train them"]
+    talk = await stage.moderator.click(steps, "Talk to them")
     mark = stage.mark
     await stage.moderator.submit(talk, text="Good evening")
     assert (await stage.finished(OFFICE, mark))["author"]["username"] == "Marlow Finch"
     assert len([text for text in await greetings(stage, "Marlow Finch") if "step" in text]) == 1
-    early = await stage.moderator.click(steps, "Train it")
+    early = await stage.moderator.click(steps, "Train them")
     too_early = await said(early, "`/finetune start persona:marlow-finch from:card`")
     assert "lore_pairs" not in too_early["content"] and labels(too_early) == [
         "Train it from its card",
@@ -109,7 +114,7 @@ async def test_a_form_makes_a_persona_that_greets_once_and_says_what_next(stage,
     lore = await stage.moderator.click(too_early, "Add lore")
     answer = await stage.moderator.submit(lore, title="Tallow", text="Marlow feeds Tallow at six.")
     await said(answer, "Marlow Finch knows `tallow.md` now")
-    train = await stage.moderator.click(steps, "Train it")
+    train = await stage.moderator.click(steps, "Train them")
     await said(
         train,
         "its lore alone (it has 1 file; two texts at least): `/finetune start "
@@ -133,7 +138,7 @@ async def test_a_persona_of_a_card_alone_is_trained_by_a_button_as_by_the_comman
     mark = stage.mark
     await stage.moderator.submit(form, **MARLOW)
     steps = await stage.sees("**What next?**", since=mark)
-    way = await said(await stage.moderator.click(steps, "Train it"), "press **Train it from its")
+    way = await said(await stage.moderator.click(steps, "Train them"), "press **Train it from its")
     assert TrainFromCardButton.moderators_only, "as the command"
     answer = await stage.moderator.click(way, "Train it from its card")
     message = await said(answer, "with the recipe `card`")
@@ -146,15 +151,46 @@ async def test_a_persona_of_a_card_alone_is_trained_by_a_button_as_by_the_comman
     assert "Queued" not in again.text and len(stage.backend.runs) == 1
 
 
+async def test_a_channel_of_another_persona_is_not_the_first_thing_to_take(stage):
+    """A press on the button that stands out evicts nobody; another channel is named as a way."""
+    first = await created(stage)
+    assert styles(first) == {f"Use it in #{OFFICE}": 1, "Edit": 2}
+    assert "another channel" not in first["content"]
+    await stage.moderator.click(first, f"Use it in #{OFFICE}")
+    await stage.sees("**What next?**")
+    second = await created(stage, {**MARLOW, "name": "Bold **md** _x_", "mes_example": ""})
+    assert styles(second) == {f"Use it in #{OFFICE}, in place of Marlow Finch": 2, "Edit": 2}
+    assert "another channel: type `/persona set persona:bold-md-x` there." in second["content"]
+    assert r"**Bold \*\*md\*\* \_x\_** (`bold-md-x`) is a persona" in second["content"]
+    assert find(stage, "bold-md-x").name == "Bold **md** _x_"
+
+
+async def test_a_line_of_an_example_that_names_nobody_is_told(stage):
+    fields = {**MARLOW, "mes_example": "You: hi\nnonsense *without* a name"}
+    message = await created(stage, fields)
+    assert "They have 1 example of how they talk." in message["content"]
+    assert (
+        r"“nonsense \*without\* a name” names nobody, and counts as an answer of Marlow Finch. An "
+        "example is “You: …” and, on the next line, “Marlow Finch: …”." in message["content"]
+    )
+    edit = await stage.moderator.click(message, "Edit")
+    mark = stage.mark
+    await stage.moderator.submit(
+        edit, **{**typed_in(edit), "mes_example": "You: hi\nMarlow: Ahoy.\nMind the step."}
+    )
+    edited = await stage.sees("speaks by this card from the next reply on", since=mark)
+    assert "1 example" in edited["content"] and "names nobody" not in edited["content"]
+
+
 async def test_a_refused_form_opens_again_with_what_was_typed(stage, monkeypatch):
     fields = {**MARLOW, "name": "oda marrow", "mes_example": "You: Why?"}
     refused = await created(
         stage,
         fields,
-        "**Name** There is a persona Oda Marrow already.",
+        "**Name:** There is a persona Oda Marrow already.",
         picture=StoredFile.named("face.png", PIXEL),
     )
-    assert "**Examples** “Why?” has no answer." in refused["content"]
+    assert "**Examples:** “Why?” has no answer." in refused["content"]
     assert labels(refused) == ["Try again"]
     stage.client.services.form_files.clear()  # as after a restart
     with monkeypatch.context() as slow:
@@ -180,14 +216,14 @@ async def test_what_a_form_refuses_and_takes(stage):
         ({"name": "Ballast"}, "There is a persona Ballast already."),
         (
             {"name": " YOU "},
-            "**Name** Many messages have “YOU”, whoever they are for. Choose another",
+            "**Name:** Many messages have “YOU”, whoever they are for. Choose another",
         ),
         ({"name": "bạn"}, "Many messages have “bạn”"),
         ({"name": " ODA MARROW "}, "There is a persona Oda"),
         ({"description": LONG_TEXT}, "tokens of every prompt; at most"),
         (
             {"mes_example": "How are you?\nFine thanks."},
-            "**Examples** “How are you?” has no “You: …” before it. Write what somebody says, "
+            "**Examples:** “How are you?” has no “You: …” before it. Write what somebody says, "
             "“You: …”, and on the next line the answer, “Marlow Finch: …”.",
         ),
         ({"mes_example": "Marlow: hello"}, "“hello” has no “You: …” before it."),
@@ -246,7 +282,7 @@ async def test_a_greeting_that_discord_refuses_costs_no_next_steps(stage, monkey
     mark = stage.mark
     await stage.moderator.submit(form, **MARLOW)
     steps = await stage.sees("**What next?**", since=mark)
-    assert "Talk to it" in labels(steps)
+    assert "Talk to them" in labels(steps)
     await stage.sees("There is no webhook here.", since=mark)
 
 
@@ -254,11 +290,11 @@ async def test_a_file_that_is_no_picture_is_refused_with_every_other_fault(stage
     refused = await created(
         stage,
         {**MARLOW, "name": "Ballast", "mes_example": "You: Why?"},
-        "**Picture or card** fake.png is not a picture. Choose a PNG, JPEG, WebP or GIF, or",
+        "**Picture or card:** fake.png is not a picture. Choose a PNG, JPEG, WebP or GIF, or",
         picture=StoredFile.named("fake.png", b"size = no picture"),
     )
-    assert "**Name** There is a persona Ballast already." in refused["content"]
-    assert "**Examples** “Why?” has no answer." in refused["content"]
+    assert "**Name:** There is a persona Ballast already." in refused["content"]
+    assert "**Examples:** “Why?” has no answer." in refused["content"]
     assert [file["filename"] for file in refused["attachments"]] == ["what-you-typed.toml"]
 
 
@@ -299,7 +335,7 @@ async def test_a_persona_is_edited_from_its_card(stage):
     edit = await stage.moderator.click(card.message, "Edit")
     done = await stage.moderator.submit(edit, **{**typed_in(edit), "speech": "In riddles."})
     told = await said(done, "speaks by this card from the next reply on")
-    assert told["id"] != card.message["id"] and labels(told)[0] == "Talk to it"
+    assert told["id"] != card.message["id"] and labels(told)[0] == "Talk to them"
     assert find(stage, "marlow-finch").speech == "In riddles."
     refused = await stage.moderator.submit(edit, **{**typed_in(edit), "name": "You"})
     assert labels(await said(refused, "Choose another name.")) == ["Try again"]

@@ -189,21 +189,21 @@ async def test_a_card_shows_the_picture_the_version_and_buttons_by_right(stage):
         answer = await http.get(who["accessory"]["media"]["url"])
         assert (await answer.read()).startswith(b"\xff\xd8"), "a small JPEG"
     assert who["accessory"]["description"] == "Ballast"
-    assert buttons_of(shown.message) == ["Talk to it"]
+    assert buttons_of(shown.message) == ["Talk to them"]
     shown = await stage.moderator.slash(QUAY, "persona show")
     await until(lambda: shown.text)
     # A card that came with the bot is not edited from a server.
-    assert buttons_of(shown.message) == ["Talk to it", "Train it"]
+    assert buttons_of(shown.message) == ["Talk to them", "Train them"]
 
 
 async def test_the_buttons_of_a_card_ask_and_train(stage):
     shown = await stage.moderator.slash(QUAY, "persona show")
     await until(lambda: shown.text)
     mark = stage.mark
-    asked = await stage.moderator.click(shown.message, "Talk to it")
+    asked = await stage.moderator.click(shown.message, "Talk to them")
     await stage.moderator.submit(asked, text="how heavy is fog?")
     assert "how heavy is fog?" in (await stage.finished(QUAY, mark))["content"]
-    told = await stage.moderator.click(shown.message, "Train it")
+    told = await stage.moderator.click(shown.message, "Train them")
     await response_text(told, "A training needs replies for Ballast")
 
 

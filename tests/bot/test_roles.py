@@ -178,9 +178,9 @@ async def test_who_may_train_uses_the_buttons_that_lead_there(stage):
     channel = stage.client.get_channel(int(stage.sandbox.channel(INN)["id"]))
     buttons = (HistoryPageButton("oda", 0), TrainButton("oda"), RollbackButton("oda"))
     await channel.send("what next?", view=button_view(*buttons))
-    shown = with_button(stage, "Train it")
+    shown = with_button(stage, "Train them")
     mark = stage.mark
-    await stage.member.click(shown, "Train it")
+    await stage.member.click(shown, "Train them")
     await stage.sees("A training needs replies", since=mark)
     await stage.member.click(shown, "Roll back")
     await stage.sees("Only moderators may do this.", since=mark)

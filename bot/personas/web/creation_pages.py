@@ -131,8 +131,8 @@ def _created_text(owned: OwnedPersona, draft: CreationDraft) -> LocalisableText:
     if not count:
         return text
     examples = ngettext_lazy(
-        "It has {count} example of how it talks.",
-        "It has {count} examples of how it talks.",
+        "They have {count} example of how they talk.",
+        "They have {count} examples of how they talk.",
         count,
     )
     return join_texts(text, examples)
