@@ -181,10 +181,14 @@ async def get_card_list(request: web.Request) -> web.Response:
     versions = {persona_id: _list_versions(services, persona_id) for persona_id in shown}
     persona_names = {}
     names = []
+    proposed = ("", "")
     for persona_id in shown:
         if owned := services.personas.find_owner(persona_id):
             persona_names[persona_id] = owned[1].name
-        names += [listed.name for listed in versions[persona_id]]
+        of_persona = [listed.name for listed in versions[persona_id]]
+        names += of_persona
+        if len(of_persona) > 1 and not any(proposed):
+            proposed = (of_persona[0], of_persona[1])
     return render_page(
         request,
         "cards/list.html",
@@ -196,6 +200,7 @@ async def get_card_list(request: web.Request) -> web.Response:
         find=find,
         versions=versions,
         names=names,
+        proposed=proposed,
         dialogues=[(job, job.result) for job in list_dialogue_jobs(services) if job.result],
         colours=scorecard_view.VERDICT_CLASSES,
     )

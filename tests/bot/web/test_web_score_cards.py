@@ -72,6 +72,20 @@ def versions(dashboard):
     return dashboard
 
 
+async def test_two_cards_of_one_persona_are_proposed_or_none(dashboard):
+    """The first two of the list may be of two personas."""
+    for persona in ("ballast", "oda"):
+        install(dashboard.store, persona, card=SCORECARD)
+    page = (await dashboard.page(CARDS))[1]
+    compared = page[page.index('action="/dashboard/cards/two"') :]
+    compared = compared[: compared.index("</form>")]
+    assert " selected" not in compared and compared.count('<option value="">') == 2
+    install(dashboard.store, "oda", card=SCORECARD)
+    page = (await dashboard.page(CARDS))[1]
+    assert re.findall(r"<option selected>([^<]*)</option>", page) == ["oda/v2", "oda/v1"]
+    assert 'scope="col">Installed</th>' in page and ">Made<" not in page
+
+
 async def shown(dashboard, path, status=200):
     """A page's text."""
     found, text, _ = await dashboard.page(path)

@@ -75,7 +75,9 @@ async def test_a_score_card_says_under_which_card_it_was_measured(dashboard, mea
     page = "/dashboard/cards/ballast/v1"
     text = (await dashboard.page(page))[1]
     assert "was measured under" not in text
-    assert ("as it is served, under the short card" in text) is (measured == "short")
+    precision = f"in {card.precision}"
+    assert (f"{precision}, under the short card" in text) is (measured == "short")
+    assert precision in text and f"{precision}, as it is served" not in text, "this machine decides"
     dashboard.services.versions.choose_card("ballast", "v1", served)
     text = (await dashboard.page(page))[1]
     assert f"served with its {served} card, and was measured under the {measured} one" in text
