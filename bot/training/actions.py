@@ -182,10 +182,12 @@ class Trainings:
             conflict=self._queue.conflict(request, guild_id),
         )
 
-    async def plan_checked(self, sent: SentRequest) -> PlannedTraining:
-        """Check that everything a request names is here, and plan it, whatever is in the queue."""
+    async def plan_checked(self, sent: SentRequest, *, proposes: bool = True) -> PlannedTraining:
+        """Check that everything a request names is here, and plan it, whatever is in the queue. A
+        refusal `proposes` what would work.
+        """
         async with self._check_turn():
-            await self._checks.require_available(sent)
+            await self._checks.require_available(sent, proposes=proposes)
             return await self.plan(sent.request, OPERATOR_GUILD_ID)
 
     def find(self, job_id: str) -> TrainingJob:

@@ -116,11 +116,17 @@ class RequestChecks:
         await self.require_available(sent, guild_id)
         self.queue.check(sent.request, guild_id)
 
-    async def require_available(self, sent: SentRequest, guild_id: int = OPERATOR_GUILD_ID) -> None:
-        """Raise `UnavailableRequestError` if the request names what is not on this machine."""
+    async def require_available(
+        self, sent: SentRequest, guild_id: int = OPERATOR_GUILD_ID, *, proposes: bool = True
+    ) -> None:
+        """Raise `UnavailableRequestError` if the request names what is not on this machine. A
+        proposal takes a plan, and so a trainer process; without one, that is told at once.
+        """
         wrong = await asyncio.to_thread(self._find_unavailable, sent.request)
         if wrong:
-            proposal = await self._propose_available(sent.body, wrong, guild_id)
+            proposal = None
+            if proposes:
+                proposal = await self._propose_available(sent.body, wrong, guild_id)
             raise UnavailableRequestError(wrong, proposal)
 
     async def require_memory(

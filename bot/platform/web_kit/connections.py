@@ -8,10 +8,10 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -20,6 +20,7 @@ if sys.platform != "win32":
     import resource
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 MAX_CONNECTIONS = 512
 OPEN_FILES_SHARE = 2
 """Connections get at most the process's open files divided by this; the others are the database,
@@ -36,6 +37,8 @@ UNREAD_TIMEOUT_S = 300.0
 be paused.)
 """
 LOG_INTERVAL_S = 60.0
+CONNECTED_INTERVAL_S = 1.0
+"""Time between two looks at whether a client still waits."""
 OUT_OF_FILES_MESSAGE = "socket.accept() out of system resource"
 """Beginning of what asyncio logs, with a traceback, for each connection that there is no file left
 for.
@@ -50,6 +53,23 @@ REFUSAL = (
     b"text/plain\r\n"
     b"Content-Length: 40\r\n\r\nToo many connections. Try again later.\r\n"
 )
+
+
+async def while_connected(request: web.Request, work: Coroutine[Any, Any, T]) -> T:
+    """Return what work returns, which is cancelled once the client's connection has ended: aiohttp
+    lets a handler go on. Raises `asyncio.CancelledError` then.
+    """
+    task = asyncio.create_task(work)
+    try:
+        while not task.done():
+            await asyncio.wait([task], timeout=CONNECTED_INTERVAL_S)
+            if request.transport is None or request.transport.is_closing():
+                break
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+    return task.result()
 
 
 def default_max_connections() -> int:

@@ -200,7 +200,7 @@ async def post_plan_form(request: web.Request) -> web.Response:
                 f"{DASHBOARD}/training/{job.job_id}",
                 gettext_lazy("{name} is queued.", name=job.name),
             )
-        planned = await plan_training(request, body)
+        planned = await plan_training(request, body, proposes=False)
     except UnderstudyError as error:
         return await _render_plan_form(request, given, problem=_as_problem(error, services))
     stored = StoredPlan(

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from bot.platform.errors import redact_paths
 from bot.platform.web_kit.app_context import get_services
+from bot.platform.web_kit.connections import while_connected
 from bot.platform.web_kit.idempotency import reused_key_problem
 from bot.platform.web_kit.paging import enum_query
 from bot.platform.web_kit.problems import Problem, field_error
@@ -51,12 +52,18 @@ async def start_training(
         )
 
 
-async def plan_training(request: web.Request, body: dict[str, Any]) -> PlannedTraining:
-    """Plan a body's run, whatever is in the queue. Raises `UnderstudyError`s."""
+async def plan_training(
+    request: web.Request, body: dict[str, Any], *, proposes: bool = True
+) -> PlannedTraining:
+    """Plan a body's run, whatever is in the queue, while the client waits for it. A refusal
+    `proposes` what would work. Raises `UnderstudyError`s.
+    """
     services = get_services(request)
     sent = _parse_request(services, body)
     with _as_problems(services):
-        return await services.trainings.plan_checked(sent)
+        return await while_connected(
+            request, services.trainings.plan_checked(sent, proposes=proposes)
+        )
 
 
 def require_job(request: web.Request) -> TrainingJob:

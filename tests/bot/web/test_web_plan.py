@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shlex
@@ -263,6 +264,33 @@ async def test_every_form_says_what_a_recipe_is_for(dashboard):
 async def test_a_name_that_is_not_here_is_reported_too(dashboard):
     status, page, _ = await dashboard.submit(PATH, **GIVEN | {"dataset": "nowhere"})
     assert status == 422 and "There is no data set" in unescape(page)
+
+
+async def test_a_base_model_that_is_not_here_is_refused_before_a_trainer_runs(dashboard):
+    status, page, _ = await dashboard.submit(PATH, **GIVEN, base_model="/etc")
+    assert status == 422 and 'href="#base_model"' in page and "The folder /etc has no" in page
+    assert not dashboard.backend.plans, "a proposal would take a plan of its own"
+
+
+async def test_a_plan_that_nobody_waits_for_ends(dashboard, monkeypatch):
+    begun = asyncio.Event()
+    ended = asyncio.Event()
+
+    async def slow(*_):
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(dashboard.backend, "plan", slow)
+    tab = asyncio.create_task(dashboard.submit(PATH, **GIVEN))
+    await asyncio.wait_for(begun.wait(), 10)
+    assert not ended.is_set()
+    tab.cancel()
+    await asyncio.wait_for(ended.wait(), 30)
+    monkeypatch.undo()
+    await plan_made(dashboard, **GIVEN)  # the next one has its turn
 
 
 async def test_rest_has_the_plan_too(dashboard):
