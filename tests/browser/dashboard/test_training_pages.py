@@ -193,6 +193,17 @@ async def test_the_list_keeps_up_and_a_run_that_waits_is_cancelled_by_keyboard(h
     ).job_id
     waits = page.get_by_role("region", name="The queue")
     await expect(waits).to_contain_text("Oda Marrow v1 is in training; one runs at a time.")
+    asked = []
+
+    async def decline(dialog):
+        asked.append(dialog.message)
+        await dialog.dismiss()
+
+    page.on("dialog", decline)
+    await page.locator(f"#cancel-{second}").dblclick()
+    assert len(asked) == 1, "a double click is one question"
+    assert hall.store.jobs.get(second).state == "queued"
+    page.remove_listener("dialog", decline)
     page.once("dialog", lambda dialog: dialog.accept())
     await page.locator(f"#cancel-{second}").focus()
     await page.keyboard.press("Enter")

@@ -221,10 +221,18 @@ function markChanges(form) {
   mark();
 }
 
+/** Ask before a form with `data-sure` at its button is sent: once for a double click, and not again while it is sent. */
+let sending = null;
+document.addEventListener("click", (event) => {
+  if (event.detail > 1 && event.target.closest("[data-sure]")) event.preventDefault();
+});
 document.addEventListener("submit", (event) => {
   const sure = event.submitter?.dataset.sure;
-  if (sure && !confirm(sure)) event.preventDefault();
+  if (!sure) return;
+  if (sending === event.target || !confirm(sure)) return void event.preventDefault();
+  sending = event.target;
 });
+addEventListener("pageshow", () => { sending = null; });
 if (run?.dataset.follow) followRun();
 if (runs) followRuns();
 for (const part of document.querySelectorAll("[data-poll]")) poll(part.id);
