@@ -21,8 +21,8 @@ def protect_home(home: Path) -> None:
     that it is open is logged. Files of other users, and what links lead to, are left alone too.
     """
     os.umask(PRIVATE_UMASK)
-    if not home.is_dir():
-        return
+    if not home.is_dir() or os.statvfs(home).f_flag & os.ST_RDONLY:
+        return  # on a read-only file system no rights can be changed
     if home.stat().st_mode & OTHERS:
         log.warning(
             "%s can be listed by other users of this machine. Close it: chmod 700 %s", home, home

@@ -1,7 +1,10 @@
 """A home's files are readable by the bot's own user only, also where the home was there before."""
 
 import os
+import shutil
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -35,3 +38,37 @@ def test_a_closed_home_and_one_that_is_not_there_yet_are_silent(tmp_path, caplog
     protect_home(tmp_path / "none")
     protect_home(tmp_path)
     assert caplog.text == ""
+
+
+ON_READ_ONLY = """
+import sys
+from pathlib import Path
+from bot.store import Store, StoreError
+from personas.home.private_home import protect_home
+
+home = Path(sys.argv[1])
+protect_home(home)
+try:
+    Store.open(home / "understudy.sqlite")
+except StoreError as error:
+    print(error)
+"""
+
+
+def test_on_a_read_only_file_system_the_remedy_is_another_one_and_no_chmod(tmp_path):
+    home = tmp_path / "home"
+    (home / "lore").mkdir(parents=True, mode=0o755)
+    home.chmod(0o755)
+    mount = f"mount --bind {home} {home} && mount -o remount,bind,ro {home}"
+    unshare = shutil.which("unshare")
+    if not unshare or subprocess.run([unshare, "-rm", "sh", "-c", mount], check=False).returncode:
+        pytest.skip("no read-only file system can be mounted here")
+    program = [sys.executable, "-c", ON_READ_ONLY, str(home)]
+    found = subprocess.run(
+        [unshare, "-rm", "sh", "-c", f'{mount} && exec "$@"', "sh", *program],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "The file system is read-only: mount it for writing" in found.stdout
+    assert "rights" not in found.stdout and "chmod" not in found.stderr

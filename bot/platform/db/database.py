@@ -354,6 +354,8 @@ def filesystem_advice(error: OSError) -> str:
         return "Name a folder with a shorter path."
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return "A file lies where a folder has to be: name another folder."
+    if error.errno == errno.EROFS:
+        return "The file system is read-only: mount it for writing, or name a folder on another."
     return "Check the folder's rights."
 
 
