@@ -99,11 +99,15 @@ async def open_app(
     town: DemoGuild = SKERROW_HARBOUR,
     *,
     env_file: Path | None = None,
+    metrics: BotMetrics | None = None,
 ) -> AsyncIterator[App]:
     """Run the bot inside the block; without a token it runs in the demo guild. `env_file` has its
-    settings. Raises `UnderstudyError`.
+    settings; `metrics` may have warnings from before. Raises `UnderstudyError`.
     """
     async with AsyncExitStack() as stack:
+        metrics = metrics or BotMetrics(settings)
+        stack.enter_context(metrics.listening())
+        stack.push_async_callback(metrics.findings.close)
         await require_startable(settings)
         finish_restore(settings.home)
         store, shared_state = _open_store(settings, stack)
@@ -121,6 +125,7 @@ async def open_app(
             url = sandbox.url
         else:
             url = await _open_web_server(settings, web_server, stack)
+        stack.enter_context(store.noting_address(sandbox.url if sandbox else f"{url}/dashboard"))
 
         # Erasures come before anything reads the home, so that nothing of an erased person is read.
         personas = await asyncio.to_thread(PersonaRegistry, shipped.cards, settings.home)
@@ -138,9 +143,6 @@ async def open_app(
                 f"There are no persona cards in {shipped.cards}.",
                 "Put one there: a *.toml file each.",
             )
-        metrics = BotMetrics(settings)
-        stack.enter_context(metrics.listening())
-        stack.push_async_callback(metrics.findings.close)
         base = await asyncio.to_thread(base_model.locate, settings.base_model)
         speed = SpeedRecorder(settings.home, settings.base_model, settings.engine)
 

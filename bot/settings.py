@@ -546,17 +546,21 @@ class EnvFileSource(PydanticBaseSettingsSource):
 
 
 def load_settings(
-    env_file: Path | None, environ: Mapping[str, str], *, warns_of_unread: bool = True
+    env_file: Path | None,
+    environ: Mapping[str, str],
+    *,
+    warns_of_unknown: bool = True,
+    warns_of_unread: bool = True,
 ) -> Settings:
     """Read the settings; the environment wins over the file, and a missing file sets nothing.
 
     Raises `SettingsError` naming all invalid values at once. An unknown name in the file only logs
-    a warning, and so does a setting that nothing reads with the others, if `warns_of_unread`.
+    a warning, if `warns_of_unknown`, and so does a setting that nothing reads with the others, if
+    `warns_of_unread`.
     """
     given = read_env_file(env_file)
-    for name, value in given.items():
-        if name not in SETTINGS_BY_NAME:
-            log.warning("%s: nothing reads %s.%s", value.origin, name, _closest_name(name))
+    if warns_of_unknown:
+        _warn_of_unknown(given)
     from_environ = {}
     arguments: dict[str, Any] = {"_env_file": env_file}
     for setting in SETTINGS:
@@ -576,6 +580,23 @@ def load_settings(
     if warns_of_unread:
         _warn_of_unread(settings, given)
     return settings
+
+
+def warn_of_settings(settings: Settings, env_file: Path | None) -> None:
+    """Log all that nothing reads in the file of these settings. Raises `SettingsError`."""
+    given = read_env_file(env_file)
+    _warn_of_unknown(given)
+    _warn_of_unread(settings, given)
+
+
+def setting_place(name: str, env_file: Path | None, environ: Mapping[str, str]) -> str:
+    """Return a setting's text and where it stands, as errors name them; empty for a default. Raises
+    `SettingsError`.
+    """
+    value = read_env_file(env_file).get(name)
+    if name in environ:
+        value = SettingValue(environ[name], "the environment")
+    return f"{name} is {_shown(value.text)} in {value.origin}" if value and value.text else ""
 
 
 def read_env_file(path: Path | None) -> dict[str, SettingValue]:
@@ -612,6 +633,12 @@ def _describe_invalid(location: str, values: Mapping[str, SettingValue]) -> str:
     return (
         f"{setting.name} is {shown} in {values[setting.name].origin}; allowed: {setting.allowed}."
     )
+
+
+def _warn_of_unknown(in_file: Mapping[str, SettingValue]) -> None:
+    for name, value in in_file.items():
+        if name not in SETTINGS_BY_NAME:
+            log.warning("%s: nothing reads %s.%s", value.origin, name, _closest_name(name))
 
 
 def _warn_of_unread(settings: Settings, in_file: Mapping[str, SettingValue]) -> None:

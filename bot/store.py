@@ -1,7 +1,7 @@
 """The bot's database: one SQLite file, `<home>/understudy.sqlite`, written by the bot alone."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -63,6 +63,7 @@ from bot.versions.blind_test.store import (
 )
 from bot.versions.rollout.store import NewRollout, Rollout, Rollouts
 from bot.versions.store import InstalledVersion, Promotion, PromotionKind, Versions
+from personas.home.atomic_files import write_private_file
 
 __all__ = [
     "ALL_CHANNELS",
@@ -212,6 +213,18 @@ class Store:
         """Write a row. Raises `StoreError` if nothing can be stored."""
         self._connection.check_writable(at)
 
+    @contextmanager
+    def noting_address(self, url: str) -> Iterator[None]:
+        """Inside, `HomeInUseError` tells another process that this one is at an address."""
+        file = _address_file(self._connection.path)
+        with suppress(OSError):  # it is a help for the other process, and no need of this one
+            write_private_file(file, url.encode())
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
+
     def compact(self) -> None:
         """Remove every trace of deleted rows from the file and its WAL."""
         self._connection.compact()
@@ -289,10 +302,21 @@ def acquire_home_lock(path: Path) -> FileLock:
             lock.acquire()
         except Timeout:
             raise HomeInUseError(
-                f"Another bot runs on this home ({path.parent}).",
+                f"Another bot runs on this home ({path.parent}){_noted_address(path)}.",
                 "Stop it first, or set another UNDERSTUDY_HOME.",
             ) from None
+        _address_file(path).unlink(missing_ok=True)  # of a process that was killed
     return lock
+
+
+def _noted_address(path: Path) -> str:
+    with suppress(OSError, UnicodeDecodeError):
+        return f", at {_address_file(path).read_text(encoding='utf-8')}"
+    return ""
+
+
+def _address_file(path: Path) -> Path:
+    return path.with_suffix(".address")
 
 
 def is_in_use(path: Path) -> bool:

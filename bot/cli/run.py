@@ -7,11 +7,11 @@ import os
 import sys
 
 from bot.cli.parser import build_parser
-from bot.settings import load_settings, set_hub_token
+from bot.settings import SettingsError, load_settings, set_hub_token, setting_place
 from personas import cli_entry
 from personas.cli_common import as_typed, name_as_typed
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
-from personas.errors import UnderstudyError
+from personas.errors import BaseModelError, UnderstudyError
 
 
 def main() -> int:
@@ -23,18 +23,25 @@ def main() -> int:
         # Settings come before the bot, which takes seconds to import: a wrong WEB_PORT is reported
         # at once.
         # Of a setting that nothing reads, the bot's start tells: a command may be about to change it.
-        is_start = "run" not in arguments
-        settings = load_settings(arguments.env, os.environ, warns_of_unread=is_start)
+        is_command = "run" in arguments
+        settings = load_settings(
+            arguments.env, os.environ, warns_of_unknown=is_command, warns_of_unread=False
+        )
         arguments.settings = settings
         set_hub_token(settings)
         with cli_entry.importing():
             from bot.cli.logs import set_up_logging
         set_up_logging(settings)
-        if "run" in arguments:
+        if is_command:
             return int(arguments.run(arguments, settings.home))
         with cli_entry.importing():
             from bot.cli.serve import serve
-        asyncio.run(serve(settings, arguments.env))
+        try:
+            asyncio.run(serve(settings, arguments.env))
+        except BaseModelError as error:
+            place = setting_place("BASE_MODEL", arguments.env, os.environ)
+            message = f"{place}. {error.message}" if place else error.message
+            raise SettingsError(message, error.advice) from error
     except UnderstudyError as error:
         print(as_typed(f"Understudy cannot continue. {error}"), file=sys.stderr)
         return EXIT_FAILED

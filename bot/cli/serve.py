@@ -7,9 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from bot.app import App, open_app
+from bot.operations.metrics import BotMetrics
 from bot.platform.errors import connection_error
 from bot.platform.permissions import invite_url
-from bot.settings import Settings
+from bot.settings import Settings, warn_of_settings
 from personas.home.job_material import ShippedData
 from personas.home.private_home import protect_home
 from personas.models.base_model import EMBEDDED
@@ -32,29 +33,34 @@ async def serve(settings: Settings, env_file: Path | None = None) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop)
-    protect_home(settings.home)
-    if settings.engine == "vllm":
-        from bot.operations.vllm_setup import offer_installation  # only where the setting names it
+    metrics = BotMetrics(settings)
+    with metrics.listening():
+        warn_of_settings(settings, env_file)
+        protect_home(settings.home)
+        if settings.engine == "vllm":
+            from bot.operations.vllm_setup import (
+                offer_installation,
+            )  # only where the setting names it
 
-        await asyncio.to_thread(offer_installation, settings)
-    if settings.base_model == EMBEDDED or not settings.lore_encoder:
-        await asyncio.to_thread(require_model_packages)
-    with suppress(asyncio.CancelledError):
-        shipped = ShippedData.from_source_tree()
-        async with open_app(settings, shipped, env_file=env_file) as app:
-            starting = None
-            print(_address_text(app), flush=True)
-            offering = asyncio.create_task(_offer_model(app), name="offer of a model")
-            waiting = asyncio.create_task(stopped.wait())
-            await asyncio.wait({waiting, app.running}, return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
-            offering.cancel()
-            error = None
-            if app.running.done():
-                error = app.running.exception()
-            if error and not stopped.is_set():
-                raise connection_error(error) from error
-            print("Stopping …", flush=True)
+            await asyncio.to_thread(offer_installation, settings)
+        if settings.base_model == EMBEDDED or not settings.lore_encoder:
+            await asyncio.to_thread(require_model_packages)
+        with suppress(asyncio.CancelledError):
+            shipped = ShippedData.from_source_tree()
+            async with open_app(settings, shipped, env_file=env_file, metrics=metrics) as app:
+                starting = None
+                print(_address_text(app), flush=True)
+                offering = asyncio.create_task(_offer_model(app), name="offer of a model")
+                waiting = asyncio.create_task(stopped.wait())
+                await asyncio.wait({waiting, app.running}, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+                offering.cancel()
+                error = None
+                if app.running.done():
+                    error = app.running.exception()
+                if error and not stopped.is_set():
+                    raise connection_error(error) from error
+                print("Stopping …", flush=True)
 
 
 async def _offer_model(app: App) -> None:

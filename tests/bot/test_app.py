@@ -5,6 +5,7 @@ and trainer.
 import asyncio
 import dataclasses
 import json
+import re
 import shutil
 import time
 from contextlib import AsyncExitStack
@@ -16,7 +17,7 @@ from bot.app import NoPersonasError, _start_beside, open_app
 from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
 from bot.platform.errors import DiscordError
 from bot.settings import SettingsError, load_settings
-from bot.store import StoreError
+from bot.store import Store, StoreError
 from personas.errors import BaseModelError, CardError, UnderstudyError
 from personas.home.job_material import ShippedData
 from sandbox import Sandbox, message_text, patch_discord
@@ -174,10 +175,25 @@ async def test_a_port_in_use_is_named(settings):
 
 
 async def test_a_second_bot_on_the_same_home_is_refused(settings):
-    async with open_app(settings, SHIPPED):
-        with pytest.raises(StoreError, match="Another bot runs on this home"):
+    noted = settings.home / "understudy.address"
+    noted.parent.mkdir(mode=0o700, exist_ok=True)
+    noted.write_text("http://of-one-that-was-killed")
+    async with open_app(settings, SHIPPED) as app:
+        told = re.escape(f"Another bot runs on this home ({settings.home}), at {app.sandbox.url}.")
+        with pytest.raises(StoreError, match=told):
             async with open_app(settings, SHIPPED):
                 pass
+    assert not noted.exists()
+
+
+def test_where_no_address_is_noted_a_second_process_is_refused_without_one(settings):
+    file = settings.home / "understudy.sqlite"
+    settings.home.mkdir(mode=0o700, exist_ok=True)
+    file.with_suffix(".address").write_text("http://of-one-that-was-killed")
+    with Store.open(file):
+        told = re.escape(f"Another bot runs on this home ({settings.home}). Stop it first")
+        with pytest.raises(StoreError, match=told):
+            Store.open(file)
 
 
 async def test_what_a_killed_preview_left_is_gone_before_anything_else(tmp_path, settings):

@@ -114,7 +114,11 @@ async def test_a_killed_bot_finishes_its_reply_when_it_comes_back(home, tiny_bas
         await asyncio.sleep(0.5)  # a message can be seen a moment before the bot has noted its id
         bot.process.send_signal(signal.SIGKILL)
         await bot.process.wait()
+    home.chmod(0o755)
     async with Process(home, tiny_base.source, MAX_NEW_TOKENS="10") as bot:
+        async with bot.page.get("/system") as answer:
+            warnings = [line["words"] for line in (await answer.json())["warnings"]]
+        assert any("can be listed by other users" in words for words in warnings), warnings
         reply = await bot.until(QUAY, lambda m: "AI-written" in m["content"])
         assert reply["id"] == growing["id"] and "Stop" not in str(reply["components"])
         said = [
@@ -126,6 +130,7 @@ async def test_a_killed_bot_finishes_its_reply_when_it_comes_back(home, tiny_bas
     assert bot.process.returncode == 0 and b"Stopping" in out and b"Traceback" not in err, (
         err.decode()
     )
+    home.chmod(0o700)
     assert not [path for path in home.rglob("*") if path.stat().st_mode & 0o077], (
         "others can read them"
     )
@@ -135,7 +140,10 @@ async def test_a_killed_bot_finishes_its_reply_when_it_comes_back(home, tiny_bas
     ("environment", "words"),
     [
         ({"WEB_PORT": "many"}, "WEB_PORT is 'many' in the environment"),
-        ({"BASE_MODEL": "/nowhere"}, "base model '/nowhere'"),
+        (
+            {"BASE_MODEL": "/nowhere"},
+            "BASE_MODEL is '/nowhere' in the environment. The base model '/nowhere' is neither",
+        ),
     ],
 )
 async def test_what_stops_a_start_is_one_line_and_exit_code_1(tmp_path, environment, words):
@@ -148,6 +156,21 @@ async def test_what_stops_a_start_is_one_line_and_exit_code_1(tmp_path, environm
     assert process.returncode == 1 and out == b""
     (line,) = [line for line in err.decode().splitlines() if "INFO" not in line]
     assert words in line
+
+
+async def test_a_base_model_of_the_file_that_is_not_there_is_named_with_its_line(tmp_path):
+    env = tmp_path / ".env"
+    env.write_text("# settings\nBASE_MODEL=/nowhere\nWEB_PROT=80\n")
+    given = {name: text for name, text in os.environ.items() if name != "BASE_MODEL"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bot", "--env", str(env),
+        env={**given, "UNDERSTUDY_HOME": str(tmp_path / "home"), "WEB_PORT": "0"},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    _, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 1
+    assert f"BASE_MODEL is '/nowhere' in {env} line 2. The base model" in err.decode()
+    assert "line 3: nothing reads WEB_PROT. Did you mean WEB_PORT?" in err.decode()
 
 
 async def ask(*arguments, piped="", home):
