@@ -75,7 +75,7 @@ const ADDRESS = /<(https?:\/\/[^\s<>]+)>|https?:\/\/[^\s<>]*[^\s<>.,:;"'!?)\]]/;
 
 /** The earliest match wins; of two at one place, the first rule. */
 const INLINE = [
-  [/\\([^\w\s])/, (m) => m[1]],
+  [/\\([^A-Za-z0-9\s])/, (m) => m[1]],
   [/``(.+?)``|`([^`\n]+)`/, (m) => h("code", {}, m[1] ?? m[2])],
   [/<@!?(\d+)>/, (m) => mention(`@${findName(m[1])}`)],
   [/<@&(\d+)>/, (m) => mention(`@${roleName(m[1])}`)],

@@ -138,6 +138,9 @@ async def test_markdown_is_drawn_and_nothing_else(sandbox, visit):
     } == {"noreferrer noopener"}
     await expect(message.locator(".content")).to_contain_text("<b>raw</b>")
     await expect(message.locator(".content")).to_contain_text(":hi:")
+    await nils.say(r"**Bold \*\*md\*\* \_x\_** is escaped")
+    escaped = await nils.sees("is escaped")
+    await expect(escaped.locator(".content strong")).to_have_text("Bold **md** _x_")
     spoiler = message.get_by_role("button", name="Spoiler")
     await spoiler.press("Enter")
     await expect(message.get_by_text("hidden")).to_be_visible()
