@@ -17,6 +17,12 @@ TEACHER_KEY = "TEACHER_KEY"
 """The key of a teacher's server. It stays in the environment, and is never part of a request."""
 
 
+OWN_TEACHER_NOTE = gettext_noop(
+    "The bundled model writes the replies itself: from them a version learns a manner of speaking, "
+    "and hardly any sense. Whoever runs the bot can set a larger model to write them."
+)
+
+
 def teacher_key(url: str) -> str:
     """Return the key for a teacher's server. It is that of the server which the settings name: where
     they name one, no other gets it.
@@ -40,12 +46,7 @@ def teacher_notes(request: TrainingRequest) -> tuple[str, ...]:
     """Say what is to be expected of a teacher, where that is little."""
     if not request.from_card or request.teacher or request.base_model != EMBEDDED:
         return ()
-    return (
-        gettext_noop(
-            "The bundled model writes its own replies: a version learns manner from them, and "
-            "hardly any sense. Name a larger teacher (TEACHER, --teacher)."
-        ),
-    )
+    return (OWN_TEACHER_NOTE,)
 
 
 def make_teacher(named: str, model: str, licence: str) -> Teacher | None:

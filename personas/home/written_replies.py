@@ -17,8 +17,15 @@ from personas.schemas.training import WrittenReplies
 WRITTEN_FOLDER = "written"
 REPLIES_FILE = "replies.jsonl"
 SUMMARY_FILE = "summary.json"
+ATTEMPTS_FILE = "attempts.jsonl"
+"""What became of each question so far; a writing that was killed goes on from it."""
 REVIEW_FILE = "review"
 """There once a run has stopped for its replies to be read."""
+REVIEW_ADVICE = (
+    "Read them on the page of the training, under Written replies: change them, or strike them out. "
+    "Then resume it."
+)
+"""The advice of a run that has stopped for them to be read, by which the bot knows it."""
 
 
 Author = Literal["teacher", "lore", "given"]
@@ -60,6 +67,22 @@ def read_written(file: Path) -> list[WrittenReply]:
         lines = file.read_text(encoding="utf-8").split("\n")
         return [WRITTEN_REPLY.validate_json(line) for line in lines if line.strip()]
     except (OSError, ValueError) as error:
+        raise _damaged(file, error) from error
+
+
+def read_begun(job: Path) -> list[WrittenReply]:
+    """Read the replies of a writing that goes on, or was stopped; none where it has not begun. A
+    last line that is being written is left out. Raises `MaterialError` for a damaged file.
+    """
+    file = job / WRITTEN_FOLDER / ATTEMPTS_FILE
+    try:
+        data = file.read_bytes()
+        lines = data[: data.rfind(b"\n") + 1].splitlines()
+        replies = [json.loads(line).get("reply") for line in lines[1:]]
+        return [WRITTEN_REPLY.validate_python(reply) for reply in replies if reply]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, AttributeError) as error:
         raise _damaged(file, error) from error
 
 

@@ -26,6 +26,7 @@ PhaseName = Literal[
 """The phases of a run, in their order."""
 PHASE_LABELS: Mapping[str, str] = {
     "material": gettext_noop("reading the material"),
+    "writing replies": gettext_noop("writing replies"),
     "base model": gettext_noop("loading the base model"),
     "measuring the base": gettext_noop("measuring the base model"),
     "measuring the adapter": gettext_noop("measuring the new version"),
@@ -45,7 +46,8 @@ class Phase(FrozenModel):
 
     `share` of it is done (0 to 1), and it takes `eta_s` seconds more; None while unknown. `done` is
     the share of the whole run that is done, by the estimate of its phases; it never decreases.
-    `left_s` is the time left until the version is ready.
+    `left_s` is the time left until the version is ready. Where a phase counts what it does, such as
+    replies that are written, `count` of `of` are done.
     """
 
     event: Literal["phase"] = "phase"
@@ -55,6 +57,8 @@ class Phase(FrozenModel):
     eta_s: float | None = None
     done: float | None = None
     left_s: float | None = None
+    count: int | None = None
+    of: int | None = None
 
     @property
     def label(self) -> str:

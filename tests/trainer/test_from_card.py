@@ -22,6 +22,7 @@ from personas.home.teacher_setting import stated_teacher
 from personas.home.written_replies import (
     WrittenReply,
     format_written,
+    read_begun,
     read_summary,
     read_written,
     store_written,
@@ -111,6 +112,11 @@ def task_of(persona, count=6, **changes):
     return replace(WritingTask(card, lore, questions, count=count, drafts=2, seed=0), **changes)
 
 
+def asked_to(seen):
+    """Note the replies and questions that a writing begins with."""
+    return lambda kept, asked: seen.append((kept, asked))
+
+
 async def written(folder, task, endpoint, **hooks):
     backend = reply_backends.EndpointBackend(endpoint.url, "tester")
     await asyncio.to_thread(write_replies, folder, task, backend, **hooks)
@@ -129,10 +135,10 @@ async def test_replies_are_kept_with_who_wrote_them_and_the_rest_is_counted(pers
         replies = await written(tmp_path / "job", task_of(persona), endpoint)
     summary = read_summary(tmp_path / "job")
     assert len(replies) == 6 == summary.kept and summary.teacher == "tester"
-    assert {"empty", "breaks character", "claims to be human"} <= summary.dropped.keys()
+    assert {"under three words", "breaks character", "claims to be human"} <= summary.dropped.keys()
     first = endpoint.bodies[0]["messages"]
     assert "I am Ada Marsh." in first[0]["content"], "the notes, in the first person"
-    assert "drafts left out" in summary.text and "1 × empty" in summary.text
+    assert "drafts left out" in summary.text and "1 × under three words" in summary.text
     assert summary.by_rules == sum(reply.by != "teacher" for reply in replies)
 
 
@@ -166,6 +172,54 @@ async def test_a_stopped_writing_goes_on_and_ends_as_a_whole_one(persona, tmp_pa
         await written(tmp_path / "cut", other, endpoint)
         lines = journal.read_text().splitlines()
         assert json.loads(lines[1])["number"] == 0 and lines[0] != torn.decode().splitlines()[0]
+
+
+async def test_a_stopped_writing_is_gone_on_with_by_the_same_one_of_another_job(persona, tmp_path):
+    task = task_of(persona)
+    asked = []
+
+    def stop(kept, questions):
+        if questions == 4:
+            raise RunCancelled("SIGTERM")
+
+    async with serving(in_character) as endpoint:
+        with pytest.raises(RunCancelled):
+            await written(tmp_path / "first", task, endpoint, progress=stop)
+        left = (written_file(tmp_path / "first").parent / ATTEMPTS_FILE).read_bytes()
+        before = [reply.reply for reply in read_begun(tmp_path / "first")]
+        await written(tmp_path / "other", replace(task, seed=1), endpoint, resumed=asked_to(asked))
+        replies = await written(tmp_path / "second", task, endpoint, resumed=asked_to(asked))
+        assert [reply.reply for reply in replies][: len(before)] == before
+        # What has ended is not taken over: somebody wanted it anew.
+        shutil.rmtree(tmp_path / "first")
+        await written(tmp_path / "third", task, endpoint, resumed=asked_to(asked))
+    assert before and asked == [(0, 0), (len(before), 4), (0, 0)]
+    journal = written_file(tmp_path / "second").parent / ATTEMPTS_FILE
+    assert journal.read_bytes().startswith(left)
+
+
+async def test_a_writing_that_has_failed_is_not_gone_on_with(persona, tmp_path):
+    task = task_of(persona)
+    asked = []
+    async with serving(lambda body: "") as endpoint:
+        with pytest.raises(MaterialError, match="too few usable"):
+            await written(tmp_path / "first", task, endpoint)
+    async with serving(in_character) as endpoint:
+        await written(tmp_path / "second", task, endpoint, resumed=asked_to(asked))
+    assert asked == [(0, 0)]
+
+
+async def test_a_draft_without_a_whole_sentence_is_cut_off_and_not_empty(persona, tmp_path):
+    def script(body):
+        if body["seed"] % 2:
+            return in_character(body)
+        said = {"role": "assistant", "content": "I wind the clock and then I go"}
+        return {"finish_reason": "length", "message": said}
+
+    async with serving(script) as endpoint:
+        await written(tmp_path / "job", task_of(persona), endpoint)
+    dropped = read_summary(tmp_path / "job").dropped
+    assert dropped["cut off"] and "under three words" not in dropped
 
 
 async def test_a_teacher_that_dies_or_babbles_is_an_error_that_says_so(

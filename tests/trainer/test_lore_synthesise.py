@@ -96,7 +96,7 @@ async def test_dialogues_are_kept_with_where_they_come_from_and_the_rest_is_coun
     async with serving(scripted(bad)) as endpoint:
         result = await made(SynthesisRequest(persona, passages, 5, tmp_path / "out"), endpoint)
     assert result["kept"] == 5 and result["made"] == 5 + sum(result["dropped"].values())
-    assert {"empty", "breaks character", "refuses"} <= result["dropped"].keys()
+    assert {"under three words", "breaks character", "refuses"} <= result["dropped"].keys()
     rows = [
         json.loads(line)
         for line in (tmp_path / "out" / "ada_synthetic.jsonl").read_text("utf-8").splitlines()
@@ -337,7 +337,7 @@ def test_every_passage_has_its_turn_and_the_same_order_asks_the_same(material, t
     ("reply", "fault"),
     [
         ("I wind the eleven wheels of the clock and wait for the bell.", None),
-        ("Ok", "empty"),
+        ("Ok", "under three words"),
         ("I wind the clock in the tower and then", "cut off"),
         ("I'm unable to discuss the clock.", "refuses"),
         ("How can I help you with the clock today?", "breaks character"),

@@ -17,9 +17,16 @@ from personas.schemas.training_events import (
 )
 from tests.trainer.job_folders import persona_job
 from trainer.cli.progress_view import format_phase, format_step
-from trainer.process.timeline import MAX_EXCESS_S, MAX_OPEN_DONE, MAX_PACE, RunTimeline
+from trainer.process.timeline import (
+    MAX_EXCESS_S,
+    MAX_OPEN_DONE,
+    MAX_PACE,
+    MIN_COMPARED_SHARE,
+    RunTimeline,
+)
 from trainer.run import run_job
 from trainer.train import phase_progress
+from trainer.train.phase_progress import PhaseProgress
 from trainer.train.training_run import RunControl
 
 ESTIMATE = {"base model": 1.0, "training": 100.0, "measuring the adapter": 50.0}
@@ -67,6 +74,30 @@ def test_a_slow_training_makes_what_follows_take_longer():
     assert left_s(timeline, Phase(name="measuring the adapter")) == 100
     # A pause of an hour says nothing of the later phases.
     assert timeline_of(ESTIMATE).locate(step(5, 5000.0)).left_s == 5000 + MAX_PACE * 50
+
+
+def test_a_slow_writing_makes_what_follows_take_longer():
+    timeline = timeline_of({"writing replies": 100.0, **ESTIMATE})
+    half = Phase(name="writing replies", share=0.5, eta_s=100.0)
+    assert left_s(timeline, half) == 251
+    timeline.compare("writing replies", MIN_COMPARED_SHARE / 2, took_s=90.0)
+    assert left_s(timeline, half) == 251, "its beginning says nothing"
+    timeline.compare("writing replies", 0.5, took_s=100.0)
+    assert left_s(timeline, half) == 100 + 2 * 151, "twice as slow"
+
+
+def test_a_phase_that_goes_on_says_nothing_of_its_pace_by_what_was_done_before(monkeypatch):
+    monkeypatch.setattr(phase_progress, "REPORT_INTERVAL_S", 0.0)
+    worked_s = iter([0.0, 1.0, 1.0, 11.0, 11.0])
+    monkeypatch.setattr(RunControl, "worked_s", property(lambda control: next(worked_s)))
+    events = []
+    control = RunControl(events.append, timeline=timeline_of({"writing replies": 100.0}))
+    progress = PhaseProgress(control, "writing replies", "100 replies", 100, is_counted=True)
+    assert [(events[0].count, events[0].of), events[0].eta_s] == [(0, 100), 100]
+    progress.resume_at(60)
+    assert (events[-1].count, events[-1].eta_s) == (60, 40), "by the estimate"
+    progress.update(70)
+    assert (events[-1].count, events[-1].eta_s) == (70, 30), "ten in ten seconds"
 
 
 def test_one_percentage_goes_over_all_phases_by_their_predicted_time():

@@ -12,6 +12,7 @@ from personas.errors import RequestError, UnderstudyError
 from personas.home.built_dataset import STATS_FILE, is_built_dataset
 from personas.home.data_subjects import read_consent
 from personas.home.job_folder import MATERIAL_FOLDER
+from personas.home.teacher_setting import OWN_TEACHER_NOTE
 from personas.schemas.scorecard import EvaluationExtent
 from trainer.cli.argtypes import Commands, add_command, parse_setting_args
 from trainer.cli.create_job import chosen_recipe, draft_job
@@ -182,7 +183,9 @@ def _plan_table(plan: dict[str, Any]) -> list[str]:
         )
         if recipe["recipe"] == plan["recipe"]:
             lines.append(f"  {_phases_text(recipe['phases'])}")
-            lines += [f"  note: {warning}" for warning in recipe["warnings"]]
+            for warning in recipe["warnings"]:
+                here = " Here: --teacher, or TEACHER." if warning == OWN_TEACHER_NOTE else ""
+                lines.append(f"  note: {warning}{here}")
             lines += _memory_advice(recipe["memory_bytes"], plan)
     return [*lines, *(f"\n{example}" for example in plan.get("examples", []))]
 

@@ -24,6 +24,8 @@ MAX_PACE = 4.0
 """Later phases are expected to be so many times slower at most than was estimated, as the training
 was.
 """
+MIN_COMPARED_SHARE = 0.1
+"""Share of a phase after which its time says how fast this machine is now."""
 MAX_OPEN_DONE = 0.99
 """The share of a run that has not ended."""
 MIN_SMOOTHING_S = 10.0
@@ -96,8 +98,18 @@ class RunTimeline:
         expected_s = self.seconds.get("training", 0.0)
         if expected_s and event.of:
             remaining_share = max(1 - event.step / event.of, 1 / event.of)
-            self._pace = event.eta_s / (expected_s * remaining_share) or self._pace
-            self._pace = min(MAX_PACE, max(1 / MAX_PACE, self._pace))
+            self._take_pace(event.eta_s / (expected_s * remaining_share))
+
+    def compare(self, name: PhaseName, share: float, took_s: float) -> None:
+        """Compare the time that a share of a phase took with its estimate: the phases after it are
+        as much slower or faster.
+        """
+        expected_s = self.seconds.get(name, 0.0) * share
+        if expected_s and share >= MIN_COMPARED_SHARE:
+            self._take_pace(took_s / expected_s)
+
+    def _take_pace(self, pace: float) -> None:
+        self._pace = min(MAX_PACE, max(1 / MAX_PACE, pace or self._pace))
 
     def expected_s(self, name: PhaseName) -> float | None:
         """Return the seconds that a phase is expected to take; None without an estimate."""

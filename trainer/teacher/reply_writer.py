@@ -8,6 +8,7 @@ import hmac
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from personas.errors import MaterialError
 from personas.home.atomic_files import write_private_file
 from personas.home.written_replies import (
+    ATTEMPTS_FILE,
     SUMMARY_FILE,
     Author,
     WrittenReply,
@@ -37,11 +39,12 @@ from trainer.dataset.synthetic.speaking_style import measure_style
 from trainer.teacher.reply_judge import ReplyJudge
 from trainer.teacher.restyle import lower_if_small, restyle
 
-ATTEMPTS_FILE = "attempts.jsonl"
 MIN_SHARE = 0.3
 """With fewer of the wanted replies by the teacher than this share, nothing is trained."""
 FEW_QUESTIONS = 60
 """After so many questions without a good reply, the others are not asked."""
+WritingProgress = Callable[[int, int], None]
+"""Gets the number of the replies that are kept, and of the questions that were asked."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +73,17 @@ def write_replies(
     task: WritingTask,
     backend: ReplyBackend,
     between: Callable[[], None] = lambda: None,
-    progress: Callable[[int], None] = lambda kept: None,
+    progress: WritingProgress = lambda kept, asked: None,
+    resumed: WritingProgress = lambda kept, asked: None,
     fence: Callable[[], None] = lambda: None,
 ) -> None:
     """Write a task's replies and the summary into a job's folder.
 
-    `between` is called between two questions and may raise to stop; `progress` gets the number of
-    replies so far; `fence` is called before the file gets its name. A killed or stopped writing goes
-    on where it was. Raises `MaterialError` where too few replies are good enough, and `UnderstudyError`
-    where the teacher fails.
+    `between` is called between two questions and may raise to stop; `progress` gets the numbers of
+    replies and questions so far, and `resumed`, first, those which a stopped writing left; `fence`
+    is called before the file gets its name. A killed or stopped writing goes on where it was.
+    Raises `MaterialError` where too few replies are good enough, and `UnderstudyError` where the
+    teacher fails.
     """
     journal = _Journal(written_file(job).parent / ATTEMPTS_FILE, task, teacher=backend.name)
     notes = speaking_notes(task.persona, task.passages)
@@ -86,6 +91,7 @@ def write_replies(
     for reply in journal.kept:
         judge.keep(reply.reply)
     writing = _Writing(task, backend, journal=journal, judge=judge, notes=notes)
+    resumed(len(journal.kept), journal.asked)
     if not writing.is_done:
         asyncio.run(writing.run(between, progress))
     _require_enough(task, journal, teacher=backend.name)
@@ -161,7 +167,7 @@ class _Writing:
             return True
         return not journal.by_teacher and journal.asked >= FEW_QUESTIONS
 
-    async def run(self, between: Callable[[], None], progress: Callable[[int], None]) -> None:
+    async def run(self, between: Callable[[], None], progress: WritingProgress) -> None:
         """Ask and judge until it is done."""
         writing: list[asyncio.Task[str]] = []
         async with self._backend.open_session() as session:
@@ -173,7 +179,7 @@ class _Writing:
                     writing = [task for asked in self._pending for task in asked.drafts]
                     asked = self._pending.popleft()
                     self._judge_drafts(asked, list(await asyncio.gather(*asked.drafts)))
-                    progress(len(self._journal.kept))
+                    progress(len(self._journal.kept), self._journal.asked)
             finally:
                 # All of them end before the session does.
                 for task in writing:
@@ -208,7 +214,9 @@ class _Writing:
                     instructions=self._notes,
                     max_tokens=self._length.tokens,
                 )
-            text = reply.text if reply.complete else trim_to_sentence(reply.text)
+            text = reply.text
+            if not reply.complete:
+                text = trim_to_sentence(text) or text  # without a whole sentence, it is cut off
             return restyle(self._length.cut(text), self._style)
 
         drafts = [asyncio.create_task(draft(place)) for place in range(self._task.drafts)]
@@ -242,6 +250,7 @@ class _Writing:
 class _Journal:
     """All questions asked so far, on disk. A partial last line after a kill is removed, and its
     question asked again; a journal of another teacher, card, lore or seed is begun anew.
+    A new one goes on with the same writing of another job beside it that was stopped.
     """
 
     def __init__(self, path: Path, task: WritingTask, teacher: str) -> None:
@@ -254,8 +263,9 @@ class _Journal:
         lines = read_journal(path, advice)
         if lines[:1] != [header]:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_private_file(path, json.dumps(header).encode() + b"\n")
-            lines = []
+            start = json.dumps(header).encode() + b"\n"
+            write_private_file(path, start + _stopped_writing(path, start, len(task.questions)))
+            lines = read_journal(path, advice)
         for line in lines[1:]:
             self._count(line)
 
@@ -279,6 +289,24 @@ class _Journal:
         self.dropped.update(line["faults"])
         if line["reply"]:
             self.kept.append(WrittenReply(**line["reply"]))
+
+
+def _stopped_writing(path: Path, start: bytes, questions: int) -> bytes:
+    """Return the longest beginning of the same writing in the folder of another job, which was
+    stopped before it ended; empty if there is none. `start` is the journal's first line.
+    """
+    written = b""
+    for file in path.parents[2].glob(f"*/{path.parent.name}/{path.name}"):
+        if file == path or (file.parent / SUMMARY_FILE).exists():
+            continue
+        with suppress(OSError):  # it is being deleted
+            data = file.read_bytes()
+            lines = data[len(start) : data.rfind(b"\n") + 1]
+            # With all questions asked, or no reply of the teacher's, it has failed.
+            is_open = lines.count(b"\n") < questions and b'"by": "teacher"' in lines
+            if data.startswith(start) and is_open and len(lines) > len(written):
+                written = lines
+    return written
 
 
 def _header(task: WritingTask, teacher: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from personas.errors import TrainingError
 from personas.home.teacher_setting import teacher_key
 from personas.home.written_replies import (
+    REVIEW_ADVICE,
     read_summary,
     read_written,
     review_file,
@@ -27,7 +28,7 @@ from trainer.machine import release_memory
 from trainer.recipe.resolve import resolve_job
 from trainer.teacher.reply_writer import WritingTask, write_replies
 from trainer.teacher.sent_prose import without_speakers
-from trainer.train.job import prepare_job
+from trainer.train.job import ASKED_PER_REPLY, prepare_job
 from trainer.train.phase_progress import PhaseProgress
 from trainer.train.resume_config import resumed_recipe
 from trainer.train.training_run import RunControl
@@ -65,7 +66,7 @@ def write_job_replies(folder: Path, spec: JobSpec, control: RunControl) -> None:
         review_file(folder).touch()
         raise ReviewNeededError(
             f"{len(read_written(written_file(folder))):,} replies are written, and wait to be read.",
-            "Read them on the page of the run, change them or strike them out, then resume it.",
+            REVIEW_ADVICE,
         )
 
 
@@ -92,13 +93,28 @@ def _write(folder: Path, spec: JobSpec, control: RunControl) -> None:
         licence=licence,
     )
     detail = f"{count:,} replies by {model_label(backend.name)}"
-    progress = PhaseProgress(control, "writing replies", detail, count)
+    progress = PhaseProgress(control, "writing replies", detail, count, is_counted=True)
+    is_here = spec.request.teacher is None or not spec.request.teacher.url
+    asked_before = 0
+
+    def resumed(kept: int, asked: int) -> None:
+        nonlocal asked_before
+        asked_before = asked
+        progress.resume_at(kept)
+
+    def report(kept: int, asked: int) -> None:
+        if is_here:  # a server's speed is not that of the training
+            share = (asked - asked_before) / (count * ASKED_PER_REPLY)
+            control.timeline.compare("writing replies", share, progress.took_s)
+        progress.update(kept)
+
     write_replies(
         folder,
         task,
         backend=backend,
         between=control.between,
-        progress=progress.update,
+        progress=report,
+        resumed=resumed,
         fence=control.fence,
     )
     release_memory()

@@ -14,8 +14,18 @@ MAX_OPEN_SHARE = 0.95
 class PhaseProgress:
     """Reports how much of a phase is done, at most every `REPORT_INTERVAL_S` seconds."""
 
-    def __init__(self, control: RunControl, name: PhaseName, detail: str, total: float) -> None:
-        """Enter the phase, of which `total` is to be done, in a unit of the caller's."""
+    def __init__(
+        self,
+        control: RunControl,
+        name: PhaseName,
+        detail: str,
+        total: float,
+        *,
+        is_counted: bool = False,
+    ) -> None:
+        """Enter the phase, of which `total` is to be done, in a unit of the caller's. `is_counted`:
+        the reports say how many of so many are done.
+        """
         self._control = control
         self._name: PhaseName = name
         self._detail = detail
@@ -23,7 +33,23 @@ class PhaseProgress:
         self._began_s = control.worked_s
         self._reported_at = time.monotonic()
         self._share = 0.0
-        control.enter(Phase(name=name, detail=detail, share=0.0, eta_s=self._eta_s))
+        self._share_before = 0.0
+        self._count = 0 if is_counted else None
+        self._of = round(total) if is_counted else None
+        control.enter(self._phase)
+
+    def resume_at(self, done: float) -> None:
+        """Take note of what an earlier process has done, which says nothing of this one's pace."""
+        if done:
+            self.update(done)
+            self._share_before = self._share
+            self._began_s = self._control.worked_s
+            self._report()
+
+    @property
+    def took_s(self) -> float:
+        """Seconds that this process has worked on the phase."""
+        return self._control.worked_s - self._began_s
 
     def describe(self, detail: str) -> None:
         """Name what is being done now, which is reported at once."""
@@ -36,6 +62,8 @@ class PhaseProgress:
         # More than was foreseen: what is left is not known, and likely little.
         self._total = max(self._total, done / MAX_OPEN_SHARE)
         self._share = min(MAX_OPEN_SHARE, max(self._share, done / self._total))
+        if self._count is not None:
+            self._count = round(done)
         if time.monotonic() - self._reported_at >= REPORT_INTERVAL_S:
             self._report()
 
@@ -44,22 +72,31 @@ class PhaseProgress:
         seconds.
         """
         self._control.between()
-        self.update(self._control.worked_s - self._began_s)
+        self.update(self.took_s)
 
     def _report(self) -> None:
         self._reported_at = time.monotonic()
-        phase = Phase(
-            name=self._name, detail=self._detail, share=round(self._share, 3), eta_s=self._eta_s
+        self._control.report(self._phase)
+
+    @property
+    def _phase(self) -> Phase:
+        return Phase(
+            name=self._name,
+            detail=self._detail,
+            share=round(self._share, 3),
+            eta_s=self._eta_s,
+            count=self._count,
+            of=self._of,
         )
-        self._control.report(phase)
 
     @property
     def _eta_s(self) -> float | None:
         """The seconds left in the phase: by its pace, or before it has one by the estimate."""
-        if not self._share:
-            return self._control.timeline.expected_s(self._name)
-        took_s = self._control.worked_s - self._began_s
-        return round(took_s * (1 - self._share) / self._share, 1)
+        done = self._share - self._share_before
+        if done <= 0:
+            expected_s = self._control.timeline.expected_s(self._name)
+            return None if expected_s is None else round(expected_s * (1 - self._share), 1)
+        return round(self.took_s * (1 - self._share) / done, 1)
 
 
 def count_material(control: RunControl) -> Callable[[], None]:

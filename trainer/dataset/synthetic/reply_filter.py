@@ -40,6 +40,7 @@ OTHERS_TURN = re.compile(r"^\s*(?:[A-Z]\w+(?: [A-Z]\w+){0,2}|user|assistant):\s"
 LARGE = re.compile(r"\b(?:hundreds?|thousands?|[mb]illions?)\b", re.IGNORECASE)
 IDENTITY = re.compile(r"\bI(?:['’]m| am| was| used to be) an? ((?:\w+ ?){1,2})", re.IGNORECASE)
 COMMON_WORDS = frozenset("little bit very good fool friend man woman person".split())
+MIN_WORDS = 3
 COPIED_RUN_WORDS = 14
 MIN_CIRCLING_WORDS = 12  # shorter replies may repeat three words by chance
 MIN_DISTINCT_SHINGLE_SHARE = 0.7
@@ -98,7 +99,7 @@ class ReplyFilter:
         without one.
         """
         checks: tuple[tuple[str, bool], ...] = (
-            ("empty", len(split_words(reply)) < 3),
+            ("under three words", len(split_words(reply)) < MIN_WORDS),
             ("cut off", not SENTENCE_END.search(reply)),
             ("in another language", self._is_foreign(reply)),
             ("refuses", bool(REFUSAL.search(reply) or self._refusal.search(reply))),
