@@ -102,6 +102,16 @@ class PersonaRegistry:
         persona = self._own.get(guild_id, {}).get(persona_id)
         return (guild_id, persona) if persona else None
 
+    def find_short(self, wanted: str) -> tuple[int, Persona] | None:
+        """The guild and the persona whose id without the guild's suffix this is; None where several
+        guilds have one.
+        """
+        matching = []
+        for guild_id, persona in self.everybody():
+            if short_id(persona, guild_id) == wanted:
+                matching.append((guild_id, persona))
+        return matching[0] if len(matching) == 1 else None
+
     def search(self, text: str) -> list[tuple[int, Persona]]:
         """Those of `everybody` whose id or name has this text; all for an empty one."""
         wanted = text.strip().casefold()

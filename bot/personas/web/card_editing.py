@@ -218,12 +218,15 @@ def replace_fields(table: JsonObject, fields: Mapping[str, FieldValue]) -> JsonO
     return {name: value for name, value in merged.items() if value or name in ("id", "name")}
 
 
-def check_card_table(table: JsonObject, base_model: str, context_tokens: int) -> CardCheck:
-    """Check a card's table. To be called in a thread, as the first call loads the tokenizer."""
+def check_card_table(
+    table: JsonObject, base_model: str, context_tokens: int, where: str
+) -> CardCheck:
+    """Check a card's table; `where` names it in errors. To be called in a thread, as the first call
+    loads the tokenizer.
+    """
     count = token_counter_or_estimate(base_model)
     texts = {name: _list_texts(table.get(name)) for name in FIELDS_BY_NAME}
     tokens = {name: sum(map(count, texts[name])) for name in texts}
-    where = str(table["id"])
     for name in texts:
         if any("\0" in text for text in texts[name]):
             return CardCheck(
@@ -335,7 +338,12 @@ async def reply_of(services: Services, request: ChatRequest) -> dict[str, Any]:
 def check_owned_table(owned: OwnedPersona, table: JsonObject) -> CardCheck:
     """Check a card's table for the served base model. To be called in a thread."""
     services = owned.services
-    return check_card_table(table, services.base_model, services.engine.context_tokens)
+    return check_card_table(
+        table,
+        services.base_model,
+        services.engine.context_tokens,
+        where=owned.persona.name,
+    )
 
 
 async def check_edited_card(owned: OwnedPersona, fields: CardFields) -> CardCheck:

@@ -238,7 +238,7 @@ def require_persona_in_path(request: web.Request) -> OwnedPersona:
     """The persona in the address. Raises `Problem` if there is none."""
     services = get_services(request)
     wanted = request.match_info["persona_id"]
-    entry = services.personas.find_owner(wanted)
+    entry = services.personas.find_owner(wanted) or services.personas.find_short(wanted)
     if entry is None:
         known = list_names(persona.id for _, persona in services.personas.everybody())
         raise Problem(
