@@ -61,7 +61,7 @@ from bot.reports.discord import ReasonSelect, ReportCog
 from bot.schedules.discord import ScheduleCog
 from bot.schedules.discord_greetings import GreetingCog
 from bot.services import Bot
-from bot.training.discord import FinetuneCog, TrainFromCardButton
+from bot.training.discord import FinetuneCog
 from bot.training.discord_progress import JOB_BUTTONS
 from bot.versions.blind_test.discord import COMPARE_BUTTONS
 from bot.versions.discord import VERSION_BUTTONS
@@ -73,7 +73,7 @@ RESPONSE_TIMEOUT_S = 10.0
 PERSISTENT_ITEMS = (
     *REPLY_BUTTONS, *PRIVACY_BUTTONS, *JOB_BUTTONS, *VERSION_BUTTONS, *ROLLOUT_BUTTONS,
     *COMPARE_BUTTONS, *MEMORY_BUTTONS, *CREATION_BUTTONS, PersonaSelect, UnteachButton, DialogueStopButton,
-    TrainFromCardButton, ReasonSelect,
+    ReasonSelect,
 )  # fmt: skip
 FORM_HANDLERS = {
     ANSWER_FORM_PREFIX: answer_form,

@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -56,7 +56,11 @@ from bot.platform.localisation import (
     translate,
 )
 from bot.platform.messages import MAX_MESSAGE_CHARS, NO_MENTIONS, markdown_name
-from bot.training.discord import TrainFromCardButton
+from bot.training.discord_start import (
+    ReadFirstButton,
+    TrainFromCardButton,
+    from_card_notes,
+)
 from personas.card.example_lines import count_examples, first_unlabelled_answer
 from personas.errors import CardError, UnderstudyError
 from personas.schemas.chat import Persona
@@ -564,15 +568,25 @@ class TrainButton(_PersonaButton, template=rf"how-to-train:{PERSONA_ID}"):
         guild_id = interaction.guild_id or 0
         files = guild_lore(interaction.client.services).files(guild_id, persona.id)
         language = interaction_language(interaction)
-        buttons: list[PersistentButton] = [TrainFromCardButton(persona.id, language=language)]
+        buttons: list[PersistentButton] = [
+            TrainFromCardButton(persona.id, language=language),
+            ReadFirstButton(persona.id, language=language),
+        ]
         if not files:
             buttons.append(AddLoreButton(persona.id, language=language))
-        text = _training_text(persona, short_id(persona, guild_id), len(files))
+        text = _training_text(
+            persona,
+            short_id(persona, guild_id),
+            files=len(files),
+            notes=from_card_notes(interaction, persona.id),
+        )
         await respond(interaction, text, button_view(*buttons))
 
 
-def _training_text(persona: Persona, short_name: str, files: int) -> str:
-    """Say how a persona with so many files of lore is trained."""
+def _training_text(persona: Persona, short_name: str, files: int, notes: Iterable[str]) -> str:
+    """Say how a persona with so many files of lore is trained; `notes` are on the training from its
+    card.
+    """
     lines: list[str] = [
         gettext_lazy(
             "A training needs replies for {persona} to learn from:", persona=markdown_name(persona)
@@ -583,6 +597,12 @@ def _training_text(persona: Persona, short_name: str, files: int) -> str:
             button=TrainFromCardButton.label,
             command=f"/finetune start persona:{short_name} from:card",
         ),
+        gettext_lazy(
+            "  - **{button}** stops in between: you change or strike out on the dashboard what was "
+            "written.",
+            button=ReadFirstButton.label,
+        ),
+        *(join_texts("  -", note) for note in notes),
     ]
     if files:
         lines.append(

@@ -41,8 +41,8 @@ from bot.training.discord import (
     OPTION_HELP,
     DatasetOption,
     RecipeOption,
-    progress_channel,
 )
+from bot.training.discord_start import progress_channel
 from bot.training.start_options import SourceOption, card_share
 
 log = logging.getLogger(__name__)

@@ -1,13 +1,11 @@
 """`/finetune start|preview|all|status|cancel|resume`: moderators train a persona, or all."""
 
 import asyncio
-from typing import Any
 
-from discord import ButtonStyle, app_commands
+from discord import app_commands
 from discord.app_commands import Range
 from discord.ext import commands
 
-from bot.chat.places import SPEAK_PLACES, GuildChannel
 from bot.data.discord import offer_fetch
 from bot.platform.clock import BackgroundTask
 from bot.platform.discord_kit.layouts import text_card
@@ -19,28 +17,24 @@ from bot.platform.discord_kit.transformers import (
     SuggestionTransformer,
     channel_persona,
     persona_option,
-    require_persona,
 )
-from bot.platform.discord_kit.ui import PersistentButton, defer, respond, respond_with_layout
-from bot.platform.errors import RefusedError, error_text, redact_paths
+from bot.platform.discord_kit.ui import defer, respond, respond_with_layout
+from bot.platform.errors import error_text, redact_paths
 from bot.platform.localisation import (
-    LocalisableText,
     gettext_lazy,
     gettext_noop,
     interaction_language,
-    join_texts,
     localise,
 )
 from bot.services import Bot
 from bot.store import TrainingJob
+from bot.training.discord_buttons import cancel_job, resume_job
 from bot.training.discord_options import job_labels, select_job
 from bot.training.discord_progress import (
-    CancelJobButton,
     ProgressMessages,
-    cancel_job,
     current_job_text,
-    resume_job,
 )
+from bot.training.discord_start import parse_request, progress_channel, queue_training
 from bot.training.start_options import (
     SourceOption,
     card_share,
@@ -50,11 +44,9 @@ from bot.training.start_options import (
 from bot.training.status_text import plan_texts, retrain_all_text
 from bot.versions.discord import usable_versions
 from personas.home.dataset_catalogue import DatasetNotFetchedError
-from personas.home.teacher_setting import teacher_notes
 from personas.schemas.chat import Persona
-from personas.schemas.training import TaskType, TrainingRequest
+from personas.schemas.training import TaskType
 
-REST_TEXT = gettext_lazy("-# The rest is on the page of the training.")
 PLAN_REST_TEXT = gettext_lazy("-# The rest is on the dashboard's page for plans.")
 RETRY_INTERVAL_S = 60.0
 """Interval at which results that could not be posted are posted again."""
@@ -160,16 +152,12 @@ ShareOption = Range[float, 0.0, 1.0]
 ParentOption = app_commands.Transform[str, SuggestionTransformer(_suggested_parents)]
 OpenJobOption = app_commands.Transform[
     str,
-    SuggestionTransformer(
-        lambda interaction: job_labels(_open_jobs(interaction), interaction_language(interaction))
-    ),
+    SuggestionTransformer(lambda interaction: job_labels(interaction, _open_jobs(interaction))),
 ]
 ResumableJobOption = app_commands.Transform[
     str,
     SuggestionTransformer(
-        lambda interaction: job_labels(
-            _resumable_jobs(interaction), interaction_language(interaction)
-        )
+        lambda interaction: job_labels(interaction, _resumable_jobs(interaction))
     ),
 ]
 
@@ -207,7 +195,7 @@ async def start(
     await defer(interaction, ephemeral=True)
     persona_id = _trained_persona_id(interaction, task_type, persona)
     from_card = card_share(source, dataset)
-    request = _parse_request(
+    request = parse_request(
         interaction,
         job_name=job_name or default_job_name(persona_id or task_type),
         task_type=task_type,
@@ -223,80 +211,7 @@ async def start(
             settings or "", num_train_epochs=epochs, learning_rate=learning_rate
         ),
     )
-    await _queue(interaction, channel, request)
-
-
-class TrainFromCardButton(
-    PersistentButton, template=r"train-from-card:(?P<persona_id>[a-z0-9][a-z0-9_-]*)"
-):
-    """Does what `/finetune start from:card` does for a persona."""
-
-    label = gettext_lazy("Train it from its card")
-    style = ButtonStyle.primary
-    moderators_only = True
-    actions = ("train",)
-    persona_id: str
-
-    async def pressed(self, interaction: Interaction) -> None:
-        persona_id = require_persona(interaction, self.persona_id).id
-        channel = progress_channel(interaction)
-        await defer(interaction, ephemeral=True, thinking=True)
-        trainings = interaction.client.services.trainings
-        request = _parse_request(
-            interaction,
-            job_name=default_job_name(persona_id),
-            persona=persona_id,
-            recipe=trainings.default_recipe(persona_id, from_card=True),
-            from_card=card_share("card", None),
-        )
-        await _queue(interaction, channel, request)
-
-
-def progress_channel(interaction: Interaction) -> GuildChannel:
-    """Return the channel in which a training's progress is shown. Raises `RefusedError`."""
-    if not isinstance(interaction.channel, GuildChannel):
-        raise RefusedError(
-            gettext_lazy("Progress is shown in {places}.", places=SPEAK_PLACES),
-            gettext_lazy("Try it there."),
-        )
-    return interaction.channel
-
-
-async def _queue(interaction: Interaction, channel: GuildChannel, request: TrainingRequest) -> None:
-    """Queue a training, and say so with what is to be expected of it."""
-    services = interaction.client.services
-    try:
-        started = services.trainings.start(
-            request,
-            guild_id=channel.guild.id,
-            channel_id=channel.id,
-            requested_by=interaction.user.id,
-        )
-    except DatasetNotFetchedError as missing:
-        return await offer_fetch(interaction, missing)
-    language = interaction_language(interaction)
-    head = join_texts(
-        gettext_lazy(
-            "Queued as `{job}`, with the recipe `{recipe}`. Its progress and the time left are "
-            "below.",
-            job=started.job.job_id,
-            recipe=request.recipe,
-        ),
-        gettext_lazy(
-            "-# **Cancel** stops it. `/finetune preview` shows the plan of a run without starting "
-            "one."
-        ),
-        separator="\n",
-    )
-    notes: list[str] = [*map(LocalisableText, teacher_notes(request))]
-    notes += [redact_paths(localise(note, language), services.home) for note in started.notes]
-    card = text_card(
-        [head, join_texts(*notes, separator="\n")],
-        rest=REST_TEXT,
-        buttons=[CancelJobButton(started.job.job_id, language=language)],
-        language=language,
-    )
-    await respond_with_layout(interaction, card)
+    await queue_training(interaction, channel, request)
 
 
 @FINETUNE.command(
@@ -317,9 +232,10 @@ async def preview(
 ) -> None:
     await defer(interaction, ephemeral=True)
     persona_id = _trained_persona_id(interaction, task_type, persona)
-    trainings = interaction.client.services.trainings
+    services = interaction.client.services
+    trainings = services.trainings
     from_card = card_share(source, dataset)
-    request = _parse_request(
+    request = parse_request(
         interaction,
         job_name="preview",
         task_type=task_type,
@@ -344,7 +260,8 @@ async def preview(
     )
     title = gettext_lazy("### Plan of a training: dialogue")
     if persona_id:
-        title = gettext_lazy("### Plan of a training: **{persona}**", persona=persona_id)
+        name = services.personas.name_of(persona_id, interaction.guild_id or 0)
+        title = gettext_lazy("### Plan of a training: **{persona}**", persona=name)
     language = interaction_language(interaction)
     card = text_card([title, *texts], rest=PLAN_REST_TEXT, language=language)
     await respond_with_layout(interaction, card)
@@ -376,14 +293,6 @@ def _trained_persona_id(
     if task_type == "dialogue":
         return None
     return (persona or channel_persona(interaction)).id
-
-
-def _parse_request(interaction: Interaction, **options: Any) -> TrainingRequest:
-    """Build a request from a command's options; those left out (None) take their defaults. Raises
-    `RequestError`.
-    """
-    body = {name: value for name, value in options.items() if value is not None}
-    return interaction.client.services.trainings.parse(body)
 
 
 # ------------------------------------------------------------------------------------------ jobs

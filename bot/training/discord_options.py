@@ -1,17 +1,21 @@
 """Options that choose a job, for the commands of `/finetune`."""
 
-from bot.platform.localisation import Language, gettext_lazy, localise
+from bot.platform.discord_kit.transformers import Interaction
+from bot.platform.localisation import gettext_lazy, interaction_language, localise
 from bot.store import TrainingJob
 from bot.training.queue import JOB_STATE_TEXTS
 from personas.errors import RequestError
 
 
-def job_labels(jobs: list[TrainingJob], language: Language) -> dict[str, str]:
+def job_labels(interaction: Interaction, jobs: list[TrainingJob]) -> dict[str, str]:
     """Map the label of each job, as a member reads it, to its id."""
+    personas = interaction.client.services.personas
+    language = interaction_language(interaction)
     labels = {}
     for job in jobs:
         state = localise(JOB_STATE_TEXTS[job.state], language)
-        labels[f"{job.name} {job.version} · {state} · {job.job_id}"] = job.job_id
+        name = personas.name_of(job.name, job.guild_id)
+        labels[f"{name} {job.version} · {state} · {job.job_id}"] = job.job_id
     return labels
 
 

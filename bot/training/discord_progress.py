@@ -16,12 +16,6 @@ import discord
 from bot.chat.places import GuildChannel
 from bot.data.discord import FETCH_BUTTONS
 from bot.platform.discord_kit.layouts import Item
-from bot.platform.discord_kit.transformers import Interaction
-from bot.platform.discord_kit.ui import (
-    PersistentButton,
-    defer,
-    respond_privately,
-)
 from bot.platform.localisation import (
     SOURCE_LANGUAGE,
     Language,
@@ -31,7 +25,13 @@ from bot.platform.localisation import (
 )
 from bot.services import Bot, Services
 from bot.store import StoreError, TrainingJob
+from bot.training.discord_buttons import CancelJobButton, ResumeJobButton, StopMeasuringButton
 from bot.training.discord_result import JobMessage, result_message, text_message
+from bot.training.discord_start import (
+    ReadFirstButton,
+    TrainFromCardButton,
+    repeats_by_button,
+)
 from bot.training.status_text import (
     NO_EXCERPT,
     CardExcerpt,
@@ -55,6 +55,7 @@ SCORE_CARD_FILE = "scorecard.json"
 AUTOMATIC_PROMOTION_TEXT = gettext_lazy(
     "Promoted automatically, as this server has chosen. **Roll back** undoes it."
 )
+START_AGAIN_TEXT = gettext_lazy("Start it again")
 MAX_REFRESHED_RESULTS = 5
 """Number of latest results of a persona that are updated when its live version changes."""
 
@@ -160,7 +161,8 @@ class ProgressMessages:
                 job = store.jobs.get(job_id)
                 if job is None or job.card_state != state:
                     break
-        if job and (text := changed_verdict_text(job)) and (channel := self._channel(job)):
+        text = changed_verdict_text(job, learner_name(self._bot.services, job)) if job else ""
+        if job and text and (channel := self._channel(job)):
             digest = hashlib.sha256(f"{job_id} verdict".encode()).hexdigest()
             with suppress(*UNREACHABLE_ERRORS):
                 await channel.send(localise(text, self._language(job)), nonce=digest[:16])
@@ -198,6 +200,7 @@ class ProgressMessages:
             job,
             live,
             excerpt,
+            learner=learner_name(self._bot.services, job),
             note=note,
             buttons=buttons,
             with_picture=bool(channel and channel.permissions_for(channel.guild.me).attach_files),
@@ -232,7 +235,11 @@ class ProgressMessages:
             with suppress(discord.NotFound):
                 ended = gettext_lazy(
                     "{title}. The result is below.",
-                    title=job_title(job, gettext_lazy("Training ended")),
+                    title=job_title(
+                        job,
+                        gettext_lazy("Training ended"),
+                        learner_name(self._bot.services, job),
+                    ),
                 )
                 await channel.get_partial_message(job.progress_message_id).edit(
                     content=localise(ended, self._language(job)), view=None
@@ -289,9 +296,15 @@ def current_job_text(
         position,
         time.time(),
         live_version(services, job),
+        learner=learner_name(services, job),
         gives_way=gives_way,
         language=language,
     )
+
+
+def learner_name(services: Services, job: TrainingJob) -> str:
+    """The name of a job's persona; empty for a dialogue adapter."""
+    return services.personas.name_of(job.persona, job.guild_id) if job.persona else ""
 
 
 def live_version(services: Services, job: TrainingJob) -> str | None:
@@ -299,20 +312,6 @@ def live_version(services: Services, job: TrainingJob) -> str | None:
     if job.persona:
         return services.store.versions.live(job.persona, job.guild_id)
     return None
-
-
-async def cancel_job(interaction: Interaction, job_id: str) -> None:
-    """Cancel a job and confirm it."""
-    await defer(interaction, ephemeral=True, thinking=True)
-    interaction.client.services.trainings.cancel(job_id, by=interaction.user.id)
-    await respond_privately(interaction, gettext_lazy("`{job}` is cancelled.", job=job_id))
-
-
-async def resume_job(interaction: Interaction, job_id: str) -> None:
-    """Resume a job and confirm it."""
-    await defer(interaction, ephemeral=True, thinking=True)
-    interaction.client.services.trainings.resume(job_id, by=interaction.user.id)
-    await respond_privately(interaction, gettext_lazy("`{job}` is resumed.", job=job_id))
 
 
 def job_buttons(
@@ -331,47 +330,17 @@ def job_buttons(
         return [PromoteButton(job.persona, job.version, language=language), *stop]
     if job.can_resume:
         return [ResumeJobButton(job.job_id, language=language)]
+    if job.state == "cancelled" and repeats_by_button(job):
+        button = ReadFirstButton if job.request.review else TrainFromCardButton
+        return [button(job.persona, label=START_AGAIN_TEXT, language=language)]
     return []
 
 
-class CancelJobButton(PersistentButton, template=r"cancel:(?P<job_id>[\w.-]+)"):
-    """Cancels a job."""
-
-    label = gettext_lazy("Cancel")
-    moderators_only = True
-    actions = ("train",)
-    job_id: str
-
-    async def pressed(self, interaction: Interaction) -> None:
-        await cancel_job(interaction, self.job_id)
-
-
-class StopMeasuringButton(PersistentButton, template=r"stop-measuring:(?P<job_id>[\w.-]+)"):
-    """Leaves the rest of a finished job's score card unmeasured."""
-
-    label = gettext_lazy("Stop measuring")
-    moderators_only = True
-    actions = ("train",)
-    job_id: str
-
-    async def pressed(self, interaction: Interaction) -> None:
-        await defer(interaction, ephemeral=True, thinking=True)
-        interaction.client.services.trainings.cancel(self.job_id, by=interaction.user.id)
-        await respond_privately(
-            interaction, gettext_lazy("The rest of the score card is not measured.")
-        )
-
-
-class ResumeJobButton(PersistentButton, template=r"resume:(?P<job_id>[\w.-]+)"):
-    """Resumes a failed job."""
-
-    label = gettext_lazy("Resume")
-    moderators_only = True
-    actions = ("train",)
-    job_id: str
-
-    async def pressed(self, interaction: Interaction) -> None:
-        await resume_job(interaction, self.job_id)
-
-
-JOB_BUTTONS = (CancelJobButton, ResumeJobButton, StopMeasuringButton, *FETCH_BUTTONS)
+JOB_BUTTONS = (
+    CancelJobButton,
+    ResumeJobButton,
+    StopMeasuringButton,
+    TrainFromCardButton,
+    ReadFirstButton,
+    *FETCH_BUTTONS,
+)

@@ -62,17 +62,19 @@ def result_message(
     live: str | None,
     excerpt: CardExcerpt,
     *,
+    learner: str = "",
     note: str = "",
     buttons: Sequence[Item] = (),
     with_picture: bool = False,
     language: Language = SOURCE_LANGUAGE,
 ) -> JobMessage:
     """Lay out a result as its score card's page: verdict, replies side by side, reasons, figures,
-    picture. `live` is the persona's live version; `note` follows the verdict.
+    picture. `live` is the persona's live version, `learner` its name; `note` follows the
+    verdict.
     """
     assert job.result is not None
     picture = _score_card_file(job, language) if with_picture else None
-    result = result_text(job, live, excerpt, language=language)
+    result = result_text(job, live, excerpt, learner=learner, language=language)
     items: list[Item] = []
     for text in _fitted(result, localise(note, language), language):
         items.append(ui.TextDisplay(text) if text else ui.Separator())

@@ -19,6 +19,8 @@ from bot.platform.localisation import (
 from bot.store import TrainingJob
 from bot.training.retrain_all import RetrainAllPlan, Retraining
 from bot.training.training_plan import RecipeEstimate, TrainingPlan
+from personas.errors import RequestError
+from personas.home.written_replies import REVIEW_ADVICE
 from personas.schemas.formatting import format_time_left
 from personas.schemas.scorecard import SIDE_LABELS, GateVerdict, Outcome, Side, SideBySide
 from personas.schemas.training_events import (
@@ -60,6 +62,10 @@ OUTCOME_TEXTS: dict[Outcome, str] = {
     "fail": gettext_lazy("fail"),
     "not measured": gettext_lazy("not measured"),
 }
+REVIEW_TEXT = gettext_lazy(
+    "Read them on the training's page of the dashboard, under **Written replies**: change them, or "
+    "strike them out. Then **Resume** trains on what is left."
+)
 
 
 @dataclass(frozen=True)
@@ -97,19 +103,20 @@ def job_status_text(
     now: float,
     live: str | None = None,
     *,
+    learner: str = "",
     gives_way: bool = False,
     language: Language = SOURCE_LANGUAGE,
 ) -> str:
-    """Describe a job; `position` 1 is next in the queue, `gives_way` means that the trainer was
-    asked to hold.
+    """Describe a job; `position` 1 is next in the queue, `learner` the name of its persona;
+    `gives_way` means that the trainer was asked to hold.
     """
     if job.has_ended:
-        return job_result_text(job, live, language=language)
+        return job_result_text(job, live, learner=learner, language=language)
     if job.state == "queued":
-        title = job_title(job, gettext_lazy("Waiting to train"))
+        title = job_title(job, gettext_lazy("Waiting to train"), learner)
         place = gettext_lazy("Place {position} in the queue.", position=position or 1)
         return _joined([title, place], language)
-    lines = [job_title(job, gettext_lazy("Training")), *_progress_lines(job.progress)]
+    lines = [job_title(job, gettext_lazy("Training"), learner), *_progress_lines(job.progress)]
     if job.started_at:
         lines.append(_running_text(job, now - job.started_at, gives_way))
     return _joined(lines, language)
@@ -141,7 +148,12 @@ def _progress_lines(at: RunPosition | None) -> list[str]:
 
 def run_position_text(at: RunPosition) -> LocalisableText:
     """Say how far a whole run is, in which phase, and when its version will be ready."""
-    parts: list[str] = [LocalisableText(at.label)]
+    label = LocalisableText(at.label)
+    if isinstance(at, Phase) and at.count is not None:
+        label = gettext_lazy(
+            "{phase}, {count:,} of {wanted:,}", phase=label, count=at.count, wanted=at.of or 0
+        )
+    parts: list[str] = [label]
     if at.done is not None:
         parts.insert(0, _bar(at.done))
     if at.left_s is not None:
@@ -177,23 +189,31 @@ def _running_text(job: TrainingJob, seconds: float, gives_way: bool) -> str:
 
 
 def job_result_text(
-    job: TrainingJob, live: str | None = None, *, language: Language = SOURCE_LANGUAGE
+    job: TrainingJob,
+    live: str | None = None,
+    *,
+    learner: str = "",
+    language: Language = SOURCE_LANGUAGE,
 ) -> str:
-    """Describe an ended job and its result; `live` is its persona's live version. A result that is
-    too long for a message loses its table.
+    """Describe an ended job and its result; `live` is its persona's live version, `learner` the
+    persona's name. A result that is too long for a message loses its table.
     """
     if job.state == "cancelled":
-        title = job_title(job, gettext_lazy("Cancelled"))
-        return _joined([title, gettext_lazy("Live versions stay as they are.")], language)
+        title = job_title(job, gettext_lazy("Cancelled"), learner)
+        kept = gettext_lazy("Live versions stay as they are.")
+        return _joined([title, kept, *cancelled_writing_lines(job)], language)
+    if waits_for_review(job):
+        title = job_title(job, gettext_lazy("The replies are written"), learner)
+        return _joined([title, REVIEW_TEXT], language)
     if job.state == "failed" or job.result is None:
         reason: str = gettext_lazy("No reason was given.")
         if job.error:
             reason = hide_paths(f"{job.error} {job.advice or ''}".rstrip())
-        lines = [job_title(job, gettext_lazy("Failed")), reason]
+        lines = [job_title(job, gettext_lazy("Failed"), learner), reason]
         if job.can_resume:
             lines.append(gettext_lazy("-# Then **Resume** continues where it stopped."))
         return _joined(lines, language)
-    result = result_text(job, live, language=language)
+    result = result_text(job, live, learner=learner, language=language)
     head = [result.title, result.verdict, result.reasons, result.figures]
     text = "\n".join(filter(None, [*head, result.table, result.card]))
     if len(text) > MAX_RESULT_CHARS:
@@ -201,11 +221,35 @@ def job_result_text(
     return text
 
 
+def waits_for_review(job: TrainingJob) -> bool:
+    """Report whether a job has stopped for its written replies to be read."""
+    return job.state == "failed" and job.can_resume and job.advice == REVIEW_ADVICE
+
+
+def cancelled_writing_lines(job: TrainingJob) -> list[str]:
+    """Say what becomes of the replies that were written for a cancelled job; no lines without
+    such.
+    """
+    try:
+        is_written = bool(job.request.from_card and job.started_at)
+    except RequestError:  # it was stored by another version of the bot
+        is_written = False
+    if not is_written:
+        return []
+    return [
+        gettext_lazy(
+            "The replies written so far are kept: the same training, started again, goes on with "
+            "them."
+        )
+    ]
+
+
 def result_text(
     job: TrainingJob,
     live: str | None,
     excerpt: CardExcerpt = NO_EXCERPT,
     *,
+    learner: str = "",
     language: Language = SOURCE_LANGUAGE,
 ) -> ResultText:
     """Describe the result of a job that is done, in a language."""
@@ -216,7 +260,7 @@ def result_text(
     ]
     reasons = [*reason_lines(card), *_next_step_lines(job, live)]
     return ResultText(
-        title=localise(_result_title(job), language),
+        title=localise(_result_title(job, learner), language),
         verdict=localise(_verdict_text(card, excerpt), language),
         replies=tuple(
             localise(_pair_text(pair), language) for pair in excerpt.replies[:MAX_RESULT_REPLIES]
@@ -228,14 +272,14 @@ def result_text(
     )
 
 
-def _result_title(job: TrainingJob) -> LocalisableText:
+def _result_title(job: TrainingJob, learner: str) -> LocalisableText:
     assert job.result is not None
     what = gettext_lazy("Trained")
     if job.dialogue or job.shipped:
         what = gettext_lazy("Installed")
     elif job.result.imported:
         what = gettext_lazy("Imported")
-    return job_title(job, what)
+    return job_title(job, what, learner)
 
 
 def _verdict_text(card: ScoreSummary, excerpt: CardExcerpt) -> LocalisableText:
@@ -361,12 +405,12 @@ def _completed_card(job: TrainingJob) -> ScoreSummary | None:
     return job.result.scorecard
 
 
-def changed_verdict_text(job: TrainingJob) -> str:
+def changed_verdict_text(job: TrainingJob, learner: str = "") -> str:
     """Announce that a completed score card has changed the gate's verdict; empty if it has not."""
     card = _completed_card(job)
     if card is None or not card.first_verdict:
         return ""
-    title = job_title(job, gettext_lazy("The verdict has changed"))
+    title = job_title(job, gettext_lazy("The verdict has changed"), learner)
     state = gettext_lazy("⚠ {text}", text=card_state_text(job))
     return join_texts(title, state, *reason_lines(card), separator="\n")
 
@@ -449,9 +493,11 @@ def format_duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def job_title(job: TrainingJob, what: str) -> LocalisableText:
-    """Title of a job's message: state, version and job."""
-    name = f"**{job.persona} {job.version}**" if job.persona else f"**{job.version}**"
+def job_title(job: TrainingJob, what: str, learner: str = "") -> LocalisableText:
+    """Title of a job's message: state, version and job. `learner` is the name of its persona, for
+    which the id stands without one.
+    """
+    name = f"**{learner or job.persona} {job.version}**" if job.persona else f"**{job.version}**"
     return gettext_lazy("{what}: {version} (`{job}`)", what=what, version=name, job=job.job_id)
 
 

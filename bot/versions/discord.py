@@ -87,9 +87,7 @@ PromotableOption = app_commands.Transform[str, SuggestionTransformer(_promotable
 OwnVersionOption = app_commands.Transform[
     str,
     SuggestionTransformer(
-        lambda interaction: job_labels(
-            _jobs_of_versions(interaction), interaction_language(interaction)
-        )
+        lambda interaction: job_labels(interaction, _jobs_of_versions(interaction))
     ),
 ]
 

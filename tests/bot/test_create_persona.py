@@ -7,11 +7,14 @@ import discord
 from bot.chat.reply_service import ReplyService
 from bot.personas import discord_create, registry
 from bot.platform.errors import RefusedError
-from bot.training.discord import TrainFromCardButton
+from bot.training.backend_protocol import TrainingFailed
+from bot.training.discord_start import TrainFromCardButton
 from personas.card.card_picture import with_picture
 from personas.card.card_reader import parse_card
 from personas.card.card_writer import write_card
-from personas.home.teacher_setting import teacher_notes
+from personas.home.teacher_setting import OWN_TEACHER_NOTE, teacher_notes
+from personas.home.written_replies import REVIEW_ADVICE
+from personas.schemas.training_events import Phase
 from sandbox.message_components import all_components
 from sandbox.object_store import StoredFile
 from tests.bot.conftest import OFFICE
@@ -109,6 +112,7 @@ async def test_a_form_makes_a_persona_that_greets_once_and_says_what_next(stage,
     too_early = await said(early, "`/finetune start persona:marlow-finch from:card`")
     assert "lore_pairs" not in too_early["content"] and labels(too_early) == [
         "Train it from its card",
+        "Let me read the replies first",
         "Add lore",
     ]
     lore = await stage.moderator.click(too_early, "Add lore")
@@ -139,6 +143,7 @@ async def test_a_persona_of_a_card_alone_is_trained_by_a_button_as_by_the_comman
     await stage.moderator.submit(form, **MARLOW)
     steps = await stage.sees("**What next?**", since=mark)
     way = await said(await stage.moderator.click(steps, "Train them"), "press **Train it from its")
+    assert OWN_TEACHER_NOTE in way["content"] and "TEACHER" not in way["content"]
     assert TrainFromCardButton.moderators_only, "as the command"
     answer = await stage.moderator.click(way, "Train it from its card")
     message = await said(answer, "with the recipe `card`")
@@ -180,6 +185,38 @@ async def test_a_line_of_an_example_that_names_nobody_is_told(stage):
     )
     edited = await stage.sees("speaks by this card from the next reply on", since=mark)
     assert "1 example" in edited["content"] and "names nobody" not in edited["content"]
+
+
+async def test_replies_are_read_before_the_training_and_a_cancelled_one_starts_again(stage):
+    form = await opened(stage, use_here=True)
+    mark = stage.mark
+    await stage.moderator.submit(form, **MARLOW)
+    steps = await stage.sees("**What next?**", since=mark)
+    way = await said(await stage.moderator.click(steps, "Train them"), "stops in between")
+    mark = stage.mark
+    await stage.moderator.click(way, "Let me read the replies first")
+    await until(lambda: stage.backend.busy)
+    request = stage.backend.runs[0].request
+    assert (request.from_card, request.review) == (1, True)
+    stage.backend.on_event(Phase(name="writing replies", count=57, of=150))
+    await stage.sees("Training: **Marlow Finch v1**", since=mark)
+    await stage.sees("writing replies, 57 of 150", since=mark)
+    stage.backend.finish(TrainingFailed("150 are written.", REVIEW_ADVICE, can_resume=True))
+    stopped = await stage.sees("The replies are written: **Marlow Finch v1**", since=mark)
+    assert "under **Written replies**" in stopped["content"] and "Failed" not in stopped["content"]
+    assert labels(stopped) == ["Resume"]
+    mark = stage.mark
+    await stage.moderator.click(stopped, "Resume")
+    await until(lambda: len(stage.backend.runs) == 2)
+    (job,) = stage.store.jobs.in_state("running")
+    stage.client.services.trainings.cancel(job.job_id)
+    cancelled = await stage.sees("Cancelled: **Marlow Finch v1**", since=mark)
+    assert "replies written so far are kept" in cancelled["content"]
+    assert labels(cancelled) == ["Start it again"]
+    await stage.moderator.click(cancelled, "Start it again")
+    await until(lambda: len(stage.backend.runs) == 3)
+    again = stage.backend.runs[2].request
+    assert again.review and again.model_copy(update={"job_name": request.job_name}) == request
 
 
 async def test_a_refused_form_opens_again_with_what_was_typed(stage, monkeypatch):

@@ -34,11 +34,11 @@ from bot.training.start_options import (
     default_job_name,
     merge_settings,
 )
-from bot.training.status_text import card_state_text
-from bot.training.web import run_charts, run_view
+from bot.training.status_text import cancelled_writing_lines, card_state_text
+from bot.training.web import run_charts, run_view, written_pages
 from bot.training.web.run_details import read_run_details
 from bot.training.web.run_history import DEFAULT_SMOOTHING, MetricsHistory
-from personas.errors import UnderstudyError
+from personas.errors import RequestError, UnderstudyError
 from personas.schemas.training import TaskType, TrainingRequest
 
 TRAININGS = f"{SERVER}/trainings"
@@ -51,7 +51,7 @@ TASKS: tuple[tuple[TaskType, str], ...] = (
     ("dialogue", gettext_lazy("dialogue in general")),
 )
 FIELDS = (
-    "persona recipe dataset task_type source lore_pairs epochs learning_rate settings general "
+    "persona recipe dataset task_type source review lore_pairs epochs learning_rate settings general "
     "start_from job_name channel"
 ).split()
 MORE_FIELDS = FIELDS[2:]
@@ -108,7 +108,35 @@ async def get_training(access: GuildAccess, request: web.Request) -> web.Respons
         rest_of_card=hide_paths(card_state_text(job)),
         course=course,
         loss_chart=loss_chart,
+        cancelled_writing=cancelled_writing_lines(job),
+        is_written=_trains_from_card(job),
     )
+
+
+def _trains_from_card(job: TrainingJob) -> bool:
+    try:
+        return bool(job.request.from_card)
+    except RequestError:  # it was stored by another version of the bot
+        return False
+
+
+@routes.add(f"GET {JOB}/written")
+async def get_written(access: GuildAccess, request: web.Request) -> web.Response:
+    """Page of the replies that a model has written for a training."""
+    access.require("train", "promote")
+    job = _job_in_path(access, request)
+    may_change = access.allows("train")
+    return await written_pages.render_written(
+        request, job, _job_path(access, job), may_change=may_change
+    )
+
+
+@routes.add(f"POST {JOB}/written")
+async def post_written(access: GuildAccess, request: web.Request) -> web.Response:
+    """Change a written reply, or strike it out."""
+    access.require("train")
+    job = _job_in_path(access, request)
+    return await written_pages.change_written(request, job, _job_path(access, job))
 
 
 @routes.add(f"POST {JOB}/cancel")
@@ -225,6 +253,8 @@ def _parse_request(access: GuildAccess, given: Mapping[str, str]) -> TrainingReq
         body["persona"] = persona_id
     if from_card:
         body["from_card"] = from_card
+    if given["review"]:
+        body["review"] = True
     if given["lore_pairs"]:
         body["lore_pairs"] = parse_form_number(given["lore_pairs"])
     body["hyperparameters"] = merge_settings(

@@ -24,7 +24,7 @@ from bot.platform.web_kit.templating import (
 )
 from bot.services import Services
 from bot.store import JobState, TrainingJob
-from bot.training.status_text import card_state_text
+from bot.training.status_text import cancelled_writing_lines, card_state_text
 from bot.training.web import run_charts, run_view, setting_view
 from bot.training.web.requests import (
     JOB_STATE_NAMES,
@@ -40,6 +40,7 @@ from bot.training.web.run_history import (
     smoothing_formula,
 )
 from personas.errors import RequestError, UnderstudyError
+from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import PhaseName, phase_label
 
@@ -115,7 +116,7 @@ async def get_run_list(request: web.Request) -> web.Response:
         queue=queue,
         waiting=len(waiting),
         entries=[describe(job) for job in shown],
-        names=jobs.names(),
+        names=_learner_names(services),
         states=JOB_STATE_NAMES,
         persona=persona,
         state=state,
@@ -123,6 +124,21 @@ async def get_run_list(request: web.Request) -> web.Response:
         older=_list_path(persona, state, shown[-1]) if has_more else "",
         newest=_list_path(persona, state, None),
     )
+
+
+def _learner_names(services: Services) -> list[tuple[str, str]]:
+    """List the names by which jobs are filtered, each with what people read in its place."""
+    listed = []
+    for name in services.store.jobs.names():
+        owned = services.personas.find_owner(name)
+        label = name
+        if owned:
+            guild_id, persona = owned
+            label = persona.name
+            if guild_id != OPERATOR_GUILD_ID:
+                label += f" ({run_view.job_guild_name(services, guild_id)})"
+        listed.append((name, label))
+    return sorted(listed, key=lambda entry: entry[1].casefold())
 
 
 def _run_durations(home: Path, jobs: Sequence[TrainingJob]) -> dict[str, float | None]:
@@ -177,6 +193,7 @@ async def get_run(request: web.Request) -> web.Response:
         data_set=await asyncio.to_thread(_dataset_path, services, requested),
         groups=setting_view.group_settings(record.settings.values),
         about=about,
+        cancelled_writing=cancelled_writing_lines(job),
         notes=[redact_paths(note, services.home) for note in record.settings.notes],
         error=redact_paths(job.error or "", services.home),
         advice=redact_paths(job.advice or "", services.home),

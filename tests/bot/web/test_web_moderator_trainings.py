@@ -4,7 +4,15 @@ import pytest
 
 from bot.demo_guild import MEMBER, MODERATOR
 from bot.training.backend_protocol import TrainingFailed
+from bot.training.backends.job_folder_backend import job_folder
 from personas.errors import RequestError
+from personas.home.written_replies import (
+    REVIEW_ADVICE,
+    WrittenReply,
+    read_written,
+    store_written,
+    written_file,
+)
 from personas.schemas.training_events import Phase
 from tests.bot.conftest import OFFICE, QUAY
 from tests.bot.test_finetune import STEP
@@ -33,7 +41,7 @@ async def test_a_training_is_planned_started_watched_and_cancelled(town):
         "persona": persona_id, "recipe": "demo-cpu", "source": "card", "epochs": "2",
         "settings": "lora_r=8", "channel": str(town.channel_id(QUAY, town.first)),
         # Fields that only the operator's form has:
-        "base_model": "owner/other", "dataset_path": "/etc/passwd", "review": "yes",
+        "base_model": "owner/other", "dataset_path": "/etc/passwd",
     }  # fmt: skip
     plan = (await browser.submit(f"{home}/train", **given)).text
     assert "120 replies" in plan and "2 min 5 s" in plan and "Nothing is queued yet." in plan
@@ -86,6 +94,35 @@ async def test_a_failed_training_is_resumed_and_its_result_leads_to_the_version(
     assert f'href="{version}"' in shown and "/resume" not in shown
     assert (await browser.get(version)).status == 200
     assert (await browser.submit(f"{page}/resume")).status == 409
+
+
+async def test_written_replies_are_read_and_changed_before_the_training(town):
+    persona_id = town.bring_in(town.first, NAME)
+    backend = town.stage.backend
+    browser = await town.signed_in(MODERATOR)
+    home = f"{SERVERS}/{town.first}"
+    given = {"persona": persona_id, "source": "card", "review": "yes"}
+    assert "Let me read the replies first" in (await browser.get(f"{home}/train")).text
+    await browser.submit(f"{home}/train", **given, start="yes")
+    await until(lambda: backend.busy)
+    job = only_job(town, town.first)
+    assert job.request.review is True
+    page = f"{home}/trainings/{job.job_id}"
+    file = written_file(job_folder(town.stage.client.services.home, job.job_id))
+    file.parent.mkdir(parents=True)
+    store_written(file, [WrittenReply(3, "who are you?", "A lamp.", "self")])
+    backend.finish(TrainingFailed("1 reply is written.", REVIEW_ADVICE, can_resume=True))
+    await until(lambda: only_job(town, town.first).state == "failed")
+    assert f'href="{page}/written"' in (await browser.get(page)).text
+    shown = (await browser.get(f"{page}/written")).text
+    assert "A lamp.</textarea>" in shown and f'action="{page}/resume"' in shown
+    changed = await browser.submit(f"{page}/written", number="3", reply="I am Marlow.", do="save")
+    assert (changed.status, changed.location) == (303, f"{page}/written")
+    assert [reply.reply for reply in read_written(file)] == ["I am Marlow."]
+    stranger = await town.signed_in(OTTO)
+    assert (await stranger.get(f"{page}/written")).status in (403, 404)
+    refused = await stranger.submit(f"{page}/written", number="3", do="strike")
+    assert refused.status in (403, 404) and read_written(file)
 
 
 async def test_what_cannot_be_trained_is_said_on_the_form(town):

@@ -8,11 +8,14 @@ from html import unescape
 
 import pytest
 
+from bot.personas.registry import short_id
 from bot.training.backend_protocol import TrainingFailed, TrainingSucceeded
 from bot.training.web.run_details import LOG_TAIL_BYTES
+from personas.card.card_reader import parse_card
 from personas.schemas.training_events import Phase
 from tests.bot.web.training_runs import RECIPE, folder_in, put_job, put_run, step, tell, whole_run
 from tests.fakes import until
+from tests.personas.cards import V2, as_json
 from tests.samples import SCORECARD
 
 EVIL = "<script>alert('x')</script>"
@@ -87,6 +90,13 @@ async def test_runs_are_found_by_whose_they_are_and_how_they_stand(dashboard):
     put_job(dashboard, "b", guild=2, persona="ballast")
     dashboard.queue.cancel("b")
     put_job(dashboard, "c", guild=3, persona="ballast")
+    bring_in = dashboard.services.personas.bring_in
+    mira = bring_in(77, parse_card(as_json(V2), "it"), "mira.json").persona
+    put_job(dashboard, "d", guild=77, persona=mira.id)
+    page = await shown(dashboard, "/dashboard/training")
+    assert f'<option value="{mira.id}">{mira.name} (server 77)</option>' in page
+    assert '<option value="ballast">Ballast</option>' in page
+    dashboard.queue.cancel("d")
 
     async def found(query):
         return re.findall(r'id="of-(\w+)"', await shown(dashboard, f"/dashboard/training?{query}"))
@@ -94,7 +104,10 @@ async def test_runs_are_found_by_whose_they_are_and_how_they_stand(dashboard):
     assert await found("persona=ballast") == ["c", "b"] and await found(
         "persona=ballast&state=cancelled"
     ) == ["b"]
-    assert await found("persona=&state=") == ["c", "b", "a"] and await found("persona=nobody") == []
+    assert (
+        await found("persona=&state=") == ["d", "c", "b", "a"]
+        and await found("persona=nobody") == []
+    )
     assert "is one of queued" in words(await shown(dashboard, "/dashboard/training?state=odd", 400))
     assert "There is no job" in words(await shown(dashboard, "/dashboard/training?after=none", 404))
     assert [
@@ -103,6 +116,19 @@ async def test_runs_are_found_by_whose_they_are_and_how_they_stand(dashboard):
             "jobs"
         ]
     ] == ["c"]
+
+
+async def test_the_page_of_a_persona_is_found_by_the_id_that_members_type(dashboard):
+    bring_in = dashboard.services.personas.bring_in
+    mira = bring_in(77, parse_card(as_json(V2), "it"), "mira.json").persona
+    short = short_id(mira, 77)
+    assert short != mira.id and mira.name in await shown(dashboard, f"/dashboard/personas/{short}")
+    fields = {"name": "discord", "description": "x"}
+    status, page, _ = await dashboard.submit(f"/dashboard/personas/{short}", **fields)
+    assert status == 422 and f"The card {mira.name} needs a name" in unescape(page)
+    assert f"The card {mira.id}" not in words(page)
+    bring_in(78, parse_card(as_json(V2), "it"), "mira.json")
+    await shown(dashboard, f"/dashboard/personas/{short}", 404)  # of which server is not said
 
 
 async def test_a_run_that_went_on_took_the_time_of_all_its_attempts_wherever_it_is_said(dashboard):

@@ -1,9 +1,13 @@
 """What a model wrote from a card: read, changed and struck out on its page until it is trained on."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 
 from bot.training.backend_protocol import TrainingFailed
 from personas.home.written_replies import (
+    ATTEMPTS_FILE,
     SUMMARY_FILE,
     WrittenReply,
     read_written,
@@ -11,6 +15,7 @@ from personas.home.written_replies import (
     written_file,
 )
 from personas.schemas.training import WrittenReplies
+from personas.schemas.training_events import Phase
 from tests.bot.web.test_web_plan import plan_made
 from tests.bot.web.training_runs import folder_in, put_job
 from tests.fakes import until
@@ -74,8 +79,38 @@ async def test_a_page_without_replies_and_a_damaged_file_say_so(dashboard, writt
     assert status >= 400 and "cannot be read" in page and str(dashboard.home) not in page
     written.unlink()
     _, page, _ = await dashboard.page(PATH)
-    assert "Nothing is written yet." in page
+    assert "Nothing is written yet." in page and "data-poll" not in page
     assert (await dashboard.page("/dashboard/training/none/written"))[0] == 404
+
+
+async def test_replies_are_read_while_they_are_written(dashboard):
+    put_job(dashboard, "j1", from_card=1, recipe="card")
+    _, page, _ = await dashboard.page(PATH)
+    assert "Nothing is written yet." in page and "data-poll" in page
+    dashboard.queue.start()
+    await until(lambda: dashboard.backend.busy)
+    dashboard.backend.on_event(Phase(name="writing replies", count=1, of=150))
+    journal = written_file(folder_in(dashboard, "j1")).parent / ATTEMPTS_FILE
+    journal.parent.mkdir(parents=True)
+    lines = [{"teacher": "big"}, {"number": 1, "reply": asdict(REPLIES[0]), "faults": []}]
+    lines += [{"number": 2, "reply": None, "faults": ["repeats"]}]
+    whole = "".join(json.dumps(line) + "\n" for line in lines)
+    journal.write_text(whole + '{"number": 4, "rep')  # while a line is written
+    _, page, _ = await dashboard.page(PATH)
+    assert "1 of 150 are written so far. The others are being written now" in page
+    assert "Broth, duck." in page and "data-poll" in page and "<textarea" not in page
+    assert (await dashboard.submit(PATH, number="1", reply="x", do="save"))[0] == 409
+    assert journal.read_text().startswith(whole), "the trainer alone writes to it"
+    _, page, _ = await dashboard.page("/dashboard/training/j1")
+    assert "writing replies, 1 of 150" in page
+    dashboard.backend.finish(TrainingFailed("The disk is full.", "Free some.", can_resume=True))
+    await until(lambda: dashboard.store.jobs.get("j1").state == "failed")
+    _, page, _ = await dashboard.page(PATH)
+    assert "Resume writes the others." in page and "Broth, duck." in page
+    assert "data-poll" not in page and "<textarea" not in page
+    journal.write_text(whole + "[]\n")
+    status, page, _ = await dashboard.page(PATH)
+    assert status >= 400 and "cannot be read" in page
 
 
 async def test_the_form_asks_for_a_review(dashboard):

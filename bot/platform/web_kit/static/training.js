@@ -103,6 +103,9 @@ function showPosition(at, phase, detail) {
   if (!position) return;
   const bold = (text) => Object.assign(document.createElement("b"), { textContent: text });
   position.replaceChildren(PHASE_LABELS[phase]);
+  if (typeof at.count === "number") {
+    position.append(`, ${translate("{step} of {of}", { step: wholeNumber(at.count), of: wholeNumber(at.of) })}`);
+  }
   if (typeof at.done === "number") {
     bar.value = at.done;
     position.prepend(bold(`${wholeNumber(at.done * 100)} %`), " · ");
