@@ -1,10 +1,14 @@
 """The replies written from a card in Chromium: read, changed and struck out, on a desk and on a phone."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 from playwright.async_api import expect
 
 from bot.training.store import NewTrainingJob
 from personas.home.written_replies import (
+    ATTEMPTS_FILE,
     SUMMARY_FILE,
     WrittenReply,
     read_written,
@@ -12,7 +16,10 @@ from personas.home.written_replies import (
     written_file,
 )
 from personas.schemas.training import TrainingRequest, WrittenReplies
+from personas.schemas.training_events import Phase
+from tests.bot.web.training_runs import tell
 from tests.browser.dashboard.conftest import Dashboard, assert_accessible
+from tests.fakes import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 REPLIES = [
@@ -48,6 +55,35 @@ async def test_a_reply_is_changed_and_another_struck_out(dashboard: Dashboard, p
         REPLIES[1].reply,
         "He bites on Mondays, duck.",
     ]
+
+
+async def test_replies_appear_while_they_are_written(dashboard: Dashboard) -> None:
+    stage = dashboard.stage
+    request = TrainingRequest(job_name="oda-writes", persona="oda", from_card=1)
+    trainings = stage.client.services.trainings
+    trainings.start(request, guild_id=0, job_id="writes")
+    await until(lambda: stage.backend.busy)
+    stage.backend.on_event(Phase(name="writing replies", count=1, of=150, done=0.1, left_s=300))
+    journal = written_file(stage.client.services.home / "jobs" / "writes").parent / ATTEMPTS_FILE
+    journal.parent.mkdir(parents=True)
+
+    def write(*replies: WrittenReply) -> None:
+        lines = [{"number": reply.number, "reply": asdict(reply)} for reply in replies]
+        journal.write_text("".join(json.dumps(line) + "\n" for line in ({}, *lines)))
+
+    write(REPLIES[0])
+    run = await dashboard.open("/dashboard/training/writes")
+    await expect(run.locator("#position")).to_contain_text("writing replies, 1 of 150")
+    tell(journal.parents[1], Phase(name="writing replies", count=2, of=150, left_s=290))
+    await expect(run.locator("#position")).to_contain_text("writing replies, 2 of 150")
+    page = await dashboard.open("/dashboard/training/writes/written")
+    await expect(page.get_by_text("1 of 150 are written so far.")).to_be_visible()
+    await assert_accessible(page)
+    write(*REPLIES)
+    await expect(page.get_by_text("3 of 150 are written so far.")).to_be_visible()
+    await expect(page.get_by_text(REPLIES[2].reply)).to_be_visible()
+    trainings.cancel("writes")
+    await expect(page.get_by_text("no more are written")).to_be_visible()
 
 
 async def test_choosing_the_card_chooses_its_recipe(dashboard: Dashboard) -> None:
