@@ -299,7 +299,7 @@ async def test_the_story_a_retrain_beside_replies_promote_and_the_new_voice(
         def has_waited() -> bool:
             return any("waiting for replies" in m["content"] for m in shown("Training"))
 
-        await until(lambda: shown("Training: **ballast v1**"))
+        await until(lambda: shown("Training: **Ballast v1**"))
         answered = []
         while not (
             shown("Trained", "Failed") or (len(answered) >= 3 and has_waited() and not to_the_end)

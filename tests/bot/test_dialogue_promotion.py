@@ -93,7 +93,7 @@ async def test_from_the_training_to_the_card_that_speaks_with_it_and_back(served
     await served.sees("v1 of **Oda Marrow** is live from")
 
     status = await served.moderator.slash(OFFICE, "finetune status")
-    assert "Installed: **oda v1**" in status.message["content"]
+    assert "Installed: **Oda Marrow v1**" in status.message["content"]
     assert f"dialogue adapter `{NAME}`" in status.message["content"]
     history = await served.moderator.slash(QUAY, "finetune history")
     assert f"**v1** is the dialogue adapter `{NAME}`" in history.message["content"]

@@ -241,7 +241,7 @@ async def test_progress_that_cannot_be_shown_is_said_once_and_shown_later(tmp_pa
     async with on_stage(tmp_path) as stage:
         await stage.moderator.slash(QUAY, "finetune start")
         await until(lambda: stage.backend.busy)
-        await stage.sees("Training: **ballast v1**")
+        await stage.sees("Training: **Ballast v1**")
         stage.sandbox.disturb(FaultRates(cut_before=1.0))
         stage.backend.on_event(STEP)
         await until(lambda: "could not be shown" in caplog.text)

@@ -48,9 +48,9 @@ async def test_the_whole_way_from_start_to_promote_to_rollback(stage):
     )
     await stage.sees("⚠ No checkpoint could be written. It is tried again.")
     stage.backend.finish()
-    result = await stage.sees("Trained: **ballast v1**")
+    result = await stage.sees("Trained: **Ballast v1**")
     assert result["id"] != shown["id"], "a new message, which people are told of"
-    old = await stage.sees("Training ended: **ballast v1**")
+    old = await stage.sees("Training ended: **Ballast v1**")
     assert old["id"] == shown["id"] and not old["components"]
     shown = message_text(result)
     assert "loss 3.000 → **2.000**" in shown and "33% lower; 12 replies" in shown
@@ -92,12 +92,12 @@ async def test_a_member_may_neither_command_nor_press(stage):
         with pytest.raises(SandboxRefusal, match="permission"):
             await stage.member.slash(QUAY, command)
     await start(stage)
-    progress = await stage.sees("Training: **ballast v1**")
+    progress = await stage.sees("Training: **Ballast v1**")
     answer = await stage.member.click(progress, "Cancel")
     assert answer.ephemeral and "Only moderators" in answer.message["content"]
     assert stage.backend.busy
     stage.backend.finish()
-    result = await stage.sees("Trained: **ballast v1**")
+    result = await stage.sees("Trained: **Ballast v1**")
     answer = await stage.member.click(result, "Promote")
     assert answer.ephemeral and "Only moderators" in answer.message["content"]
     assert stage.live("ballast") is None
@@ -132,14 +132,14 @@ async def test_a_training_begun_by_a_slip_is_cancelled_where_it_was_begun(stage)
     assert answer.message["flags"] & IS_COMPONENTS_V2
     await until(lambda: stage.backend.busy)
     await stage.moderator.click(answer.message, "Cancel")
-    await stage.sees("Cancelled: **ballast v1**")
+    await stage.sees("Cancelled: **Ballast v1**")
 
 
 async def test_cancel_ends_a_running_job_and_says_so(stage):
     await start(stage)
-    progress = await stage.sees("Training: **ballast v1**")
+    progress = await stage.sees("Training: **Ballast v1**")
     await stage.moderator.click(progress, "Cancel")
-    await stage.sees("Cancelled: **ballast v1**")
+    await stage.sees("Cancelled: **Ballast v1**")
     await until(lambda: not stage.backend.busy)
     answer = await stage.moderator.slash(QUAY, "finetune cancel")
     await until(lambda: "There is no job" in answer.text)
@@ -151,7 +151,7 @@ async def ready_with_first_card(stage, version):
     await until(lambda: stage.backend.busy)
     first = SCORECARD.model_copy(update={"pending": True, "verdict": "promote"})
     stage.backend.finish(TrainingSucceeded(Path("/models/x"), 61.0, first))
-    result = await stage.sees(f"Trained: **ballast {version}**")
+    result = await stage.sees(f"Trained: **Ballast {version}**")
     await until(lambda: buttons_of(stage, result) == ["Promote", "Stop measuring"])
     return result
 
@@ -176,7 +176,7 @@ async def test_a_failed_job_says_why_and_what_to_do(stage):
     await start(stage)
     await until(lambda: stage.backend.busy)
     stage.backend.finish(TrainingFailed("The log is empty.", "Give the persona something to say."))
-    failed = await stage.sees("Failed: **ballast v1**")
+    failed = await stage.sees("Failed: **Ballast v1**")
     assert "The log is empty." in failed["content"] and "something to say" in failed["content"]
     assert not failed["components"]
 
@@ -186,7 +186,7 @@ async def test_a_job_that_somebody_can_mend_goes_on_by_button_or_command(stage):
     await start(stage)
     await until(lambda: stage.backend.busy)
     stage.backend.finish(full)
-    failed = await stage.sees("Failed: **ballast v1**")
+    failed = await stage.sees("Failed: **Ballast v1**")
     for words in (full.error, full.advice, "**Resume**"):
         assert words in failed["content"]
     assert buttons_of(stage, failed) == ["Resume"]
@@ -199,17 +199,17 @@ async def test_a_job_that_somebody_can_mend_goes_on_by_button_or_command(stage):
 
     mark = stage.mark
     await stage.moderator.click(failed, "Resume")
-    shown = await stage.sees("Training: **ballast v1**", since=mark)
+    shown = await stage.sees("Training: **Ballast v1**", since=mark)
     assert shown["id"] == failed["id"], "in the same message"
     await until(lambda: buttons_of(stage, failed) == ["Cancel"])
     stage.backend.finish(full)
-    again = await stage.sees("Failed: **ballast v1**", kind="message", since=mark)
+    again = await stage.sees("Failed: **Ballast v1**", kind="message", since=mark)
     choices = await stage.moderator.autocomplete(QUAY, "finetune resume", "job", job="ball")
-    assert [choice["name"].split(" · ")[:2] for choice in choices] == [["ballast v1", "failed"]]
+    assert [choice["name"].split(" · ")[:2] for choice in choices] == [["Ballast v1", "failed"]]
     await stage.moderator.slash(QUAY, "finetune resume")
     await until(lambda: stage.backend.busy)
     stage.backend.finish()
-    assert (await stage.sees("Trained: **ballast v1**"))["id"] != again["id"]
+    assert (await stage.sees("Trained: **Ballast v1**"))["id"] != again["id"]
     answer = await stage.moderator.slash(QUAY, "finetune resume")
     await until(lambda: "no job that can be resumed" in answer.text)
 
@@ -252,7 +252,7 @@ async def test_a_share_of_lore_pairs_goes_into_the_request_and_the_preview_count
     text = answer.text
     (box,) = answer.message["components"]
     title, *_ = box["components"]
-    assert title["content"] == "### Plan of a training: **ballast**"
+    assert title["content"] == "### Plan of a training: **Ballast**"
     assert [part["type"] for part in box["components"]] == [10, 14, 10, 14, 10, 14, 10]
     assert re.search("48 extracted.*68 synthesised.*70 are used: 30%", text)
     assert stage.backend.planned[-1].lore_pairs == 0.3
@@ -296,7 +296,7 @@ async def test_a_damaged_adapter_does_not_go_live(stage):
     await start(stage)
     await until(lambda: stage.backend.busy)
     stage.backend.finish()
-    result = await stage.sees("Trained: **ballast v1**")
+    result = await stage.sees("Trained: **Ballast v1**")
     stage.engine.failure = AdapterError("The adapter is damaged.", "Train it again.")
     await stage.moderator.click(result, "Promote")
     await until(
@@ -339,9 +339,9 @@ async def test_status_and_autocomplete_tell_what_there_is(stage):
     await start(stage)
     await start(stage, persona="oda")
     answer = await stage.moderator.slash(QUAY, "finetune status")
-    assert "Training: **ballast v1**" in answer.message["content"]
+    assert "Training: **Ballast v1**" in answer.message["content"]
     assert (
-        "Waiting to train: **oda v1**" in answer.message["content"]
+        "Waiting to train: **Oda Marrow v1**" in answer.message["content"]
         and "Place 1" in answer.message["content"]
     )
     names = await stage.moderator.autocomplete(QUAY, "finetune start", "persona", persona="sir")
@@ -365,12 +365,12 @@ async def test_the_menu_of_recipes_says_what_each_is_for(stage):
 async def test_after_a_restart_the_job_goes_on_in_the_same_message_and_buttons_work(tmp_path):
     async with on_stage(tmp_path) as stage:
         await start(stage)
-        shown = await stage.sees("Training: **ballast v1**")
+        shown = await stage.sees("Training: **Ballast v1**")
     async with on_stage(tmp_path) as stage:
         await until(lambda: stage.backend.busy)
         assert stage.backend.runs[0].version == "v1"
         stage.backend.finish()
-        result = await stage.sees("Trained: **ballast v1**")
+        result = await stage.sees("Trained: **Ballast v1**")
         assert (await stage.sees("Training ended"))["id"] == shown["id"]
         await stage.moderator.click(result, "Promote")
         await stage.sees("v1 of **Ballast** is live")
@@ -381,7 +381,7 @@ async def test_promote_and_rollback_by_command(stage):
     await start(stage)
     await until(lambda: stage.backend.busy)
     stage.backend.finish()
-    await stage.sees("Trained: **ballast v1**")
+    await stage.sees("Trained: **Ballast v1**")
     assert isinstance(store.versions.installed("ballast")[0], InstalledVersion)
     for command, options, words in (
         ("finetune promote", {"version": "v9"}, "ballast has no version v9. Installed: v1."),
@@ -401,7 +401,7 @@ async def test_a_result_says_what_is_so_however_it_came_about(stage):
     await start(stage)
     await until(lambda: stage.backend.busy)
     stage.backend.finish()
-    result = await stage.sees("Trained: **ballast v1**")
+    result = await stage.sees("Trained: **Ballast v1**")
     assert "Promote makes it live" in message_text(result) and buttons_of(stage, result) == [
         "Promote"
     ]
@@ -418,9 +418,9 @@ async def test_a_job_is_cancelled_by_the_name_of_its_persona(stage):
     await start(stage)
     await start(stage, persona="oda")
     choices = await stage.moderator.autocomplete(QUAY, "finetune cancel", "job", job="oda")
-    assert [choice["name"].split(" · ")[:2] for choice in choices] == [["oda v1", "queued"]]
+    assert [choice["name"].split(" · ")[:2] for choice in choices] == [["Oda Marrow v1", "queued"]]
     await stage.moderator.slash(QUAY, "finetune cancel", job="oda")
-    await stage.sees("Cancelled: **oda v1**")
+    await stage.sees("Cancelled: **Oda Marrow v1**")
     assert stage.backend.busy
 
 

@@ -44,7 +44,7 @@ async def finish(stage, verdict, **options):
     await start(stage)
     await until(lambda: stage.backend.busy)
     stage.backend.finish(trained(verdict, **options))
-    return await stage.sees("Trained: **ballast v1**", kind="message")
+    return await stage.sees("Trained: **Ballast v1**", kind="message")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ async def test_a_result_that_the_gate_was_not_asked_about_says_nothing_of_it(sta
     await start(stage)
     await until(lambda: stage.backend.busy)
     stage.backend.finish()
-    assert "gate" not in message_text(await stage.sees("Trained: **ballast v1**"))
+    assert "gate" not in message_text(await stage.sees("Trained: **Ballast v1**"))
 
 
 async def test_a_long_verdict_leaves_the_message_short_enough(stage):
@@ -213,7 +213,7 @@ async def test_a_result_that_was_sent_as_a_text_gets_its_layout_when_it_changes(
     view.add_item(discord.ui.Button(label="Promote", custom_id="promote:ballast:v1"))
     channel = stage.client.get_channel(int(result["channel_id"]))
     old = await channel.send(
-        "Trained: **ballast v1**", view=view, file=discord.File(picture, "scorecard.png")
+        "Trained: **Ballast v1**", view=view, file=discord.File(picture, "scorecard.png")
     )
     stage.store.jobs.set_progress_message(job.job_id, old.id, announced=True)
     (shown,) = [one for one in stage.sandbox.messages(QUAY) if one["id"] == str(old.id)]
@@ -333,7 +333,7 @@ def test_the_choice_is_one_servers_own_and_goes_with_it(tmp_path):
 
 def results(stage):
     texts = map(message_text, stage.sandbox.messages(QUAY))
-    return [text for text in texts if "Trained: **ballast v1**" in text]
+    return [text for text in texts if "Trained: **Ballast v1**" in text]
 
 
 async def hang(*args, **kwargs):

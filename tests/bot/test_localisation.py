@@ -364,10 +364,10 @@ async def test_a_german_moderator_reads_no_english_from_a_training_to_its_promot
     shown = await stage.sees("Schritt 10 von 40 · Loss 2.345 · 457 Token/s", since=mark)
     assert "trainiert · fertig in etwa 5 min" in shown["content"]
     status = await stage.moderator.slash(QUAY, "finetune status")
-    await told(status, "Training: **ballast v1**")
+    await told(status, "Training: **Ballast v1**")
     stage.backend.on_event(Epoch(epoch=1, train_loss=2.0, eval_loss=2.1, seconds=9.0))
     stage.backend.finish()
-    result = await stage.sees("Trainiert: **ballast v1**", since=mark)
+    result = await stage.sees("Trainiert: **Ballast v1**", since=mark)
     assert labels(result) == ["Live schalten"]
     await stage.moderator.click(result, "Live schalten")
     await stage.sees("v1 von **Ballast** ist ab der nächsten Antwort live.", since=mark)

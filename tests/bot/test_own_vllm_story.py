@@ -145,7 +145,7 @@ async def test_talk_train_promote_and_talk_while_the_server_is_killed(
         assert words(text) == NEW_TOKENS and "base model" in footer
 
         await story.stage.member(MODERATOR).slash(QUAY, "finetune start", settings=SETTINGS)
-        await until(lambda: story.shown("Training: **ballast v1**"), TIMEOUT_S)
+        await until(lambda: story.shown("Training: **Ballast v1**"), TIMEOUT_S)
         during = {"both": "", "nf4": PACKED_TEXT, "processor": OFFLOAD_TEXT}[room]
         await until(lambda: any(during in m["content"] for m in story.shown("Training")), TIMEOUT_S)
         await until(

@@ -125,9 +125,9 @@ async def test_a_weekly_training_runs_at_its_time_and_only_once(tmp_path):
         (job,) = jobs(stage)
         assert (job.persona, job.request.recipe) == ("ballast", "demo-cpu")
         assert job.requested_by == int(stage.moderator.id)
-        await stage.sees("**ballast v1**")
+        await stage.sees("**Ballast v1**")
         stage.backend.finish()
-        await stage.sees("Trained: **ballast v1**")
+        await stage.sees("Trained: **Ballast v1**")
         await passes(stage)
         assert len(jobs(stage)) == 1
         clock.at += timedelta(days=7)
@@ -143,7 +143,7 @@ async def test_a_missed_training_is_made_up_for_once_and_a_kill_doubles_none(tmp
         await until(lambda: len(jobs(stage)) == 1)
         await until(lambda: stage.backend.busy)
         stage.backend.finish()
-        await stage.sees("Trained: **ballast v1**")
+        await stage.sees("Trained: **Ballast v1**")
         await passes(stage)
         assert len(jobs(stage)) == 1, "the other nineteen are not"
         # Killed after the job was stored, and before the schedule was:
@@ -155,7 +155,7 @@ async def test_a_missed_training_is_made_up_for_once_and_a_kill_doubles_none(tmp
         schedules.record_handled(schedule.seq, schedule.handled_at)
         await until(lambda: stage.backend.busy)
         stage.backend.finish()
-        await stage.sees("Trained: **ballast v2**")
+        await stage.sees("Trained: **Ballast v2**")
     async with on_stage(tmp_path, clock=clock) as stage:
         before = clock.now() - 30
         await until(lambda: stage.store.training_schedules.all()[0].handled_at > before)
@@ -176,7 +176,7 @@ async def test_it_waits_for_a_present_job_and_for_the_end_of_quiet_hours(tmp_pat
         stage.backend.finish()
         await until(lambda: len(jobs(stage)) == 2 and stage.backend.busy)
         stage.backend.finish()
-        await stage.sees("Trained: **ballast v2**")
+        await stage.sees("Trained: **Ballast v2**")
         place = int(stage.sandbox.guild_id), int(stage.sandbox.channel(QUAY)["id"])
         stage.client.services.answering.change(*place, {"quiet_hours": "21:00-23:00"})
         clock.at += timedelta(days=7)

@@ -87,7 +87,7 @@ async def test_options_are_reached_and_a_command_is_run_by_keyboard(staged, visi
     await press("Escape")
     await mina.open_command("finetune start")
     await press("Enter")
-    await mina.sees("Training: ballast v1")
+    await mina.sees("Training: Ballast v1")
     await until(lambda: staged.backend.busy)
 
 
@@ -104,7 +104,7 @@ async def test_a_training_is_started_with_two_options_in_sight_and_the_others_be
     await mina.fill_option("epochs", "2")
     await mina.has_no_serious_problem()
     await mina.page.get_by_role("button", name="Run", exact=True).click()
-    await mina.sees("Training: ballast v1")
+    await mina.sees("Training: Ballast v1")
     await until(lambda: staged.backend.busy)
     assert staged.store.jobs.in_state("running")[0].request.hyperparameters.num_train_epochs == 2
 
