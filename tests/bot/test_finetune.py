@@ -428,7 +428,7 @@ async def test_the_place_of_a_waiting_job_stays_true_after_a_restart(tmp_path):
     async with on_stage(tmp_path) as stage:
         for persona in ("ballast", "oda", "thrip"):
             await start(stage, persona=persona)
-        waiting = await stage.sees("Waiting to train: **thrip v1**")
+        waiting = await stage.sees("Waiting to train: **Sir Aurelio Thrip v1**")
         assert "Place 2" in waiting["content"]
     async with on_stage(tmp_path) as stage:
         await stage.moderator.slash(QUAY, "finetune cancel", job="oda")
