@@ -100,7 +100,7 @@ async def test_an_adapter_of_a_hub_comes_with_a_card_and_is_promoted(stage, hub,
     await stage.sees("v1 of **Mira** is live from the next reply on.")
     assert stage.engine.loaded[0].name == f"{who}-v1"
     status = await response_text(
-        await stage.moderator.slash(OFFICE, "finetune status"), f"Imported: **Mira v1**"
+        await stage.moderator.slash(OFFICE, "finetune status"), "Imported: **Mira v1**"
     )
     assert "Nothing was measured of it" in status["content"]
 

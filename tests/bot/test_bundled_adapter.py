@@ -109,7 +109,7 @@ async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage
     assert verify_adapter(place).checksums == verify_adapter(tmp_path / "theirs").checksums
     status = await stage.moderator.slash(OFFICE, "finetune status")
     words = status.message["content"]
-    assert f"Imported: **Mira v1**" in words and "Measured by its author" in words
+    assert "Imported: **Mira v1**" in words and "Measured by its author" in words
     assert [button["label"] for row in said["components"] for button in row["components"]] == [
         "Promote"
     ]
