@@ -19,12 +19,11 @@ from personas.schemas.training_events import TRAINER_EVENT
 from tests.trainer.job_folders import dialogue_job, events, persona_job
 
 ROOT = Path(__file__).parents[2]
+TRAINER = ("-m", "trainer")
 FOREVER = {"hyperparameters": {"num_train_epochs": 50}}
 
 
-def start(
-    folder: Path, *options: str, program: tuple[str, ...] = ("-m", "trainer")
-) -> subprocess.Popen[str]:
+def start(folder: Path, *options: str, program: tuple[str, ...] = TRAINER) -> subprocess.Popen[str]:
     """The trainer on a folder."""
     return subprocess.Popen(
         [sys.executable, *program, "run", str(folder), "--card", "losses", *options],
@@ -36,9 +35,11 @@ def start(
     )
 
 
-def run(folder: Path, *options: str) -> tuple[int, list[dict], str]:
+def run(
+    folder: Path, *options: str, program: tuple[str, ...] = TRAINER
+) -> tuple[int, list[dict], str]:
     """Exit code, events and log of a run that ends by itself."""
-    process = start(folder, *options)
+    process = start(folder, *options, program=program)
     out, log = process.communicate(timeout=120)
     return process.returncode, events(out), log
 
@@ -91,8 +92,12 @@ def test_killed_then_stopped_then_done_then_done_at_once(tmp_path, tiny_base):
     request = json.loads((folder / "request.json").read_text())
     request["request"]["hyperparameters"]["num_train_epochs"] = 2
     (folder / "request.json").write_text(json.dumps(request))
-    code, received, log = run(folder, "--threads", "1", "--nice", "5")
+    code, received, log = run(
+        folder, "--threads", "1", "--nice", "5", program=("-X", "importtime", *TRAINER)
+    )
     assert code == 0, log
+    # It takes as long to load as torch does, and nothing is compiled.
+    assert "| bitsandbytes" in log.replace("  ", "") and "torch._inductor.compile_fx" not in log
     assert "starting anew" in log  # with other settings nothing of the earlier run can be used
     check_events(received)
     check_adapter(folder)
@@ -102,16 +107,6 @@ def test_killed_then_stopped_then_done_then_done_at_once(tmp_path, tiny_base):
     assert (code, [event["event"] for event in again]) == (0, ["done"]), log
     kept = events((folder / "events.jsonl").read_text())
     assert kept[-1] == again[0] and kept[-1 - len(received) : -1] == received
-
-
-def test_a_run_does_without_the_compiler_of_torch(tmp_path, tiny_base):
-    """The compiler takes as long to load as torch does, and nothing is compiled."""
-    folder = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 1})
-    process = start(folder, program=("-X", "importtime", "-m", "trainer"))
-    _, log = process.communicate(timeout=120)
-    assert process.returncode == 0
-    imported = {line.rpartition("|")[2].strip() for line in log.splitlines()}
-    assert "bitsandbytes" in imported and "torch._inductor.compile_fx" not in imported
 
 
 def check_events(received: list[dict]) -> None:
