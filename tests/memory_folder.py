@@ -26,9 +26,10 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if shutil.disk_usage(MEMORY_FOLDER).free < ROOM:
         return
-    folder = tempfile.mkdtemp(prefix="understudy-tests-", dir=MEMORY_FOLDER)
-    config.option.basetemp = f"{folder}/pytest"
+    folder = Path(tempfile.mkdtemp(prefix="understudy-tests-", dir=MEMORY_FOLDER))
+    folder.chmod(0o755)  # as /tmp: some tests become another user
+    config.option.basetemp = str(folder / "pytest")
     # What tests and their processes put into the system's folder is there, too.
-    os.environ["TMPDIR"] = folder
+    os.environ["TMPDIR"] = str(folder)
     tempfile.tempdir = None
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))

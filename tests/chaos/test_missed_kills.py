@@ -40,6 +40,7 @@ async def test_mentions_said_to_a_killed_bot_are_answered_once_over_a_further_ki
         await kill(process)
         for _ in range(2):
             process = talk.start_bot()
+            await wait_for(lambda: talk.is_connected, CONNECT_TIMEOUT_S)
             await wait_for(lambda: all(map(answers, range(MISSED))), CONNECT_TIMEOUT_S)
             await talk.settle(process)
             await talk.stop_bot(process)

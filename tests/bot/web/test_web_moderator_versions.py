@@ -47,6 +47,8 @@ COMMANDS = {
     ("POST", f"{LORE_FILE}/bring-back"): "persona lore add",
     ("GET", f"{GUILD}/trainings"): "finetune status",
     ("GET", f"{GUILD}/trainings/{{job_id}}"): "finetune status",
+    ("GET", f"{GUILD}/trainings/{{job_id}}/written"): "finetune status",
+    ("POST", f"{GUILD}/trainings/{{job_id}}/written"): "finetune resume",
     ("POST", f"{GUILD}/trainings/{{job_id}}/cancel"): "finetune cancel",
     ("POST", f"{GUILD}/trainings/{{job_id}}/resume"): "finetune resume",
     ("GET", f"{GUILD}/train"): "finetune preview",

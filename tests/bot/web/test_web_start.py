@@ -5,6 +5,7 @@ import copy
 import json
 import re
 import string
+import tempfile
 
 import pytest
 from huggingface_hub import constants
@@ -275,7 +276,8 @@ async def test_what_the_trainer_says_against_it_is_reported_without_the_machines
 ):
     async def plan(request, guild_id):
         raise TrainingError(
-            f"/tmp/understudy-preview-ab12/material/talk.jsonl in {dashboard.home}/x holds no "
+            f"{tempfile.gettempdir()}/understudy-preview-ab12/material/talk.jsonl in "
+            f"{dashboard.home}/x holds no "
             "talk.",
             "Add it.",
         )

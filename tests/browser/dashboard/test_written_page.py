@@ -83,7 +83,8 @@ async def test_replies_appear_while_they_are_written(dashboard: Dashboard) -> No
     await expect(page.get_by_text("3 of 150 are written so far.")).to_be_visible()
     await expect(page.get_by_text(REPLIES[2].reply)).to_be_visible()
     trainings.cancel("writes")
-    await expect(page.get_by_text("no more are written")).to_be_visible()
+    # The page renews itself every five seconds, which is as long as is waited usually.
+    await expect(page.get_by_text("no more are written")).to_be_visible(timeout=20_000)
 
 
 async def test_choosing_the_card_chooses_its_recipe(dashboard: Dashboard) -> None:

@@ -21,7 +21,8 @@ from aiohttp import web
 if TYPE_CHECKING:
     from tests.effect_probes import ScoringModel
 
-PATHS = re.compile(r"/(?:home|usr|opt|var|tmp|root|lib|mnt|srv)(?:/[\w.\-]+)+")
+# As vLLM, and /dev/shm, where the tests keep their files.
+PATHS = re.compile(r"/(?:home|usr|opt|var|tmp|root|lib|mnt|srv|dev/shm)(?:/[\w.\-]+)+")
 WORDS = "The tide turns at dusk and gulls follow the crane over grey water while ropes creak on cold iron rails".split()
 
 
@@ -471,7 +472,7 @@ async def send(response: web.StreamResponse, event: dict[str, Any]) -> None:
 
 
 def error_body(status: int, message: str, kind: str, param: str | None = None) -> dict[str, Any]:
-    message = PATHS.sub("<path>", message)  # as vLLM does
+    message = PATHS.sub("<path>", message)
     return {"error": {"message": message, "type": kind, "param": param, "code": status}}
 
 
