@@ -89,6 +89,8 @@ def repeats_by_button(job: TrainingJob) -> bool:
         request = job.request
     except RequestError:  # it was stored by another version of the bot
         return False
+    if not job.persona or not request.from_card:
+        return False
     same = TrainingRequest(
         job_name=request.job_name,
         persona=request.persona,
@@ -98,7 +100,7 @@ def repeats_by_button(job: TrainingJob) -> bool:
         base_model=request.base_model,
         teacher=request.teacher,
     )
-    return bool(job.persona and request.from_card) and request == same
+    return request == same
 
 
 def progress_channel(interaction: Interaction) -> GuildChannel:

@@ -55,6 +55,14 @@ async def test_what_does_not_go_together_is_refused(stage):
     assert "leave general out" in words and stage.store.jobs.of_guild(stage.sandbox.guild_id) == []
 
 
+async def test_a_cancelled_training_without_a_persona_says_so(stage):
+    await start(stage, task_type="dialogue", dataset="general-dialogue")
+    await until(lambda: stage.backend.busy)
+    (job,) = stage.store.jobs.in_state("running")
+    stage.client.services.trainings.cancel(job.job_id)
+    await stage.sees(f"Cancelled: **{job.version}**")
+
+
 @pytest.fixture
 def catalogue(tmp_path):
     with Store.open(tmp_path / "understudy.sqlite") as store:
