@@ -227,11 +227,13 @@ def waits_for_review(job: TrainingJob) -> bool:
 
 
 def cancelled_writing_lines(job: TrainingJob) -> list[str]:
-    """Say what becomes of the replies that were written for a cancelled job; no lines without
-    such.
+    """Say what becomes of the replies of a job that was cancelled while they were written; no lines
+    for other jobs, whose replies would be written anew.
     """
     try:
-        is_written = bool(job.request.from_card and job.started_at)
+        at = job.progress
+        is_writing = isinstance(at, Phase) and at.name == "writing replies"
+        is_written = bool(job.request.from_card and is_writing)
     except RequestError:  # it was stored by another version of the bot
         is_written = False
     if not is_written:

@@ -187,13 +187,21 @@ async def test_a_stopped_writing_is_gone_on_with_by_the_same_one_of_another_job(
             await written(tmp_path / "first", task, endpoint, progress=stop)
         left = (written_file(tmp_path / "first").parent / ATTEMPTS_FILE).read_bytes()
         before = [reply.reply for reply in read_begun(tmp_path / "first")]
-        await written(tmp_path / "other", replace(task, seed=1), endpoint, resumed=asked_to(asked))
+        for name, other in (
+            ("seed", replace(task, seed=1)),
+            ("teacher", replace(task, written_by="another of the same name")),
+        ):
+            await written(tmp_path / name, other, endpoint, resumed=asked_to(asked))
+        damaged = written_file(tmp_path / "damaged").parent / ATTEMPTS_FILE
+        damaged.parent.mkdir(parents=True)
+        damaged.write_bytes(left + b'{"by": "teacher"\n' * 3)
         replies = await written(tmp_path / "second", task, endpoint, resumed=asked_to(asked))
         assert [reply.reply for reply in replies][: len(before)] == before
         # What has ended is not taken over: somebody wanted it anew.
         shutil.rmtree(tmp_path / "first")
+        shutil.rmtree(tmp_path / "damaged")
         await written(tmp_path / "third", task, endpoint, resumed=asked_to(asked))
-    assert before and asked == [(0, 0), (len(before), 4), (0, 0)]
+    assert before and asked == [(0, 0), (0, 0), (len(before), 4), (0, 0)]
     journal = written_file(tmp_path / "second").parent / ATTEMPTS_FILE
     assert journal.read_bytes().startswith(left)
 

@@ -51,7 +51,8 @@ WritingProgress = Callable[[int, int], None]
 class WritingTask:
     """What is to be written: `count` replies to the first of the questions that get a good one.
 
-    `drafts` are written for each question, and one is kept.
+    `drafts` are written for each question, and one is kept. `written_by` tells teachers of the same
+    name apart.
     """
 
     persona: Persona
@@ -61,6 +62,7 @@ class WritingTask:
     drafts: int
     seed: int
     licence: str = ""
+    written_by: str = ""
 
     @property
     def passages(self) -> tuple[Passage, ...]:
@@ -299,9 +301,11 @@ def _stopped_writing(path: Path, start: bytes, questions: int) -> bytes:
     for file in path.parents[2].glob(f"*/{path.parent.name}/{path.name}"):
         if file == path or (file.parent / SUMMARY_FILE).exists():
             continue
-        with suppress(OSError):  # it is being deleted
+        with suppress(OSError, ValueError):  # it is being deleted, or damaged
             data = file.read_bytes()
             lines = data[len(start) : data.rfind(b"\n") + 1]
+            for line in lines.splitlines():
+                json.loads(line)
             # With all questions asked, or no reply of the teacher's, it has failed.
             is_open = lines.count(b"\n") < questions and b'"by": "teacher"' in lines
             if data.startswith(start) and is_open and len(lines) > len(written):
@@ -311,7 +315,7 @@ def _stopped_writing(path: Path, start: bytes, questions: int) -> bytes:
 
 def _header(task: WritingTask, teacher: str) -> dict[str, Any]:
     questions = [question.text for question in task.questions]
-    material = repr((task.persona, task.passages, questions, task.drafts))
+    material = repr((task.persona, task.passages, questions, task.drafts, task.written_by))
     return {
         "teacher": teacher,
         "seed": task.seed,

@@ -91,6 +91,7 @@ def _write(folder: Path, spec: JobSpec, control: RunControl) -> None:
         drafts=recipe.written_drafts,
         seed=recipe.seed,
         licence=licence,
+        written_by=repr(spec.request.teacher or spec.request.base_model),
     )
     detail = f"{count:,} replies by {model_label(backend.name)}"
     progress = PhaseProgress(control, "writing replies", detail, count, is_counted=True)
