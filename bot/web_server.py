@@ -248,7 +248,7 @@ class WebServer:
         is_missing = isinstance(refusal, web.HTTPNotFound)
         if is_form_address and request.method == "GET" and templating.accepts_html(request):
             return templating.redirect_to(request, await _page_above(request))
-        if is_missing and (page := await _page_without_slash(request)):
+        if is_missing and request.method == "GET" and (page := await _page_without_slash(request)):
             return templating.redirect_to(request, page)
         return await idempotency.respond_once(request, handler)
 
@@ -326,7 +326,10 @@ async def _page_without_slash(request: web.Request) -> str | None:
     if page == path or not f"{page}/".startswith(f"{templating.DASHBOARD}/"):
         return None
     match = await request.app.router.resolve(request.clone(rel_url=page))
-    return page if match.http_exception is None else None
+    if match.http_exception is not None:
+        return None
+    query = request.rel_url.raw_query_string
+    return f"{page}?{query}" if query else page
 
 
 def _refusal_slug(request: web.Request, error: UnderstudyError) -> str:

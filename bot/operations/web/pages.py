@@ -138,7 +138,8 @@ def state_tables(state: SystemState) -> TableRows:
     warnings = []
     for line in state.warnings:
         at = datetime.fromtimestamp(line.at, UTC)
-        warnings.append([f"{at:%Y-%m-%d %H:%M:%S}", LOG_LEVELS[line.level.lower()], line.words])
+        level = line.level.lower()
+        warnings.append([f"{at:%Y-%m-%d %H:%M:%S}", LOG_LEVELS.get(level, level), line.words])
     return {"processes": processes, "adapters": adapters, "warnings": warnings}
 
 

@@ -21,6 +21,7 @@ from bot.personas.web.lookup import (
     require_version,
     require_version_in_path,
 )
+from bot.platform.web_kit.connections import while_connected
 from bot.platform.web_kit.openapi import (
     ApiModel,
     ApiRoutes,
@@ -49,8 +50,6 @@ from personas.schemas.training import JOB_NAME_DESCRIPTION, JOB_NAME_PATTERN, Ad
 
 OMITTED_MANIFEST_FIELDS = {"checksums", "metrics"}
 """Manifest fields of no use to a reader, or repeated by the score card."""
-DISCONNECT_INTERVAL_S = 1.0
-"""Time between two checks whether the client still waits."""
 EXPORT_TYPE = "application/zip"
 EXPORT_RECIPIENT = "to the operator"
 NO_VERSION_TEXT = "There is no such persona, or no such version."
@@ -289,15 +288,7 @@ async def _import_adapter(request: web.Request, owned: OwnedPersona, source: str
     """Import an adapter from outside while the client waits; returns the version."""
     if not await asyncio.to_thread(Path(source).exists):
         require_hub_name(owned.services, source)
-    task = asyncio.create_task(owned.import_adapter(source))
-    try:
-        while not task.done():
-            await asyncio.wait([task], timeout=DISCONNECT_INTERVAL_S)
-            if request.transport is None or request.transport.is_closing():
-                task.cancel()
-        version, _ = await task
-    finally:
-        task.cancel()
+    version, _ = await while_connected(request, owned.import_adapter(source))
     return version
 
 

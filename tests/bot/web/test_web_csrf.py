@@ -155,6 +155,7 @@ async def test_a_slash_at_the_end_of_a_page_is_left_out(dashboard):
     for typed, page in (
         ("/dashboard/", "/dashboard"),
         ("/dashboard/personas/oda//", "/dashboard/personas/oda"),
+        ("/dashboard/training/?persona=oda", "/dashboard/training?persona=oda"),
     ):
         status, _, headers = await dashboard.page(typed)
         assert (status, headers["Location"]) == (303, page)
@@ -162,6 +163,7 @@ async def test_a_slash_at_the_end_of_a_page_is_left_out(dashboard):
         status, _, headers = await dashboard.page(missing)
         assert status == 404 and "Location" not in headers
     assert (await dashboard.ask("GET", "/finetune/jobs/"))[0] == 404
+    assert (await dashboard.submit("/dashboard/personas/"))[0] == 404, "a form would be lost"
 
 
 async def test_each_type_of_problem_says_what_it_is(dashboard):
