@@ -12,9 +12,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 
 MEMORY_FOLDER = Path("/dev/shm")
+NAME = "understudy-tests"
 ROOM = 6 << 30
 """Bytes that must be free: some files of a whole run stay to its end, such as tiny models."""
 
@@ -24,9 +26,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Give the run a folder in memory, which goes with it; workers get theirs inside it."""
     if config.option.basetemp or not MEMORY_FOLDER.is_dir():
         return
+    for left in MEMORY_FOLDER.glob(f"{NAME}-*-*"):  # by a run that was killed
+        if not psutil.pid_exists(int(left.name.removeprefix(f"{NAME}-").partition("-")[0])):
+            shutil.rmtree(left, ignore_errors=True)
     if shutil.disk_usage(MEMORY_FOLDER).free < ROOM:
         return
-    folder = Path(tempfile.mkdtemp(prefix="understudy-tests-", dir=MEMORY_FOLDER))
+    folder = Path(tempfile.mkdtemp(prefix=f"{NAME}-{os.getpid()}-", dir=MEMORY_FOLDER))
     folder.chmod(0o755)  # as /tmp: some tests become another user
     config.option.basetemp = str(folder / "pytest")
     # What tests and their processes put into the system's folder is there, too.

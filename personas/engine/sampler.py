@@ -71,8 +71,13 @@ class SamplerState:
     def dry_penalties(self) -> dict[int, float]:
         """Return by how much the logits of tokens that would continue a run of `said` are lower."""
         penalties: dict[int, float] = {}
+        if len(self._sampled) < DRY_ALLOWED_TOKENS:
+            return penalties
+        last = self._sampled[-1]
         for text in self.said:
             for at in range(DRY_ALLOWED_TOKENS, len(text)):
+                if text[at - 1] != last:
+                    continue
                 run = self._run_before(text, at)
                 if run >= DRY_ALLOWED_TOKENS:
                     penalty = DRY_MULTIPLIER * DRY_BASE ** (run - DRY_ALLOWED_TOKENS)
