@@ -112,7 +112,7 @@ def compose(
         most_new_tokens=settings.new_tokens_limit,
         set_by_operator=settings.model_fields_set & settings.sampling.keys(),
         recommended=dependencies.recommended,
-        name_of=personas.name_of,
+        name_of=personas.markdown_name_of,
         record_change=audit.record,
     )
     time_zones = GuildTimeZones(store, dependencies.clock, settings.time_zone)

@@ -35,6 +35,7 @@ from bot.platform.localisation import (
     interaction_language,
     translate,
 )
+from bot.platform.messages import markdown_name
 from bot.store import StoredReply, VoteCounts
 from personas.schemas.chat import Persona
 
@@ -241,7 +242,7 @@ async def show_untrained(interaction: Interaction, event_id: int) -> None:
     title = translate(
         gettext_noop("**{persona} without training**, with the same card and lore:"),
         language,
-        persona=persona.name,
+        persona=markdown_name(persona),
     )
     footer = reply_footer(generated, language=language)
     await respond(interaction, f"{title}\n{text}\n{footer}", suppress_embeds=True)

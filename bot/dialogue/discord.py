@@ -87,7 +87,9 @@ async def duet(
         )
     opening_seq = services.reply_service.store_message(message, channel_ref(channel))
     head = quote_member(message.author_name, opening.strip())
-    both = gettext_lazy("{names} and {name}", names=pair[0].name, name=other.name)
+    both = gettext_lazy(
+        "{names} and {name}", names=markdown_name(pair[0]), name=markdown_name(other)
+    )
     language = interaction_language(interaction, is_private=False)
 
     def buttons() -> discord.ui.View:

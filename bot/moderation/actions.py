@@ -84,7 +84,9 @@ class ModerationActions:
         lifted = gettext_lazy(
             "lifted the block of {member} for {persona}",
             member=f"<@{user_id}>",
-            persona=persona_text(self.personas, persona_id or ALL_PERSONAS, guild_id),
+            persona=persona_text(
+                self.personas, persona_id or ALL_PERSONAS, guild_id, is_markdown=True
+            ),
         )
         self.record_change(guild_id, by, lifted)
 

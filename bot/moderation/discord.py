@@ -78,7 +78,9 @@ async def unblock(
         gettext_lazy(
             "{member} is answered again by {persona}.",
             member=f"<@{member.id}>",
-            persona=persona_text(services.personas, persona_id or ALL_PERSONAS, guild_id),
+            persona=persona_text(
+                services.personas, persona_id or ALL_PERSONAS, guild_id, is_markdown=True
+            ),
         ),
     )
 

@@ -16,13 +16,16 @@ def block_text(personas: PersonaRegistry, entry: Block, member: str = "") -> str
     return gettext_lazy(
         "{member} for {persona}",
         member=member or f"<@{entry.user_id}>",
-        persona=persona_text(personas, entry.persona_id, entry.guild_id),
+        persona=persona_text(personas, entry.persona_id, entry.guild_id, is_markdown=not member),
     )
 
 
-def persona_text(personas: PersonaRegistry, persona_id: str, guild_id: int) -> str:
+def persona_text(
+    personas: PersonaRegistry, persona_id: str, guild_id: int, *, is_markdown: bool = False
+) -> str:
     """Name the persona that does not answer; an empty id stands for all of the guild."""
-    return personas.name_of(persona_id, guild_id) or gettext_lazy("all personas")
+    name_of = personas.markdown_name_of if is_markdown else personas.name_of
+    return name_of(persona_id, guild_id) or gettext_lazy("all personas")
 
 
 def limits_text(limits: ReplyLimits) -> str:

@@ -518,7 +518,8 @@ def _requested_mute(interaction: Interaction, where: MuteScope, persona: Persona
 
 def _mute_text(services: Services, entry: Mute) -> str:
     persona = services.personas.get(entry.persona_id, entry.guild_id)
-    name = persona.name if persona else entry.persona_id or gettext_lazy("all personas")
+    name = markdown_name(persona) if persona else entry.persona_id
+    name = name or gettext_lazy("all personas")
     if not entry.channel_id:
         return gettext_lazy("{persona} in the whole server", persona=name)
     return gettext_lazy("{persona} in {channel}", persona=name, channel=f"<#{entry.channel_id}>")

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from discord.utils import escape_markdown
+
 from bot.personas.revisions import RevisionHistory
 from bot.platform.chat_language import is_common_word
 from bot.platform.errors import RefusedError
@@ -140,6 +142,10 @@ class PersonaRegistry:
         """The name of a guild's persona; its id where it is gone."""
         persona = self.get(persona_id, guild_id)
         return persona.name if persona else persona_id
+
+    def markdown_name_of(self, persona_id: str, guild_id: int) -> str:
+        """The same for a text that Discord reads as Markdown."""
+        return escape_markdown(self.name_of(persona_id, guild_id))
 
     def find(self, wanted: str, guild_id: int) -> Persona | None:
         """A guild's persona by its id, its name, or its id without the guild's suffix."""

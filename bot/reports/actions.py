@@ -109,7 +109,7 @@ class ReplyReports:
 
     def version_text(self, report: Report) -> str:
         """Name the persona and the version that wrote the reported reply."""
-        name = self.personas.name_of(report.persona_id, report.guild_id)
+        name = self.personas.markdown_name_of(report.persona_id, report.guild_id)
         version = report.version or gettext_lazy("base model")
         return gettext_lazy("**{persona}** ({version})", persona=name, version=version)
 

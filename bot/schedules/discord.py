@@ -99,7 +99,7 @@ class ScheduleCog(commands.Cog):
         services = self.bot.services
         schedule = refused.schedule
         why = redact_paths(str(refused.error), services.home)
-        name = services.personas.name_of(schedule.persona_id, schedule.guild_id)
+        name = services.personas.markdown_name_of(schedule.persona_id, schedule.guild_id)
         log.warning("the scheduled training of %s was refused: %s", schedule.persona_id, why)
         channel = self.bot.get_channel(schedule.channel_id)
         if not isinstance(channel, GuildChannel):
@@ -222,7 +222,7 @@ def schedule_text(services: Services, schedule: TrainingSchedule) -> str:
     """Describe a schedule in a line: when, what comes next, on what, and why the latest was
     refused.
     """
-    name = services.personas.name_of(schedule.persona_id, schedule.guild_id)
+    name = services.personas.markdown_name_of(schedule.persona_id, schedule.guild_id)
     when = training_time_text(services.scheduled_trainings, schedule)
     due = services.scheduled_trainings.next_time(schedule)
     channel = f"<#{schedule.channel_id}>"

@@ -260,7 +260,7 @@ async def preview(
     )
     title = gettext_lazy("### Plan of a training: dialogue")
     if persona_id:
-        name = services.personas.name_of(persona_id, interaction.guild_id or 0)
+        name = services.personas.markdown_name_of(persona_id, interaction.guild_id or 0)
         title = gettext_lazy("### Plan of a training: **{persona}**", persona=name)
     language = interaction_language(interaction)
     card = text_card([title, *texts], rest=PLAN_REST_TEXT, language=language)

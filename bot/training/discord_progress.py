@@ -303,8 +303,8 @@ def current_job_text(
 
 
 def learner_name(services: Services, job: TrainingJob) -> str:
-    """The name of a job's persona; empty for a dialogue adapter."""
-    return services.personas.name_of(job.persona, job.guild_id) if job.persona else ""
+    """The name of a job's persona, for Markdown; empty for a dialogue adapter."""
+    return services.personas.markdown_name_of(job.persona, job.guild_id) if job.persona else ""
 
 
 def live_version(services: Services, job: TrainingJob) -> str | None:

@@ -19,6 +19,7 @@ from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.clock import BackgroundTask
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import LocalisableText, gettext_lazy, gettext_noop
+from bot.platform.messages import markdown_name
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.store import ALL_GUILDS, NewRollout, Promotion, Rollout, Store, StoreError, TrainingJob
 from bot.training.queue import JobQueue
@@ -431,7 +432,7 @@ class LiveVersions:
         guilds that concerns the persona of one guild is told there alone.
         """
         owner = self.personas.find_owner(persona_id)
-        name = owner[1].name if owner else persona_id
+        name = markdown_name(owner[1]) if owner else persona_id
         if owner and not guild_id:
             guild_id = owner[0]
         values["persona"] = f"**{name}**"
