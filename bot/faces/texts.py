@@ -8,15 +8,15 @@ from personas.schemas.chat import Persona
 
 def face_text(faces: FaceActions, persona: Persona, guild_id: int) -> str:
     """Say which persona's face the bot has in a server, or is to have and why it has not."""
-    if faces.is_worn(persona, guild_id):
+    state = faces.state(guild_id)
+    if state.is_shown:
         return gettext_lazy(
             "In this server, **{persona}** is the bot's face, and speaks as the bot itself.",
             persona=markdown_name(persona),
         )
-    problem = faces.problem(guild_id) or gettext_lazy("Discord has yet to show it.")
     return gettext_lazy(
         "In this server, **{persona}** is to be the bot's face. {problem} Until then it speaks as "
         "before.",
         persona=markdown_name(persona),
-        problem=problem,
+        problem=state.problem,
     )

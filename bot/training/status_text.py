@@ -226,17 +226,21 @@ def waits_for_review(job: TrainingJob) -> bool:
     return job.state == "failed" and job.can_resume and job.advice == REVIEW_ADVICE
 
 
+def trains_from_card(job: TrainingJob) -> bool:
+    """Report whether a job trains on replies that are written for it."""
+    try:
+        return bool(job.request.from_card)
+    except RequestError:  # it was stored by another version of the bot
+        return False
+
+
 def cancelled_writing_lines(job: TrainingJob) -> list[str]:
     """Say what becomes of the replies of a job that was cancelled while they were written; no lines
     for other jobs, whose replies would be written anew.
     """
-    try:
-        at = job.progress
-        is_writing = isinstance(at, Phase) and at.name == "writing replies"
-        is_written = bool(job.request.from_card and is_writing)
-    except RequestError:  # it was stored by another version of the bot
-        is_written = False
-    if not is_written:
+    at = job.progress
+    is_writing = isinstance(at, Phase) and at.name == "writing replies"
+    if not is_writing or not trains_from_card(job):
         return []
     return [
         gettext_lazy(

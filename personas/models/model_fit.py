@@ -170,7 +170,14 @@ def choose_engine(model: CatalogueModel, machine: MachineCapacity) -> EngineChoi
                 card = machine.card_name or UNNAMED_CARD
                 reason = FITS_CARD.format(card=card, precision=precision)
                 needed = size + cache + GPU_OVERHEAD_BYTES
-                return EngineChoice("local", precision, True, needed, size, reason)
+                return EngineChoice(
+                    "local",
+                    precision,
+                    on_card=True,
+                    bytes=needed,
+                    read_bytes=size,
+                    reason=reason,
+                )
     if obstacle := _obstacle_to_gguf(model):
         return _local_choice(model, machine, cache, obstacle)
     if machine.is_mac:
@@ -226,7 +233,9 @@ def _llamacpp_choice(model: CatalogueModel, cache: int, reason: str) -> EngineCh
     size = model.gguf_file_bytes
     precision = model.gguf.removesuffix(".gguf").rpartition(":")[2].rpartition("-")[2]
     needed = size + cache + LLAMA_SERVER_BYTES + LIBRARIES_BYTES
-    return EngineChoice("llamacpp", precision, False, needed, size, reason)
+    return EngineChoice(
+        "llamacpp", precision, on_card=False, bytes=needed, read_bytes=size, reason=reason
+    )
 
 
 def _local_choice(
@@ -240,7 +249,9 @@ def _local_choice(
         read -= model.embedding_parameters // 2 * model_bytes
     precision = "bfloat16" if machine.has_bfloat16 else "float32"
     needed = size + cache * model_bytes // WEIGHT_BYTES + LIBRARIES_BYTES
-    return EngineChoice("local", precision, False, needed, read, reason)
+    return EngineChoice(
+        "local", precision, on_card=False, bytes=needed, read_bytes=read, reason=reason
+    )
 
 
 def _expected_speed(choice: EngineChoice, machine: MachineCapacity) -> tuple[float | None, str]:

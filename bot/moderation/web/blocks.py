@@ -141,7 +141,8 @@ async def _find_people(server: ModeratedServer, text: str) -> list[Person]:
     """Find those whom a form may mean. Raises `Problem` where there is nobody."""
     if not text:
         raise field_problem("member", gettext_lazy("Whom?"), UNKNOWN_ADVICE)
-    client, guild = server.services.client, server.guild
+    client = server.services.client
+    guild = server.guild
     if client is None or guild is None:
         raise field_problem(
             "member", gettext_lazy("This process is not connected to that server on Discord.")
@@ -191,7 +192,8 @@ async def _render(
     found: Sequence[Person] = (),
     problem: Problem | None = None,
 ) -> web.Response:
-    services, guild_id = server.services, server.guild_id
+    services = server.services
+    guild_id = server.guild_id
     blocks = services.store.blocks.of_guild(guild_id)[::-1]
     number = integer_query(request, "page", 1, MAX_PAGE) or 1
     shown = blocks[(number - 1) * PAGE_SIZE : number * PAGE_SIZE]

@@ -93,7 +93,9 @@ async def post_face(access: GuildAccess, request: web.Request) -> web.Response:
     """Give the bot the face of a persona in a server, or its own back."""
     access.require()
     wanted = (await read_form(request)).get("face", "")
-    faces, guild, by = access.services.faces, access.guild, access.member.id
+    faces = access.services.faces
+    guild = access.guild
+    by = access.member.id
     try:
         if not wanted:
             problem = await faces.take_off(guild, by)

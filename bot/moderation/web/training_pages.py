@@ -34,11 +34,15 @@ from bot.training.start_options import (
     default_job_name,
     merge_settings,
 )
-from bot.training.status_text import cancelled_writing_lines, card_state_text
+from bot.training.status_text import (
+    cancelled_writing_lines,
+    card_state_text,
+    trains_from_card,
+)
 from bot.training.web import run_charts, run_view, written_pages
 from bot.training.web.run_details import read_run_details
 from bot.training.web.run_history import DEFAULT_SMOOTHING, MetricsHistory
-from personas.errors import RequestError, UnderstudyError
+from personas.errors import UnderstudyError
 from personas.schemas.training import TaskType, TrainingRequest
 
 TRAININGS = f"{SERVER}/trainings"
@@ -109,15 +113,8 @@ async def get_training(access: GuildAccess, request: web.Request) -> web.Respons
         course=course,
         loss_chart=loss_chart,
         cancelled_writing=cancelled_writing_lines(job),
-        is_written=_trains_from_card(job),
+        is_written=trains_from_card(job),
     )
-
-
-def _trains_from_card(job: TrainingJob) -> bool:
-    try:
-        return bool(job.request.from_card)
-    except RequestError:  # it was stored by another version of the bot
-        return False
 
 
 @routes.add(f"GET {JOB}/written")
