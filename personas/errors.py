@@ -66,6 +66,10 @@ class BaseModelError(UnderstudyError):
     """A base model that cannot be found, read, or loaded into memory."""
 
 
+class BundledModelError(BaseModelError):
+    """The packages of the bundled models, which no setting names, cannot be fetched or unpacked."""
+
+
 class NoMemoryError(BaseModelError):
     """Too little free memory."""
 

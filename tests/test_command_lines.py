@@ -24,7 +24,7 @@ import personas.card.card_cli
 import sandbox.__main__
 import trainer.cli.main
 from personas.cli_common import SHELLS, completion_script, iter_parsers, supports_colour
-from personas.errors import RequestError
+from personas.errors import BundledModelError, RequestError
 from trainer.process.environment import RESTARTED_VARIABLE
 
 ROOT = Path(__file__).parent.parent
@@ -247,6 +247,20 @@ def test_what_is_not_there_or_is_refused_is_reported_with_1(line, tmp_path, monk
     assert ended(monkeypatch, line) == 1, capsys.readouterr().err
     said = capsys.readouterr().err
     assert said.strip() and "Traceback" not in said and "usage:" not in said
+
+
+def test_a_bundled_model_that_cannot_be_fetched_is_not_blamed_on_base_model(
+    tmp_path, monkeypatch, capsys
+):
+    async def serve(*_):
+        raise BundledModelError("The bundled models cannot be fetched.", "Check the network.")
+
+    monkeypatch.setattr("bot.cli.serve.serve", serve)
+    monkeypatch.setenv("UNDERSTUDY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BASE_MODEL", "embedded")
+    assert ended(monkeypatch, "bot --env /dev/null") == 1
+    said = capsys.readouterr().err
+    assert "The bundled models cannot be fetched" in said and "BASE_MODEL" not in said
 
 
 @pytest.mark.parametrize("parser", EVERY)

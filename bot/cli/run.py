@@ -11,7 +11,7 @@ from bot.settings import SettingsError, load_settings, set_hub_token, setting_pl
 from personas import cli_entry
 from personas.cli_common import as_typed, name_as_typed
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
-from personas.errors import BaseModelError, UnderstudyError
+from personas.errors import BaseModelError, BundledModelError, UnderstudyError
 
 
 def main() -> int:
@@ -38,6 +38,8 @@ def main() -> int:
             from bot.cli.serve import serve
         try:
             asyncio.run(serve(settings, arguments.env))
+        except BundledModelError:
+            raise  # no setting is at fault
         except BaseModelError as error:
             place = setting_place("BASE_MODEL", arguments.env, os.environ)
             message = f"{place}. {error.message}" if place else error.message

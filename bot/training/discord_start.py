@@ -32,7 +32,7 @@ PERSONA_ID = r"(?P<persona_id>[a-z0-9][a-z0-9_-]*)"
 class TrainFromCardButton(PersistentButton, template=rf"train-from-card:{PERSONA_ID}"):
     """Does what `/finetune start from:card` does for a persona."""
 
-    label = gettext_lazy("Train it from its card")
+    label = gettext_lazy("Train from the card")
     style = ButtonStyle.primary
     moderators_only = True
     actions = ("train",)

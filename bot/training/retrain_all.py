@@ -38,6 +38,7 @@ class Retraining:
     """
 
     persona_id: str
+    persona_name: str
     version: str
     other_model: str
     guild_id: int
@@ -95,7 +96,8 @@ class RetrainAll:
         for owner_id, persona_id, version in self._unserved(guild_id):
             request = self._request(persona_id, version)
             other = self._served_versions.incompatible.model_of(persona_id, version) or ""
-            items.append(Retraining(persona_id, version, other, owner_id, request))
+            name = self._personas.name_of(persona_id, owner_id)
+            items.append(Retraining(persona_id, name, version, other, owner_id, request))
         return RetrainAllPlan(self._base_model, tuple(items))
 
     async def plan(self, guild_id: int) -> RetrainAllPlan:

@@ -601,7 +601,7 @@ def retrain_all_text(plan: RetrainAllPlan) -> LocalisableText:
 def _retraining_line(item: Retraining) -> LocalisableText:
     name = gettext_lazy(
         "**{persona}** {version} (for {model})",
-        persona=item.persona_id,
+        persona=escape_markdown(item.persona_name),
         version=item.version,
         model=item.other_model,
     )

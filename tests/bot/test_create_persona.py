@@ -111,7 +111,7 @@ async def test_a_form_makes_a_persona_that_greets_once_and_says_what_next(stage,
     early = await stage.moderator.click(steps, "Train them")
     too_early = await said(early, "`/finetune start persona:marlow-finch from:card`")
     assert "lore_pairs" not in too_early["content"] and labels(too_early) == [
-        "Train it from its card",
+        "Train from the card",
         "Let me read the replies first",
         "Add lore",
     ]
@@ -142,16 +142,18 @@ async def test_a_persona_of_a_card_alone_is_trained_by_a_button_as_by_the_comman
     mark = stage.mark
     await stage.moderator.submit(form, **MARLOW)
     steps = await stage.sees("**What next?**", since=mark)
-    way = await said(await stage.moderator.click(steps, "Train them"), "press **Train it from its")
+    way = await said(
+        await stage.moderator.click(steps, "Train them"), "press **Train from the card"
+    )
     assert OWN_TEACHER_NOTE in way["content"] and "TEACHER" not in way["content"]
     assert TrainFromCardButton.moderators_only, "as the command"
-    answer = await stage.moderator.click(way, "Train it from its card")
+    answer = await stage.moderator.click(way, "Train from the card")
     message = await said(answer, "with the recipe `card`")
     await until(lambda: stage.backend.busy)
     request = stage.backend.runs[0].request
     assert (request.persona, request.from_card) == (find(stage, "marlow-finch").id, 1)
     assert labels(message) == ["Cancel"] and teacher_notes(request)[0] in answer.text
-    again = await stage.moderator.click(way, "Train it from its card")
+    again = await stage.moderator.click(way, "Train from the card")
     await until(lambda: again.message and not again.message["flags"] & 128)
     assert "Queued" not in again.text and len(stage.backend.runs) == 1
 

@@ -22,7 +22,7 @@ async def test_a_moderator_retrains_the_personas_of_the_server(stage):
         put_live_version(services, persona)
     serve_another_model(services, ("ballast", "v1"), ("oda", "v1"))
     said = await answer_to(stage)
-    assert "**ballast** v1" in said and "Together about" in said
+    assert "**Ballast** v1" in said and "Together about" in said
     assert not services.store.jobs.in_state("queued") and not stage.backend.runs
     said = await answer_to(stage, start=True)
     assert said.count("queued as") == 2

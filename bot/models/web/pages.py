@@ -33,7 +33,7 @@ async def get_models_page(request: web.Request) -> web.Response:
         speed_text=speed_text,
         fetches=services.models.fetches(),
         ready=services.models.fetched(),
-        to_retrain=[f"{item.persona_id} {item.version}" for item in to_retrain],
+        to_retrain=[f"{item.persona_name} {item.version}" for item in to_retrain],
     )
 
 

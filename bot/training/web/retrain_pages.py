@@ -36,7 +36,7 @@ async def post_retrain(request: web.Request) -> web.Response:
     message = gettext_lazy(
         "{queued} of {count} trainings are queued.", queued=queued, count=len(plan.items)
     )
-    refused = [f"{item.persona_id}: {item.error}" for item in plan.items if item.error]
+    refused = [f"{item.persona_name}: {item.error}" for item in plan.items if item.error]
     if refused:
         reasons = redact_paths(" ".join(refused), services.home)
         message = join_texts(message, gettext_lazy("Refused: {reasons}", reasons=reasons))

@@ -52,9 +52,7 @@ async def test_the_form_creates_a_persona_with_its_picture_and_says_what_next(da
     )
     _, page, _ = await dashboard.page("/dashboard/personas/marlow")
     plan = 'href="/dashboard/data/plan?persona=marlow&amp;lore_pairs=1"'
-    from_card = (
-        'href="/dashboard/data/plan?persona=marlow&amp;from_card=1">Train it from the card</a>'
-    )
+    from_card = 'href="/dashboard/data/plan?persona=marlow&amp;from_card=1">Train from the card</a>'
     assert "What next?" in page and from_card in page and plan not in page
     lore = {"text": "# Tallow\nMarlow feeds Tallow at six."}
     assert (await dashboard.ask("PUT", "/personas/marlow/lore/tallow", json=lore))[0] == 200
