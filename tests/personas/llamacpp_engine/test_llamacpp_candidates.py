@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from personas.engine import beginning_score
 from personas.engine.beginning_score import CANDIDATE_TOKENS, CARD_WEIGHT, says_again
 from personas.engine.remote import llamacpp_attempts
 from personas.engine.remote.llamacpp_slots import reserved_slots
@@ -170,6 +171,13 @@ async def test_one_reply_is_chosen_at_a_time(serve, server):
     assert len(server.copied_into) == 1
 
 
+@pytest.fixture
+def short_words_count(monkeypatch):
+    """A text of few letters may be said again, and the stand-in's words may have one letter each."""
+    monkeypatch.setattr(beginning_score, "MIN_REPEATED_LETTERS", 1)
+
+
+@pytest.mark.usefixtures("short_words_count")
 async def test_where_all_say_again_what_was_said_others_are_drawn_once(serve, server):
     engine, (ada, _) = await serve(is_sure=True)
     request = ask("hello", ada, **SAMPLED)
@@ -184,6 +192,7 @@ async def test_where_all_say_again_what_was_said_others_are_drawn_once(serve, se
     assert (again["n_cmpl"], again["cache_prompt"]) == (COUNT, True)
 
 
+@pytest.mark.usefixtures("short_words_count")
 async def test_what_was_said_is_passed_over_while_there_is_another(serve, server):
     engine, (ada, _) = await serve()
     request = ask("hello", ada, **SAMPLED)
