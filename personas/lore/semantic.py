@@ -11,6 +11,7 @@ import numpy as np
 
 from personas.lore.minilm import MODEL, Encoder, Vectors, load_encoder, load_minilm
 from personas.lore.passages import WORLD, Passage, count_words, split_sentences
+from personas.lore.shipped_vectors import shipped_vectors
 
 SCHEME_VERSION = 1  # of the way units are formed: cached vectors of others are computed again
 # MiniLM's cosines of lore and small talk: mean and deviation. Cosines of other encoders are put on
@@ -67,7 +68,9 @@ _VECTOR_CACHE: dict[str, Vectors] = {}
 
 @lru_cache(maxsize=4)
 def _small_talk_vectors(encoder: str) -> Vectors:
-    return load_encoder(encoder).embed(SMALL_TALK)
+    keys = [unit_key(text, encoder) for text in SMALL_TALK]
+    vectors = embed_units(SMALL_TALK, encoder)
+    return stack_vectors([vectors[key] for key in keys], encoder)
 
 
 def embedding_scheme(encoder: str) -> str:
@@ -192,10 +195,11 @@ def unit_key(unit: str, encoder: str = "") -> str:
 def embed_units(units: Iterable[str], encoder: str = "") -> dict[str, Vectors]:
     """Return the vectors of units by key, about 10 ms each. Thread-safe."""
     texts = {unit_key(unit, encoder): unit for unit in units}
+    known = shipped_vectors()
     vectors: dict[str, Vectors] = {}
     missing = []
     for key in texts:
-        vector = _VECTOR_CACHE.get(key)
+        vector = _VECTOR_CACHE.get(key, known.get(key))
         if vector is None:
             missing.append(key)
         else:
