@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 
 # 2: argparse's wrong usage
@@ -16,6 +17,9 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DISK_FULL_MESSAGE = "The disk is full. Free some space, then run the same command again."
+CUT_BYTECODE_MESSAGE = (
+    "{path} is cut off, as a full disk leaves it. It is removed: run the same command again."
+)
 
 
 def run(load: Callable[[], Callable[[], int]]) -> int:
@@ -24,9 +28,9 @@ def run(load: Callable[[], Callable[[], int]]) -> int:
     """
     _reopen_closed_streams()
     _set_interrupt_handler(_exit_immediately)
-    command = load()
-    _set_interrupt_handler(signal.default_int_handler)
     try:
+        command = load()
+        _set_interrupt_handler(signal.default_int_handler)
         code = _exit_code(command)
         sys.stdout.flush()  # errors must appear here, not at the exit of the interpreter
     except KeyboardInterrupt as stop:
@@ -41,6 +45,14 @@ def run(load: Callable[[], Callable[[], int]]) -> int:
             raise
         discard_output()
         print_error(DISK_FULL_MESSAGE)
+        code = EXIT_FAILED
+    except EOFError as error:
+        if not (path := _cut_bytecode(error)):
+            raise
+        with contextlib.suppress(OSError):
+            Path(path).unlink()
+        discard_output()
+        print_error(CUT_BYTECODE_MESSAGE.format(path=path))
         code = EXIT_FAILED
     _set_interrupt_handler(_exit_immediately)
     return code
@@ -84,6 +96,21 @@ def _exit_code(command: Callable[[], int]) -> int:
         return command()
     except SystemExit as end:  # argparse: --help or invalid arguments
         return int(end.code or EXIT_DONE)
+
+
+def _cut_bytecode(error: EOFError) -> str:
+    """Return the file of a module's bytecode that ended too early; empty for another error.
+
+    Where the disk is full, Python 3.11 takes the part that it could write for the whole
+    (python/cpython#126606), and no later start gets past that import.
+    """
+    trace = error.__traceback__
+    path = ""
+    while trace:
+        if trace.tb_frame.f_code.co_filename.startswith("<frozen importlib"):
+            path = trace.tb_frame.f_locals.get("bytecode_path") or path
+        trace = trace.tb_next
+    return path
 
 
 def _reopen_closed_streams() -> None:

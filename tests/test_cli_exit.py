@@ -3,6 +3,7 @@ Ctrl-C.
 """
 
 import os
+import py_compile
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,41 @@ def test_what_is_closed_or_lacks_letters_loses_them_alone(command, environ):
     assert (closed.returncode, closed.stdout, closed.stderr) == (0, "", "")
     lacking = typed(command, environ | {"PYTHONIOENCODING": "ascii", "LANGUAGE": ""})
     assert (lacking.returncode, lacking.stderr) == (0, "") and lacking.stdout.isascii()
+
+
+# ---------------------------------------------------------------------------------- cut-off bytecode
+
+IMPORTING = """
+import sys
+from personas import cli_entry
+
+def load():
+    if sys.argv[1] == "early":
+        import full_of_words
+
+    def command():
+        import full_of_words
+        return len(full_of_words.WORDS) - 1000
+
+    return command
+
+sys.exit(cli_entry.run(load))
+"""
+
+
+@pytest.mark.parametrize("when", ["early", "late"])
+def test_bytecode_that_a_full_disk_cut_off_is_removed_and_named(when, tmp_path, environ):
+    module = tmp_path / "full_of_words.py"
+    module.write_text(f"WORDS = {[f'word {number}' for number in range(1000)]}\n")
+    cached = Path(py_compile.compile(str(module)))
+    cached.write_bytes(cached.read_bytes()[:4096])
+    environ = environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    line = [sys.executable, "-c", IMPORTING, when]
+    damaged = subprocess.run(line, capture_output=True, text=True, env=environ)
+    assert (damaged.returncode, damaged.stdout) == (1, "")
+    assert damaged.stderr.startswith(f"{cached} is cut off") and "\n" not in damaged.stderr[:-1]
+    again = subprocess.run(line, capture_output=True, text=True, env=environ)
+    assert (again.returncode, again.stderr) == (0, "")
 
 
 # ------------------------------------------------------------------------------------------- Ctrl-C
