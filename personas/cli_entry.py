@@ -17,9 +17,7 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DISK_FULL_MESSAGE = "The disk is full. Free some space, then run the same command again."
-CUT_BYTECODE_MESSAGE = (
-    "{path} is cut off, as a full disk leaves it. It is removed: run the same command again."
-)
+CUT_BYTECODE_MESSAGE = "{path} was cut off, as a full disk leaves it, and is removed."
 
 
 def run(load: Callable[[], Callable[[], int]]) -> int:
@@ -47,12 +45,10 @@ def run(load: Callable[[], Callable[[], int]]) -> int:
         print_error(DISK_FULL_MESSAGE)
         code = EXIT_FAILED
     except EOFError as error:
-        if not (path := _cut_bytecode(error)):
+        if not (path := remove_cut_bytecode(error)):
             raise
-        with contextlib.suppress(OSError):
-            Path(path).unlink()
         discard_output()
-        print_error(CUT_BYTECODE_MESSAGE.format(path=path))
+        print_error(CUT_BYTECODE_MESSAGE.format(path=path) + " Run the same command again.")
         code = EXIT_FAILED
     _set_interrupt_handler(_exit_immediately)
     return code
@@ -98,18 +94,22 @@ def _exit_code(command: Callable[[], int]) -> int:
         return int(end.code or EXIT_DONE)
 
 
-def _cut_bytecode(error: EOFError) -> str:
-    """Return the file of a module's bytecode that ended too early; empty for another error.
+def remove_cut_bytecode(error: BaseException) -> str:
+    """Remove the file of a module's bytecode that ended too early, and return its path; empty for
+    another error.
 
     Where the disk is full, Python 3.11 takes the part that it could write for the whole
     (python/cpython#126606), and no later start gets past that import.
     """
-    trace = error.__traceback__
     path = ""
+    trace = error.__traceback__ if isinstance(error, EOFError) else None
     while trace:
         if trace.tb_frame.f_code.co_filename.startswith("<frozen importlib"):
             path = trace.tb_frame.f_locals.get("bytecode_path") or path
         trace = trace.tb_next
+    if path:
+        with contextlib.suppress(OSError):
+            Path(path).unlink()
     return path
 
 

@@ -6,8 +6,6 @@ import errno
 import json
 import logging
 import os
-import resource
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from personas.home.pseudonyms import HomeKey
 from personas.schemas.training import JobSpec, TrainingRequest
 from personas.schemas.training_events import Progress
 from tests.bot.subprocess_trainer import ROOT, Workshop
+from tests.full_disk import files_of_at_most
 from tests.samples import SCORECARD
 
 
@@ -252,21 +251,10 @@ async def test_a_trainer_that_cannot_be_started(workshop):
     assert "No such file" in (await backend.run(workshop.job(), workshop.events.append)).error
 
 
-@contextmanager
-def largest_file(size_bytes):
-    """Writing on beyond so many bytes fails in this process, much as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 async def test_a_full_disk_leaves_nothing_half_and_can_be_mended(workshop):
     job = workshop.job()
     (workshop.shipped.logs / "oda.json").write_bytes(b" " * 3_000_000)
-    with largest_file(2_000_000):
+    with files_of_at_most(2_000_000):
         outcome = await workshop.run("good", job)
     assert outcome.error.endswith(f"cannot be written: {os.strerror(errno.EFBIG)}.")
     assert outcome.advice.startswith("Free disk space") and outcome.can_resume

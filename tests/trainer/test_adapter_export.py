@@ -4,7 +4,6 @@ purpose.
 
 import json
 import logging
-import resource
 import shutil
 import sys
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from personas.models.gguf_format import (
     permute_rows,
 )
 from personas.schemas.training import AdapterManifest
+from tests.full_disk import files_of_at_most
 from tools import export_parity
 from tools.tiny_models import TINY_MODELS, make_adapter, make_model
 from trainer.cli import main as trainer_command
@@ -257,15 +257,10 @@ def test_a_cut_file_is_refused(adapters, tmp_path, monkeypatch):
 @pytest.mark.parametrize("to", ["adapter", "merged", "gguf", "gguf-lora", "ollama", "charx"])
 def test_a_full_disk_leaves_nothing(adapters, tmp_path, capsys, to):
     adapter = adapters("SmolLM2")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     arguments = ["export", "--adapter", str(adapter), "--to", to, "--out", str(tmp_path / "out")]
     options = trainer_command.build_parser().parse_args(arguments)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    try:
-        with nothing_left(tmp_path):
-            assert options.command(options) == 1
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with files_of_at_most(20_000), nothing_left(tmp_path):
+        assert options.command(options) == 1
     assert "The disk is full." in capsys.readouterr().err
 
 

@@ -3,15 +3,14 @@ cannot be written.
 """
 
 import json
-import resource
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.full_disk import files_of_at_most
 from tests.trainer.read_sources import jsonl
 from trainer.cli.main import main
 from trainer.dataset import inspection as inspecting
@@ -73,19 +72,6 @@ SYNTHESISE = (
     "1",
     "--out",
 )
-
-
-@contextmanager
-def files_of_at_most(size):
-    """The system takes no longer files, with the error that a full disk gives in all but its
-    number.
-    """
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ one clear message, the job kept, and the same adapter in the end.
 from __future__ import annotations
 
 import resource
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -33,6 +34,8 @@ SMALL_BYTES = 4096
 
 def limit_files(size_bytes: int | None) -> None:
     """As on a full disk, writing beyond the limit fails; None takes the limit away."""
+    # Else a part of the bytecode of a module that is imported meanwhile would stay (tests.full_disk).
+    sys.dont_write_bytecode = True
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard if size_bytes is None else size_bytes, hard))
 

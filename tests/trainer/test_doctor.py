@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import json
 import os
-import resource
 import socket
 import threading
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from personas.models.base_model import EMBEDDED, locate
 from personas.models.catalogue import catalogue_models
 from personas.models.graphics_cards import Gpu, list_gpus
+from tests.full_disk import files_of_at_most
 from trainer.doctor import doctor_report, machine_checks
 from trainer.doctor.doctor_report import GPU_SIZES_GIB, known_models, predict_recipe_fits
 from trainer.doctor.machine_checks import (
@@ -308,12 +308,8 @@ def test_a_slow_disk(tmp_path, monkeypatch):
 
 
 def test_a_disk_on_which_nothing_can_be_written(tmp_path):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
-    try:
+    with files_of_at_most(2**20):
         check = check_disk(tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert check.state == "fail" and "File too large" in check.found
 
 

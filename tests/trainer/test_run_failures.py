@@ -5,11 +5,12 @@ readers, wrong jobs.
 from __future__ import annotations
 
 import errno
+import importlib
 import io
 import math
-import resource
+import py_compile
 import shutil
-from contextlib import contextmanager
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -18,6 +19,7 @@ from safetensors import SafetensorError
 from personas.errors import AdapterError, MaterialError, NoMemoryError, RequestError
 from personas.home.holdout_index import NEW_HOLDOUT_FILE
 from personas.schemas.training_events import Done, Phase
+from tests.full_disk import files_of_at_most
 from tests.trainer.job_folders import dialogue_job, persona_job
 from trainer.process.environment import (
     ALLOCATOR_SETTINGS,
@@ -39,20 +41,9 @@ def run_here(folder, check=lambda: None):
     return received
 
 
-@contextmanager
-def files_no_larger_than(size_bytes: int):
-    """As on a full disk, writing beyond the limit fails."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, tiny_base):
     folder = persona_job(tmp_path, tiny_base.source)
-    with files_no_larger_than(4096), pytest.raises(Exception) as caught:
+    with files_of_at_most(4096), pytest.raises(Exception) as caught:
         run_here(folder)
     failed = failed_event(caught.value)
     assert failed.cause == "The disk is full." and failed.retry
@@ -177,6 +168,20 @@ def test_what_a_killed_run_left_is_removed(tmp_path, tiny_base):
 def test_every_error_has_one_event(error, cause, retry):
     failed = failed_event(error)
     assert cause in failed.cause and failed.retry is retry and failed.advice
+
+
+def test_bytecode_that_a_full_disk_cut_off_is_removed_and_the_run_can_go_on(tmp_path, monkeypatch):
+    module = tmp_path / "full_of_words.py"
+    module.write_text(f"WORDS = {[f'word {number}' for number in range(1000)]}\n")
+    cached = Path(py_compile.compile(str(module)))
+    cached.write_bytes(cached.read_bytes()[:4096])
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(EOFError) as caught:
+        importlib.import_module("full_of_words")
+    failed = failed_event(caught.value)
+    assert failed.cause.startswith(f"{cached} was cut off") and failed.retry
+    assert len(importlib.import_module("full_of_words").WORDS) == 1000
+    assert not failed_event(EOFError("of another file")).retry
 
 
 def test_events_outlive_their_reader(tmp_path):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from personas.cli_entry import DISK_FULL_ERRNOS
+from personas.cli_entry import CUT_BYTECODE_MESSAGE, DISK_FULL_ERRNOS, remove_cut_bytecode
 from personas.errors import UnderstudyError, is_out_of_memory
 from personas.schemas.training_events import (
     Epoch,
@@ -100,6 +100,12 @@ def failed_event(error: Exception) -> Failed:
         return Failed(
             cause=f"{where}: {refused.strerror}.",
             advice="Check the path and its rights.",
+            retry=True,
+        )
+    if path := remove_cut_bytecode(error):
+        return Failed(
+            cause=CUT_BYTECODE_MESSAGE.format(path=path),
+            advice="Run the same job again.",
             retry=True,
         )
     log.error("unexpected", exc_info=error)

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import re
-import resource
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from bot.training.store import NewTrainingJob
 from personas.engine import RequestMetrics
 from personas.schemas.training import TrainingRequest
 from tests.fakes import until
+from tests.full_disk import files_of_at_most
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
 
@@ -170,18 +170,12 @@ async def test_a_home_that_takes_no_write_makes_the_bot_unhealthy_until_it_does(
     probes, clock = [], SimpleNamespace(monotonic=lambda: 1000.0 + 3 * len(probes), time=time.time)
     monkeypatch.setattr(system_state, "time", clock)
     assert (await dashboard.ask("GET", "/healthz"))[0] == 200
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(
-        resource.RLIMIT_FSIZE, (0, limits[1])
-    )  # the kernel refuses each write to a file
-    try:
+    with files_of_at_most(0):
         with pytest.raises(StoreError):
             dashboard.store.guilds.record_left(1, 1.0)
         assert (await dashboard.ask("GET", "/healthz"))[0] == 200, "it was tried a moment ago"
         probes += [1, 1]
         status, problem, _ = await dashboard.ask("GET", "/healthz")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (status, problem["type"]) == (503, "/problems/not-stored")
     assert "UNDERSTUDY_HOME: File too large" in problem["detail"]
     assert str(dashboard.home) not in json.dumps(problem) and "Free space" in problem["advice"]
