@@ -7,6 +7,7 @@ wait for that longer than for all else; a killed process leaves the same files e
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -37,4 +38,5 @@ def pytest_configure(config: pytest.Config) -> None:
     # What tests and their processes put into the system's folder is there, too.
     os.environ["TMPDIR"] = str(folder)
     tempfile.tempdir = None
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    # Registered early, so that it runs after what libraries remove of theirs at the end.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)

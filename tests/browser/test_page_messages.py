@@ -255,6 +255,7 @@ async def test_a_thread_and_direct_messages(sandbox, visit):
     assert await mora.place("Probe").get_attribute("data-channel") is None
 
 
+@pytest.mark.slow
 async def test_five_thousand_messages_open_at_once_and_scroll(sandbox, visit):
     mora = sandbox.member("Mora")
     for number in range(1, 5001):

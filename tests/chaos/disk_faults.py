@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from collections.abc import Sequence
 from itertools import count
 
 from tests.chaos.conversation import Conversation, Outcome, conversation
@@ -41,12 +42,12 @@ async def live(talk: Conversation, plan: str) -> int:
     return len(trace.read_text().splitlines()) if trace.exists() else 0
 
 
-async def run(step: int, seed: int) -> Outcome:
-    """Try every `step`-th N for both errors, both kinds of writes, once and lasting, until a life
+async def run(step: int, seed: int, errors: Sequence[str] = ERRORS) -> Outcome:
+    """Try every `step`-th N for these errors, both kinds of writes, once and lasting, until a life
     runs clean.
     """
     outcome = Outcome()
-    for error in ERRORS:
+    for error in errors:
         for points in POINTS:
             for lasting in ("", "+"):
                 for number in count(1 + seed % step, step):

@@ -2,12 +2,13 @@
 
 import pytest
 
-from tests.chaos.disk_faults import run
+from tests.chaos.disk_faults import ERRORS, run
 
 
 @pytest.mark.parametrize(
-    ("step", "at_least"), [(120, 8), pytest.param(60, 16, marks=pytest.mark.slow)]
+    ("step", "errors", "at_least"),
+    [(120, ERRORS[1:], 4), pytest.param(60, ERRORS, 16, marks=pytest.mark.slow)],
 )
-async def test_a_write_that_fails_anywhere_loses_and_doubles_nothing(step, at_least):
-    outcome = await run(step=step, seed=3)
+async def test_a_write_that_fails_anywhere_loses_and_doubles_nothing(step, errors, at_least):
+    outcome = await run(step=step, seed=3, errors=errors)
     assert outcome.tried >= at_least and outcome.is_clean, outcome

@@ -225,6 +225,7 @@ WORSENING = {
 """So high a rate makes the adapter worse after a while."""
 
 
+@pytest.mark.slow
 def test_the_best_adapter_is_given_patience_ends_a_run_and_counts_on_after_a_resume(train):
     ended = train("undisturbed")(**WORSENING)
     losses = [event.eval_loss for event in ended.history if isinstance(event, Epoch)]

@@ -160,7 +160,14 @@ NAMES = (
 GAP = ".{1,40}"
 """Longer ones are sentences of the data that end alike."""
 HOSTILE = '<script>alert("x")</script>'
-every_translation = pytest.mark.parametrize("language", TRANSLATED_LANGUAGES)
+QUICK_LANGUAGES = ("vi", "de")
+every_translation = pytest.mark.parametrize(
+    "language",
+    [
+        pytest.param(each, marks=[] if each in QUICK_LANGUAGES else [pytest.mark.slow])
+        for each in TRANSLATED_LANGUAGES
+    ],
+)
 
 
 @pytest.mark.parametrize(
