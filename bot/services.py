@@ -221,11 +221,12 @@ class Services:
 
     @cached_property
     def moderation(self) -> ModerationActions:
-        """Blocked members, and limits of replies."""
+        """Blocked members, limits of replies, mutes, age restrictions and roles."""
         return ModerationActions(
             self.store,
             self.personas,
             self.reply_service.stop_blocked_replies,
+            self.reply_service.stop_guild_replies,
             record_change=self.audit.record,
         )
 

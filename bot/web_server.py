@@ -29,6 +29,7 @@ from bot.moderation.web import card_pages as member_card_pages
 from bot.moderation.web import operator_pages as moderation_pages
 from bot.moderation.web import pages as member_pages
 from bot.moderation.web import report_pages as member_report_pages
+from bot.moderation.web import rule_pages as member_rule_pages
 from bot.moderation.web import score_card_pages as member_score_card_pages
 from bot.moderation.web import training_pages as member_training_pages
 from bot.moderation.web import version_pages as member_version_pages
@@ -123,7 +124,8 @@ PAGE_MODULES = (
     scorecard_pages, compare_pages, system_page, safety_page, model_pages, retrain_pages,
     document_pages, schedule_pages, discord_sign_in_pages, member_pages,
     member_score_card_pages, member_card_pages, member_training_pages, member_version_pages,
-    member_blind_test_pages, member_block_pages, member_report_pages, moderation_pages,
+    member_blind_test_pages, member_block_pages, member_rule_pages, member_report_pages,
+    moderation_pages,
 )  # fmt: skip
 ROUTES = Routes(chain.from_iterable(module.routes for module in (*API_MODULES, *PAGE_MODULES)))
 """All routes of the API and of the dashboard."""

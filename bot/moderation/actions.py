@@ -1,18 +1,24 @@
-"""Blocks members, lifts blocks, and sets the limits of replies, for commands and pages alike."""
+"""Blocks members, mutes personas, and sets limits of replies, age restrictions and roles, for commands
+and pages alike.
+"""
 
 import time
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import discord
 
+from bot.moderation.age import AgeRestriction
+from bot.moderation.roles import Action, RolePermissions
 from bot.moderation.store import Block, ReplyLimits
-from bot.moderation.texts import block_text, limits_text, persona_text
+from bot.moderation.texts import block_text, limits_text, mute_text, persona_text
 from bot.personas.registry import PersonaRegistry
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import LocalisableValue, gettext_lazy, join_texts, localise
-from bot.store import ALL_PERSONAS, Store
+from bot.platform.messages import markdown_name
+from bot.store import ALL_PERSONAS, Mute, Store
 from personas.schemas.chat import Persona
 
 MAX_PER_DAY = 10_000
@@ -22,13 +28,17 @@ LimitValue = int | bool | None
 
 @dataclass(frozen=True)
 class ModerationActions:
-    """Decides for a guild whom personas do not answer, and how often they answer others.
-    `stop_replies` stops the running replies of a guild to a member who is blocked.
+    """Decides for a guild whom personas do not answer, how often they answer others, where they are
+    silent, and what roles may do.
+
+    `stop_replies` stops the running replies of a guild to a member who is blocked,
+    `stop_guild_replies` those of personas that may no longer speak.
     """
 
     store: Store
     personas: PersonaRegistry
     stop_replies: Callable[[int, int], object]
+    stop_guild_replies: Callable[[int], object]
     record_change: ChangeRecord = no_record
 
     def block(
@@ -126,3 +136,81 @@ class ModerationActions:
         changed = gettext_lazy("changed the limits: {limits}", limits=without_stop)
         self.record_change(guild_id, by, changed)
         return new
+
+    def mute(self, guild_id: int, channel_id: int, persona_id: str, *, by: int) -> Mute:
+        """Silence a persona or all (`ALL_PERSONAS`) in a channel and its threads or in all
+        (`ALL_CHANNELS`) of a guild, at once.
+        """
+        new = Mute(
+            guild_id=guild_id,
+            channel_id=channel_id,
+            persona_id=persona_id,
+            muted_by=by,
+            at=time.time(),
+        )
+        self.store.mutes.add(new)
+        self.stop_guild_replies(guild_id)
+        muted = gettext_lazy("muted {mute}", mute=mute_text(self.personas, new))
+        self.record_change(guild_id, by, muted)
+        return new
+
+    def unmute(
+        self,
+        guild_id: int,
+        channel_id: int,
+        persona_id: str,
+        *,
+        by: int,
+        channel_name: Callable[[int], str] | None = None,
+    ) -> Mute:
+        """Lift exactly this mute, and return it. Raises `RefusedError` where there is none, which
+        calls channels by their names, or mentions them.
+        """
+        old = Mute(
+            guild_id=guild_id, channel_id=channel_id, persona_id=persona_id, muted_by=by, at=0.0
+        )
+        if not self.store.mutes.remove(guild_id, channel_id, persona_id):
+            texts = [
+                mute_text(self.personas, other, channel_name)
+                for other in self.store.mutes.of_guild(guild_id)
+            ]
+            others = join_texts(*texts, separator="; ") if texts else gettext_lazy("nothing")
+            raise RefusedError(
+                gettext_lazy(
+                    "There is no such mute: {mute}.",
+                    mute=mute_text(self.personas, old, channel_name),
+                ),
+                gettext_lazy("Muted: {others}.", others=others),
+            )
+        unmuted = gettext_lazy("unmuted {mute}", mute=mute_text(self.personas, old))
+        self.record_change(guild_id, by, unmuted)
+        return old
+
+    def mark_age(self, guild_id: int, persona: Persona, *, is_restricted: bool, by: int) -> None:
+        """Mark a persona as age-restricted in a guild, or take its mark. Raises `RefusedError`."""
+        AgeRestriction(self.store).set(persona, guild_id, is_restricted=is_restricted)
+        self.stop_guild_replies(guild_id)
+        name = f"**{markdown_name(persona)}**"
+        marked = gettext_lazy("marked {persona} as not age-restricted", persona=name)
+        if is_restricted:
+            marked = gettext_lazy("marked {persona} as age-restricted", persona=name)
+        self.record_change(guild_id, by, marked)
+
+    def change_roles(
+        self,
+        guild_id: int,
+        action: Action,
+        *,
+        by: int,
+        add: discord.Role | None = None,
+        remove: discord.abc.Snowflake | None = None,
+        reset: bool = False,
+        seen: AbstractSet[int] | None = None,
+        name: str = "",
+    ) -> None:
+        """Change which roles may do something, as `RolePermissions.change` does."""
+        changes = RolePermissions(self.store).change(
+            guild_id, action, add=add, remove=remove, reset=reset, seen=seen, name=name
+        )
+        for change in changes:
+            self.record_change(guild_id, by, change)

@@ -98,7 +98,12 @@ class AgeRestriction:
 
 def has_age_tag(persona: Persona) -> bool:
     """Report whether a card marks its persona as age-restricted."""
-    return any(fold_name(tag) in AGE_TAGS for tag in persona.tags)
+    return bool(age_tag(persona))
+
+
+def age_tag(persona: Persona) -> str:
+    """Return the tag by which a card marks its persona as age-restricted; empty where none does."""
+    return next((tag for tag in persona.tags if fold_name(tag) in AGE_TAGS), "")
 
 
 def is_age_restricted(channel: object) -> bool:

@@ -10,7 +10,13 @@ from discord import app_commands
 from bot.moderation.actions import MAX_COOLDOWN_S, MAX_PER_DAY
 from bot.moderation.age import MARK_ADVICE, is_age_restricted
 from bot.moderation.roles import ACTION_TITLES, ACTIONS, DEFAULT_HOLDERS, Action
-from bot.moderation.texts import block_text, limits_text, persona_text
+from bot.moderation.texts import (
+    AGE_HELP,
+    FINETUNE_HELP,
+    block_text,
+    limits_text,
+    persona_text,
+)
 from bot.platform.discord_kit.transformers import MODERATION, Interaction, PersonaOption
 from bot.platform.discord_kit.ui import respond
 from bot.platform.errors import RefusedError
@@ -28,14 +34,6 @@ from personas.schemas.chat import Persona
 
 MAX_NAMED = 20
 """Personas or channels that a text names."""
-SHOW_FINETUNE_HELP = gettext_lazy(
-    "-# Discord shows `/finetune` to those with Manage Server, until an administrator adds the role "
-    "there: Server Settings → Integrations → this bot → `/finetune`. Buttons need no more than this."
-)
-AGE_HELP = gettext_lazy(
-    "Such a persona speaks only in channels that Discord marks as age-restricted, and not in direct "
-    "messages. The tag NSFW of a card marks its persona."
-)
 
 
 @MODERATION.command(
@@ -153,13 +151,9 @@ async def age(
         await respond(interaction, join_texts(text, AGE_HELP))
         return
     if restricted is not None:
-        restriction.set(persona, guild_id, is_restricted=restricted)
-        services.reply_service.stop_guild_replies(guild_id)
-        name = f"**{markdown_name(persona)}**"
-        marked = gettext_lazy("marked {persona} as not age-restricted", persona=name)
-        if restricted:
-            marked = gettext_lazy("marked {persona} as age-restricted", persona=name)
-        services.audit.record(guild_id, interaction.user.id, marked)
+        services.moderation.mark_age(
+            guild_id, persona, is_restricted=restricted, by=interaction.user.id
+        )
     lines: list[str] = [
         gettext_lazy(
             "**{persona}** is not age-restricted here: it speaks in any channel.",
@@ -196,21 +190,19 @@ async def roles(
 ) -> None:
     services = interaction.client.services
     guild_id = interaction.guild_id or 0
-    permissions = services.reply_service.rules.roles
     if action is None and (add or remove or reset):
         raise RefusedError(
             gettext_lazy("No action is named."),
             gettext_lazy("Choose one with the option `action`."),
         )
-    changes = []
     if action and (add or remove or reset):
-        changes = permissions.change(guild_id, action, add=add, remove=remove, reset=reset)
-    for change in changes:
-        services.audit.record(guild_id, interaction.user.id, change)
+        services.moderation.change_roles(
+            guild_id, action, by=interaction.user.id, add=add, remove=remove, reset=reset
+        )
     shown = [action] if action else ACTIONS
     lines = [_roles_line(services, guild_id, each) for each in shown]
     if add and action in ("train", "promote"):
-        lines.append(SHOW_FINETUNE_HELP)
+        lines.append(join_texts("-#", FINETUNE_HELP))
     await respond(interaction, join_texts(*lines, separator="\n"))
 
 

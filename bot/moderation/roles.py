@@ -1,5 +1,6 @@
 """Roles whose holders may talk, teach, train or promote in a server, beside its moderators."""
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -111,15 +112,25 @@ class RolePermissions:
         action: Action,
         *,
         add: discord.Role | None = None,
-        remove: discord.Role | None = None,
+        remove: discord.abc.Snowflake | None = None,
         reset: bool = False,
+        seen: AbstractSet[int] | None = None,
+        name: str = "",
     ) -> list[str]:
-        """Change which roles may do something: remove all first (`reset`), add one, remove one.
-        Returns the changes in words. Raises `RefusedError`, and changes nothing.
+        """Change which roles may do something: remove all first (`reset`), add one, remove one, which
+        may be deleted on Discord. Returns the changes in words.
+
+        `seen` are the roles that a form showed: where others may do it since, it is refused. Raises
+        `RefusedError`, which calls the removed role by `name`, or mentions it; and changes nothing.
         """
         words = ACTION_WORDS[action]
         changes: list[str] = []
         with self.store.atomic():
+            if seen is not None and seen != self.store.action_roles.get(guild_id, action):
+                raise RefusedError(
+                    gettext_lazy("Somebody else has changed the roles meanwhile."),
+                    gettext_lazy("Look at it again."),
+                )
             if reset:
                 self.store.action_roles.clear(guild_id, action)
                 changes.append(gettext_lazy("removed all roles that may {action}", action=words))
@@ -127,9 +138,10 @@ class RolePermissions:
                 self._add(guild_id, action, add)
                 changes.append(gettext_lazy("let {role} {action}", role=add.mention, action=words))
             if remove:
-                self._remove(guild_id, action, remove.id)
+                mention = f"<@&{remove.id}>"
+                self._remove(guild_id, action, remove.id, name or mention)
                 changes.append(
-                    gettext_lazy("no longer let {role} {action}", role=remove.mention, action=words)
+                    gettext_lazy("no longer let {role} {action}", role=mention, action=words)
                 )
         return changes
 
@@ -150,12 +162,12 @@ class RolePermissions:
             )
         self.store.action_roles.add(guild_id, action, role.id)
 
-    def _remove(self, guild_id: int, action: Action, role_id: int) -> None:
+    def _remove(self, guild_id: int, action: Action, role_id: int, called: str) -> None:
         if not self.store.action_roles.remove(guild_id, action, role_id):
             raise RefusedError(
                 gettext_lazy(
                     "{role} is not among the roles that may {action}.",
-                    role=f"<@&{role_id}>",
+                    role=called,
                     action=ACTION_WORDS[action],
                 ),
                 gettext_lazy("`/moderation roles` lists them."),

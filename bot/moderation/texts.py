@@ -1,14 +1,25 @@
-"""Blocks and limits in words, for Discord and the dashboard."""
+"""Blocks, limits, mutes and age restrictions in words, for Discord and the dashboard."""
+
+from collections.abc import Callable
 
 from bot.moderation.store import Block, ReplyLimits
 from bot.personas.registry import PersonaRegistry
 from bot.platform.localisation import gettext_lazy, join_texts, ngettext_lazy
+from bot.store import Mute
 
 LIMIT_NAMES = {
     "per_day": gettext_lazy("Replies to a member each day"),
     "cooldown_s": gettext_lazy("Seconds between two replies to a member"),
     "exempts_moderators": gettext_lazy("Moderators have no limit"),
 }
+AGE_HELP = gettext_lazy(
+    "Such a persona speaks only in channels that Discord marks as age-restricted, and not in direct "
+    "messages. The tag NSFW of a card marks its persona."
+)
+FINETUNE_HELP = gettext_lazy(
+    "Discord shows `/finetune` to those with Manage Server, until an administrator adds the role "
+    "there: Server Settings → Integrations → this bot → `/finetune`. Buttons need no more than this."
+)
 
 
 def block_text(personas: PersonaRegistry, entry: Block, member: str = "") -> str:
@@ -23,9 +34,21 @@ def block_text(personas: PersonaRegistry, entry: Block, member: str = "") -> str
 def persona_text(
     personas: PersonaRegistry, persona_id: str, guild_id: int, *, is_markdown: bool = False
 ) -> str:
-    """Name the persona that does not answer; an empty id stands for all of the guild."""
+    """Name a persona; an empty id stands for all of the guild."""
     name_of = personas.markdown_name_of if is_markdown else personas.name_of
     return name_of(persona_id, guild_id) or gettext_lazy("all personas")
+
+
+def mute_text(
+    personas: PersonaRegistry, entry: Mute, channel_name: Callable[[int], str] | None = None
+) -> str:
+    """Say which persona is muted where: by a mention of the channel, unless told otherwise."""
+    is_markdown = channel_name is None
+    persona = persona_text(personas, entry.persona_id, entry.guild_id, is_markdown=is_markdown)
+    if not entry.channel_id:
+        return gettext_lazy("{persona} in the whole server", persona=persona)
+    channel = channel_name(entry.channel_id) if channel_name else f"<#{entry.channel_id}>"
+    return gettext_lazy("{persona} in {channel}", persona=persona, channel=channel)
 
 
 def limits_text(limits: ReplyLimits) -> str:

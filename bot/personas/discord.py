@@ -13,6 +13,7 @@ from bot.chat.chat_words import is_common, names_of
 from bot.chat.message_text import has_words
 from bot.chat.places import ChannelRef, SpeakChannel, channel_ref, usual_answers
 from bot.faces.texts import face_text
+from bot.moderation.texts import mute_text
 from bot.personas.base_model_compat import NO_ADAPTERS
 from bot.personas.registry import short_id
 from bot.personas.served_versions import SHIPPED_ORIGIN
@@ -254,7 +255,7 @@ async def list_(interaction: Interaction) -> None:
                 words.append(f"<#{channel.channel_id}>{part and f' ({part})'}")
         lines.append(f"{' '.join(words)}\n{persona.tagline}".strip())
     for entry in services.store.mutes.of_guild(guild_id):
-        muted = gettext_lazy("Muted: {names}", names=_mute_text(services, entry))
+        muted = gettext_lazy("Muted: {names}", names=mute_text(services.personas, entry))
         lines.append(localise(muted, language))
     if guild_id and (face := services.faces.chosen(guild_id)):
         lines.append(localise(face_text(services.faces, face, guild_id), language))
@@ -462,13 +463,11 @@ async def mute(
     delete: DeletePeriod = "nothing",
 ) -> None:
     services = interaction.client.services
-    new = _requested_mute(interaction, where, persona)
-    services.store.mutes.add(new)
-    services.reply_service.stop_guild_replies(new.guild_id)
-    muted = gettext_lazy("muted {mute}", mute=_mute_text(services, new))
-    services.audit.record(new.guild_id, interaction.user.id, muted)
+    guild_id, channel_id = _mute_place(interaction, where)
+    persona_id = persona.id if persona else ALL_PERSONAS
+    new = services.moderation.mute(guild_id, channel_id, persona_id, by=interaction.user.id)
     text = gettext_lazy(
-        "Muted: {names}. `/persona unmute` ends it.", names=_mute_text(services, new)
+        "Muted: {names}. `/persona unmute` ends it.", names=mute_text(services.personas, new)
     )
     await respond(interaction, text)
     if delete != "nothing":
@@ -486,43 +485,22 @@ async def unmute(
     interaction: Interaction, where: MuteScope = "channel", persona: PersonaOption | None = None
 ) -> None:
     services = interaction.client.services
-    old = _requested_mute(interaction, where, persona)
-    mutes = services.store.mutes
-    if not mutes.remove(old.guild_id, old.channel_id, old.persona_id):
-        texts = [_mute_text(services, other) for other in mutes.of_guild(old.guild_id)]
-        others = join_texts(*texts, separator="; ") if texts else gettext_lazy("nothing")
-        raise RefusedError(
-            gettext_lazy("There is no such mute: {mute}.", mute=_mute_text(services, old)),
-            gettext_lazy("Muted: {others}.", others=others),
-        )
-    unmuted = gettext_lazy("unmuted {mute}", mute=_mute_text(services, old))
-    services.audit.record(old.guild_id, interaction.user.id, unmuted)
-    await respond(interaction, gettext_lazy("Unmuted: {mute}.", mute=_mute_text(services, old)))
+    guild_id, channel_id = _mute_place(interaction, where)
+    persona_id = persona.id if persona else ALL_PERSONAS
+    old = services.moderation.unmute(guild_id, channel_id, persona_id, by=interaction.user.id)
+    text = gettext_lazy("Unmuted: {mute}.", mute=mute_text(services.personas, old))
+    await respond(interaction, text)
 
 
-def _requested_mute(interaction: Interaction, where: MuteScope, persona: Persona | None) -> Mute:
+def _mute_place(interaction: Interaction, where: MuteScope) -> tuple[int, int]:
+    """Return the ids of the guild and the channel that the command names. Raises `RefusedError`."""
     place = channel_ref(require_changeable_channel(interaction))
     if not place.guild_id:
         raise RefusedError(
             gettext_lazy("In direct messages nobody needs silencing."),
             gettext_lazy("`/persona clear` sends them away."),
         )
-    return Mute(
-        guild_id=place.guild_id,
-        channel_id=place.channel_id if where == "channel" else ALL_CHANNELS,
-        persona_id=persona.id if persona else ALL_PERSONAS,
-        muted_by=interaction.user.id,
-        at=time.time(),
-    )
-
-
-def _mute_text(services: Services, entry: Mute) -> str:
-    persona = services.personas.get(entry.persona_id, entry.guild_id)
-    name = markdown_name(persona) if persona else entry.persona_id
-    name = name or gettext_lazy("all personas")
-    if not entry.channel_id:
-        return gettext_lazy("{persona} in the whole server", persona=name)
-    return gettext_lazy("{persona} in {channel}", persona=name, channel=f"<#{entry.channel_id}>")
+    return place.guild_id, place.channel_id if where == "channel" else ALL_CHANNELS
 
 
 def _muted_replies(interaction: Interaction, entry: Mute, since: float) -> list[StoredReply]:

@@ -6,13 +6,13 @@ from aiohttp import web
 
 from bot.moderation.web.access import GuildAccess, MemberRoutes
 from bot.moderation.web.blocks import (
-    ModeratedServer,
     block_member,
     lift_block,
     set_limits,
     show_blocks,
 )
-from bot.moderation.web.lookup import SERVER, server_path
+from bot.moderation.web.lookup import SERVER
+from bot.moderation.web.moderated_server import ModeratedServer
 
 BLOCKS = f"{SERVER}/blocks"
 routes = MemberRoutes()
@@ -21,32 +21,19 @@ routes = MemberRoutes()
 @routes.add(f"GET {BLOCKS}")
 async def get_blocks(access: GuildAccess, request: web.Request) -> web.Response:
     """Page of who is blocked, and of the limits."""
-    return await show_blocks(request, _moderated(access))
+    return await show_blocks(request, ModeratedServer.of_moderator(access))
 
 
 @routes.add(f"POST {BLOCKS}")
 async def post_block(access: GuildAccess, request: web.Request) -> web.Response:
-    return await block_member(request, _moderated(access))
+    return await block_member(request, ModeratedServer.of_moderator(access))
 
 
 @routes.add(f"POST {BLOCKS}/lift")
 async def post_lift(access: GuildAccess, request: web.Request) -> web.Response:
-    return await lift_block(request, _moderated(access))
+    return await lift_block(request, ModeratedServer.of_moderator(access))
 
 
 @routes.add(f"POST {BLOCKS}/limits")
 async def post_limits(access: GuildAccess, request: web.Request) -> web.Response:
-    return await set_limits(request, _moderated(access))
-
-
-def _moderated(access: GuildAccess) -> ModeratedServer:
-    """Return the server for its moderators. Raises `Problem` for other members."""
-    access.require()
-    home = server_path(access)
-    return ModeratedServer(
-        access.services,
-        access.guild_id,
-        by=access.member.id,
-        path=f"{home}/blocks",
-        above=(home, access.guild.name),
-    )
+    return await set_limits(request, ModeratedServer.of_moderator(access))

@@ -1,18 +1,16 @@
 """A server's page of blocks and limits, the same for its moderators and for the operator."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
-import discord
 from aiohttp import web
 
 from bot.moderation.actions import MAX_COOLDOWN_S, MAX_PER_DAY, LimitValue
 from bot.moderation.store import ReplyLimits
 from bot.moderation.texts import LIMIT_NAMES, limits_text, persona_text
 from bot.moderation.web.lookup import LIST_ADVICE, chosen_persona
+from bot.moderation.web.moderated_server import ModeratedServer
 from bot.moderation.web.people import Person, find_people, is_named
-from bot.personas.web.lookup import guild_name
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.paging import integer_query
@@ -20,7 +18,6 @@ from bot.platform.web_kit.problems import Problem, field_error, field_problem
 from bot.platform.web_kit.request_body import changed_fields, errors_as_problems, read_form
 from bot.platform.web_kit.templating import redirect_to, render_page
 from bot.schedules.web.ids import read_id
-from bot.services import Services
 from bot.training.web.run_view import MEMBER_NAMES
 
 PAGE_SIZE = 25
@@ -37,29 +34,6 @@ NOTHING_GIVEN: Mapping[str, str] = MappingProxyType({"member": "", "persona": ""
 UNKNOWN_ADVICE = gettext_lazy(
     "Write a name as Discord shows it, or its beginning; the id of whoever is no member any more."
 )
-
-
-@dataclass(frozen=True)
-class ModeratedServer:
-    """A server, and who moderates it: a member, or (0) the operator. `path` is the address of the
-    page, `above` that of the page above, with its title.
-    """
-
-    services: Services
-    guild_id: int
-    by: int
-    path: str
-    above: tuple[str, str]
-
-    @property
-    def name(self) -> str:
-        return guild_name(self.services, self.guild_id)
-
-    @property
-    def guild(self) -> discord.Guild | None:
-        """The server on Discord; None where this process does not serve it."""
-        client = self.services.client
-        return client.get_guild(self.guild_id) if client else None
 
 
 async def show_blocks(request: web.Request, server: ModeratedServer) -> web.Response:
@@ -95,7 +69,7 @@ async def block_member(request: web.Request, server: ModeratedServer) -> web.Res
         member=found[0].display_name,
         persona=persona_text(server.services.personas, blocked.persona_id, server.guild_id),
     )
-    return redirect_to(request, server.path, message)
+    return redirect_to(request, server.blocks_path, message)
 
 
 async def lift_block(request: web.Request, server: ModeratedServer) -> web.Response:
@@ -117,7 +91,7 @@ async def lift_block(request: web.Request, server: ModeratedServer) -> web.Respo
         member=names[key],
         persona=persona_text(server.services.personas, persona_id, server.guild_id),
     )
-    return redirect_to(request, server.path, message)
+    return redirect_to(request, server.blocks_path, message)
 
 
 async def set_limits(request: web.Request, server: ModeratedServer) -> web.Response:
@@ -129,12 +103,14 @@ async def set_limits(request: web.Request, server: ModeratedServer) -> web.Respo
     try:
         changes, seen = changed_fields(form, given, _read_limits)
         if not changes:
-            return redirect_to(request, server.path, gettext_lazy("Nothing was changed."))
+            return redirect_to(request, server.blocks_path, gettext_lazy("Nothing was changed."))
         with errors_as_problems("conflict"):
             server.services.moderation.change_limits(server.guild_id, changes, seen, by=server.by)
     except Problem as problem:
         return await _render(request, server, given_limits=given, problem=problem)
-    return redirect_to(request, server.path, gettext_lazy("It holds from the next message on."))
+    return redirect_to(
+        request, server.blocks_path, gettext_lazy("It holds from the next message on.")
+    )
 
 
 async def _find_people(server: ModeratedServer, text: str) -> list[Person]:
@@ -215,8 +191,8 @@ async def _render(
         ],
         names=names,
         links={
-            "first": server.path,
-            "next": f"{server.path}?page={number + 1}" if has_next else "",
+            "first": server.blocks_path,
+            "next": f"{server.blocks_path}?page={number + 1}" if has_next else "",
         },
         is_first=number == 1,
         personas=list(services.personas.of(guild_id).values()),

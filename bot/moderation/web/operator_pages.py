@@ -1,4 +1,6 @@
-"""`/dashboard/moderation`: blocks and limits of each server, for the operator."""
+"""`/dashboard/moderation`: blocks and limits of each server, its mutes, roles and age restrictions, for
+the operator.
+"""
 
 from dataclasses import dataclass
 
@@ -6,11 +8,18 @@ from aiohttp import web
 
 from bot.moderation.texts import limits_text
 from bot.moderation.web.blocks import (
-    ModeratedServer,
     block_member,
     lift_block,
     set_limits,
     show_blocks,
+)
+from bot.moderation.web.moderated_server import ModeratedServer
+from bot.moderation.web.rules import (
+    change_roles,
+    lift_mute,
+    mark_age,
+    mute_persona,
+    show_rules,
 )
 from bot.personas.web.lookup import guild_name
 from bot.platform.localisation import gettext_lazy
@@ -24,6 +33,7 @@ from bot.services import Services
 
 SERVERS_PATH = f"{DASHBOARD}/moderation"
 SERVER = f"{SERVERS_PATH}/{{guild_id}}"
+RULES = f"{SERVER}/rules"
 LIST_ADVICE = gettext_lazy("The list of servers has those with the bot.")
 routes = Routes()
 
@@ -84,6 +94,32 @@ async def post_limits(request: web.Request) -> web.Response:
     return await set_limits(request, _moderated(request))
 
 
+@routes.add(f"GET {RULES}")
+async def get_rules(request: web.Request) -> web.Response:
+    """Page of muted personas in a server, of roles, and of age-restricted personas."""
+    return await show_rules(request, _moderated(request))
+
+
+@routes.add(f"POST {RULES}/mute")
+async def post_mute(request: web.Request) -> web.Response:
+    return await mute_persona(request, _moderated(request))
+
+
+@routes.add(f"POST {RULES}/unmute")
+async def post_unmute(request: web.Request) -> web.Response:
+    return await lift_mute(request, _moderated(request))
+
+
+@routes.add(f"POST {RULES}/roles")
+async def post_roles(request: web.Request) -> web.Response:
+    return await change_roles(request, _moderated(request))
+
+
+@routes.add(f"POST {RULES}/age")
+async def post_age(request: web.Request) -> web.Response:
+    return await mark_age(request, _moderated(request))
+
+
 def _guild_ids(services: Services) -> list[int]:
     """List the servers with the bot, and those with blocks or limits, which another process may
     serve, by name.
@@ -104,6 +140,7 @@ def _moderated(request: web.Request) -> ModeratedServer:
         services,
         guild_id,
         by=OPERATOR_ORIGIN.user_id,
-        path=f"{SERVERS_PATH}/{guild_id}",
+        blocks_path=f"{SERVERS_PATH}/{guild_id}",
+        rules_path=f"{SERVERS_PATH}/{guild_id}/rules",
         above=(SERVERS_PATH, gettext_lazy("All servers")),
     )

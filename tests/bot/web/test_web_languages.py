@@ -46,6 +46,7 @@ from bot.platform.web_kit.validation import parse_body
 from bot.playground.web.actions import MAX_PROMPT_CHARS
 from bot.playground.web.runs import END_TEXTS
 from bot.reports.store import Report
+from bot.store import Mute
 from bot.training.source_rights import refusal_texts
 from bot.training.store import JobState
 from personas.home.atomic_files import write_file
@@ -94,6 +95,7 @@ PAGES = (
     "/dashboard/system/safety",
     "/dashboard/moderation",
     "/dashboard/moderation/5",
+    "/dashboard/moderation/5/rules",
     "/dashboard/docs",
     "/dashboard/docs/translating",
     "/dashboard/play",
@@ -104,6 +106,7 @@ MODERATORS_PAGES = (
     "/channels/{channel}",
     "/schedules",
     "/blocks",
+    "/rules",
     "/reports",
     "/train",
     "/trainings",
@@ -709,6 +712,10 @@ async def busy_town(town):
     channel = town.channel_id(QUAY, town.first)
     plan(town, town.first, channel, persona)
     town.stage.store.blocks.add(Block(town.first, 7, "", 0, 1.0))
+    for channel_id in (0, 1):
+        town.stage.store.mutes.add(Mute(town.first, channel_id, "", 0, 1.0))
+    town.stage.store.action_roles.add(town.first, "teach", 1)
+    town.stage.store.age_restrictions.set(town.first, "oda", True)
     place = {"guild_id": town.first, "channel_id": channel, "message_id": 1, "event_id": 1}
     about = {"persona_id": persona, "version": None, "reason": "other", "user_id": 7, "at": 1.0}
     town.stage.store.reports.add(Report(0, **place, **about))
@@ -746,6 +753,12 @@ async def test_a_moderators_page_says_nothing_in_english_that_its_catalogue_has(
         ("/blocks", {}),
         ("/blocks/lift", {"user": "8"}),
         ("/blocks/limits", {"per_day": "x"}),
+        ("/rules/mute", {"channel": "1"}),
+        ("/rules/unmute", {"channel": "2"}),
+        ("/rules/roles", {"action": "teach", "remove": "2"}),
+        ("/rules/roles", {"action": "teach", "reset": ""}),
+        ("/rules/roles", {"action": "teach", "role": "2"}),
+        ("/rules/age", {"marked": "nobody"}),
         ("/reports/done", {"number": "99"}),
         ("/face", {"face": "nobody"}),
     ):
