@@ -20,6 +20,7 @@ from personas.home.job_folder import material_digest
 from personas.home.job_material import ShippedData
 from personas.home.pseudonyms import HomeKey
 from personas.schemas.training_events import Epoch, Evaluation, Phase, Progress, ScoreCardEvent
+from tests.full_disk import files_of_at_most
 from tests.samples import SCORECARD
 from tests.trainer.job_folders import (
     ADA,
@@ -31,7 +32,6 @@ from tests.trainer.job_folders import (
     stopping,
     talks,
 )
-from tests.trainer.test_run_failures import files_no_larger_than
 from trainer.cli.progress_view import EventPrinter
 from trainer.cli.train_command import _result_lines
 from trainer.process.run_control import RunCancelled
@@ -258,7 +258,7 @@ def test_a_disk_that_is_full_while_a_folder_is_copied_is_said_and_leaves_nothing
     Path("chats").mkdir()
     for name in ("one", "two"):
         Path(f"chats/{name}.jsonl").write_text(dialogues(60))
-    with files_no_larger_than(4096):
+    with files_of_at_most(4096):
         make(
             "--dialogue",
             "--dataset",
