@@ -44,7 +44,7 @@ def run(load: Callable[[], Callable[[], int]]) -> int:
         discard_output()
         print_error(DISK_FULL_MESSAGE)
         code = EXIT_FAILED
-    except EOFError as error:
+    except Exception as error:
         if not (path := remove_cut_bytecode(error)):
             raise
         discard_output()
@@ -96,13 +96,17 @@ def _exit_code(command: Callable[[], int]) -> int:
 
 def remove_cut_bytecode(error: BaseException) -> str:
     """Remove the file of a module's bytecode that ended too early, and return its path; empty for
-    another error.
+    another error. The end may be the cause of an error, such as that of a library that imports its
+    modules on demand.
 
     Where the disk is full, Python 3.11 takes the part that it could write for the whole
     (python/cpython#126606), and no later start gets past that import.
     """
     path = ""
-    trace = error.__traceback__ if isinstance(error, EOFError) else None
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, EOFError):
+        cause = cause.__cause__ or cause.__context__
+    trace = cause.__traceback__ if cause else None
     while trace:
         if trace.tb_frame.f_code.co_filename.startswith("<frozen importlib"):
             path = trace.tb_frame.f_locals.get("bytecode_path") or path

@@ -14,7 +14,7 @@ def files_of_at_most(size_bytes: int) -> Iterator[None]:
     in all but its number.
     """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    stores_bytecode = not sys.dont_write_bytecode
+    stored_none = sys.dont_write_bytecode
     # Of a module that is imported meanwhile, a part of the bytecode would stay in the environment.
     sys.dont_write_bytecode = True
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
@@ -22,4 +22,4 @@ def files_of_at_most(size_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        sys.dont_write_bytecode = not stores_bytecode
+        sys.dont_write_bytecode = stored_none

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,9 +111,6 @@ def make_adapter(
     control.timeline.expect(estimate.phases)
     control.emit(estimate)
 
-    # What is imported from here on is little, and the weights may fill the disk: of a module's
-    # bytecode, a part would be left (`personas.cli_entry`).
-    sys.dont_write_bytecode = True
     # Before the training, which tells by them whether its losses diverge.
     base_losses = measure_base(run)
     with atomic_folder(target, control.fence) as staging:

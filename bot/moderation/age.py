@@ -75,7 +75,7 @@ class AgeRestriction:
         servers has the mark, which is the operator's.
         """
         has_tag = has_age_tag(persona)
-        if has_tag and not is_restricted and not persona.id.endswith(guild_suffix(guild_id)):
+        if not is_restricted and not self.can_unmark(persona, guild_id):
             raise RefusedError(
                 gettext_lazy(
                     "{persona} is a persona of all servers, and its card says that it is "
@@ -89,6 +89,10 @@ class AgeRestriction:
         with self.store.atomic():
             self.store.age_restrictions.set(guild_id, persona.id, chosen)
             self.store.age_restrictions.forget_all_told(guild_id)
+
+    def can_unmark(self, persona: Persona, guild_id: int) -> bool:
+        """Report whether a guild can take a persona's mark: that of a card of all servers stays."""
+        return not has_age_tag(persona) or persona.id.endswith(guild_suffix(guild_id))
 
     def of(self, personas: Iterable[Persona], guild_id: int) -> list[Persona]:
         """Return those of some personas that are age-restricted in a guild."""

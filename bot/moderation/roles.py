@@ -120,7 +120,7 @@ class RolePermissions:
         """Change which roles may do something: remove all first (`reset`), add one, remove one, which
         may be deleted on Discord. Returns the changes in words.
 
-        `seen` are the roles that a form showed: where others may do it since, it is refused. Raises
+        `seen` are the roles that a form showed: if they are no longer these, the change is refused. Raises
         `RefusedError`, which calls the removed role by `name`, or mentions it; and changes nothing.
         """
         words = ACTION_WORDS[action]

@@ -121,6 +121,10 @@ class AgeRestrictions(Table):
         rows = self._db.read(sql, guild=guild_id)
         return {row["persona_id"]: bool(row["is_restricted"]) for row in rows}
 
+    def guilds(self) -> list[int]:
+        """List the guilds with a chosen mark."""
+        return self._db.column(int, "select distinct guild_id from age_restrictions")
+
     def set(self, guild_id: int, persona_id: str, is_restricted: bool | None) -> None:
         """Decide whether a persona is age-restricted in a guild; None leaves it to its card."""
         if is_restricted is None:
@@ -160,6 +164,10 @@ class ActionRoles(Table):
         """Return the roles of an action; none where the default holds."""
         sql = "select role_id from action_roles where guild_id = :guild and action = :action"
         return set(self._db.column(int, sql, guild=guild_id, action=action))
+
+    def guilds(self) -> list[int]:
+        """List the guilds that name roles."""
+        return self._db.column(int, "select distinct guild_id from action_roles")
 
     def add(self, guild_id: int, action: str, role_id: int) -> None:
         """Add a role; idempotent."""

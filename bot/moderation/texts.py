@@ -1,4 +1,4 @@
-"""Blocks, limits, mutes and age restrictions in words, for Discord and the dashboard."""
+"""Blocks, limits, mutes, roles and age restrictions in words, for Discord and the dashboard."""
 
 from collections.abc import Callable
 

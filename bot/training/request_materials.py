@@ -43,12 +43,12 @@ from personas.home.shared_personas import (
 from personas.schemas.training import MaterialKind, TrainingRequest
 
 MODERATOR_ADVICE = gettext_lazy(
-    "Train from the card: type `/finetune start from:card`. Or on its lore: `/persona lore add`, "
-    "then `/finetune start lore_pairs:1`. Or name a `dataset`, a chat log in which it speaks."
+    "Train the persona from its card: type `/finetune start from:card`. Or on its lore: `/persona "
+    "lore add`, then `/finetune start lore_pairs:1`. Or name a `dataset`, a chat log in which it speaks."
 )
 """How a persona without a chat log is trained, as a moderator types it on Discord."""
 OPERATOR_ADVICE = (
-    "Train from the card: under “Learns from”, choose its card. Or choose a chat log there in "
+    "Train the persona from its card: under “Learns from”, choose that. Or choose a chat log there in "
     "which it speaks. (Over HTTP: `from_card` 1, or a `dataset`.)"
 )
 """The same for the operator, in the form of the dashboard and over HTTP."""

@@ -1,5 +1,7 @@
 """The vectors that ship with the lore."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,10 @@ from personas.lore import semantic, shipped_vectors
 from personas.lore.minilm import load_minilm
 from personas.lore.semantic import SMALL_TALK, clear_vectors, embed_units
 from tools.lore_vectors import shipped_units
+
+_buffer = io.BytesIO()
+np.save(_buffer, np.zeros(3))
+ARRAY = _buffer.getvalue()
 
 
 def test_every_unit_of_the_shipped_lore_has_the_vector_that_the_encoder_computes():
@@ -39,9 +45,10 @@ def test_what_ships_is_not_computed_and_everything_else_is(monkeypatch):
     assert asked[1:] == [SMALL_TALK[0]], "its vectors are others"
 
 
-@pytest.mark.parametrize("content", [None, b"", b"PK\x05\x06" + bytes(18), b"no archive"])
+@pytest.mark.parametrize("content", [None, b"", b"PK\x05\x06" + bytes(18), b"no archive", ARRAY])
 def test_a_file_that_is_missing_or_damaged_has_none(tmp_path, content):
     path = tmp_path / "vectors.npz"
+    assert content != ARRAY or np.load(io.BytesIO(content)).shape == (3,), "a whole file of numpy's"
     if content is not None:
         path.write_bytes(content)
     assert shipped_vectors.shipped_vectors.__wrapped__(path) == {}

@@ -35,7 +35,7 @@ SMALL_BYTES = 4096
 def limit_files(size_bytes: int | None) -> None:
     """As on a full disk, writing beyond the limit fails; None takes the limit away."""
     # Else a part of the bytecode of a module that is imported meanwhile would stay (tests.full_disk).
-    sys.dont_write_bytecode = True
+    sys.dont_write_bytecode = size_bytes is not None
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard if size_bytes is None else size_bytes, hard))
 
@@ -69,7 +69,7 @@ def trained(base, renderer, recipe, folder, received, listen=lambda event: None,
 
 
 def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(
-    tiny_base, renderer, recipe, tmp_path, caplog
+    tiny_base, renderer, recipe, tmp_path, caplog, monkeypatch
 ):
     def fill_up(event):
         if isinstance(event, Progress) and event.step in (2, 5):
@@ -82,7 +82,9 @@ def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(
     assert "No checkpoint" in trouble[3] and "at step 2. The disk is full" in trouble[3]
     assert "Training goes on" in caplog.text and len(trouble) == 8
     assert list_checkpoints(tmp_path / "full")[0].name == "checkpoint-8"
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     free = trained(tiny_base, renderer, recipe, tmp_path / "free", [])
+    assert sys.dont_write_bytecode, "of a module that is imported late, a part would stay"
     one = trainable_weights(ended.model)
     other = trainable_weights(free.model)
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -78,6 +78,12 @@ def failed_event(error: Exception) -> Failed:
     """Builds the `failed` event: the cause, advice, and whether the same job could succeed
     later.
     """
+    if path := remove_cut_bytecode(error):
+        return Failed(
+            cause=CUT_BYTECODE_MESSAGE.format(path=path),
+            advice="Run the same job again.",
+            retry=True,
+        )
     match error:
         case RunCancelled():
             return Failed(
@@ -100,12 +106,6 @@ def failed_event(error: Exception) -> Failed:
         return Failed(
             cause=f"{where}: {refused.strerror}.",
             advice="Check the path and its rights.",
-            retry=True,
-        )
-    if path := remove_cut_bytecode(error):
-        return Failed(
-            cause=CUT_BYTECODE_MESSAGE.format(path=path),
-            advice="Run the same job again.",
             retry=True,
         )
     log.error("unexpected", exc_info=error)

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -149,6 +150,9 @@ def run_trainer(stage: StageInputs, make_trainer: Callable[[Path], TrainerBase])
             stack.enter_context(tempfile.TemporaryDirectory(prefix="understudy-train-"))
         )
         trainer = make_trainer(folder)
+        # What is imported from here on is little, and checkpoints and weights may fill the disk: of a
+        # module's bytecode, a part would be left (`personas.cli_entry`).
+        sys.dont_write_bytecode = True
         events = EventCallback(stage, trainer)
         trainer.add_callback(events)
         if can_trim_heap(on_cpu=trainer.model.device.type == "cpu"):

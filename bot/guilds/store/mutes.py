@@ -49,6 +49,10 @@ class Mutes(Table):
             Mute, sql, guild=guild_id, channel=channel_id, parent=parent_id, persona=persona_id
         )
 
+    def guilds(self) -> list[int]:
+        """List the guilds with mutes."""
+        return self._db.column(int, "select distinct guild_id from mutes")
+
     def of_guild(self, guild_id: int) -> list[Mute]:
         """List the mutes of a guild, oldest first."""
         return self._db.all(

@@ -22,6 +22,15 @@ CHOICE_ADVICE = gettext_lazy("Choose one on the page.")
 LIST_ADVICE = gettext_lazy("The page lists what there is.")
 
 
+def not_answering_problem() -> Problem:
+    """Return the problem of a page that Discord keeps waiting."""
+    return Problem(
+        "not-connected",
+        gettext_lazy("Discord does not answer right now."),
+        gettext_lazy("Try again in a minute."),
+    )
+
+
 class MembersPersona(OwnedPersona):
     """A persona of a server's own, for a member who may change it."""
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
+import aiohttp
 import discord
 
 from bot.chat.places import GuildChannel
 from bot.moderation.web.access import GuildAccess
-from bot.moderation.web.lookup import server_path
+from bot.moderation.web.lookup import not_answering_problem, server_path
 from bot.personas.web.lookup import guild_name
 from bot.platform.localisation import gettext_lazy
 from bot.services import Services
+
+LOOKUP_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,23 @@ class ModeratedServer:
         """True for a channel on Discord that who moderates does not see there."""
         channel = self.guild.get_channel_or_thread(channel_id) if self.guild else None
         return channel is not None and not self._sees(channel)
+
+    async def hides_on_discord(self, channel_id: int) -> bool:
+        """The same, also for an archived thread, which is looked up on Discord. Raises `Problem`."""
+        if self.access is None or self.guild is None or not channel_id:
+            return False
+        channel: object = self.guild.get_channel_or_thread(channel_id)
+        if channel is None:
+            try:
+                async with asyncio.timeout(LOOKUP_TIMEOUT_S):
+                    channel = await self.guild.fetch_channel(channel_id)
+            except discord.NotFound:
+                return False
+            except discord.Forbidden:
+                return True
+            except (discord.DiscordException, aiohttp.ClientError, OSError, TimeoutError) as error:
+                raise not_answering_problem() from error
+        return not self._sees(channel)
 
     def channel_name(self, channel_id: int) -> str:
         """Return a channel's name as Discord shows it to who moderates."""

@@ -58,7 +58,7 @@ async def get_servers(request: web.Request) -> web.Response:
     return render_page(
         request,
         "servers/all.html",
-        title=gettext_lazy("Blocks and limits"),
+        title=gettext_lazy("Moderation of each server"),
         servers=[
             ServerSummary(
                 guild_id=guild_id,
@@ -121,10 +121,17 @@ async def post_age(request: web.Request) -> web.Response:
 
 
 def _guild_ids(services: Services) -> list[int]:
-    """List the servers with the bot, and those with blocks or limits, which another process may
+    """List the servers with the bot, and those for which something was set, which another process may
     serve, by name.
     """
-    guild_ids = {*services.store.blocks.counts(), *services.store.limits.guilds()}
+    store = services.store
+    guild_ids = {
+        *store.blocks.counts(),
+        *store.limits.guilds(),
+        *store.mutes.guilds(),
+        *store.action_roles.guilds(),
+        *store.age_restrictions.guilds(),
+    }
     if services.client:
         guild_ids |= {guild.id for guild in services.client.guilds}
     return sorted(guild_ids, key=lambda guild_id: (guild_name(services, guild_id), guild_id))

@@ -6,8 +6,7 @@ import re
 import aiohttp
 import discord
 
-from bot.platform.localisation import gettext_lazy
-from bot.platform.web_kit.problems import Problem
+from bot.moderation.web.lookup import not_answering_problem
 
 MAX_FOUND = 100
 """Most that Discord looks for."""
@@ -32,11 +31,7 @@ async def find_people(client: discord.Client, guild: discord.Guild, text: str) -
                 return await _fetch(client, guild, int(found[1]))
             members = await guild.query_members(name[:MAX_NAME_CHARS], limit=MAX_FOUND, cache=False)
     except (discord.DiscordException, aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise Problem(
-            "not-connected",
-            gettext_lazy("Discord does not answer right now."),
-            gettext_lazy("Try again in a minute."),
-        ) from error
+        raise not_answering_problem() from error
     people: list[Person] = [member for member in members if not member.bot]
     return [each for each in people if is_named(each, text)] or people
 

@@ -36,7 +36,7 @@ ROLE_CHANGED = gettext_lazy("The roles are changed.")
 @dataclass(frozen=True)
 class ActionHolders:
     """Who may do something beside moderators: roles, by name; without one, `default`. `seen` are the
-    ids of the roles, for the form that removes them all.
+    ids of the roles, for the forms that remove them.
     """
 
     action: Action
@@ -51,10 +51,13 @@ class ActionHolders:
 
 @dataclass(frozen=True)
 class PersonaAge:
-    """A persona, and whether and why it is age-restricted in a server."""
+    """A persona, and whether and why it is age-restricted in a server. `can_change`: its mark can be
+    set or taken there.
+    """
 
     persona: Persona
     is_restricted: bool
+    can_change: bool
     why: str
 
 
@@ -86,7 +89,7 @@ async def lift_mute(request: web.Request, server: ModeratedServer) -> web.Respon
     form = await read_form(request)
     try:
         channel_id = read_id(form.get("channel", ""), LIST_ADVICE)
-        if server.hides(channel_id):
+        if await server.hides_on_discord(channel_id):
             raise Problem(
                 "not-allowed",
                 gettext_lazy("You do not see its channel on Discord."),
@@ -124,7 +127,7 @@ async def change_roles(request: web.Request, server: ModeratedServer) -> web.Res
                 add=None if role_id or is_reset else _chosen_role(server, given["role"]),
                 remove=discord.Object(role_id) if role_id else None,
                 reset=is_reset,
-                seen=_read_ids(form["reset"]) if is_reset else None,
+                seen=_read_ids(form.get("seen", "")) if role_id or is_reset else None,
                 name=server.role_name(role_id),
             )
     except Problem as problem:
@@ -135,11 +138,14 @@ async def change_roles(request: web.Request, server: ModeratedServer) -> web.Res
 async def mark_age(request: web.Request, server: ModeratedServer) -> web.Response:
     """Mark the persona of the form as age-restricted, or take its mark."""
     form = await read_form(request)
-    is_restricted = form.get("restricted") == "yes"
+    wanted = form.get("restricted")
     try:
         persona = chosen_persona(
             server.services, server.guild_id, form.get("marked", ""), field="marked"
         )
+        if wanted not in ("yes", "no"):
+            raise field_problem("marked", gettext_lazy("Mark it, or take its mark?"))
+        is_restricted = wanted == "yes"
         with errors_as_problems("conflict"):
             server.services.moderation.mark_age(
                 server.guild_id, persona, is_restricted=is_restricted, by=server.by
@@ -219,7 +225,8 @@ def _ages(server: ModeratedServer) -> list[PersonaAge]:
                 text = gettext_lazy("Moderators have marked it here.")
             reasons.append(text)
         is_restricted = restriction.applies(persona, server.guild_id)
-        ages.append(PersonaAge(persona, is_restricted, join_texts(*reasons)))
+        can_change = not is_restricted or restriction.can_unmark(persona, server.guild_id)
+        ages.append(PersonaAge(persona, is_restricted, can_change, join_texts(*reasons)))
     return ages
 
 
@@ -241,7 +248,8 @@ async def _render(
         "servers/rules.html",
         title=gettext_lazy("Mutes, roles and age restrictions in {server}", server=server.name),
         problem=problem,
-        labels=LABELS,
+        labels=LABELS | {"marked": LABELS["persona"]},
+        ids={"marked": "age-title"},
         server=server,
         mutes=[(each, mute_text(services.personas, each, server.channel_name)) for each in mutes],
         names=names,

@@ -142,7 +142,10 @@ async def test_a_mute_of_a_channel_that_is_gone_is_shown_as_such_and_lifted(town
     assert "#aside</option>" in (await moderator.get(page)).text
     for channel in (thread, quay):
         await moderator.submit(f"{page}/mute", persona="oda", channel=str(channel))
-    vanish(town, "CHANNEL_DELETE", **town.stage.sandbox.channel(QUAY) | {"guild_id": town.first})
+    gone = town.stage.sandbox.channel(QUAY) | {"guild_id": town.first}
+    for channel in (thread, quay):
+        town.stage.sandbox._container.store.delete("channel", str(channel))
+    vanish(town, "CHANNEL_DELETE", **gone)
     await until(lambda: guild.get_channel(quay) is None)
     shown = (await moderator.get(page)).text
     assert f"Oda Marrow in channel {quay} (deleted or archived)" in shown
@@ -171,6 +174,33 @@ async def test_a_channel_that_a_moderator_does_not_see_is_theirs_neither_to_mute
     assert muted(town, town.second) == []
 
 
+async def test_so_is_an_archived_thread_of_it_and_what_discord_does_not_tell(town, monkeypatch):
+    page, guild = page_of(town, town.second), town.stage.client.get_guild(town.second)
+    started = await town.stage.sandbox.member(OTTO, town.second).thread("boathouse", "old boats")
+    thread = int(started["id"])
+    await until(lambda: guild.get_thread(thread))
+    town.stage.store.mutes.add(Mute(town.second, thread, "oda", 1, 1.0))
+    store = town.stage.sandbox._container.store
+    place = store.get("channel", thread)
+    place["thread_metadata"]["archived"] = True
+    store.put("channel", place)
+    guild._state.parse_thread_update({**place, "guild_id": str(town.second)})
+    assert guild.get_thread(thread) is None
+    otto, nora = await town.signed_in(OTTO), await town.signed_in(UNSEEING)
+    form = {"persona": "oda", "channel": str(thread)}
+    refused = await nora.submit(f"{page}/unmute", **form)
+    assert refused.status == 403 and "old boats" not in refused.text
+
+    async def fetch_channel(*_):
+        raise TimeoutError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("discord.Guild.fetch_channel", fetch_channel)
+        assert (await otto.submit(f"{page}/unmute", **form)).status == 503
+    assert muted(town, town.second) == [(thread, "oda")]
+    assert (await otto.submit(f"{page}/unmute", **form)).status == 303
+
+
 # -------------------------------------------------------------------------------------------- roles
 
 
@@ -190,7 +220,8 @@ async def test_a_role_that_is_added_may_and_one_that_is_removed_may_not(town, mo
     assert "You may not talk with personas here" in refused.message["content"]
     shown = (await moderator.get(page)).text
     assert "<span>Regular</span>" in shown and "<p>everybody</p>" not in shown
-    answer = await moderator.submit(f"{page}/roles", action="talk", remove=str(regular))
+    removed = {"action": "talk", "remove": str(regular), "seen": str(regular)}
+    answer = await moderator.submit(f"{page}/roles", **removed)
     assert answer.status == 303
     await town.stage.sees(f"no longer let <@&{regular}> talk with personas.")
     mark = town.stage.mark
@@ -201,18 +232,33 @@ async def test_a_role_that_is_added_may_and_one_that_is_removed_may_not(town, mo
     assert "Regular is not among the roles that may talk with personas." in late.text
 
 
+async def test_two_who_remove_a_role_each_do_not_open_an_action_to_everybody(town, moderator):
+    page, roles = page_of(town), town.stage.store.action_roles
+    both = {town.role_id(name, town.first) for name in ("Regular", "Silenced")}
+    for role in both:
+        roles.add(town.first, "talk", role)
+    seen = ",".join(str(role) for role in sorted(both))
+    assert f'name="seen" value="{seen}"' in (await moderator.get(page)).text
+    first, second = both
+    form = {"action": "talk", "seen": seen}
+    assert (await moderator.submit(f"{page}/roles", **form, remove=str(first))).status == 303
+    late = await moderator.submit(f"{page}/roles", **form, remove=str(second))
+    assert late.status == 409 and "Somebody else has changed the roles meanwhile." in late.text
+    assert roles.get(town.first, "talk") == {second}
+
+
 async def test_all_roles_are_removed_unless_another_has_changed_them_meanwhile(town, moderator):
     audited(town)
     page, roles = page_of(town), town.stage.store.action_roles
     regular, silenced = (str(town.role_id(name, town.first)) for name in ("Regular", "Silenced"))
     await moderator.submit(f"{page}/roles", action="train", role=regular)
-    (seen,) = re.findall(r'name="reset" value="([\d,]*)"', (await moderator.get(page)).text)
+    seen = re.findall(r'name="seen" value="([\d,]*)"', (await moderator.get(page)).text)[0]
     await town.stage.moderator.slash(QUAY, "moderation roles", action="train", add=silenced)
-    late = await moderator.submit(f"{page}/roles", action="train", reset=seen)
+    late = await moderator.submit(f"{page}/roles", action="train", reset="yes", seen=seen)
     assert late.status == 409 and "Somebody else has changed the roles meanwhile." in late.text
     assert roles.get(town.first, "train") == {int(regular), int(silenced)}
-    (seen,) = re.findall(r'name="reset" value="([\d,]*)"', late.text)
-    assert (await moderator.submit(f"{page}/roles", action="train", reset=seen)).status == 303
+    form = {"reset": "yes", "seen": re.findall(r'name="seen" value="([\d,]*)"', late.text)[0]}
+    assert (await moderator.submit(f"{page}/roles", action="train", **form)).status == 303
     assert roles.get(town.first, "train") == set()
     await town.stage.sees("removed all roles that may train personas.")
 
@@ -226,7 +272,8 @@ async def test_a_role_that_is_deleted_on_discord_is_shown_as_such_and_removed(to
     assert f"<span>role {regular} (deleted)</span>" in shown and ">Regular<" not in shown
     answer = await moderator.submit(f"{page}/roles", action="teach", role=str(regular))
     assert answer.status == 422 and "There is no such role here." in answer.text
-    answer = await moderator.submit(f"{page}/roles", action="teach", remove=str(regular))
+    gone = {"remove": str(regular), "seen": str(regular)}
+    answer = await moderator.submit(f"{page}/roles", action="teach", **gone)
     assert answer.status == 303 and town.stage.store.action_roles.get(town.first, "teach") == set()
 
 
@@ -286,6 +333,7 @@ async def test_the_tag_of_a_card_is_named_and_only_that_of_a_servers_own_is_over
     own = tagged(town, town.first)
     shown = (await moderator.get(page)).text
     assert shown.count("Its card has the tag R18.") == 2
+    assert "Remove the mark of Velvet" in shown and "Remove the mark of Night Porter" not in shown
     answer = await moderator.submit(f"{page}/age", marked=shared, restricted="no")
     assert answer.status == 409 and "Night Porter is a persona of all servers" in answer.text
     assert "The operator can remove the tag from the card." in answer.text
@@ -297,6 +345,11 @@ async def test_the_tag_of_a_card_is_named_and_only_that_of_a_servers_own_is_over
     for marked in ("nobody", stranger, ""):
         answer = await moderator.submit(f"{page}/age", marked=marked, restricted="yes")
         assert answer.status == 422 and "There is no such persona here." in answer.text
+        assert 'href="#age-title"' in answer.text
+    for wanted in ({}, {"restricted": "maybe"}):
+        answer = await moderator.submit(f"{page}/age", marked=own, **wanted)
+        assert answer.status == 422 and "Mark it, or take its mark?" in answer.text
+    assert town.stage.store.age_restrictions.of_guild(town.first) == {own: False}
 
 
 # -------------------------------------------------------------------------------- others, the operator
@@ -352,12 +405,14 @@ async def test_the_operator_has_the_same_page_for_each_server(town):
 
 async def test_without_discord_the_operator_lifts_mutes_and_removes_roles(dashboard):
     store, page = dashboard.store, "/dashboard/moderation/5/rules"
-    store.limits.set(5, store.limits.get(5))
     store.mutes.add(Mute(5, 77, "oda", 8, 1.0))
     store.action_roles.add(5, "train", 99)
     _, text, _ = await dashboard.page(page)
     assert "channel 77" in text and "role 99" in text
     status, _, _ = await dashboard.submit(f"{page}/unmute", persona="oda", channel="77")
     assert status == 303 and store.mutes.of_guild(5) == []
-    status, _, _ = await dashboard.submit(f"{page}/roles", action="train", remove="99")
+    status, _, _ = await dashboard.submit(f"{page}/roles", action="train", remove="99", seen="99")
     assert status == 303 and store.action_roles.get(5, "train") == set()
+    store.age_restrictions.set(6, "oda", True)
+    _, text, _ = await dashboard.page("/dashboard/moderation")
+    assert 'href="/dashboard/moderation/6"' in text and "moderation/5" not in text

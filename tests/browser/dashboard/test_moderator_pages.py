@@ -196,7 +196,7 @@ async def test_the_operator_sees_blocks_of_each_server_and_faces_of_personas(das
     store.blocks.add(Block(guild_id, int(dashboard.stage.member.id), "", 0, 1.0))
     store.faces.choose(guild_id, "ballast")
     page = await dashboard.open("/dashboard/system/safety")
-    await page.get_by_role("link", name="Blocks and limits").click()
+    await page.get_by_role("link", name="Moderation of each server").click()
     await expect(page.get_by_role("cell", name="1", exact=True)).to_be_visible()
     await assert_accessible(page)
     await picture(page, "operator-servers")
