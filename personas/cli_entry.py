@@ -17,7 +17,6 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DISK_FULL_MESSAGE = "The disk is full. Free some space, then run the same command again."
-CUT_BYTECODE_MESSAGE = "{path} was cut off, as a full disk leaves it, and is removed."
 
 
 def run(load: Callable[[], Callable[[], int]]) -> int:
@@ -45,10 +44,10 @@ def run(load: Callable[[], Callable[[], int]]) -> int:
         print_error(DISK_FULL_MESSAGE)
         code = EXIT_FAILED
     except Exception as error:
-        if not (path := remove_cut_bytecode(error)):
+        if not (message := mend_cut_bytecode(error)):
             raise
         discard_output()
-        print_error(CUT_BYTECODE_MESSAGE.format(path=path) + " Run the same command again.")
+        print_error(f"{message} Run the same command again.")
         code = EXIT_FAILED
     _set_interrupt_handler(_exit_immediately)
     return code
@@ -94,10 +93,10 @@ def _exit_code(command: Callable[[], int]) -> int:
         return int(end.code or EXIT_DONE)
 
 
-def remove_cut_bytecode(error: BaseException) -> str:
-    """Remove the file of a module's bytecode that ended too early, and return its path; empty for
-    another error. The end may be the cause of an error, such as that of a library that imports its
-    modules on demand.
+def mend_cut_bytecode(error: BaseException) -> str:
+    """Remove the file of a module's bytecode that ended too early, and say so; empty for another
+    error. The end may be the cause of an error, such as that of a library that imports its modules
+    on demand.
 
     Where the disk is full, Python 3.11 takes the part that it could write for the whole
     (python/cpython#126606), and no later start gets past that import.
@@ -111,10 +110,13 @@ def remove_cut_bytecode(error: BaseException) -> str:
         if trace.tb_frame.f_code.co_filename.startswith("<frozen importlib"):
             path = trace.tb_frame.f_locals.get("bytecode_path") or path
         trace = trace.tb_next
-    if path:
-        with contextlib.suppress(OSError):
-            Path(path).unlink()
-    return path
+    if not path:
+        return ""
+    try:
+        Path(path).unlink(missing_ok=True)
+    except OSError:
+        return f"{path} was cut off, as a full disk leaves it. Remove it."
+    return f"{path} was cut off, as a full disk leaves it, and is removed."
 
 
 def _reopen_closed_streams() -> None:

@@ -96,8 +96,16 @@ class RetrainAll:
         for owner_id, persona_id, version in self._unserved(guild_id):
             request = self._request(persona_id, version)
             other = self._served_versions.incompatible.model_of(persona_id, version) or ""
-            name = self._personas.name_of(persona_id, owner_id)
-            items.append(Retraining(persona_id, name, version, other, owner_id, request))
+            items.append(
+                Retraining(
+                    persona_id=persona_id,
+                    persona_name=self._personas.name_of(persona_id, owner_id),
+                    version=version,
+                    other_model=other,
+                    guild_id=owner_id,
+                    request=request,
+                )
+            )
         return RetrainAllPlan(self._base_model, tuple(items))
 
     async def plan(self, guild_id: int) -> RetrainAllPlan:

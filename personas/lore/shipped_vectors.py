@@ -4,6 +4,7 @@
 are formed. What is not among them, or was since changed, is computed as all other lore is.
 """
 
+import logging
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from personas.lore.minilm import Vectors
 from personas.shipped_folders import SHIPPED_DATA
 
+log = logging.getLogger(__name__)
 SHIPPED_VECTORS = SHIPPED_DATA / "lore-vectors.npz"
 """`keys`: shape (units,), each a `unit_key` in ASCII; `vectors`: shape (units, dimensions), float16."""
 
@@ -32,5 +34,6 @@ def shipped_vectors(path: Path = SHIPPED_VECTORS) -> Mapping[str, Vectors]:
         with np.load(path, allow_pickle=False) as stored:
             keys = [key.decode() for key in stored["keys"]]
             return dict(zip(keys, stored["vectors"].astype(np.float32), strict=True))
-    except Exception:  # numpy and zipfile raise whatever a damaged file makes them meet
+    except Exception as error:  # numpy and zipfile raise whatever a damaged file makes them meet
+        log.warning("%s cannot be read, so that its vectors are computed: %s.", path, error)
         return {}

@@ -48,7 +48,6 @@ def test_what_ships_is_not_computed_and_everything_else_is(monkeypatch):
 @pytest.mark.parametrize("content", [None, b"", b"PK\x05\x06" + bytes(18), b"no archive", ARRAY])
 def test_a_file_that_is_missing_or_damaged_has_none(tmp_path, content):
     path = tmp_path / "vectors.npz"
-    assert content != ARRAY or np.load(io.BytesIO(content)).shape == (3,), "a whole file of numpy's"
     if content is not None:
         path.write_bytes(content)
     assert shipped_vectors.shipped_vectors.__wrapped__(path) == {}

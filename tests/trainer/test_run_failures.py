@@ -185,6 +185,13 @@ def test_bytecode_that_a_full_disk_cut_off_is_removed_and_the_run_can_go_on(tmp_
 
     with pytest.raises(RuntimeError) as caught:
         imported_on_demand()
+
+    def refuse(*_, **__):
+        raise PermissionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        assert failed_event(caught.value).cause.endswith("Remove it.") and cached.exists()
     failed = failed_event(caught.value)
     assert failed.cause.startswith(f"{cached} was cut off") and failed.retry
     assert len(imported_on_demand().WORDS) == 1000

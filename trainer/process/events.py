@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from personas.cli_entry import CUT_BYTECODE_MESSAGE, DISK_FULL_ERRNOS, remove_cut_bytecode
+from personas.cli_entry import DISK_FULL_ERRNOS, mend_cut_bytecode
 from personas.errors import UnderstudyError, is_out_of_memory
 from personas.schemas.training_events import (
     Epoch,
@@ -78,12 +78,8 @@ def failed_event(error: Exception) -> Failed:
     """Builds the `failed` event: the cause, advice, and whether the same job could succeed
     later.
     """
-    if path := remove_cut_bytecode(error):
-        return Failed(
-            cause=CUT_BYTECODE_MESSAGE.format(path=path),
-            advice="Run the same job again.",
-            retry=True,
-        )
+    if message := mend_cut_bytecode(error):
+        return Failed(cause=message, advice="Run the same job again.", retry=True)
     match error:
         case RunCancelled():
             return Failed(
