@@ -32,13 +32,18 @@ let complete = false; // the first message is loaded
 let loading = false;
 let stuck = true; // the end is shown, and followed
 let anchor = null; // the message being read, while the end is not
-let last = { top: 0, sizes: 0 };
+let last = { top: 0, max: 0 };
 let newAfter = null; // the last message that had been read when the channel was opened
 let missed = 0;
 let onRead = () => {};
 
 const find = (id) => log.findIndex((message) => message.id === id);
 const isAtEnd = () => drawn.to === log.length;
+
+const position = () => ({
+  top: scroller.scrollTop,
+  max: scroller.scrollHeight - scroller.clientHeight,
+});
 
 function distanceToEnd() {
   return scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
@@ -78,6 +83,7 @@ function settle() {
     anchor.depth += moved;
     scroller.scrollTop += moved;
   }
+  last = position();
   latest.hidden = stuck && isAtEnd();
   let label = "Jump to present ↓";
   if (missed) label = `${missed} new message${missed > 1 ? "s" : ""} ↓`;
@@ -95,10 +101,9 @@ function read() {
 
 function onScroll() {
   const near = distanceToEnd() < NEAR_PX;
-  const seen = { top: scroller.scrollTop, sizes: scroller.scrollHeight - scroller.clientHeight };
-  // Only the reader scrolls up: where sizes have changed, too, something has grown and `settle`
-  // follows.
-  const hasScrolledUp = seen.top < last.top && seen.sizes === last.sizes;
+  const seen = position();
+  // Growth moves nothing up, and what shrinks does so by itself; the rest is the reader.
+  const hasScrolledUp = seen.top < last.top && seen.max >= last.max;
   stuck = (near || (stuck && !hasScrolledUp)) && isAtEnd();
   last = seen;
   hold();

@@ -56,6 +56,17 @@ SCROLLING = """async () => {
     return Math.max(...moved);
 }"""
 
+# The list grows, the page follows, and before it is told of that scroll the reader scrolls up.
+SCROLLED_AFTER_GROWTH = """async () => {
+    const scroller = document.getElementById("scroller");
+    document.querySelector("#messages > li:last-child").style.minHeight = "300px";
+    await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+    scroller.scrollTop -= 400;
+    const top = scroller.scrollTop;
+    await new Promise((done) => setTimeout(done, 200));
+    return top;
+}"""
+
 
 async def test_what_is_written_is_answered_edited_and_deleted_live(staged, visit):
     tobias = await visit(staged.sandbox, "Tobias Reed", QUAY)
@@ -364,6 +375,22 @@ async def test_older_messages_come_though_asking_for_them_failed(sandbox, visit)
     (noted,) = nils.complaints
     assert failed and "page-api/messages" in noted
     nils.complaints.clear()
+
+
+async def test_who_scrolls_up_right_after_something_has_grown_stays_there(sandbox, visit):
+    mora = sandbox.member("Mora")
+    nils = await visit(sandbox, "Nils", "cellar")
+    for number in range(60):
+        await mora.say("tavern", f"message {number}.")
+    await nils.go("tavern")
+    latest = nils.page.get_by_role("button", name="Jump to present")
+    await latest.click()  # it was opened at the first unread message
+    await expect(latest).to_be_hidden()
+    top = await nils.page.evaluate(SCROLLED_AFTER_GROWTH)
+    await expect(latest).to_be_visible()
+    await mora.say("tavern", "one more.")
+    await expect(nils.page.get_by_role("button", name="1 new message")).to_be_visible()
+    assert await nils.page.evaluate("document.getElementById('scroller').scrollTop") == top
 
 
 async def test_a_phone_shows_everything(sandbox, visit):
