@@ -11,6 +11,7 @@ from bot.settings import Settings
 from personas.engine import MetricsCallback
 from personas.engine.serving_precision import PRECISION_BY_SETTING
 from personas.models.base_model import BaseModel
+from personas.schemas.chat import VisionSetting
 from personas.schemas.training import ServingPrecision
 
 # What works with servers is imported only where the setting names them.
@@ -36,6 +37,7 @@ class EngineOptions(TypedDict):
     limits: "ReplicaLimits"
     max_waiting: int
     max_context_tokens: int | None
+    vision: VisionSetting
     on_reply: MetricsCallback
 
 
@@ -59,6 +61,7 @@ async def create_server_engine(
         limits=ReplicaLimits(rows=settings.engine_rows, adapters=settings.engine_loras),
         max_waiting=settings.max_waiting_replies,
         max_context_tokens=settings.context_tokens,
+        vision=settings.vision,
         on_reply=on_reply,
     )
     if settings.engine == "llamacpp":
@@ -91,7 +94,7 @@ def _create_openai_engine(settings: Settings, options: EngineOptions) -> "OpenAI
     options["limits"] = replace(
         options["limits"], adapters=0, health_interval_s=GATEWAY_HEALTH_INTERVAL_S
     )
-    return OpenAIEngine(**options, model=settings.engine_model, vision=settings.vision)
+    return OpenAIEngine(**options, model=settings.engine_model)
 
 
 async def _create_llamacpp_engine(settings: Settings, options: EngineOptions) -> "LlamaCppEngine":

@@ -22,6 +22,7 @@ from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy
 from bot.store import EarlierTalk, Memory, QuotedMessage, Store, StoredMessage, StoreError
 from personas.engine import Engine
+from personas.engine.context_window import MAX_PICTURES, context_beside
 from personas.lore.earlier_talk import MAX_EARLIER_LOOKED_AT, earlier_hits
 from personas.lore.index import LoreIndex
 from personas.lore.passages import WORLD, Passage
@@ -46,10 +47,6 @@ MAX_QUOTED_CHARS = 600
 FILE_SHARE = 0.3
 """Share of the room for a prompt that the files of its messages have together."""
 MAX_FILE_TOKENS = 6000
-MAX_PICTURES = 4
-"""Pictures that a prompt has, the latest."""
-PICTURE_TOKENS = 1300
-"""Tokens that a model spends on a picture of 1,024 pixels a side, about."""
 MAX_MISSING_VECTORS = 4
 """Number of earlier messages without a vector that are embedded with a new one, some 7 ms each."""
 
@@ -192,7 +189,7 @@ class ChatRequestBuilder:
                 stop=stop_sequences(turns),
                 candidates=self.candidates.in_guild(place.guild_id),
             ),
-            context_tokens=_context_beside(pictures, generation.context_tokens),
+            context_tokens=context_beside(len(pictures), generation.context_tokens),
             pictures=pictures,
             # Guilds share the engine in turns; each direct-message channel is a guild of its own.
             guild_id=place.guild_id or place.channel_id,
@@ -588,11 +585,6 @@ def _idle_s(history: list[StoredMessage]) -> float | None:
         if message.persona_id is None:
             return max(0.0, last.at - message.at)
     return None
-
-
-def _context_beside(pictures: Sequence[Picture], context_tokens: int) -> int:
-    """Return the tokens of a context that are left beside pictures: two thirds at least."""
-    return context_tokens - min(len(pictures) * PICTURE_TOKENS, context_tokens // 3)
 
 
 def _after_other_versions(

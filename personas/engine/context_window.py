@@ -33,6 +33,12 @@ FULL_SEQUENCES = 2
 RESERVED_ROW_TOKENS = SMALL_CONTEXT_TOKENS
 """Tokens of each reply at once for which a GPU's memory is reserved; longer ones are rarely many."""
 MEMORY_REASON = "what the memory allows for keys and values"
+MAX_PICTURES = 4
+"""Pictures that a prompt has, the latest."""
+PICTURE_TOKENS = 1300
+"""Tokens that a model spends on a picture of 1,024 pixels a side, about."""
+PICTURE_SHARE = 3
+"""A third of a window at most is kept for pictures."""
 STORED_WINDOWS = 4
 """Windows that the prefix cache holds, as far as the memory allows."""
 
@@ -130,6 +136,16 @@ def fit_rows(
         else:
             break
     return window, rows
+
+
+def context_beside(pictures: int, context_tokens: int) -> int:
+    """Return the tokens of a window that are left beside so many pictures: two thirds at least."""
+    return context_tokens - min(pictures * PICTURE_TOKENS, context_tokens // PICTURE_SHARE)
+
+
+def picture_tokens(context_tokens: int) -> int:
+    """Return the tokens that each picture may have, so that as many as a prompt has find room."""
+    return min(PICTURE_TOKENS, context_tokens // PICTURE_SHARE // MAX_PICTURES)
 
 
 def prompt_room(context_tokens: int, request: ChatRequest) -> int:

@@ -3,7 +3,7 @@
 The local engine and those over servers share it. Imports no model library.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from personas.engine.thoughts import SpokenText, remove_thoughts
@@ -178,6 +178,17 @@ class StreamingDetokenizer:
     def piece(self, token: int) -> str:
         """Decode one token alone; control tokens are included."""
         return self._renderer.decode_token(token)
+
+    def as_prompt(self, ids: Sequence[int]) -> str:
+        """Decode tokens for a prompt: control tokens and thoughts are included, a character that
+        is not complete is not.
+        """
+        text: str = self._renderer.tokenizer.decode(list(ids))
+        return text.rstrip(REPLACEMENT_CHARACTER)
+
+    def with_prefill(self, ids: Sequence[int]) -> str:
+        """Decode the reply's beginning for a prompt: the prefill, and these tokens after it."""
+        return self.as_prompt([*self._prefill_ids, *ids])
 
     def _decode(self, ids: list[int], *, is_whole: bool = True) -> str:
         text = self._continuation(ids)

@@ -220,14 +220,28 @@ def name_with_settings(name: str, settings: Hyperparameters) -> str:
 
 def read_config(base: BaseModel) -> dict[str, Any]:
     """Read the text model's part of `config.json`. Raises `BaseModelError`."""
+    config = _read_whole_config(base)
+    text = config.get("text_config", config)
+    if not isinstance(text, dict):
+        raise unreadable_file_error(base, "config.json", "it is not a JSON object")
+    return text
+
+
+def has_vision_encoder(base: BaseModel) -> bool:
+    """Report whether a model has an encoder for pictures, as its `config.json` says. Raises
+    `BaseModelError`.
+    """
+    return "vision_config" in _read_whole_config(base)
+
+
+def _read_whole_config(base: BaseModel) -> dict[str, Any]:
     try:
         config: Any = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise unreadable_file_error(base, "config.json", error) from error
-    text = config.get("text_config", config) if isinstance(config, dict) else None
-    if not isinstance(text, dict):
+    if not isinstance(config, dict):
         raise unreadable_file_error(base, "config.json", "it is not a JSON object")
-    return text
+    return config
 
 
 def unreadable_file_error(base: BaseModel, file: str, why: object) -> BaseModelError:

@@ -267,12 +267,6 @@ def open_gguf(path: Path) -> GGUFReader:
     return reader
 
 
-def read_value(reader: GGUFReader, key: str) -> Any:
-    """Return a metadata value, or None."""
-    field = reader.get_field(key)
-    return None if field is None else field.contents()
-
-
 def read_tensor(tensor: Any) -> Array:
     """Return a tensor's float32 values in torch's shape."""
     return np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)

@@ -79,21 +79,21 @@ def read_header(file: Path) -> GgufHeader:
     from gguf import GGUFReader  # takes 0.2 s
 
     reader = GGUFReader(file)
-    architecture = _value(reader, "general.architecture")
+    architecture = read_value(reader, "general.architecture")
     if not architecture:
         raise ValueError("it names no architecture")
     end = max((int(tensor.data_offset + tensor.n_bytes) for tensor in reader.tensors), default=0)
     if end > file.stat().st_size:
         raise ValueError("it is cut short")
-    tokens = _value(reader, "tokenizer.ggml.tokens") or []
-    types = _value(reader, "tokenizer.ggml.token_type") or []
+    tokens = read_value(reader, "tokenizer.ggml.tokens") or []
+    types = read_value(reader, "tokenizer.ggml.token_type") or []
     factors = [tensor.data for tensor in reader.tensors if tensor.name == ROPE_FACTORS]
     return GgufHeader(
         architecture=str(architecture),
         parameters=sum(int(tensor.n_elements) for tensor in reader.tensors),
         vocabulary=len(tokens),
-        key_length=_value(reader, f"{architecture}.attention.key_length"),
-        rope_scaling=str(_value(reader, f"{architecture}.rope.scaling.type") or "none"),
+        key_length=read_value(reader, f"{architecture}.attention.key_length"),
+        rope_scaling=str(read_value(reader, f"{architecture}.rope.scaling.type") or "none"),
         rope_factors=tuple(float(factor) for factor in factors[0]) if factors else (),
         special_tokens={
             id: token
@@ -156,7 +156,8 @@ def find_misread_token(tokenizer: Any, header: GgufHeader) -> str:
     return ""
 
 
-def _value(reader: Any, key: str) -> Any:
+def read_value(reader: Any, key: str) -> Any:
+    """Return a metadata value, or None."""
     field = reader.get_field(key)
     return None if field is None else field.contents()
 

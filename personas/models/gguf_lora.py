@@ -23,9 +23,9 @@ from personas.models.gguf_format import (
     GgufTensor,
     open_gguf,
     read_tensor,
-    read_value,
     write_gguf,
 )
+from personas.models.gguf_header import read_value
 
 SIDES = ("lora_a", "lora_b")
 MAX_LISTED = 3

@@ -17,6 +17,8 @@ HUB_FILE = re.compile(
     r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?:(?P<file>[\w./-]+)"
 )
 """`owner/name:FILE.gguf`, `owner/name:Q4_K_M` or `owner/name@revision:Q4_K_M`."""
+PROJECTOR_MARK = "mmproj"
+"""In the names of vision projectors, which lie beside models."""
 MAX_LISTED = 8
 
 
@@ -51,7 +53,7 @@ def find_gguf(name: str, *, fetch: bool = True) -> Path | None:
 
 
 def _only_file(folder: Path) -> Path | None:
-    files = [file for file in sorted(folder.glob("*.gguf")) if not file.name.startswith("mmproj")]
+    files = [file for file in sorted(folder.glob("*.gguf")) if PROJECTOR_MARK not in file.name]
     if len(files) > 1:
         raise BaseModelError(
             f"The folder {folder} has {len(files)} GGUF files: {_listed(files)}.",

@@ -292,6 +292,15 @@ class ChatTemplate:
         return after[:end_at]
 
 
+def break_turn_markers_in(text: str) -> str:
+    """Break up what looks like a control token of any model in a text."""
+
+    def break_up(marker: re.Match[str]) -> str:
+        return f"{marker[0][0]} {marker[0][1:]}"
+
+    return re.sub(TURN_MARKER_PATTERN, break_up, text)
+
+
 def default_template_text(kind: DefaultTemplate, tokenizer: Any) -> str:
     """Return a default template for a tokenizer; it begins with the start token if the tokenizer
     itself adds that.

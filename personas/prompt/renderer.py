@@ -2,6 +2,7 @@
 
 import copy
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -64,6 +65,9 @@ OPENING_MESSAGE = "…"
 for that.
 """
 
+PICTURE_MARK = f"<picture {secrets.token_hex(8)}>"
+"""Stands for a picture in a prompt's text. Nobody can type it, as it is new in every process."""
+
 PEOPLES_SOURCES = (MEMORY_SOURCE, EARLIER_SOURCE, SITUATION_SOURCE)
 """Sources of passages that may hold what members have written."""
 
@@ -80,7 +84,8 @@ class RenderedPrompt:
     one was left out.
 
     `messages` are those that were rendered, `lore` what of it had room. `card` are the tokens of
-    `Renderer.card_prompt`, for a reply that is chosen among candidates.
+    `Renderer.card_prompt`, for a reply that is chosen among candidates; `picture_text` is
+    `Renderer.picture_text`, for a server that puts pictures into a prompt's text.
     """
 
     ids: tuple[int, ...]
@@ -90,6 +95,7 @@ class RenderedPrompt:
     messages: tuple[Message, ...] = ()
     lore: tuple[LoreHit, ...] = ()
     card: tuple[int, ...] = ()
+    picture_text: str = ""
 
 
 @dataclass(frozen=True)
@@ -223,6 +229,23 @@ class Renderer:
         turns = [Turn(user, "")]
         prompt = self.prompt(persona, turns, max_tokens=max_tokens, instructions=instructions)
         return prompt.ids
+
+    def picture_text(
+        self,
+        persona: Persona | None,
+        messages: Sequence[Message],
+        names: Sequence[str],
+        prefill: str = "",
+    ) -> str:
+        """Return the text of a prompt of these messages, with each picture's name and a
+        `PICTURE_MARK` behind the last one.
+        """
+        chat = self._chat_of(persona)
+        lines = [messages[-1]["content"]]
+        for name in names:
+            lines += [f"{chat.sanitise(name)}:", PICTURE_MARK]
+        last: Message = {**messages[-1], "content": "\n".join(lines)}
+        return self._opening(chat, [*messages[:-1], last]) + chat.sanitise(prefill).rstrip()
 
     def common_prefix(
         self, persona: Persona, max_tokens: int, talk: Sequence[Turn] = ()

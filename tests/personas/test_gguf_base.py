@@ -174,7 +174,8 @@ def test_a_folder_with_one_file_is_that_file(gguf, tmp_path):
     folder = tmp_path / "publisher" / "model"
     folder.mkdir(parents=True)
     gguf.rename(folder / gguf.name)
-    (folder / "mmproj-F16.gguf").write_bytes(b"GGUF")
+    for name in ("mmproj-F16.gguf", "tiny-mmproj-Q8_0.gguf"):
+        (folder / name).write_bytes(b"GGUF")
     assert locate(str(folder)).name == str(folder)
     (folder / "tiny-Q4_K_M.gguf").write_bytes(b"GGUF")
     with pytest.raises(BaseModelError, match=r"2 .*: tiny-F16\.gguf, tiny-Q4_K_M\.gguf") as e:

@@ -5,7 +5,8 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFWriter
 
 from personas.errors import ExportError
-from personas.models.gguf_format import GgufTensor, open_gguf, read_tensor, read_value, write_gguf
+from personas.models.gguf_format import GgufTensor, open_gguf, read_tensor, write_gguf
+from personas.models.gguf_header import read_value
 from personas.models.gguf_merge import merge_lora, merged_bytes
 
 RNG = np.random.default_rng(5)

@@ -25,12 +25,12 @@ from personas.models.gguf_format import (
     head_size,
     open_gguf,
     read_tensor,
-    read_value,
     rope_type,
     round_values,
     tensor_type,
     write_gguf,
 )
+from personas.models.gguf_header import read_value
 from personas.prompt.renderer import Renderer
 from trainer.export.gguf_vocabulary import write_tokenizer
 

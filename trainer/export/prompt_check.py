@@ -11,7 +11,8 @@ from typing import Any
 from gguf import Keys
 
 from personas.errors import ExportError
-from personas.models.gguf_format import open_gguf, read_value
+from personas.models.gguf_format import open_gguf
+from personas.models.gguf_header import read_value
 from personas.prompt.chat_template import Message
 from personas.prompt.renderer import EXAMPLE_USER, Renderer
 from personas.schemas.chat import Persona, Turn

@@ -1,6 +1,7 @@
 """Replies on llama.cpp servers: each request names its slot and the complete list of adapters."""
 
 import asyncio
+import base64
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
@@ -24,7 +25,7 @@ from personas.engine.remote.reply_attempts import ReplyAttempts
 from personas.engine.remote.server_errors import AdapterNotServedError, VllmError
 from personas.engine.remote.vllm_client import ServedModels, TokenChunk
 from personas.engine.remote.vllm_sequence import VllmSequence
-from personas.prompt.renderer import RenderedPrompt
+from personas.prompt.renderer import PICTURE_MARK, RenderedPrompt
 from personas.schemas.chat import SamplingParams
 
 log = logging.getLogger(__name__)
@@ -38,22 +39,29 @@ NO_CHANGES: Mapping[str, Any] = {}
 
 
 class LlamaCppSequence(VllmSequence):
-    """One request, and the slot that it has."""
+    """One request, and the slot that it has. `picture_text` is the text of its prompt with a
+    `PICTURE_MARK` for each picture; `bos` begins prompts of its base model, if any token does.
+    """
 
     slot = SlotUse(-1, reads_cache=False)
     card_prompt: tuple[int, ...] = ()
+    picture_text = ""
+    bos = ""
     candidates: tuple[Candidate, ...] = ()
 
     def use_prompt(self, prompt: RenderedPrompt) -> None:
         super().use_prompt(prompt)
         self.card_prompt = prompt.card
+        self.picture_text = prompt.picture_text
 
-    def llama_body(self, lora: list[dict[str, float]], *, reads_cache: bool) -> dict[str, Any]:
+    def llama_body(
+        self, served: ServedByLlamaCpp, lora: list[dict[str, float]], *, reads_cache: bool
+    ) -> dict[str, Any]:
         """Build the request for the rest of the reply."""
         sampling = self.request.sampling
         prompt = [*self.prompt, *self.received]
         body = sampling_body(sampling) | {
-            "prompt": prompt,
+            "prompt": self._prompt_with_pictures(served) if self.has_pictures(served) else prompt,
             "n_predict": sampling.max_new_tokens - len(self.received),
             # The local engine's penalty covers the whole prompt, too.
             "repeat_last_n": len(prompt) + sampling.max_new_tokens,
@@ -64,6 +72,17 @@ class LlamaCppSequence(VllmSequence):
         if sampling.logprobs or sampling.alternatives is not None:
             body["n_probs"] = max(1, sampling.alternatives or 0)
         return body | ({"lora": lora} if lora else {})
+
+    def _prompt_with_pictures(self, served: ServedByLlamaCpp) -> dict[str, Any]:
+        """Build a prompt of text, in which the server puts each picture in its place."""
+        text = self.picture_text.replace(PICTURE_MARK, served.media_marker)
+        if served.adds_bos and self.bos:
+            text = text.removeprefix(self.bos)
+        encoded = [base64.b64encode(picture.data).decode() for picture in self.request.pictures]
+        return {
+            "prompt_string": text + self._detokenizer.as_prompt(self.received),
+            "multimodal_data": encoded,
+        }
 
     def receive(self, chunk: TokenChunk) -> None:
         """Append a chunk's tokens; text whose ids the server left out is split here."""
@@ -236,7 +255,7 @@ class LlamaCppReplyAttempts(ReplyAttempts):
     def _body(self, seq: VllmSequence, served: ServedModels) -> dict[str, Any]:
         assert isinstance(seq, LlamaCppSequence) and isinstance(served, ServedByLlamaCpp)
         reads_cache = seq.slot.reads_cache and served.keeps_apart
-        return seq.llama_body(self._lora(seq, served), reads_cache=reads_cache)
+        return seq.llama_body(served, self._lora(seq, served), reads_cache=reads_cache)
 
     def _lora(self, seq: VllmSequence, served: ServedModels | None) -> list[dict[str, float]]:
         """Return the complete list of adapters. Raises `AdapterNotServedError`."""

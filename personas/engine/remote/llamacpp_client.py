@@ -17,6 +17,7 @@ from personas.engine.remote.llamacpp_slots import (
     reserved_slots,
 )
 from personas.engine.remote.server_checks import (
+    PICTURES_ARE_SEEN,
     PROBE_TEXT,
     ExpectedModel,
     ServerCheck,
@@ -34,6 +35,7 @@ from personas.engine.remote.vllm_client import (
     read_answer,
 )
 from personas.errors import UnderstudyError
+from personas.schemas.chat import VisionSetting
 
 COMPLETION_PATH = "/completion"
 FINISH_REASONS = {"eos": "stop", "word": "stop", "limit": "length", "none": "stop"}
@@ -47,13 +49,16 @@ class ServedByLlamaCpp(ServedModels):
     numbers at the server in `ids`, which also has those that are not ours.
 
     `keeps_apart`: its caches are not shared between adapters. Replies begin among `candidates`, 1
-    where it has no slots for more.
+    where it has no slots for more. `media_marker` stands for a picture in a prompt's text; it is
+    empty where the model sees none. `adds_bos`: it puts a token before a prompt that is text.
     """
 
     ids: Mapping[str, int] = field(default_factory=dict)
     slots: int = 1
     keeps_apart: bool = True
     candidates: int = 1
+    media_marker: str = ""
+    adds_bos: bool = False
 
     @property
     def rows(self) -> int:
@@ -105,6 +110,7 @@ class LlamaCppClient(VllmClient):
                 adapters=paths,
                 ids=ids,
                 slots=int(props["total_slots"]),
+                media_marker=_media_marker(props),
             )
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise self._foreign_answer("/props") from error
@@ -123,6 +129,11 @@ class LlamaCppClient(VllmClient):
         if not isinstance(answer.get("tokens"), list):
             raise self._foreign_answer("/tokenize")
         return tuple(answer["tokens"])
+
+    async def adds_bos(self) -> bool:
+        """Report whether the server puts a token before a prompt that is text."""
+        answer = await self._expect_json("POST", "/tokenize", {"content": "", "add_special": True})
+        return bool(answer.get("tokens"))
 
     async def complete(self, body: Mapping[str, Any], timeout_s: float) -> Mapping[str, Any]:
         """Return a completion as a whole."""
@@ -185,6 +196,12 @@ class LlamaCppClient(VllmClient):
         return self._status_error(answer)
 
 
+def _media_marker(props: Mapping[str, Any]) -> str:
+    """Return what stands for a picture in a prompt's text; empty where the model sees none."""
+    sees = (props.get("modalities") or {}).get("vision")
+    return str(props.get("media_marker") or "") if sees else ""
+
+
 def _chunk(event: Mapping[str, Any], sent: int) -> TokenChunk:
     """Parse an event of a stream after `sent` tokens."""
     if event["stop"]:
@@ -212,12 +229,14 @@ def likeliest(entry: Mapping[str, Any]) -> tuple[tuple[int, float], ...]:
 @dataclass(frozen=True)
 class LlamaCppChecker:
     """Checks that servers serve `expected` in contexts that are long enough, and among how many
-    candidates, at most `candidates`, they can choose beside `rows` replies at once.
+    candidates, at most `candidates`, they can choose beside `rows` replies at once. `vision` is
+    VISION: a server tells whether its model sees pictures.
     """
 
     expected: ExpectedModel
     rows: int = 1
     candidates: int = 1
+    vision: VisionSetting = "auto"
 
     async def check(self, client: VllmClient) -> ServedByLlamaCpp:
         """Check the model, its tokenizer and its caches. Raises `VllmError`."""
@@ -233,11 +252,20 @@ class LlamaCppChecker:
                     f"Start it with -c {need * served.slots} or more for {served.slots} slots.",
                 )
             keeps_apart = await self._keeps_caches_apart(client, served)
+            marker = "" if self.vision == "off" else served.media_marker
+            adds_bos = bool(marker) and await client.adds_bos()
         candidates = 1
         if keeps_apart:
             candidates = possible_candidates(served.slots, self.rows, self.candidates)
         client.slots = ServerSlots(served.slots, candidates)
-        return replace(served, keeps_apart=keeps_apart, candidates=candidates)
+        return replace(
+            served,
+            keeps_apart=keeps_apart,
+            candidates=candidates,
+            media_marker=marker,
+            adds_bos=adds_bos,
+            sees_pictures=bool(marker),
+        )
 
     async def inspect(self, client: VllmClient) -> list[ServerCheck]:
         """Check everything, and report instead of raising."""
@@ -250,6 +278,8 @@ class LlamaCppChecker:
         size = f"{served.root}, {served.slots} slots of {served.max_tokens} tokens"
         checks.append(ServerCheck(client.url, "model", "ok", size))
         checks.append(ServerCheck(client.url, "prompts", "ok", "token ids"))
+        if served.sees_pictures:
+            checks.append(ServerCheck(client.url, "prompts", "ok", PICTURES_ARE_SEEN))
         if not served.keeps_apart:
             shared = ServerCheck(
                 client.url,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from personas.engine.context_window import SMALL_CONTEXT_TOKENS
+from personas.engine.context_window import SMALL_CONTEXT_TOKENS, picture_tokens
 from personas.engine.remote.llamacpp_slots import reserved_slots
 from personas.errors import ServerError
 
@@ -61,7 +61,8 @@ def find_program(setting: str) -> LlamaProgram:
 @dataclass(frozen=True)
 class LlamaOptions:
     """The options of a server: the base model's file, LoRA files, replies at once, the tokens of a
-    prompt with its reply, and among how many candidates replies begin.
+    prompt with its reply, among how many candidates replies begin, and the vision projector with
+    which it sees pictures.
     """
 
     model: Path
@@ -69,6 +70,7 @@ class LlamaOptions:
     slots: int
     context_tokens: int
     candidates: int = 1
+    projector: Path | None = None
 
     @property
     def kv_tokens(self) -> int:
@@ -89,6 +91,9 @@ class LlamaOptions:
             # 26207): a reply could begin with keys and values of another persona.
             "--cache-ram", "0",
         ]  # fmt: skip
+        if self.projector:
+            most = picture_tokens(self.context_tokens)
+            arguments += ["--mmproj", str(self.projector), "--image-max-tokens", str(most)]
         if self.candidates > 1:
             # Slots share the memory, so that copies of a prompt take none.
             arguments.append("--kv-unified")

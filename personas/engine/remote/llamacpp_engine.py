@@ -38,7 +38,11 @@ from personas.engine.remote.replica import Replica, ReplicaLimits
 from personas.engine.remote.replica_scheduler import ReplicaScheduler
 from personas.engine.remote.replicas import Replicas
 from personas.engine.remote.reply_attempts import ReplyAttempts
-from personas.engine.remote.server_checks import ExpectedModel, ServerCheck
+from personas.engine.remote.server_checks import (
+    PICTURES_ARE_SEEN,
+    ExpectedModel,
+    ServerCheck,
+)
 from personas.engine.remote.server_errors import AdapterNotServedError, ReplicaError
 from personas.engine.remote.vllm_client import ServedModels, VllmClient
 from personas.engine.remote.vllm_engine import VllmEngine
@@ -47,8 +51,15 @@ from personas.errors import ExportError, UnderstudyError
 from personas.home.adapters import EFFECT_PROBE_FILE
 from personas.home.gguf_adapters import GgufAdapters
 from personas.home.prompt_version import renderer_of
+from personas.models.vision_projector import find_projector
 from personas.prompt.renderer import RenderedPrompt
-from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn, asked_turn
+from personas.schemas.chat import (
+    AdapterRef,
+    ChatRequest,
+    Persona,
+    Turn,
+    asked_turn,
+)
 
 log = logging.getLogger(__name__)
 LOG_FILE = "logs/llama-server.log"
@@ -97,6 +108,7 @@ class LlamaCppEngine(VllmEngine):
     replicas_type: ClassVar[type[Replicas]] = LlamaCppReplicas
     scheduler_type: ClassVar[type[ReplicaScheduler[VllmSequence]]] = LlamaCppScheduler
     _files: GgufAdapters = field(init=False)
+    _projector: Path | None = field(default=None, init=False)
     _server: LlamaServerProcess | None = field(default=None, init=False)
     _servers: LlamaServers | None = field(default=None, init=False)
     _paths: dict[str, Path] = field(default_factory=dict, init=False)
@@ -163,6 +175,9 @@ class LlamaCppEngine(VllmEngine):
         checks.append(ServerCheck(name, "adapters", "ok", "LoRA files of versions can be written"))
         checks.append(ServerCheck(name, "restart", "ok", self._memory(()).switch))
         checks.append(ServerCheck(name, "candidates", "ok", candidates_text(self.candidates)))
+        if self._projector:
+            found = f"{PICTURES_ARE_SEEN} with {self._projector.name}"
+            checks.append(ServerCheck(name, "prompts", "ok", found))
         return checks
 
     async def load(self, adapter: AdapterRef) -> None:
@@ -221,8 +236,8 @@ class LlamaCppEngine(VllmEngine):
             for adapter in state.adapters
             if adapter.name in names
         ]
-        candidates = [
-            replica.served.candidates
+        ready = [
+            replica.served
             for replica in self._replicas.ready
             if isinstance(replica.served, ServedByLlamaCpp)
         ]
@@ -230,7 +245,7 @@ class LlamaCppEngine(VllmEngine):
             state,
             precision=self.model_file.name,  # which says its own quantisation
             adapters=tuple(adapters),
-            candidates=max(candidates, default=1),
+            candidates=max(served.candidates for served in ready) if ready else 1,
         )
 
     def _replies(self, name: str) -> int:
@@ -373,6 +388,7 @@ class LlamaCppEngine(VllmEngine):
             slots=self.limits.rows,
             context_tokens=self._wanted.tokens,
             candidates=self.candidates,
+            projector=self._projector,
         )
 
     def _fit_slots(self) -> None:
@@ -399,7 +415,8 @@ class LlamaCppEngine(VllmEngine):
         return self._memory_of(self._options(adapters))
 
     def _memory_of(self, options: LlamaOptions) -> ServerMemory:
-        return server_memory(options.model, options.adapters, self._files.config, options.kv_tokens)
+        files = (options.model, *options.adapters, *filter(None, [options.projector]))
+        return server_memory(files, self._files.config, options.kv_tokens)
 
     def _create_client(self, url: str) -> LlamaCppClient:
         client = LlamaCppClient(url, self._session)
@@ -413,9 +430,12 @@ class LlamaCppEngine(VllmEngine):
             reason = "the default of llama.cpp on a processor; CONTEXT_TOKENS can raise it"
             self._wanted = self._wanted.limited_to(PROCESSOR_CONTEXT_TOKENS, reason)
         self._files = GgufAdapters(self.home, self.base, self.model_file, self._layers)
+        if self.program and self.vision != "off":
+            width = int(self._files.config.get_text_config().hidden_size)
+            self._projector = find_projector(self.model_file, width)
 
     def _create_checker(self, expected: ExpectedModel) -> LlamaCppChecker:
-        return LlamaCppChecker(expected, self.limits.rows, self.candidates)
+        return LlamaCppChecker(expected, self.limits.rows, self.candidates, self.vision)
 
     async def _check_replica(self, replica: Replica) -> ServedModels:
         served = await self._checker.check(replica.client)
@@ -470,13 +490,19 @@ class LlamaCppEngine(VllmEngine):
     ) -> VllmSequence:
         seq = LlamaCppSequence.create(request, prompt, self._renderer, sink=stream, on_end=on_end)
         seq.card_prompt = prompt.card
+        seq.picture_text = prompt.picture_text
+        seq.bos = self._renderer.tokenizer.bos_token or ""
         return seq
 
     def _render(self, request: ChatRequest) -> RenderedPrompt:
         prompt = super()._render(request)
+        renderer = renderer_of(self._renderer, request.adapter)
+        if request.pictures:
+            names = [picture.name for picture in request.pictures]
+            text = renderer.picture_text(request.persona, prompt.messages, names, request.prefill)
+            prompt = replace(prompt, picture_text=text)
         if request.sampling.candidates == 1 or self.candidates == 1:
             return prompt
-        renderer = renderer_of(self._renderer, request.adapter)
         card = renderer.card_prompt(
             request.persona,
             user=asked_turn(request.turns).name,

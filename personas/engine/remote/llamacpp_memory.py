@@ -36,10 +36,12 @@ class ServerMemory:
         return f"a promotion restarts the server between replies, which wait meanwhile ({sizes})"
 
 
-def server_memory(model: Path, adapters: Sequence[Path], config: Any, tokens: int) -> ServerMemory:
-    """Estimate the memory of a server with a context of so many tokens in all its slots."""
-    files = sum(path.stat().st_size for path in (model, *adapters) if path.exists())
-    need = files + tokens * kv_bytes_per_token(config) + FIXED_BYTES
+def server_memory(files: Sequence[Path], config: Any, tokens: int) -> ServerMemory:
+    """Estimate the memory of a server that loads these files, with a context of so many tokens in
+    all its slots.
+    """
+    weights = sum(path.stat().st_size for path in files if path.exists())
+    need = weights + tokens * kv_bytes_per_token(config) + FIXED_BYTES
     memory = psutil.virtual_memory()
     return ServerMemory(need, memory.available, memory.total)
 

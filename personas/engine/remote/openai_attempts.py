@@ -6,7 +6,6 @@ from typing import Any
 from personas.engine.remote.openai_client import (
     OpenAIServerClient,
     ServedByOpenAI,
-    break_markers_in,
     break_turn_markers,
 )
 from personas.engine.remote.picture_parts import with_pictures
@@ -17,7 +16,6 @@ from personas.engine.remote.vllm_client import ServedModels, TokenChunk
 from personas.engine.remote.vllm_sequence import VllmSequence
 from personas.errors import PrefillError
 from personas.gettext_marker import gettext_noop
-from personas.prompt.chat_template import Message
 
 CUT_OFF_ADVICE = "Regenerate it."
 PREFILL_ADVICE = (
@@ -33,18 +31,13 @@ class ReplyCutOffError(VllmError):
 
 
 class OpenAISequence(VllmSequence):
-    """One request whose reply may arrive as text. `messages` are those of its prompt."""
+    """One request whose reply may arrive as text."""
 
-    messages: tuple[Message, ...] = ()
     has_ended = False
 
     @property
     def is_finished(self) -> bool:
         return self.has_ended or super().is_finished
-
-    def has_pictures(self, served: ServedByOpenAI) -> bool:
-        """Report whether a server is given pictures, which go along with messages alone."""
-        return bool(self.request.pictures) and served.sees_pictures
 
     def text_body(self, served: ServedByOpenAI) -> dict[str, Any]:
         """Build the request for the rest of the reply, from a server that answers with text."""
@@ -57,11 +50,7 @@ class OpenAISequence(VllmSequence):
         messages = break_turn_markers(self.messages)
         if self.has_pictures(served):
             served = replace(served, takes_ids=False)
-            named = [
-                replace(picture, name=break_markers_in(picture.name))
-                for picture in self.request.pictures
-            ]
-            messages[-1] = with_pictures(messages[-1], named)
+            messages[-1] = with_pictures(messages[-1], self.request.pictures)
         return served.body((*self.prompt, *self.received), messages, left, self.attempt_seed())
 
     def receive(self, chunk: TokenChunk) -> None:

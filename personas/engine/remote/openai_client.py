@@ -6,15 +6,15 @@ render themselves (Ollama, llama-cpp-python, gateways).
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from personas.engine.reasoning_fields import NO_THINKING, REASONING_FIELDS
-from personas.engine.remote.picture_parts import PROBE_PICTURE, with_pictures
+from personas.engine.remote.picture_probe import sees_pictures
 from personas.engine.remote.server_checks import (
+    PICTURES_ARE_SEEN,
     PROBE_TEXT,
     ExpectedModel,
     ServerCheck,
@@ -33,6 +33,8 @@ from personas.engine.remote.server_errors import (
 from personas.engine.remote.vllm_client import (
     BUSY_STATUSES,
     CALL_TIMEOUT_S,
+    CHAT_PATH,
+    COMPLETIONS_PATH,
     ServedModels,
     ServerAnswer,
     TokenChunk,
@@ -40,13 +42,11 @@ from personas.engine.remote.vllm_client import (
 )
 from personas.engine.thoughts import remove_thoughts
 from personas.errors import UnderstudyError
-from personas.prompt.chat_template import TURN_MARKER_PATTERN, Message
+from personas.prompt.chat_template import Message, break_turn_markers_in
 from personas.schemas.chat import SamplingParams, VisionSetting
 
 log = logging.getLogger(__name__)
 MODELS_PATH = "/v1/models"
-COMPLETIONS_PATH = "/v1/completions"
-CHAT_PATH = "/v1/chat/completions"
 MAX_NAMED_MODELS = 8
 REASONING_PARTS = ("thinking", "reasoning")
 """Types of a content's parts with thoughts, where a content is a list, as Mistral's."""
@@ -62,7 +62,6 @@ class ServedByOpenAI(ServedModels):
     `takes_ids`: prompts as token ids, else as messages; `returns_ids`: it also returns token ids,
     as vLLM does. `takes_sampling`: fields beyond OpenAI's, such as `top_k`; `takes_thinking`:
     `NO_THINKING`. `opens_thought`: its template opens a thought, so that replies begin within one.
-    `sees_pictures`: it takes pictures in messages, also where it takes ids.
     """
 
     takes_ids: bool = False
@@ -70,7 +69,6 @@ class ServedByOpenAI(ServedModels):
     takes_sampling: bool = True
     takes_thinking: bool = True
     opens_thought: bool = False
-    sees_pictures: bool = False
 
     @property
     def prompts(self) -> str:
@@ -108,12 +106,10 @@ class ServedByOpenAI(ServedModels):
 class OpenAIServerClient(VllmClient):
     """Calls one server with OpenAI's API; it has no adapters.
 
-    `opens_thought` and `sees_pictures` are what probes found out about those of `ServedByOpenAI`;
-    None before them.
+    `opens_thought` is what a probe found out about that of `ServedByOpenAI`; None before it.
     """
 
     opens_thought: bool | None = None
-    sees_pictures: bool | None = None
 
     async def check_health(self, timeout_s: float = CALL_TIMEOUT_S) -> None:
         """Raise `VllmError` unless the server lists its models; a gateway's /health may run them
@@ -227,7 +223,11 @@ class OpenAIChecker:
             served = ServedByOpenAI(name, name, max_tokens)
             with_ids = await self._with_ids(client, served)
             found = with_ids or await self._with_messages(client, served)
-            return replace(found, sees_pictures=await self._sees_pictures(client, found))
+            sees = self.vision == "on"
+            if self.vision == "auto":
+                request = replace(found, takes_ids=False).body((), (), self._probe, 0)
+                sees = await sees_pictures(client, request)
+            return replace(found, sees_pictures=sees)
 
     async def inspect(self, client: VllmClient) -> list[ServerCheck]:
         """Check everything, and report instead of raising."""
@@ -238,7 +238,7 @@ class OpenAIChecker:
             checks.append(ServerCheck(client.url, "model", "ok", f"{served.base}{length}"))
             checks.append(ServerCheck(client.url, "prompts", "ok", served.prompts))
             if served.sees_pictures:
-                checks.append(ServerCheck(client.url, "prompts", "ok", "pictures are seen"))
+                checks.append(ServerCheck(client.url, "prompts", "ok", PICTURES_ARE_SEEN))
             without_adapters = ServerCheck(
                 client.url,
                 topic="adapters",
@@ -316,25 +316,6 @@ class OpenAIChecker:
         assert refusal
         raise refusal
 
-    async def _sees_pictures(self, client: OpenAIServerClient, served: ServedByOpenAI) -> bool:
-        """Find out whether the server takes a picture, unless VISION says so."""
-        if self.vision != "auto":
-            return self.vision == "on"
-        if client.sees_pictures is None:
-            asked = with_pictures({"role": "user", "content": PROBE_TEXT}, (PROBE_PICTURE,))
-            body = replace(served, takes_ids=False).body((), [asked], self._probe, 0)
-            try:
-                async for _ in client.generate(body):
-                    pass
-            except VllmError as error:
-                log.info("%s takes no pictures: %s", client.url, error)
-                if isinstance(error, ReplicaError) and error.kind != "failed":
-                    return False  # the next check asks again
-                client.sees_pictures = False
-            else:
-                client.sees_pictures = True
-        return client.sees_pictures
-
     async def _opens_thought(self, client: OpenAIServerClient, served: ServedByOpenAI) -> bool:
         """Find out whether replies begin within a thought: a tag closes it that the server's
         template has opened.
@@ -370,13 +351,6 @@ def break_turn_markers(messages: Sequence[Message]) -> list[Message]:
     """Break up text that looks like a model's control token: the server's template is unknown, and
     so are its tokens.
     """
-    return [{**message, "content": break_markers_in(message["content"])} for message in messages]
-
-
-def break_markers_in(text: str) -> str:
-    """Break up what looks like a control token in a text."""
-
-    def break_up(marker: re.Match[str]) -> str:
-        return f"{marker[0][0]} {marker[0][1:]}"
-
-    return re.sub(TURN_MARKER_PATTERN, break_up, text)
+    return [
+        {**message, "content": break_turn_markers_in(message["content"])} for message in messages
+    ]

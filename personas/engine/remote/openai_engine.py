@@ -4,12 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from personas.engine import EngineState
 from personas.engine.remote.openai_attempts import OpenAIReplyAttempts, OpenAISequence
 from personas.engine.remote.openai_client import (
     OpenAIChecker,
     OpenAIServerClient,
-    ServedByOpenAI,
 )
 from personas.engine.remote.replica import Replica
 from personas.engine.remote.reply_attempts import ReplyAttempts
@@ -19,7 +17,7 @@ from personas.engine.remote.vllm_engine import VllmEngine
 from personas.engine.remote.vllm_sequence import VllmReplyStream, VllmSequence
 from personas.errors import AdapterError
 from personas.prompt.renderer import RenderedPrompt
-from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn, VisionSetting
+from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
 
 
 # Some chat servers continue a last message of the assistant, but nothing tells them apart from
@@ -29,15 +27,13 @@ class OpenAIEngine(VllmEngine):
     """Generates replies on servers with OpenAI's API: llama.cpp, Ollama, a gateway, vLLM without
     LoRA.
 
-    `model` is the model's name at the servers; empty where each lists a single one. `vision`: they
-    are given pictures, or not, or asked whether they take any. Requests get no
+    `model` is the model's name at the servers; empty where each lists a single one. Requests get no
     adapter, so the reply's version is None. `base` gives the tokenizer and its chat template: token
     ids are sent to servers that share it, messages to others, for which its count of tokens is an
     estimate.
     """
 
     model: str = ""
-    vision: VisionSetting = "auto"
     server_name: ClassVar[str] = "servers"
     attempts_type: ClassVar[type[ReplyAttempts]] = OpenAIReplyAttempts
 
@@ -75,11 +71,6 @@ class OpenAIEngine(VllmEngine):
     def _create_checker(self, expected: ExpectedModel) -> OpenAIChecker:
         return OpenAIChecker(expected, self.model, self.vision)
 
-    def state(self) -> EngineState:
-        served = [replica.served for replica in self._replicas.ready]
-        sees = any(isinstance(one, ServedByOpenAI) and one.sees_pictures for one in served)
-        return replace(super().state(), sees_pictures=sees)
-
     def _create_sequence(
         self,
         request: ChatRequest,
@@ -87,6 +78,4 @@ class OpenAIEngine(VllmEngine):
         stream: VllmReplyStream,
         on_end: Callable[[], None],
     ) -> VllmSequence:
-        seq = OpenAISequence.create(request, prompt, self._renderer, sink=stream, on_end=on_end)
-        seq.messages = prompt.messages
-        return seq
+        return OpenAISequence.create(request, prompt, self._renderer, sink=stream, on_end=on_end)

@@ -8,25 +8,18 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from personas.prompt.chat_template import break_turn_markers_in
 from personas.schemas.chat import Picture
-
-PROBE_PICTURE = Picture(
-    "probe.png",
-    "image/png",
-    # 64 by 64 pixels of one grey: smaller ones are refused by some models.
-    base64.b64decode(
-        "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAAAAACPAi4CAAAAK0lEQVR42u3MMREAAAgEoNfkRjeEmwcBqMlN"
-        "RyAQCAQCgUAgEAgEAsHzYAFAdAEArKmlZAAAAABJRU5ErkJggg=="
-    ),
-)
 
 
 def with_pictures(message: Mapping[str, Any], pictures: Sequence[Picture]) -> dict[str, Any]:
-    """Put pictures behind the text of a message, each after its name."""
+    """Put pictures behind the text of a message, each after its name, in which control tokens are
+    broken up.
+    """
     parts: list[dict[str, Any]] = [{"type": "text", "text": message["content"]}]
     for picture in pictures:
         encoded = base64.b64encode(picture.data).decode()
         url = f"data:{picture.media_type};base64,{encoded}"
-        parts.append({"type": "text", "text": f"{picture.name}:"})
+        parts.append({"type": "text", "text": f"{break_turn_markers_in(picture.name)}:"})
         parts.append({"type": "image_url", "image_url": {"url": url}})
     return {**message, "content": parts}

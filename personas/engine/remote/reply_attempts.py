@@ -144,4 +144,4 @@ class ReplyAttempts:
 
     def _body(self, seq: VllmSequence, served: ServedModels) -> dict[str, Any]:
         """Build the request for the rest of a reply."""
-        return seq.body(seq.adapter_name or served.base, self._salt.value)
+        return seq.body(served, self._salt.value)

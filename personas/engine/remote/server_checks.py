@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
+from personas.engine.remote.picture_probe import sees_pictures
 from personas.engine.remote.server_errors import (
     AdapterNotServedError,
     ReplicaTimeoutError,
@@ -18,7 +19,13 @@ from personas.engine.remote.server_errors import (
 from personas.engine.remote.vllm_client import ServedModels, VllmClient, load_advice
 from personas.home.adapters import CONFIG_FILE
 from personas.home.atomic_files import write_file
-from personas.models.base_model import BaseModel, fingerprint, read_config
+from personas.models.base_model import (
+    BaseModel,
+    fingerprint,
+    has_vision_encoder,
+    read_config,
+)
+from personas.schemas.chat import VisionSetting
 
 CHECK_TIMEOUT_S = 60.0
 OUT_OF_VOCABULARY = "out of vocabulary"
@@ -26,6 +33,7 @@ HUB_ID_PATTERN = re.compile(r"[\w.-]+/[\w.-]+")
 RUNNING_METRIC = "vllm:num_requests_running"
 PROBE_ADAPTER = "understudy-probe"
 HIGH_RANK = 64  # the highest that the automatic recipe chooses
+PICTURES_ARE_SEEN = "pictures are seen"
 PROBE_TEXT = "The tide turns at 6:40; naïve gulls, 你好, 🦀!\n\tfor (i = 0; i < 10; ++i) {}"
 """A text that tokenizers of different models split differently."""
 CANCEL_TIMEOUT_S = 5.0
@@ -126,19 +134,23 @@ class ServerChecker:
 
     For the latter, a server is asked to load an adapter without weights from `probe`, which it sees
     under `probe_path`: it reads the configuration, then it has to refuse.
+
+    `vision` is VISION: with auto, a server whose model has an encoder for pictures is asked whether
+    it takes one.
     """
 
     expected: ExpectedModel
     probe: Path
     probe_path: str
     rank: int
+    vision: VisionSetting = "auto"
 
     async def check(self, client: VllmClient) -> ServedModels:
-        """Check the model and adapters. Raises `VllmError`."""
+        """Check the model, adapters and pictures. Raises `VllmError`."""
         async with limited(client):
             served = await self._check_model(client)
             await self._check_adapters(client, self.rank)
-            return served
+            return replace(served, sees_pictures=await self._sees_pictures(client, served))
 
     async def inspect(self, client: VllmClient) -> list[ServerCheck]:
         """Check everything, and report instead of raising."""
@@ -158,11 +170,21 @@ class ServerChecker:
             checks.append(
                 ServerCheck(client.url, "cancel", "ok", "a closed connection ends a reply")
             )
+            async with limited(client):
+                if await self._sees_pictures(client, served):
+                    checks.append(ServerCheck(client.url, "prompts", "ok", PICTURES_ARE_SEEN))
         except VllmError as error:
-            topics: tuple[Topic, ...] = ("model", "adapters", "cancel")
+            topics: tuple[Topic, ...] = ("model", "adapters", "cancel", "prompts")
             failed_topic = topics[len(checks)]
             checks.append(failed_check(client, failed_topic, error))
         return checks
+
+    async def _sees_pictures(self, client: VllmClient, served: ServedModels) -> bool:
+        has_encoder = await asyncio.to_thread(has_vision_encoder, self.expected.base)
+        if self.vision == "auto" and has_encoder:
+            request = {"model": served.base, "max_tokens": 1, "temperature": 0}
+            return await sees_pictures(client, request)
+        return self.vision == "on"
 
     async def _check_high_rank(self, client: VllmClient) -> ServerCheck:
         try:

@@ -73,16 +73,21 @@ class ServerAnswer(NamedTuple):
     retry_after_s: float | None = None
 
 
+COMPLETIONS_PATH = "/v1/completions"
+CHAT_PATH = "/v1/chat/completions"
+
+
 @dataclass(frozen=True)
 class ServedModels:
     """A server's base model (name, path or hub id, tokens of the longest sequence), and adapters'
-    paths by name.
+    paths by name. `sees_pictures`: it takes pictures in messages, also where it takes ids.
     """
 
     base: str
     root: str
     max_tokens: int
     adapters: Mapping[str, str] = field(default_factory=dict)
+    sees_pictures: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,8 +129,11 @@ def open_session(key: str) -> aiohttp.ClientSession:
 
 class VllmClient:
     """Calls one server. All methods raise `ReplicaError` when it is away or fails, and `VllmError`
-    when it refuses. `advice` is said of a server that fails.
+    when it refuses. `advice` is said of a server that fails. `sees_pictures` is what a probe found
+    out, None before it.
     """
+
+    sees_pictures: bool | None = None
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         self.url = url
@@ -213,7 +221,7 @@ class VllmClient:
             "prompt_logprobs": 0,
             "cache_salt": salt,
         }
-        answer = await self._call("POST", "/v1/completions", body, LOAD_TIMEOUT_S)
+        answer = await self._call("POST", COMPLETIONS_PATH, body, LOAD_TIMEOUT_S)
         if answer.status != 200:
             raise self._completion_error(answer, model)
         try:
@@ -224,11 +232,11 @@ class VllmClient:
                 for token, position in pairs
             ]
         except (LookupError, TypeError, ValueError) as error:
-            raise self._foreign_answer("/v1/completions") from error
+            raise self._foreign_answer(COMPLETIONS_PATH) from error
 
     async def generate(self, body: Mapping[str, Any]) -> AsyncGenerator[TokenChunk, None]:
-        """Stream a completion; closing the iterator cancels it. Raises `AdapterNotServedError` for
-        an unknown model.
+        """Stream a reply to `prompt` or `messages`; closing the iterator cancels it. Raises
+        `AdapterNotServedError` for an unknown model.
 
         The last chunk has `finish`; a stream that ends without one raises `ReplicaError`.
         """
@@ -237,7 +245,8 @@ class VllmClient:
             "stream_options": {"include_usage": True},
             "return_token_ids": True,
         }
-        async with aclosing(self._stream("/v1/completions", {**body, **wanted})) as chunks:
+        path = CHAT_PATH if "messages" in body else COMPLETIONS_PATH
+        async with aclosing(self._stream(path, {**body, **wanted})) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -297,6 +306,8 @@ class VllmClient:
     def _chunk(self, choice: Mapping[str, Any]) -> TokenChunk:
         tokens = choice.get("token_ids")
         finish = choice.get("finish_reason")
+        if tokens is None and "delta" in choice and not choice["delta"].get("content"):
+            tokens = ()  # it opens a reply to messages, or ends it
         if tokens is None:
             raise VllmError(
                 f"{self.url} returns no token ids.", "Use vLLM 0.10.2 or newer, without a gateway."
@@ -304,7 +315,7 @@ class VllmClient:
         if finish in ("abort", "error"):
             raise ReplicaError(f"{self.url} aborted a reply.")
         logprobs = choice.get("logprobs")
-        if not logprobs:
+        if not logprobs:  # a reply to messages has none: they are of another form there
             return TokenChunk(tuple(tokens), finish=finish)
         return TokenChunk(
             tuple(tokens),

@@ -43,7 +43,7 @@ from personas.home.prompt_version import renderer_of
 from personas.models import loading
 from personas.models.base_model import BaseModel, fingerprint
 from personas.prompt.renderer import RenderedPrompt, Renderer
-from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
+from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn, VisionSetting
 from personas.schemas.training import ServingPrecision
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,8 @@ class VllmEngine:
     `urls` are the servers' addresses and `key` their API key. `server_home` is the path under which
     they see `home`, if another than here. `precision` is the one that they serve in. A prompt and
     its reply have at most `max_context_tokens` (None: the default), or fewer where the base model or
-    a server takes no more. A request waits at most `wait_s`, also for a server
+    a server takes no more. `vision`: servers are given pictures, or not, or asked whether they take
+    any. A request waits at most `wait_s`, also for a server
     that is away; a reply ends after `reply_s`; a server that sends nothing for `stall_s` is given
     up.
     """
@@ -78,6 +79,7 @@ class VllmEngine:
     limits: ReplicaLimits = field(default_factory=ReplicaLimits)
     max_waiting: int = 64
     max_context_tokens: int | None = None
+    vision: VisionSetting = "auto"
     wait_s: float = 120.0
     reply_s: float = 300.0
     stall_s: float = 120.0
@@ -249,6 +251,7 @@ class VllmEngine:
             adapters=tuple(AdapterStatus(name, replies[name], in_slot=True) for name in names),
             kept_bytes=0,
             kept_most_bytes=0,
+            sees_pictures=any(one.served and one.served.sees_pictures for one in ready),
             problems=tuple(dict.fromkeys(replica.told for replica in replicas if replica.told)),
         )
 
@@ -278,6 +281,7 @@ class VllmEngine:
             on_end()
             return
         seq = self._create_sequence(request, prompt, stream, on_end)
+        seq.messages = prompt.messages
         if request.adapter and request.adapter.card == "short":
             seq.render_for_base = partial(self._render, replace(request, adapter=None))
         self._scheduler.add(seq)
@@ -435,7 +439,7 @@ class VllmEngine:
     def _create_checker(self, expected: ExpectedModel) -> ReplicaChecker:
         probe = self.home / PROBE_FOLDER
         rank = max(MIN_RANK, largest_rank(self.home))
-        return ServerChecker(expected, probe, self._adapters.path(probe), rank)
+        return ServerChecker(expected, probe, self._adapters.path(probe), rank, vision=self.vision)
 
     def _verify(self, adapter: AdapterRef) -> None:
         verify_for_base_model(adapter, self._checker.expected.fingerprint)

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from personas.engine.reasoning_fields import NO_THINKING
+from personas.engine.remote.picture_parts import with_pictures
 from personas.engine.remote.replica import Lease
 from personas.engine.remote.server_errors import REASONING_ADVICE, OnlyThoughtError
-from personas.engine.remote.vllm_client import TokenChunk
+from personas.engine.remote.vllm_client import ServedModels, TokenChunk
 from personas.engine.reply_sequence import ReplySequence
 from personas.engine.reply_stream import QueuedReplyStream
+from personas.prompt.chat_template import Message
 from personas.prompt.renderer import RenderedPrompt
 from personas.schemas.chat import ChatReply
 
@@ -31,12 +34,13 @@ class VllmReplyStream(QueuedReplyStream):
 
 
 class VllmSequence(ReplySequence):
-    """One request and the tokens received for it, on one replica after another. `avoided` are
-    replicas' addresses. `render_for_base` renders the base model's prompt where the adapter's has the
-    short card.
+    """One request and the tokens received for it, on one replica after another. `messages` are those
+    of its prompt, `avoided` replicas' addresses. `render_for_base` renders the base model's prompt
+    where the adapter's has the short card.
     """
 
     lease: Lease
+    messages: tuple[Message, ...] = ()
     task: asyncio.Task[None] | None = None
     received: tuple[int, ...] = ()
     failed_attempts: int = 0
@@ -61,12 +65,19 @@ class VllmSequence(ReplySequence):
         persona = self.request.persona
         return persona.id if persona else ""
 
-    def body(self, model: str, salt: str) -> dict[str, Any]:
+    def use_prompt(self, prompt: RenderedPrompt) -> None:
+        super().use_prompt(prompt)
+        self.messages = prompt.messages
+
+    def has_pictures(self, served: ServedModels) -> bool:
+        """Report whether a server is given pictures, which go along with messages alone."""
+        return bool(self.request.pictures) and served.sees_pictures
+
+    def body(self, served: ServedModels, salt: str) -> dict[str, Any]:
         """Build the request for the rest of the reply."""
         sampling = self.request.sampling
         body: dict[str, Any] = {
-            "model": model,
-            "prompt": [*self.prompt, *self.received],
+            "model": self.adapter_name or served.base,
             "max_tokens": sampling.max_new_tokens - len(self.received),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -79,9 +90,28 @@ class VllmSequence(ReplySequence):
             "ignore_eos": True,
             "cache_salt": salt,
         }
+        if self.has_pictures(served):
+            return body | self._messages_with_pictures()
+        body["prompt"] = [*self.prompt, *self.received]
         if sampling.logprobs or sampling.alternatives is not None:
             body |= {"logprobs": sampling.alternatives or 0, "return_tokens_as_token_ids": True}
         return body
+
+    def _messages_with_pictures(self) -> dict[str, Any]:
+        """Return the fields of a prompt that the server renders, by the same template, with the
+        beginning of the reply that there is.
+        """
+        *earlier, last = self.messages
+        messages = [*earlier, with_pictures(last, self.request.pictures)]
+        begun = self._detokenizer.with_prefill(self.received)
+        if begun:
+            messages.append({"role": "assistant", "content": begun})
+        return {
+            "messages": messages,
+            "add_generation_prompt": not begun,
+            "continue_final_message": bool(begun),
+            **NO_THINKING,
+        }
 
     def attempt_seed(self) -> int:
         """Return the seed; a resumed reply gets another one, or it would draw the numbers of its

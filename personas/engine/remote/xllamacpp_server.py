@@ -23,6 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     settings.n_ctx = options.ctx_size
     settings.kv_unified = options.kv_unified
     settings.cache_ram_mib = options.cache_ram
+    settings.mmproj.path = options.mmproj
+    settings.image_max_tokens = options.image_max_tokens
     settings.lora_init_without_apply = options.lora_init_without_apply
     settings.lora_adapters = [
         xllamacpp.CommonAdapterLoraInfo(path, 0.0) for path in adapter_paths(options.lora)
@@ -56,6 +58,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--ctx-size", type=int, required=True)
     parser.add_argument("--cache-ram", type=int, default=0)
     parser.add_argument("--kv-unified", action="store_true")
+    parser.add_argument("--mmproj", default="")
+    parser.add_argument("--image-max-tokens", type=int, default=-1)
     parser.add_argument("--lora-init-without-apply", action="store_true")
     parser.add_argument("--lora", action="append", default=[])
     parser.add_argument("--host", default="127.0.0.1")

@@ -72,6 +72,8 @@ class LlamaCppServer:
     ignores_adapters: bool = False
     is_sure: bool = False
     """All completions of a prompt are equal, those with DRY apart."""
+    media_marker: str = ""
+    """Stands for a picture in a prompt's text; empty where the model sees none."""
     score_delay_s: float = 0.0
     """Of a completion that has a grammar."""
     port: int = 0
@@ -148,6 +150,8 @@ class LlamaCppServer:
             "default_generation_settings": {"n_ctx": self.slot_context, "params": {}},
             "total_slots": self.slot_count,
             "model_path": self.path,
+            "modalities": {"vision": bool(self.media_marker), "audio": False},
+            "media_marker": self.media_marker or "<__media__>",
         })  # fmt: skip
 
     async def _adapters(self, request: web.Request) -> web.Response:
@@ -162,12 +166,20 @@ class LlamaCppServer:
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await request.json()
+        if not body["content"]:
+            return web.json_response({"tokens": [0] if body["add_special"] else []})
         ids = self.model.probe_ids if body["content"] == self.model.probe_text else [0]
         return web.json_response({"tokens": ids})
 
     async def _completion(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.requests.append(body)
+        if isinstance(body["prompt"], dict):
+            text, pictures = body["prompt"]["prompt_string"], body["prompt"]["multimodal_data"]
+            if not self.media_marker or text.count(self.media_marker) != len(pictures):
+                return error(400, "Failed to tokenize prompt", "invalid_request_error")
+            seen = "".join((text, *pictures))
+            body = {**body, "prompt": list(hashlib.blake2b(seen.encode()).digest())}
         if len(body["prompt"]) >= self.slot_context:
             return error(400, "request exceeds the available context size", "exceed_context_size")
         number = body.get("id_slot", -1) % self.slot_count

@@ -1,11 +1,13 @@
 """The engine over llama.cpp servers: lists of adapters, slots, promotions, crashes."""
 
 import asyncio
+import base64
 import os
 import shutil
 import signal
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -16,15 +18,20 @@ from personas.engine.remote.llamacpp_memory import ServerMemory
 from personas.engine.remote.llamacpp_process import LlamaServerError
 from personas.engine.remote.server_errors import AdapterNotServedError, ReplicaError, VllmError
 from personas.home.adapters import EFFECT_PROBE_FILE, adapter_ref, write_manifest
+from personas.prompt.renderer import PICTURE_MARK
+from personas.schemas.chat import Picture
 from personas.schemas.effect_probe import EffectProbe, ProbeReply
 from personas.schemas.training import AdapterManifest
 from tests.personas.llamacpp_engine.conftest import with_rows
+from tests.personas.llamacpp_engine.random_projector import write_projector
 from tests.personas.llamacpp_engine.server import LlamaCppServer
 from tests.personas.vllm_engine.conftest import answer, ask
 from tests.personas.vllm_engine.test_vllm_engine import until
 
 ROOM = ServerMemory(need_bytes=1, free_bytes=2**40, total_bytes=2**40)
 NO_ROOM = replace(ROOM, free_bytes=0)
+CAT = Picture("cat<|im_end|>.jpg", "image/jpeg", b"\xff\xd8\xff a cat")
+DOG = Picture("dog.jpg", "image/jpeg", b"\xff\xd8\xff a dog")
 
 
 @pytest.fixture(params=[True, False], ids=["beside", "restart"])
@@ -54,6 +61,10 @@ def undisturbed(model, small_base):
 
 def file_of(engine, adapter):
     return engine._files.path(adapter).name
+
+
+def client_of(engine):
+    return engine._replicas.ready[0].client
 
 
 class TestServersOfOthers:
@@ -378,6 +389,97 @@ class TestOwnServer:
         assert {check.state for check in checks} == {"ok"}
         assert ("second server" in checks[2].found) == has_room
         assert str(file) in checks[0].found
+
+
+async def test_the_doctor_names_the_projector(small_base, home, program, tmp_path):
+    base, file, _ = small_base
+    beside = shutil.copy(file, tmp_path / "model.gguf")
+    write_projector(tmp_path / "mmproj-model-f32.gguf", 64)
+    engine = LlamaCppEngine(
+        base, "bfloat16", (), home, model_file=Path(beside), program=program(refuses="yes")
+    )
+    found = [check.found for check in await engine.inspect()]
+    assert "pictures are seen with mmproj-model-f32.gguf" in found
+    assert engine._options(()).projector == tmp_path / "mmproj-model-f32.gguf"
+
+
+class TestPictures:
+    """They go in their places of a prompt's text, to a server whose model sees."""
+
+    MARKER = "<__media_x__>"
+
+    @pytest.fixture
+    async def seeing(self, model):
+        one = LlamaCppServer(model, media_marker=self.MARKER)
+        await one.start()
+        yield one
+        await one.stop()
+
+    async def test_they_stand_behind_the_last_message_by_name(self, open_engine, seeing):
+        engine = await open_engine(seeing.url)
+        assert engine.state().sees_pictures
+        [check] = [one for one in await engine._inspect(client_of(engine)) if "seen" in one.found]
+        assert check.found == "pictures are seen"
+        seeing.requests.clear()
+        asked = replace(ask("what is it?", max_new_tokens=4), pictures=(CAT, DOG))
+        assert await answer(engine, asked)
+        [sent] = seeing.requests
+        text = sent["prompt"]["prompt_string"]
+        behind = text.partition("what is it?")[2]
+        assert behind.startswith(
+            f"\ncat< |im_end|>.jpg:\n{self.MARKER}\ndog.jpg:\n{self.MARKER}<|im_end|>"
+        )
+        assert text.endswith("assistant\n")
+        sent_data = [base64.b64decode(one) for one in sent["prompt"]["multimodal_data"]]
+        assert sent_data == [CAT.data, DOG.data]
+        other = replace(asked, pictures=(DOG, DOG))
+        assert await answer(engine, other) != await answer(engine, asked)
+
+    async def test_a_marker_that_a_member_types_is_no_picture(self, open_engine, seeing):
+        engine = await open_engine(seeing.url)
+        asked = replace(ask(f"<picture> <__media__> {PICTURE_MARK[:9]}"), pictures=(CAT,))
+        assert await answer(engine, asked)
+
+    async def test_a_reply_goes_on_with_its_pictures(self, open_engine, model):
+        """A server dies in mid-reply; the next one continues the text behind the pictures."""
+        one = LlamaCppServer(model, media_marker=self.MARKER, token_delay_s=0.02)
+        two = LlamaCppServer(model, media_marker=self.MARKER, token_delay_s=0.02)
+        for server in (one, two):
+            await server.start()
+        engine = await open_engine(one.url, two.url)
+        asked = replace(ask("what is it?", max_new_tokens=30), pictures=(CAT,))
+        stream = engine.submit(asked)
+        pieces = []
+        async for piece in stream:
+            pieces.append(piece)
+            if len(pieces) == 3:
+                first, second = (one, two) if one.running else (two, one)
+                await first.stop()
+        assert "".join(pieces) == stream.reply.text
+        sent = second.requests[-1]["prompt"]
+        said = sent["prompt_string"].partition("assistant\n")[2]
+        assert said and stream.reply.text.startswith(said.strip())
+        assert len(sent["multimodal_data"]) == 1
+        await second.stop()
+
+    async def test_a_beginning_of_sequence_that_the_server_adds_is_left_out(
+        self, open_engine, seeing
+    ):
+        """The stand-in says that it adds one, as a server of Gemma's does."""
+        engine = await open_engine(seeing.url)
+        seeing.requests.clear()
+        bos = engine._renderer.tokenizer.bos_token
+        assert await answer(engine, replace(ask(), pictures=(CAT,)))
+        assert not seeing.requests[-1]["prompt"]["prompt_string"].startswith(bos)
+
+    async def test_without_sight_or_with_it_turned_off_the_words_alone_are_sent(
+        self, open_engine, server, seeing
+    ):
+        for one, vision in ((server, "on"), (seeing, "off")):
+            engine = await open_engine(one.url, vision=vision)
+            assert not engine.state().sees_pictures
+            assert await answer(engine, replace(ask(), pictures=(CAT,)))
+            assert isinstance(one.requests[-1]["prompt"], list)
 
 
 async def test_the_doctor_refuses_another_program(small_base, home):

@@ -1,14 +1,18 @@
 """A real llama.cpp server with the bundled model and two adapters, beside peft."""
 
 import asyncio
+import io
 import os
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 from peft import PeftModel
+from PIL import Image
 
 from personas.engine.remote.llamacpp_command import LlamaProgram
 from personas.engine.remote.llamacpp_engine import LlamaCppEngine
@@ -18,8 +22,9 @@ from personas.engine.remote.replica import ReplicaLimits
 from personas.models.base_model import EMBEDDED, locate
 from personas.models.gguf_base_file import find_base_gguf
 from personas.models.loading import load_model
-from personas.schemas.chat import AdapterRef
+from personas.schemas.chat import AdapterRef, Picture
 from personas.schemas.effect_probe import TokenizedReply
+from tests.personas.llamacpp_engine.random_projector import write_projector
 from tests.personas.llamacpp_engine.random_versions import random_version
 from tests.personas.vllm_engine.conftest import ADA, answer, ask
 from tests.real_llama import llama_program
@@ -140,3 +145,45 @@ async def test_promotion_under_load_and_a_kill_lose_nothing(
     # A reply that goes on after a kill may be rounded otherwise: its beginning is the same.
     for text, undisturbed in zip(texts, expected, strict=True):
         assert text.split()[:2] == undisturbed.split()[:2]
+
+
+def picture(name, colour):
+    file = io.BytesIO()
+    Image.new("RGB", (300, 200), colour).save(file, "JPEG")
+    return Picture(f"{name}.jpg", "image/jpeg", file.getvalue())
+
+
+async def test_a_picture_changes_what_the_base_model_and_a_version_say(
+    base, program, versions, tmp_path
+):
+    """The projector beside the model's file is taken, and each picture is seen in its own way."""
+    home, (first, _) = versions
+    model_file = shutil.copy(find_base_gguf(base), tmp_path / "model.gguf")
+    write_projector(tmp_path / "mmproj-model-f32.gguf", 576)
+    engine = LlamaCppEngine(
+        base,
+        "bfloat16",
+        (),
+        home,
+        model_file=Path(model_file),
+        program=program,
+        limits=ReplicaLimits(rows=2, adapters=4, health_timeout_s=10.0),
+        candidates=4,
+    )
+    red, blue = picture("sea", "red"), picture("sea", "blue")
+    await engine.start()
+    try:
+        assert engine.state().sees_pictures
+        await engine.load(first)
+        for adapter in (None, first):
+            plain = ask("What is this?", adapter)
+            said = []
+            for pictures in ((), (red,), (blue,), (red, blue)):
+                said.append(await answer(engine, replace(plain, pictures=pictures)))
+            assert len({*said}) == 4, said
+            assert await answer(engine, plain) == said[0]
+            assert await answer(engine, replace(plain, pictures=(red,))) == said[1]
+        chosen = ask("What is this?", temperature=1.0, candidates=4, max_new_tokens=20)
+        assert await answer(engine, replace(chosen, pictures=(blue,)))
+    finally:
+        await engine.close()

@@ -1,12 +1,14 @@
 """What ENGINE=llamacpp needs on a machine: the program, the base model's file, memory, and options."""
 
 import shlex
+import shutil
 import stat
 import sys
 from dataclasses import replace
 
 import pytest
 
+from personas.engine.context_window import context_beside, picture_tokens
 from personas.engine.remote import llamacpp_command, xllamacpp_server
 from personas.engine.remote.llamacpp_command import (
     LlamaOptions,
@@ -28,6 +30,8 @@ from personas.errors import BaseModelError
 from personas.models.base_model import BaseModel, load_config
 from personas.models.gguf_base_file import find_base_gguf
 from personas.models.rope_scaling import RopeScaling
+from personas.models.vision_projector import find_projector
+from tests.personas.llamacpp_engine.random_projector import write_projector
 
 
 @pytest.fixture
@@ -107,6 +111,16 @@ class TestOptions:
         assert read.ctx_size == 3 * 4096 + 4 * 2048
         assert possible_candidates(read.parallel, 3, 4) == 4
 
+    def test_a_projector_comes_with_a_limit_that_leaves_four_pictures_a_third(self, tmp_path):
+        options = LlamaOptions(
+            tmp_path / "base.gguf", (), slots=1, context_tokens=4096,
+            projector=tmp_path / "mmproj.gguf",
+        )  # fmt: skip
+        read = xllamacpp_server._parse(start_arguments(options, 8081))
+        assert read.mmproj == str(options.projector) and read.image_max_tokens == 341
+        assert context_beside(4, 4096) + 4 * read.image_max_tokens <= 4096
+        assert picture_tokens(131072) == 1300
+
     def test_a_server_without_adapters_gets_no_option_of_theirs(self, tmp_path):
         options = LlamaOptions(tmp_path / "base.gguf", (), slots=1, context_tokens=2048)
         assert not any("lora" in argument for argument in options.arguments())
@@ -133,6 +147,24 @@ class TestBaseFile:
         scaled = replace(base, scaling=RopeScaling("yarn", 2.0))
         with pytest.raises(BaseModelError, match="RoPE scaling"):
             find_base_gguf(scaled, str(file))
+
+
+class TestProjector:
+    """The smallest one beside the model's file that fits its width."""
+
+    def test_it_fits_the_model_and_is_the_smallest(self, tmp_path):
+        model = tmp_path / "tiny-Q4_K_M.gguf"
+        assert find_projector(model, 64) is None
+        write_projector(tmp_path / "mmproj-other.gguf", 96)
+        shutil.copy(tmp_path / "mmproj-other.gguf", model)
+        (tmp_path / "mmproj-cut.gguf").write_bytes(b"GGUF\x03")
+        assert find_projector(model, 64) is None
+        large = write_projector(tmp_path / "tiny-mmproj-F32.gguf", 64)
+        assert find_projector(model, 64) == large
+        with large.open("ab") as file:
+            file.write(bytes(64))
+        small = write_projector(tmp_path / "tiny-mmproj-Q8_0.gguf", 64, seed=1)
+        assert find_projector(model, 64) == small
 
 
 class TestMemory:

@@ -292,7 +292,7 @@ class VllmServer:
             )
             return error_response(400, message, "invalid_request_error")
         model = body["model"]
-        prompt = body.get("prompt") or self._render(body["messages"])
+        prompt = body.get("prompt") or self._render(body)
         if model != self.base and model not in self.adapters and not self._resolve(model):
             message = f"The model `{model}` does not exist. Valid aliases: {self.base}."
             return error_response(404, message, "NotFoundError", "model")
@@ -391,7 +391,8 @@ class VllmServer:
             choice = self._choice(body, token, prompt_tokens and count == 1, finish)
             if is_chat:
                 kept = {name: choice[name] for name in ("index", "logprobs", "finish_reason")}
-                choice = {**kept, "delta": {"content": choice["text"]}, "token_ids": None}
+                ids_sent = choice["token_ids"]
+                choice = {**kept, "delta": {"content": choice["text"]}, "token_ids": ids_sent}
             await send(response, {**head, "choices": [choice]})
             self.sent_tokens += 1
             if self.faults.kill_after is not None and self.sent_tokens >= self.faults.kill_after:
@@ -411,15 +412,21 @@ class VllmServer:
         if self.faults.odd_line:
             await response.write(b"data: " + self.faults.odd_line + b"\n\n")
 
-    def _render(self, messages: list[dict[str, Any]]) -> list[int]:
+    def _render(self, body: dict[str, Any]) -> list[int]:
+        """Render messages; each picture is as many letters as it has bytes."""
         texts = []
-        for message in messages:
+        for message in body["messages"]:
             content = message["content"]
             if isinstance(content, list):
-                content = "".join(part["text"] for part in content if part["type"] == "text")
+                content = "".join(
+                    part.get("text") or len(part["image_url"]["url"]) * "x" for part in content
+                )
             texts.append({**message, "content": content})
         return self.tokenizer.apply_chat_template(
-            texts, add_generation_prompt=True, return_dict=False
+            texts,
+            add_generation_prompt=body.get("add_generation_prompt", True),
+            continue_final_message=body.get("continue_final_message", False),
+            return_dict=False,
         )
 
     def _choice(

@@ -1,0 +1,40 @@
+"""Finds out whether a server takes pictures, by a request with a small one."""
+
+import base64
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from personas.engine.remote.picture_parts import with_pictures
+from personas.engine.remote.server_errors import ReplicaError, VllmError
+from personas.engine.remote.vllm_client import VllmClient
+from personas.schemas.chat import Picture
+
+log = logging.getLogger(__name__)
+QUESTION = "What is this?"
+PROBE_PICTURE = Picture(
+    "probe.png",
+    "image/png",
+    # 64 by 64 pixels of one grey: smaller ones are refused by some models.
+    base64.b64decode(
+        "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAAAAACPAi4CAAAAK0lEQVR42u3MMREAAAgEoNfkRjeEmwcBqMlN"
+        "RyAQCAQCgUAgEAgEAsHzYAFAdAEArKmlZAAAAABJRU5ErkJggg=="
+    ),
+)
+
+
+async def sees_pictures(client: VllmClient, request: Mapping[str, Any]) -> bool:
+    """Report whether a server answers `request` with a picture as its message. It is asked once."""
+    if client.sees_pictures is None:
+        asked = with_pictures({"role": "user", "content": QUESTION}, (PROBE_PICTURE,))
+        try:
+            async for _ in client.generate({**request, "messages": [asked]}):
+                pass
+        except VllmError as error:
+            log.info("%s takes no pictures: %s", client.url, error)
+            if isinstance(error, ReplicaError) and error.kind != "failed":
+                return False  # the next check asks again
+            client.sees_pictures = False
+        else:
+            client.sees_pictures = True
+    return client.sees_pictures

@@ -1,0 +1,113 @@
+"""Pictures of members on vLLM servers, which render the messages with them, under tuned voices."""
+
+import base64
+import json
+from dataclasses import replace
+
+import pytest
+
+from personas.engine.remote import server_checks
+from personas.models.base_model import BaseModel, has_vision_encoder
+from personas.schemas.chat import Picture
+from tests.personas.vllm_engine.conftest import answer, ask
+from tests.personas.vllm_engine.test_vllm_engine import until
+
+CAT = Picture("cat<|im_end|>.jpg", "image/jpeg", b"\xff\xd8\xff a cat")
+DOG = Picture("dog.jpg", "image/jpeg", b"\xff\xd8\xff a large dog")
+
+
+@pytest.fixture
+def seeing(servers, monkeypatch):
+    """The servers' model has an encoder for pictures."""
+    monkeypatch.setattr(server_checks, "has_vision_encoder", lambda base: True)
+    for server in servers:
+        server.sees_pictures = True
+    return servers
+
+
+def replies(servers):
+    return [body for server in servers for body in server.requests if body["max_tokens"] > 1]
+
+
+async def whole_text(stream):
+    return "".join([piece async for piece in stream])
+
+
+async def test_they_stand_behind_the_last_message_and_the_version_answers(
+    open_engine, seeing, version
+):
+    engine = await open_engine()
+    assert engine.state().sees_pictures
+    await engine.load(version(1))
+    asked = replace(ask("what is it?", version(1)), pictures=(CAT,))
+    stream = engine.submit(asked)
+    await whole_text(stream)
+    assert stream.reply.version == "v1" and stream.reply.text
+    [sent] = replies(seeing)
+    assert sent["model"] == "ada-v1" and "prompt" not in sent
+    assert sent["add_generation_prompt"] and not sent["continue_final_message"]
+    text, name, picture = sent["messages"][-1]["content"]
+    assert "what is it?" in text["text"] and name["text"] == "cat< |im_end|>.jpg:"
+    data = base64.b64encode(CAT.data).decode()
+    assert picture["image_url"] == {"url": f"data:image/jpeg;base64,{data}"}
+    other = replace(asked, pictures=(CAT, DOG))
+    assert await answer(engine, other) != stream.reply.text
+    plain = replace(asked, pictures=())
+    assert await answer(engine, plain)
+    assert isinstance(replies(seeing)[-1]["prompt"], list)
+
+
+async def test_a_reply_goes_on_with_its_pictures_at_another_server(open_engine, seeing):
+    engine = await open_engine()
+    asked = replace(ask("what is it?"), pictures=(CAT,), prefill="It is")
+    whole = await answer(engine, asked)
+    for server in seeing:
+        server.requests.clear()
+    seeing[0].faults.kill_after = seeing[1].faults.kill_after = 6
+    for server in seeing:
+        server.sent_tokens = 0
+    stream = engine.submit(asked)
+    await until(lambda: replies(seeing) and sum(not server.open_replies for server in seeing) == 2)
+    for server in seeing:
+        server.faults.kill_after = None
+    assert await whole_text(stream) == whole
+    first, *_, last = replies(seeing)
+    assert first["messages"][-1] == {"role": "assistant", "content": "It is"}
+    begun = last["messages"][-1]["content"]
+    assert last["continue_final_message"] and not last["add_generation_prompt"]
+    assert begun.startswith("It is ") and f"It is{whole}".startswith(begun)
+
+
+@pytest.mark.parametrize(
+    ("vision", "has_encoder", "takes", "sees"),
+    [
+        ("auto", True, True, True),
+        ("auto", True, False, False),
+        ("auto", False, True, False),
+        ("off", True, True, False),
+        ("on", False, False, True),
+    ],
+)
+async def test_a_server_is_asked_only_where_the_model_has_an_encoder(
+    open_engine, servers, monkeypatch, vision, has_encoder, takes, sees
+):
+    monkeypatch.setattr(server_checks, "has_vision_encoder", lambda base: has_encoder)
+    for server in servers:
+        server.sees_pictures = takes
+    engine = await open_engine(vision=vision)
+    assert engine.state().sees_pictures is sees
+    client = engine._replicas.ready[0].client
+    found = [check.found for check in await engine._checker.inspect(client)]
+    assert ("pictures are seen" in found) is sees
+    asked = [body for body in servers[0].requests if "messages" in body]
+    assert bool(asked) is (vision == "auto" and has_encoder and takes)
+
+
+async def test_the_config_of_a_model_says_whether_it_has_an_encoder(tmp_path):
+    base = BaseModel("test", str(tmp_path), 0)
+    for config, has_encoder in (
+        ({"text_config": {"vocab_size": 8}, "vision_config": {}}, True),
+        ({"vocab_size": 8}, False),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        assert has_vision_encoder(base) is has_encoder
