@@ -128,7 +128,7 @@ class Settings(BaseSettings):
         description="the model's name at the servers, if they list several; with llamacpp and ollama the base model's "
         "GGUF file",
     )
-    # Whether the servers' model is given the pictures that members send; auto asks it with a small one
+    # Whether the servers' model is given the pictures that members send; auto finds out
     vision: Annotated[VisionSetting, BeforeValidator(str.lower)] = Field(
         default="auto", description="auto, on, off"
     )

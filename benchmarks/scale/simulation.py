@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.scale.simulated_replica import (
     LoadCounts,
@@ -92,6 +92,7 @@ class SimulatedSequence:
     is_cancelled: bool = False
     attempt: ServedSequence | None = None
     lease: Lease = field(init=False)
+    wants_sight: ClassVar[bool] = False
 
     @property
     def guild_id(self) -> int:

@@ -438,6 +438,8 @@ class ChatRequestBuilder:
     def _pictures(self, history: list[StoredMessage]) -> tuple[Picture, ...]:
         """Return the latest pictures of a history that have been read, in their order."""
         pictures = list[Picture]()
+        if not self.files.are_pictures_seen:
+            return ()
         for message in reversed(history):
             for message_id in (message.discord_message_id, message.replies_to):
                 for file in reversed(self.files.known(message_id)):

@@ -145,6 +145,11 @@ class SentFiles:
         else:
             self._keep(message_id, _addresses_in(message))
 
+    @property
+    def are_pictures_seen(self) -> bool:
+        """The engine's model sees pictures now: another one may stand in for it."""
+        return self._sees_pictures()
+
     async def _read(self, message_id: int, address: FileAddress) -> None:
         files = self._messages.get(message_id)
         if files is None:

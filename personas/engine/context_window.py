@@ -35,8 +35,12 @@ RESERVED_ROW_TOKENS = SMALL_CONTEXT_TOKENS
 MEMORY_REASON = "what the memory allows for keys and values"
 MAX_PICTURES = 4
 """Pictures that a prompt has, the latest."""
-PICTURE_TOKENS = 1300
-"""Tokens that a model spends on a picture of 1,024 pixels a side, about."""
+PICTURE_TOKENS = 1400
+"""Tokens that are kept for a picture of 1,024 pixels a side and its name: 37 × 37 patches of 28 pixels,
+as in Qwen2.5-VL, are 1,369.
+"""
+LEAST_PICTURE_TOKENS = 256
+"""Models of a fixed number have as many, and llama.cpp refuses a lower limit for some."""
 PICTURE_SHARE = 3
 """A third of a window at most is kept for pictures."""
 STORED_WINDOWS = 4
@@ -144,8 +148,11 @@ def context_beside(pictures: int, context_tokens: int) -> int:
 
 
 def picture_tokens(context_tokens: int) -> int:
-    """Return the tokens that each picture may have, so that as many as a prompt has find room."""
-    return min(PICTURE_TOKENS, context_tokens // PICTURE_SHARE // MAX_PICTURES)
+    """Return the most tokens of a picture, with which as many as a prompt has find room in a window
+    that is not small.
+    """
+    room = context_tokens // PICTURE_SHARE // MAX_PICTURES
+    return min(PICTURE_TOKENS, max(LEAST_PICTURE_TOKENS, room))
 
 
 def prompt_room(context_tokens: int, request: ChatRequest) -> int:

@@ -3,7 +3,7 @@
 The local engine and those over servers share it. Imports no model library.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from personas.engine.thoughts import SpokenText, remove_thoughts
@@ -179,16 +179,21 @@ class StreamingDetokenizer:
         """Decode one token alone; control tokens are included."""
         return self._renderer.decode_token(token)
 
-    def as_prompt(self, ids: Sequence[int]) -> str:
-        """Decode tokens for a prompt: control tokens and thoughts are included, a character that
-        is not complete is not.
-        """
-        text: str = self._renderer.tokenizer.decode(list(ids))
-        return text.rstrip(REPLACEMENT_CHARACTER)
+    def drop_incomplete(self) -> int:
+        """Drop tokens at the end that are a part of a character; returns their number."""
+        count = len(self.ids)
+        while self.ids and self.begun().endswith(REPLACEMENT_CHARACTER):
+            self.ids.pop()
+        dropped = count - len(self.ids)
+        self.tokens -= dropped
+        return dropped
 
-    def with_prefill(self, ids: Sequence[int]) -> str:
-        """Decode the reply's beginning for a prompt: the prefill, and these tokens after it."""
-        return self.as_prompt([*self._prefill_ids, *ids])
+    def begun(self) -> str:
+        """Decode the beginning of the reply for a prompt: the prefill, and all tokens after it,
+        thoughts too.
+        """
+        text: str = self._renderer.tokenizer.decode([*self._prefill_ids, *self.ids])
+        return text
 
     def _decode(self, ids: list[int], *, is_whole: bool = True) -> str:
         text = self._continuation(ids)

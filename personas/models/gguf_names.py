@@ -52,8 +52,13 @@ def find_gguf(name: str, *, fetch: bool = True) -> Path | None:
     return None
 
 
+def model_files(folder: Path) -> list[Path]:
+    """Return the GGUF files of a folder that are models, by name."""
+    return [file for file in sorted(folder.glob("*.gguf")) if PROJECTOR_MARK not in file.name]
+
+
 def _only_file(folder: Path) -> Path | None:
-    files = [file for file in sorted(folder.glob("*.gguf")) if PROJECTOR_MARK not in file.name]
+    files = model_files(folder)
     if len(files) > 1:
         raise BaseModelError(
             f"The folder {folder} has {len(files)} GGUF files: {_listed(files)}.",

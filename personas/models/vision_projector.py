@@ -1,39 +1,75 @@
 """The vision projector with which llama.cpp sees pictures: a GGUF file beside the model's (mmproj)."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from personas.models.gguf_file import READ_ERRORS
 from personas.models.gguf_header import read_value
-from personas.models.gguf_names import PROJECTOR_MARK
+from personas.models.gguf_names import PROJECTOR_MARK, model_files
 
 log = logging.getLogger(__name__)
 ARCHITECTURE = "clip"
 """The architecture that all projectors name, whatever encodes the pictures."""
+NAME_KEYS = ("general.name", "general.basename")
+
+
+@dataclass(frozen=True)
+class Projector:
+    """A projector's file, the names of the model that it was made for, and the width of the
+    embeddings that it makes (0: it does not say).
+    """
+
+    file: Path
+    names: frozenset[str]
+    width: int
+
+    @classmethod
+    def read(cls, file: Path) -> Self | None:
+        """Read a file's header; None if it is no projector for pictures, or damaged."""
+        from gguf import GGUFReader  # takes 0.2 s
+
+        try:
+            reader = GGUFReader(file)
+            if read_value(reader, "general.architecture") != ARCHITECTURE:
+                return None
+            if not read_value(reader, f"{ARCHITECTURE}.has_vision_encoder"):
+                return None
+            width = read_value(reader, f"{ARCHITECTURE}.vision.projection_dim")
+            return cls(file, _names(reader), int(width or 0))
+        except READ_ERRORS as error:
+            log.warning("the vision projector %s cannot be read: %s", file, error)
+            return None
 
 
 def find_projector(model: Path, width: int) -> Path | None:
-    """Find the projector of a model in its folder: one that encodes pictures into embeddings of the
-    model's `width`, the smallest of several precisions. None if there is none.
+    """Find the projector of a model in its folder, the smallest of several precisions; None if
+    there is none.
+
+    It was made for a model of the same name. Where the model is the only one in the folder, it is
+    enough that it makes embeddings of the model's `width`.
     """
-    fitting = [
-        file for file in sorted(model.parent.glob(f"*{PROJECTOR_MARK}*.gguf")) if _fits(file, width)
-    ]
-    return min(fitting, key=lambda file: file.stat().st_size, default=None)
+    files = sorted(model.parent.glob(f"*{PROJECTOR_MARK}*.gguf"))
+    projectors = [found for file in files if (found := Projector.read(file))]
+    if not projectors:
+        return None
+    names = _names_of(model)
+    fitting = [projector for projector in projectors if projector.names & names]
+    if not fitting and model_files(model.parent) == [model]:
+        fitting = [projector for projector in projectors if projector.width in (0, width)]
+    if not fitting:
+        log.warning("no vision projector in %s is that of %s", model.parent, model.name)
+        return None
+    return min((projector.file for projector in fitting), key=lambda file: file.stat().st_size)
 
 
-def _fits(file: Path, width: int) -> bool:
-    from gguf import GGUFReader  # takes 0.2 s
+def _names_of(model: Path) -> frozenset[str]:
+    from gguf import GGUFReader
 
-    try:
-        reader = GGUFReader(file)
-        is_projector = read_value(reader, "general.architecture") == ARCHITECTURE
-        sees = read_value(reader, f"{ARCHITECTURE}.has_vision_encoder")
-        projected = read_value(reader, f"{ARCHITECTURE}.vision.projection_dim")
-    except READ_ERRORS as error:
-        log.warning("%s is no vision projector that can be read: %s", file, error)
-        return False
-    if is_projector and sees and projected == width:
-        return True
-    log.info("%s is the vision projector of another model", file)
-    return False
+    return _names(GGUFReader(model))
+
+
+def _names(reader: object) -> frozenset[str]:
+    names = (read_value(reader, key) for key in NAME_KEYS)
+    return frozenset(str(name).casefold() for name in names if name)

@@ -84,8 +84,7 @@ class RenderedPrompt:
     one was left out.
 
     `messages` are those that were rendered, `lore` what of it had room. `card` are the tokens of
-    `Renderer.card_prompt`, for a reply that is chosen among candidates; `picture_text` is
-    `Renderer.picture_text`, for a server that puts pictures into a prompt's text.
+    `Renderer.card_prompt`, for a reply that is chosen among candidates.
     """
 
     ids: tuple[int, ...]
@@ -95,7 +94,6 @@ class RenderedPrompt:
     messages: tuple[Message, ...] = ()
     lore: tuple[LoreHit, ...] = ()
     card: tuple[int, ...] = ()
-    picture_text: str = ""
 
 
 @dataclass(frozen=True)
@@ -231,11 +229,7 @@ class Renderer:
         return prompt.ids
 
     def picture_text(
-        self,
-        persona: Persona | None,
-        messages: Sequence[Message],
-        names: Sequence[str],
-        prefill: str = "",
+        self, persona: Persona | None, messages: Sequence[Message], names: Sequence[str]
     ) -> str:
         """Return the text of a prompt of these messages, with each picture's name and a
         `PICTURE_MARK` behind the last one.
@@ -243,9 +237,9 @@ class Renderer:
         chat = self._chat_of(persona)
         lines = [messages[-1]["content"]]
         for name in names:
-            lines += [f"{chat.sanitise(name)}:", PICTURE_MARK]
+            lines += [chat.sanitise(picture_line(name)), PICTURE_MARK]
         last: Message = {**messages[-1], "content": "\n".join(lines)}
-        return self._opening(chat, [*messages[:-1], last]) + chat.sanitise(prefill).rstrip()
+        return self._opening(chat, [*messages[:-1], last])
 
     def common_prefix(
         self, persona: Persona, max_tokens: int, talk: Sequence[Turn] = ()
@@ -482,6 +476,13 @@ class Renderer:
         head = text[: keep // 2]
         tail = text[len(text) - (keep - keep // 2) :]
         return [Turn(turns[0].name, f"{head} … {tail}")]
+
+
+def picture_line(name: str) -> str:
+    """Return the line that names a picture before it stands in a prompt; a name with a colon would
+    be a speaker's.
+    """
+    return f"[{name}]"
 
 
 def _with_names(hit: LoreHit, persona: Persona, user: str) -> LoreHit:

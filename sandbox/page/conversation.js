@@ -102,7 +102,8 @@ function read() {
 function onScroll() {
   const near = distanceToEnd() < NEAR_PX;
   const seen = position();
-  // Growth moves nothing up, and what shrinks does so by itself; the rest is the reader.
+  // Growth never moves the view up, and content that shrinks moves it by itself; all else is the
+  // reader.
   const hasScrolledUp = seen.top < last.top && seen.max >= last.max;
   stuck = (near || (stuck && !hasScrolledUp)) && isAtEnd();
   last = seen;

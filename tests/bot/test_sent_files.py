@@ -230,7 +230,7 @@ async def test_a_model_that_sees_gets_the_pictures_of_the_talk_small(stage):
     [picture] = request.pictures
     assert (picture.name, picture.media_type) == ("quay.png", "image/jpeg")
     assert shown(picture).size == (1024, 512)
-    assert request.context_tokens == 8192 - 1300
+    assert request.context_tokens == 8192 - 1400
     assert request.turns[-1].text.startswith("what is it?\n[a picture: quay.png, ")
     await answered(stage, stage.member.say(QUAY, "and the colour?"))
     assert stage.engine.requests[-1].pictures == (picture,)

@@ -25,7 +25,8 @@ from personas.engine.remote.reply_attempts import ReplyAttempts
 from personas.engine.remote.server_errors import AdapterNotServedError, VllmError
 from personas.engine.remote.vllm_client import ServedModels, TokenChunk
 from personas.engine.remote.vllm_sequence import VllmSequence
-from personas.prompt.renderer import PICTURE_MARK, RenderedPrompt
+from personas.home.prompt_version import renderer_of
+from personas.prompt.renderer import PICTURE_MARK, RenderedPrompt, Renderer
 from personas.schemas.chat import SamplingParams
 
 log = logging.getLogger(__name__)
@@ -39,20 +40,17 @@ NO_CHANGES: Mapping[str, Any] = {}
 
 
 class LlamaCppSequence(VllmSequence):
-    """One request, and the slot that it has. `picture_text` is the text of its prompt with a
-    `PICTURE_MARK` for each picture; `bos` begins prompts of its base model, if any token does.
-    """
+    """One request, and the slot that it has. `renderer` is that of its base model."""
+
+    renderer: Renderer
 
     slot = SlotUse(-1, reads_cache=False)
     card_prompt: tuple[int, ...] = ()
-    picture_text = ""
-    bos = ""
     candidates: tuple[Candidate, ...] = ()
 
     def use_prompt(self, prompt: RenderedPrompt) -> None:
         super().use_prompt(prompt)
         self.card_prompt = prompt.card
-        self.picture_text = prompt.picture_text
 
     def llama_body(
         self, served: ServedByLlamaCpp, lora: list[dict[str, float]], *, reads_cache: bool
@@ -75,13 +73,16 @@ class LlamaCppSequence(VllmSequence):
 
     def _prompt_with_pictures(self, served: ServedByLlamaCpp) -> dict[str, Any]:
         """Build a prompt of text, in which the server puts each picture in its place."""
-        text = self.picture_text.replace(PICTURE_MARK, served.media_marker)
-        if served.adds_bos and self.bos:
-            text = text.removeprefix(self.bos)
-        encoded = [base64.b64encode(picture.data).decode() for picture in self.request.pictures]
+        pictures = self.request.pictures
+        renderer = renderer_of(self.renderer, self.request.adapter)
+        names = [picture.name for picture in pictures]
+        text = renderer.picture_text(self.request.persona, self.messages, names)
+        text = text.replace(PICTURE_MARK, served.media_marker)
+        if served.adds_bos:
+            text = text.removeprefix(renderer.tokenizer.bos_token or "")
         return {
-            "prompt_string": text + self._detokenizer.as_prompt(self.received),
-            "multimodal_data": encoded,
+            "prompt_string": text + self.begun(),
+            "multimodal_data": [base64.b64encode(picture.data).decode() for picture in pictures],
         }
 
     def receive(self, chunk: TokenChunk) -> None:

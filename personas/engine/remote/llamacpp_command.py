@@ -118,9 +118,9 @@ def local_command(program: LlamaProgram, options: LlamaOptions, port: int) -> Se
     return [*program.command, *start_arguments(options, port)]
 
 
-def missing_options(program: LlamaProgram) -> list[str]:
+def missing_options(program: LlamaProgram, projector: Path | None = None) -> list[str]:
     """Ask a program for its help, and return the options that the bot uses and it does not have:
-    all of them if it is no llama.cpp server.
+    all of them if it is no llama.cpp server. Those of a `projector` are used only with one.
     """
     try:
         done = subprocess.run(  # nosec B603
@@ -135,7 +135,12 @@ def missing_options(program: LlamaProgram) -> list[str]:
     except (OSError, subprocess.TimeoutExpired):
         known = set()
     options = LlamaOptions(
-        Path("base.gguf"), (Path("voice.gguf"),), slots=1, context_tokens=1, candidates=2
+        Path("base.gguf"),
+        (Path("voice.gguf"),),
+        slots=1,
+        context_tokens=1,
+        candidates=2,
+        projector=projector,
     )
     used = OPTION.findall(" ".join(start_arguments(options, port=0)))
     return [option for option in used if option not in known]

@@ -30,7 +30,7 @@ from personas.engine.remote.llamacpp_command import (
     missing_options,
 )
 from personas.engine.remote.llamacpp_memory import ServerMemory, server_memory
-from personas.engine.remote.llamacpp_process import LlamaServerProcess
+from personas.engine.remote.llamacpp_process import LlamaServerError, LlamaServerProcess
 from personas.engine.remote.llamacpp_replicas import LlamaCppReplicas
 from personas.engine.remote.llamacpp_scorer import LlamaCppScorer
 from personas.engine.remote.llamacpp_servers import LlamaServers
@@ -155,7 +155,7 @@ class LlamaCppEngine(VllmEngine):
     def _inspect_own(self) -> list[ServerCheck]:
         assert self.program is not None  # the caller has checked it
         name = self.program.name
-        if missing := missing_options(self.program):
+        if missing := missing_options(self.program, self._projector):
             problem = f"{name} is no llama-server of today: it has no {', '.join(missing)}"
             return [ServerCheck(name, "model", "fail", problem, INSTALL_ADVICE)]
         self._fit_slots()
@@ -359,14 +359,29 @@ class LlamaCppEngine(VllmEngine):
         try:
             await self._write_wanted()
             await asyncio.to_thread(self._fit_slots)
-            self._server = self._launch(self._wanted_paths())
-            await self._server.start(self._create_client)
+            self._server = await self._start_first()
         except BaseException:
             await self._session.close()
             self._executor.shutdown(wait=False)
             raise
         self.urls = (self._server.url,)
         return [self._create_client(self._server.url)]
+
+    async def _start_first(self) -> LlamaServerProcess:
+        """Start the server; without the projector if it does not start with it. Raises
+        `LlamaServerError`.
+        """
+        server = self._launch(self._wanted_paths())
+        try:
+            await server.start(self._create_client)
+        except LlamaServerError as error:
+            if self._projector is None:
+                raise
+            log.error("without %s, no pictures are seen: %s", self._projector.name, error)
+            self._projector = None
+            server = self._launch(self._wanted_paths())
+            await server.start(self._create_client)
+        return server
 
     async def _write_wanted(self) -> None:
         """Write the files of the adapters that the server is started with, as at the last start."""
@@ -490,19 +505,14 @@ class LlamaCppEngine(VllmEngine):
     ) -> VllmSequence:
         seq = LlamaCppSequence.create(request, prompt, self._renderer, sink=stream, on_end=on_end)
         seq.card_prompt = prompt.card
-        seq.picture_text = prompt.picture_text
-        seq.bos = self._renderer.tokenizer.bos_token or ""
+        seq.renderer = self._renderer
         return seq
 
     def _render(self, request: ChatRequest) -> RenderedPrompt:
         prompt = super()._render(request)
-        renderer = renderer_of(self._renderer, request.adapter)
-        if request.pictures:
-            names = [picture.name for picture in request.pictures]
-            text = renderer.picture_text(request.persona, prompt.messages, names, request.prefill)
-            prompt = replace(prompt, picture_text=text)
         if request.sampling.candidates == 1 or self.candidates == 1:
             return prompt
+        renderer = renderer_of(self._renderer, request.adapter)
         card = renderer.card_prompt(
             request.persona,
             user=asked_turn(request.turns).name,

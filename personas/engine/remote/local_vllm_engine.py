@@ -14,7 +14,7 @@ import psutil
 
 from personas.engine import EngineState
 from personas.engine.remote.replica_adapters import ReplicaAdapters
-from personas.engine.remote.server_checks import ServerCheck
+from personas.engine.remote.server_checks import PICTURES_ARE_SEEN, ServerCheck
 from personas.engine.remote.server_errors import VllmError
 from personas.engine.remote.server_process import (
     ServerCommand,
@@ -32,6 +32,7 @@ from personas.engine.remote.vllm_engine import VllmEngine
 from personas.engine.remote.vllm_memory import VllmMemory, place_on_card
 from personas.errors import NoMemoryError
 from personas.home.adapters import largest_rank
+from personas.models.base_model import has_vision_encoder
 from personas.models.graphics_cards import Gpu, list_gpus
 from personas.models.serving_model import Device
 from personas.schemas.training import ServingPrecision
@@ -106,10 +107,13 @@ class LocalVllmEngine(VllmEngine):
             self._executor.shutdown(wait=False)
         served = f"{name} will serve {self.base.name} {self._place_text()}"
         ranks = f"rank {self._options.rank} and below"
-        return [
+        checks = [
             ServerCheck(name, "model", "ok", served),
             ServerCheck(name, "adapters", "ok", ranks),
         ]
+        if self.vision != "off" and has_vision_encoder(self.base):
+            checks.append(ServerCheck(name, "prompts", "ok", PICTURES_ARE_SEEN))
+        return checks
 
     def state(self) -> EngineState:
         return replace(super().state(), device=f"vLLM {self._place_text()}")

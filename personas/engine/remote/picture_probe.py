@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from personas.engine.remote.picture_parts import with_pictures
-from personas.engine.remote.server_errors import ReplicaError, VllmError
+from personas.engine.remote.server_errors import (
+    AdapterNotServedError,
+    ReplicaError,
+    VllmError,
+)
 from personas.engine.remote.vllm_client import VllmClient
 from personas.schemas.chat import Picture
 
@@ -24,16 +28,18 @@ PROBE_PICTURE = Picture(
 
 
 async def sees_pictures(client: VllmClient, request: Mapping[str, Any]) -> bool:
-    """Report whether a server answers `request` with a picture as its message. It is asked once."""
+    """Report whether a server answers `request` with a picture as its message. It is asked once,
+    and again after it was away. Raises `ReplicaError` where it does not answer now.
+    """
     if client.sees_pictures is None:
         asked = with_pictures({"role": "user", "content": QUESTION}, (PROBE_PICTURE,))
         try:
             async for _ in client.generate({**request, "messages": [asked]}):
                 pass
-        except VllmError as error:
-            log.info("%s takes no pictures: %s", client.url, error)
+        except (VllmError, AdapterNotServedError) as error:
             if isinstance(error, ReplicaError) and error.kind != "failed":
-                return False  # the next check asks again
+                raise  # it is busy, or away: the next check asks again
+            log.info("%s takes no pictures: %s", client.url, error)
             client.sees_pictures = False
         else:
             client.sees_pictures = True

@@ -161,6 +161,7 @@ class ReplicaHealth:
         replica.is_ready = False
         if not isinstance(error, ReplicaError) or error.kind in ("gone", "broken"):
             replica.is_checked = False
+            replica.client.sees_pictures = None
         replica.error = error
         now = self._clock()
         retry_at = now + self._backoff_s(replica, error)

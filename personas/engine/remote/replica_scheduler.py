@@ -33,6 +33,10 @@ class RoutedSequence(QueuedSequence, Protocol):
     @property
     def routing_key(self) -> str: ...
 
+    @property
+    def wants_sight(self) -> bool:
+        """It has pictures."""
+
 
 RoutedT = TypeVar("RoutedT", bound=RoutedSequence)
 
@@ -67,6 +71,7 @@ class ReplicaScheduler(FairScheduler[RoutedT]):
             seq.adapter_name,
             seq.avoided,
             anywhere=has_waited_long or seq.overtaken >= self.max_overtaken,
+            wants_sight=seq.wants_sight,
         )
 
     def _state(self, seq: RoutedT) -> AdapterState:

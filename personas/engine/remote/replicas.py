@@ -44,6 +44,7 @@ class Replicas:
         avoided: frozenset[str] = frozenset(),
         *,
         anywhere: bool = True,
+        wants_sight: bool = False,
     ) -> Replica | None:
         """Choose a replica with room for a reply; None if there is none.
 
@@ -51,11 +52,15 @@ class Replicas:
         in memory; above `LOAD_FACTOR` times the average load the next one in the key's order is
         taken. A reply waits for one that is full below that, unless it may go `anywhere`: reading
         its adapter elsewhere would stop all replies there. An adapter has one such replica more
-        than it replies on now. `avoided` are addresses.
+        than it replies on now. `avoided` are addresses. `wants_sight`: it is one that sees pictures,
+        if there is any.
         """
         ready = [replica for replica in self._order(key) if replica.is_ready]
         if avoided:
             ready = [replica for replica in ready if replica.url not in avoided]
+        if wants_sight:
+            seeing = [each for each in ready if each.served and each.served.sees_pictures]
+            ready = seeing or ready
         if not ready:
             return None
         replies = sum([len(replica.leases) for replica in ready])

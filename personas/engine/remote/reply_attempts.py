@@ -15,6 +15,7 @@ from personas.engine.remote.server_errors import (
     AdapterNotServedError,
     ReplicaError,
     ReplicaTimeoutError,
+    VllmError,
 )
 from personas.engine.remote.vllm_client import ServedModels
 from personas.engine.remote.vllm_sequence import VllmSequence
@@ -55,15 +56,34 @@ class ReplyAttempts:
             await self._generate(seq, replica)
         except ReplicaError as error:
             self._health.fail(replica, error)
+            if seq.failed_attempts and self._drops_pictures(seq, replica, error):
+                return
             self._resume(seq, error, has_progress=len(seq.received) > received)
         except AdapterNotServedError as error:
             self._do_without(seq, replica, error)
         except Exception as error:  # of this request: the others go on
+            if self._drops_pictures(seq, replica, error):
+                return
             log.debug("a reply failed", exc_info=True)
             self._scheduler.fail(seq, error)
         else:
             self._health.succeed(replica)
             self._scheduler.finish(seq)
+
+    def _drops_pictures(self, seq: VllmSequence, replica: Replica, error: Exception) -> bool:
+        """Queue a reply that has not begun again with fewer pictures, if its server may have refused
+        them: they have too many tokens, or the model sees none.
+        """
+        is_refused = isinstance(error, VllmError)
+        if isinstance(error, ReplicaError):
+            is_refused = error.kind == "failed"
+        has_pictures = replica.served and seq.has_pictures(replica.served)
+        if not is_refused or not has_pictures or seq.received:
+            return False
+        seq.drop_pictures()
+        log.warning("a reply is asked for with %d pictures: %s", len(seq.request.pictures), error)
+        self._scheduler.requeue(seq, seq.queued_at)
+        return True
 
     def _resume(self, seq: VllmSequence, error: ReplicaError, *, has_progress: bool) -> None:
         """Queue a reply again whose replica failed, with the tokens that it has."""

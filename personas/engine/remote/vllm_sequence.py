@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from personas.engine.reasoning_fields import NO_THINKING
 from personas.engine.remote.picture_parts import with_pictures
 from personas.engine.remote.replica import Lease
 from personas.engine.remote.server_errors import REASONING_ADVICE, OnlyThoughtError
 from personas.engine.remote.vllm_client import ServedModels, TokenChunk
 from personas.engine.reply_sequence import ReplySequence
 from personas.engine.reply_stream import QueuedReplyStream
-from personas.prompt.chat_template import Message
+from personas.prompt.chat_template import FIXED_VARIABLES, Message
 from personas.prompt.renderer import RenderedPrompt
 from personas.schemas.chat import ChatReply
 
@@ -37,6 +36,8 @@ class VllmSequence(ReplySequence):
     """One request and the tokens received for it, on one replica after another. `messages` are those
     of its prompt, `avoided` replicas' addresses. `render_for_base` renders the base model's prompt
     where the adapter's has the short card.
+
+    Pictures of the request are put behind the last message by servers whose model sees.
     """
 
     lease: Lease
@@ -69,9 +70,26 @@ class VllmSequence(ReplySequence):
         super().use_prompt(prompt)
         self.messages = prompt.messages
 
+    @property
+    def wants_sight(self) -> bool:
+        return bool(self.request.pictures)
+
     def has_pictures(self, served: ServedModels) -> bool:
-        """Report whether a server is given pictures, which go along with messages alone."""
-        return bool(self.request.pictures) and served.sees_pictures
+        """Report whether a server is given pictures."""
+        return self.wants_sight and served.sees_pictures
+
+    def drop_pictures(self) -> None:
+        """Ask without the pictures before the last one; then without any."""
+        pictures = self.request.pictures
+        self.request = replace(self.request, pictures=pictures[-1:] if len(pictures) > 1 else ())
+
+    def begun(self) -> str:
+        """Return the beginning of the reply as text, for a prompt. A part of a character at its end
+        is dropped: it is generated again.
+        """
+        if dropped := self._detokenizer.drop_incomplete():
+            self.received = self.received[:-dropped]
+        return self._detokenizer.begun()
 
     def body(self, served: ServedModels, salt: str) -> dict[str, Any]:
         """Build the request for the rest of the reply."""
@@ -98,19 +116,20 @@ class VllmSequence(ReplySequence):
         return body
 
     def _messages_with_pictures(self) -> dict[str, Any]:
-        """Return the fields of a prompt that the server renders, by the same template, with the
+        """Return the fields of a prompt that the server renders by the model's template, with the
         beginning of the reply that there is.
         """
         *earlier, last = self.messages
         messages = [*earlier, with_pictures(last, self.request.pictures)]
-        begun = self._detokenizer.with_prefill(self.received)
-        if begun:
+        begun = self.begun()
+        has_begun = bool(begun.strip())
+        if has_begun:
             messages.append({"role": "assistant", "content": begun})
         return {
             "messages": messages,
-            "add_generation_prompt": not begun,
-            "continue_final_message": bool(begun),
-            **NO_THINKING,
+            "add_generation_prompt": not has_begun,
+            "continue_final_message": has_begun,
+            "chat_template_kwargs": FIXED_VARIABLES,
         }
 
     def attempt_seed(self) -> int:

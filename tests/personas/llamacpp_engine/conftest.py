@@ -99,8 +99,7 @@ async def open_engine(small_base, home, monkeypatch) -> AsyncIterator[Callable[.
             "bfloat16",
             urls,
             home,
-            model_file=file,
-            **{"limits": FAST, "start_wait_s": 0.3, **options},
+            **{"model_file": file, "limits": FAST, "start_wait_s": 0.3, **options},
         )
         await engine.start()
         engines.append(engine)

@@ -19,9 +19,11 @@ HEADS = 2
 SPREAD = 0.1
 
 
-def write_projector(file: Path, width: int, seed: int = 0) -> Path:
-    """Write a projector into embeddings of a model's `width`."""
+def write_projector(file: Path, width: int, seed: int = 0, name: str = "") -> Path:
+    """Write a projector into embeddings of a model's `width`, of the model's name if it has one."""
     writer = GGUFWriter(file, "clip")
+    if name:
+        writer.add_string("general.name", name)
     writer.add_bool("clip.has_vision_encoder", True)
     writer.add_string("clip.projector_type", "mlp")
     writer.add_bool("clip.use_gelu", True)

@@ -74,6 +74,8 @@ class LlamaCppServer:
     """All completions of a prompt are equal, those with DRY apart."""
     media_marker: str = ""
     """Stands for a picture in a prompt's text; empty where the model sees none."""
+    most_pictures: int = 8
+    """Pictures of a prompt for which the context has room."""
     score_delay_s: float = 0.0
     """Of a completion that has a grammar."""
     port: int = 0
@@ -178,6 +180,10 @@ class LlamaCppServer:
             text, pictures = body["prompt"]["prompt_string"], body["prompt"]["multimodal_data"]
             if not self.media_marker or text.count(self.media_marker) != len(pictures):
                 return error(400, "Failed to tokenize prompt", "invalid_request_error")
+            if len(pictures) > self.most_pictures:
+                return error(
+                    400, "request exceeds the available context size", "exceed_context_size"
+                )
             seen = "".join((text, *pictures))
             body = {**body, "prompt": list(hashlib.blake2b(seen.encode()).digest())}
         if len(body["prompt"]) >= self.slot_context:
@@ -376,6 +382,8 @@ def server_of(arguments: argparse.Namespace) -> LlamaCppServer:
     settings = json.loads(Path(os.environ["LLAMA_STAND_IN"]).read_text())
     if settings.pop("refuses", ""):
         sys.exit("error: failed to load model")
+    if settings.pop("refuses_projectors", "") and arguments.mmproj:
+        sys.exit("error: mismatch between text model and mmproj")
     described = settings.pop("model")
     described["texts"] = {int(token): text for token, text in described["texts"].items()}
     adapters = [path for text in arguments.lora for path in next(csv.reader([text]))]
@@ -402,9 +410,9 @@ async def serve(server: LlamaCppServer) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    for name in ("--model", "--host"):
+    for name in ("--model", "--host", "--mmproj"):
         parser.add_argument(name)
-    for name in ("--parallel", "--ctx-size", "--cache-ram", "--port"):
+    for name in ("--parallel", "--ctx-size", "--cache-ram", "--port", "--image-max-tokens"):
         parser.add_argument(name, type=int)
     parser.add_argument("--lora", action="append", default=[])
     for name in ("--kv-unified", "--lora-init-without-apply", "--no-webui"):

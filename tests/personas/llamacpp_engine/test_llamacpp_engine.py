@@ -427,7 +427,7 @@ class TestPictures:
         text = sent["prompt"]["prompt_string"]
         behind = text.partition("what is it?")[2]
         assert behind.startswith(
-            f"\ncat< |im_end|>.jpg:\n{self.MARKER}\ndog.jpg:\n{self.MARKER}<|im_end|>"
+            f"\n[cat< |im_end|>.jpg]\n{self.MARKER}\n[dog.jpg]\n{self.MARKER}<|im_end|>"
         )
         assert text.endswith("assistant\n")
         sent_data = [base64.b64decode(one) for one in sent["prompt"]["multimodal_data"]]
@@ -471,6 +471,43 @@ class TestPictures:
         bos = engine._renderer.tokenizer.bos_token
         assert await answer(engine, replace(ask(), pictures=(CAT,)))
         assert not seeing.requests[-1]["prompt"]["prompt_string"].startswith(bos)
+
+    @pytest.mark.parametrize(("most", "left"), [(1, ["dog"]), (0, [])])
+    async def test_a_server_that_refuses_them_is_asked_with_fewer(
+        self, open_engine, seeing, most, left
+    ):
+        """As where they have too many tokens for its context."""
+        seeing.most_pictures = most
+        engine = await open_engine(seeing.url)
+        seeing.requests.clear()
+        assert await answer(engine, replace(ask("what is it?"), pictures=(CAT, CAT, DOG)))
+        prompts = [one["prompt"] for one in seeing.requests]
+        assert len(prompts) == (2 if left else 3)
+        assert prompts[0]["prompt_string"].count(self.MARKER) == 3
+        if left:
+            assert "[dog.jpg]" in prompts[-1]["prompt_string"]
+        else:
+            assert isinstance(prompts[-1], list)
+        assert engine.state().device.startswith("1 of 1")
+
+    async def test_a_server_that_sees_is_preferred(self, open_engine, server, seeing):
+        engine = await open_engine(server.url, seeing.url)
+        for number in range(4):
+            asked = replace(ask(f"what is {number}?"), pictures=(CAT,))
+            assert await answer(engine, asked)
+        assert not any(isinstance(one["prompt"], dict) for one in server.requests)
+        assert sum(isinstance(one["prompt"], dict) for one in seeing.requests) == 4
+
+    async def test_a_server_that_does_not_start_with_the_projector_is_started_without(
+        self, open_engine, program, small_base, tmp_path, caplog
+    ):
+        beside = shutil.copy(small_base[1], tmp_path / "model.gguf")
+        write_projector(tmp_path / "mmproj-model-f32.gguf", 64)
+        engine = await open_engine(
+            program=program(refuses_projectors=True), model_file=Path(beside)
+        )
+        assert await answer(engine, ask()) and not engine.state().sees_pictures
+        assert "without mmproj-model-f32.gguf, no pictures are seen" in caplog.text
 
     async def test_without_sight_or_with_it_turned_off_the_words_alone_are_sent(
         self, open_engine, server, seeing

@@ -5,6 +5,7 @@ import shutil
 import stat
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,10 @@ from personas.models.gguf_base_file import find_base_gguf
 from personas.models.rope_scaling import RopeScaling
 from personas.models.vision_projector import find_projector
 from tests.personas.llamacpp_engine.random_projector import write_projector
+
+OPTIONS = LlamaOptions(
+    Path("base.gguf"), (Path("voice.gguf"),), slots=1, context_tokens=1, candidates=2
+)
 
 
 @pytest.fixture
@@ -119,7 +124,7 @@ class TestOptions:
         read = xllamacpp_server._parse(start_arguments(options, 8081))
         assert read.mmproj == str(options.projector) and read.image_max_tokens == 341
         assert context_beside(4, 4096) + 4 * read.image_max_tokens <= 4096
-        assert picture_tokens(131072) == 1300
+        assert picture_tokens(131072) == 1400 and picture_tokens(2048) == 256
 
     def test_a_server_without_adapters_gets_no_option_of_theirs(self, tmp_path):
         options = LlamaOptions(tmp_path / "base.gguf", (), slots=1, context_tokens=2048)
@@ -150,21 +155,40 @@ class TestBaseFile:
 
 
 class TestProjector:
-    """The smallest one beside the model's file that fits its width."""
+    """One beside the model's file, made for a model of its name."""
 
-    def test_it_fits_the_model_and_is_the_smallest(self, tmp_path):
-        model = tmp_path / "tiny-Q4_K_M.gguf"
+    def test_one_of_the_models_name_is_taken_the_smallest_of_several(self, small_base, tmp_path):
+        model = Path(shutil.copy(small_base[1], tmp_path / "tiny-Q4_K_M.gguf"))
+        shutil.copy(model, tmp_path / "another.gguf")
         assert find_projector(model, 64) is None
-        write_projector(tmp_path / "mmproj-other.gguf", 96)
-        shutil.copy(tmp_path / "mmproj-other.gguf", model)
-        (tmp_path / "mmproj-cut.gguf").write_bytes(b"GGUF\x03")
-        assert find_projector(model, 64) is None
-        large = write_projector(tmp_path / "tiny-mmproj-F32.gguf", 64)
+        write_projector(tmp_path / "mmproj-other.gguf", 64, name="Other")
+        write_projector(tmp_path / "mmproj-unnamed.gguf", 64)
+        assert find_projector(model, 64) is None, "of which model of the folder?"
+        large = write_projector(tmp_path / "tiny-mmproj-F32.gguf", 64, name="Base")
         assert find_projector(model, 64) == large
         with large.open("ab") as file:
             file.write(bytes(64))
-        small = write_projector(tmp_path / "tiny-mmproj-Q8_0.gguf", 64, seed=1)
+        small = write_projector(tmp_path / "tiny-mmproj-Q8_0.gguf", 64, name="base")
         assert find_projector(model, 64) == small
+
+    def test_alone_in_its_folder_a_model_has_one_of_its_width(self, small_base, tmp_path, caplog):
+        model = Path(shutil.copy(small_base[1], tmp_path / "tiny-Q4_K_M.gguf"))
+        write_projector(tmp_path / "mmproj-wide.gguf", 96)
+        (tmp_path / "mmproj-cut.gguf").write_bytes(b"GGUF\x03")
+        shutil.copy(model, tmp_path / "mmproj-model.gguf")
+        assert find_projector(model, 64) is None
+        assert "mmproj-cut.gguf cannot be read" in caplog.text
+        assert f"is that of {model.name}" in caplog.text
+        fitting = write_projector(tmp_path / "mmproj-f16.gguf", 64, name="Other")
+        assert find_projector(model, 64) == fitting
+
+    def test_a_program_without_its_options_is_named_only_with_one(self, path):
+        old = program_in(path, "old")
+        options = [one for one in start_arguments(OPTIONS, 1) if one.startswith("--")]
+        old.write_text(f"#!/bin/sh\necho '{' '.join(options)}'\n")
+        assert missing_options(find_program(str(old))) == []
+        missing = missing_options(find_program(str(old)), Path("mmproj.gguf"))
+        assert missing == ["--mmproj", "--image-max-tokens"]
 
 
 class TestMemory:

@@ -588,11 +588,9 @@ class TestPictures:
         request = replace(ask("what is it?"), pictures=(CAT,))
         assert await answer(engine, request)
         [sent] = requests_of(servers)
-        text, name, picture = sent["messages"][-1]["content"]
-        assert "what is it?" in text["text"] and name == {
-            "type": "text",
-            "text": "cat< |im_end|>.jpg:",
-        }
+        text, picture = sent["messages"][-1]["content"]
+        assert text["type"] == "text"
+        assert text["text"].endswith("what is it?\n[cat< |im_end|>.jpg]\n")
         data = base64.b64encode(CAT.data).decode()
         assert picture["image_url"] == {"url": f"data:image/jpeg;base64,{data}"}
         assert "prompt" not in sent

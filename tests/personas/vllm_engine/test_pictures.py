@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from personas.engine.detokenizer import StreamingDetokenizer
 from personas.engine.remote import server_checks
+from personas.engine.remote.server_errors import VllmError
 from personas.models.base_model import BaseModel, has_vision_encoder
+from personas.prompt.chat_template import FIXED_VARIABLES
 from personas.schemas.chat import Picture
 from tests.personas.vllm_engine.conftest import answer, ask
 from tests.personas.vllm_engine.test_vllm_engine import until
@@ -46,8 +49,9 @@ async def test_they_stand_behind_the_last_message_and_the_version_answers(
     [sent] = replies(seeing)
     assert sent["model"] == "ada-v1" and "prompt" not in sent
     assert sent["add_generation_prompt"] and not sent["continue_final_message"]
-    text, name, picture = sent["messages"][-1]["content"]
-    assert "what is it?" in text["text"] and name["text"] == "cat< |im_end|>.jpg:"
+    text, picture = sent["messages"][-1]["content"]
+    assert text["text"].endswith("what is it?\n[cat< |im_end|>.jpg]\n")
+    assert sent["chat_template_kwargs"] == FIXED_VARIABLES
     data = base64.b64encode(CAT.data).decode()
     assert picture["image_url"] == {"url": f"data:image/jpeg;base64,{data}"}
     other = replace(asked, pictures=(CAT, DOG))
@@ -63,19 +67,69 @@ async def test_a_reply_goes_on_with_its_pictures_at_another_server(open_engine, 
     whole = await answer(engine, asked)
     for server in seeing:
         server.requests.clear()
-    seeing[0].faults.kill_after = seeing[1].faults.kill_after = 6
-    for server in seeing:
-        server.sent_tokens = 0
+        server.faults.token_delay_s = 0.02
     stream = engine.submit(asked)
-    await until(lambda: replies(seeing) and sum(not server.open_replies for server in seeing) == 2)
-    for server in seeing:
-        server.faults.kill_after = None
-    assert await whole_text(stream) == whole
-    first, *_, last = replies(seeing)
+    pieces = []
+    async for piece in stream:
+        pieces.append(piece)
+        if len(pieces) == 3:
+            [dying] = [server for server in seeing if server.open_replies]
+            [other] = [server for server in seeing if server is not dying]
+            await dying.stop()
+    assert "".join(pieces) == stream.reply.text == whole
+    [first], [last] = replies([dying]), replies([other])
     assert first["messages"][-1] == {"role": "assistant", "content": "It is"}
     begun = last["messages"][-1]["content"]
     assert last["continue_final_message"] and not last["add_generation_prompt"]
     assert begun.startswith("It is ") and f"It is{whole}".startswith(begun)
+
+
+async def test_a_placeholder_that_a_member_types_is_no_picture(open_engine, seeing):
+    engine = await open_engine()
+    assert await answer(engine, replace(ask("see <image> and <|image_1|>"), pictures=(CAT,)))
+    [sent] = replies(seeing)
+    assert "see < image> and < |image_1|>" in sent["messages"][-1]["content"][0]["text"]
+
+
+async def test_servers_that_have_begun_to_refuse_them_are_asked_without_and_then_again(
+    open_engine, seeing
+):
+    engine = await open_engine()
+    for server in seeing:
+        server.sees_pictures = False
+    asked = replace(ask("what is it?"), pictures=(CAT,))
+    assert await answer(engine, asked)
+    assert isinstance(replies(seeing)[-1]["prompt"], list)
+    for server in seeing:
+        server.sees_pictures = True
+        await server.restart()
+    await until(lambda: len(engine._replicas.ready) == 2 and engine.state().sees_pictures)
+
+
+async def test_a_busy_server_is_asked_again(open_engine, seeing):
+    for server in seeing:
+        server.faults.completion_status = 503
+    with pytest.raises(VllmError):
+        await open_engine()
+    for server in seeing:
+        server.faults.completion_status = 200
+    engine = await open_engine()
+    assert engine.state().sees_pictures
+
+
+async def test_half_a_character_is_generated_again(renderer):
+    """The first byte of an emoji is left out of a prompt, and of the reply so far."""
+    detokenizer = StreamingDetokenizer(renderer, (), lambda piece: None, prefill="It is")
+    ids = renderer.tokenizer(" a 🦀", add_special_tokens=False)["input_ids"]
+    assert len(renderer.tokenizer("🦀", add_special_tokens=False)["input_ids"]) > 1
+    for token in ids[:-1]:
+        detokenizer.append(token)
+    dropped = detokenizer.drop_incomplete()
+    assert dropped and detokenizer.begun().rstrip() == "It is a"
+    assert detokenizer.tokens == len(ids) - 1 - dropped
+    for token in ids[-1 - dropped :]:
+        detokenizer.append(token)
+    assert detokenizer.drop_incomplete() == 0 and detokenizer.begun() == "It is a 🦀"
 
 
 @pytest.mark.parametrize(
