@@ -142,6 +142,8 @@ async def test_a_run_is_followed_to_its_end_over_a_reload(hall, phone):
     await expect(figure(page, "step")).to_have_text("12 of 24")
     await expect(figure(page, "loss")).to_have_text("3.0000")
     await expect(drawn_steps(page)).to_have_count(12)
+    sample = await page.locator(".legend svg").first.bounding_box()
+    assert sample["width"] <= 24 and sample["height"] <= 12
     await assert_accessible(page)
     await page.reload()
     await expect(figure(page, "step")).to_have_text("12 of 24")
@@ -241,7 +243,7 @@ async def test_a_run_is_repeated_with_changes_and_the_two_are_compared(hall, pho
     await hall.half_way(second)
     await page.get_by_label("Side by side with").select_option(first)
     await page.get_by_role("button", name="Compare").click()
-    await expect(page.get_by_role("heading", name="oda v2 and oda v1")).to_be_visible()
+    await expect(page.get_by_role("heading", name="Oda Marrow v2 and Oda Marrow v1")).to_be_visible()
     await expect(page.locator("tr.differs").first).to_be_visible()
     await expect(page.locator("#curves figure").first.locator(".line.s2").first).to_be_visible()
     await assert_accessible(page)
