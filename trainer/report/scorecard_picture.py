@@ -10,6 +10,7 @@ from typing import Any
 from personas.schemas.formatting import format_value
 from personas.schemas.scorecard import SIDE_LABELS, Criterion, ScoreCard, Side, VoiceScores
 from trainer.gate.measurement import UNIT_NATS
+from trainer.report.picture_text import drawable
 
 TEXT_COLOUR = "#1c1f24"
 MUTED_COLOUR = "#5a6270"
@@ -64,15 +65,18 @@ def _head(axes: Any, card: ScoreCard) -> None:
     axes.axis("off")
     verdict = card.verdict.verdict if card.verdict else "not judged"
     style = {"fontsize": 18, "weight": "bold", "va": "top"}
-    name = shorten(card.persona_name, MAX_NAME_CHARS, placeholder=" …")
+    name, families = drawable(shorten(card.persona_name, MAX_NAME_CHARS, placeholder=" …"))
     name = _escape_mathtext(name or card.persona or "dialogue")
-    axes.text(0, 1, f"{name} {card.version}", color=TEXT_COLOUR, **style)
+    titled = f"{name} {card.version}"
+    axes.text(0, 1, titled, color=TEXT_COLOUR, family=families, **style)
     axes.text(1, 1, verdict, ha="right", color=VERDICT_COLOURS.get(verdict, MUTED_COLOUR), **style)
     reason = ""
     if card.verdict and card.verdict.reasons:
-        reason = _escape_mathtext(card.verdict.reasons[0])
+        reason = card.verdict.reasons[0]
+    reason, families = drawable(reason)
     lines = "\n".join(wrap(shorten(reason, MAX_REASON_CHARS), REASON_LINE_CHARS))
-    axes.text(0, 0.5, lines, fontsize=FONT_SIZE, va="top", color=MUTED_COLOUR)
+    style = {"fontsize": FONT_SIZE, "va": "top", "family": families}
+    axes.text(0, 0.5, _escape_mathtext(lines), color=MUTED_COLOUR, **style)
 
 
 def _losses(axes: Any, card: ScoreCard) -> None:

@@ -243,7 +243,9 @@ async def test_a_run_is_repeated_with_changes_and_the_two_are_compared(hall, pho
     await hall.half_way(second)
     await page.get_by_label("Side by side with").select_option(first)
     await page.get_by_role("button", name="Compare").click()
-    await expect(page.get_by_role("heading", name="Oda Marrow v2 and Oda Marrow v1")).to_be_visible()
+    await expect(
+        page.get_by_role("heading", name="Oda Marrow v2 and Oda Marrow v1")
+    ).to_be_visible()
     await expect(page.locator("tr.differs").first).to_be_visible()
     await expect(page.locator("#curves figure").first.locator(".line.s2").first).to_be_visible()
     await assert_accessible(page)
