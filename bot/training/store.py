@@ -372,9 +372,11 @@ class TrainingJobs:
         )
 
     def resume(self, job_id: str) -> TrainingJob | None:
-        """Queue a failed, resumable job again. Returns None for any other job."""
+        """Queue a failed, resumable job again, without the progress and the troubles that it had.
+        Returns None for any other job.
+        """
         sql = """update jobs set state = 'queued', attempt = 0, can_resume = 0, error = null, advice = null,
-            finished_at = null, announced = 0 where job_id = :job and can_resume = 1"""
+            progress = null, finished_at = null, announced = 0 where job_id = :job and can_resume = 1"""
         return self._changed(job_id, sql)
 
     def expire(self, job_id: str, advice: str) -> TrainingJob | None:

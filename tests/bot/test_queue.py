@@ -317,11 +317,14 @@ async def test_what_failed_for_a_reason_that_can_be_mended_is_resumed(home):
     home.queue.start()
     job_id = home.ask()
     first = await home.running()
+    home.store.jobs.report(job_id, first.attempt_token, PHASE)
     await home.finish(FULL)
     failed = home.store.jobs.get(job_id)
+    assert failed.progress == PHASE
     assert (failed.state, failed.can_resume, failed.error) == ("failed", True, "The disk is full.")
     assert home.store.jobs.resumable() == [failed]
     resumed = home.queue.resume(job_id)
+    assert resumed.progress is None
     assert (resumed.state, resumed.error, resumed.finished_at, resumed.can_resume) == (
         "queued",
         None,
