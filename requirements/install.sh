@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs lists of this folder into an environment, everything by its hash: requirements/install.sh PYTHON lock model …
 # Without it, torch comes too: its CPU build where a package source has one, else the index's, with CUDA's libraries on
-# Linux. TORCH_ARGS names another source, such as an index of other CUDA builds; only for those, no hash is known.
+# Linux. TORCH_ARGS names another source, such as an index of the CPU build or of other CUDA builds; only for the latter, no
+# hash is known.
 # With --editable in place of lists, the project itself.
 set -euo pipefail
 python=$1
@@ -71,7 +72,11 @@ installed=$("$python" -c 'import importlib.metadata as packages; print(packages.
 "$python" -c 'import hatchling, setuptools' 2> /dev/null || install --require-hashes --requirement=build.txt
 if [ "${installed%%+*}" != "${torch#torch==}" ]; then
   if has_cpu_build; then
-    lists+=(torch-cpu.txt)
+    if [ ${#source[@]} -gt 0 ]; then
+      by_pip --require-hashes --requirement=torch-cpu.txt "${source[@]}"
+    else
+      lists+=(torch-cpu.txt)
+    fi
   elif [ ${#source[@]} -gt 0 ]; then
     "$python" -m pip install --quiet --disable-pip-version-check "$torch" "${source[@]}"
   else

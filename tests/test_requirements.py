@@ -200,6 +200,35 @@ def test_torch_for_cuda_gets_its_libraries(tmp_path):
     assert installed == ["build.txt", "lock.txt", "torch.txt", "cuda.txt"]
 
 
+FAKE_PYTHON_AND_AN_INDEX_OF_TORCH = f"""#!/bin/sh
+case "$*" in
+  "-m pip config list") exit;;
+  "-m uv --version") exit;;
+  "-m pip index versions torch $TORCH_ARGS") echo "Available versions: {LOCKED_TORCH}$BUILDS"; exit;;
+  -c*) exit 1;;
+esac
+echo "$*" >> "$0.log"
+"""
+
+
+@pytest.mark.parametrize("builds", ["+cpu", "+cu130"])
+def test_torch_comes_from_the_source_that_is_named(tmp_path, builds):
+    """Its CPU build by its hash: no other source need have it."""
+    python = tmp_path / "python"
+    python.write_text(FAKE_PYTHON_AND_AN_INDEX_OF_TORCH)
+    python.chmod(0o755)
+    source = "--index-url http://127.0.0.1/simple"
+    environ = {"PATH": path_without_uv(), "TORCH_ARGS": source, "BUILDS": builds}
+    command = [REQUIREMENTS / "install.sh", python, "lock"]
+    subprocess.run(command, env=environ, capture_output=True, check=True)
+    calls = (tmp_path / "python.log").read_text().splitlines()
+    (torch,) = [line for line in calls if line.endswith(source)]
+    assert " pip install " in torch
+    by_hash = "--require-hashes --requirement=torch-cpu.txt" in torch
+    assert by_hash == (builds == "+cpu") and (f"torch=={LOCKED_TORCH} " in torch) != by_hash
+    assert any(line.endswith("--require-hashes --requirement=lock.txt") for line in calls)
+
+
 FAKE_PYTHON_WITH_TORCH = f"""#!/bin/sh
 case "$*" in
   "-m pip config list") exit;;
