@@ -105,7 +105,8 @@ def test_a_failure_leaves_the_file_and_says_what_to_write(tmp_path, monkeypatch)
     monkeypatch.setattr("personas.home.atomic_files.os.fsync", fail)
     with pytest.raises(SettingsError, match="No space left") as refused:
         set_in_env_file(file, {"BASE_MODEL": "owner/name"})
-    assert "Write BASE_MODEL=owner/name into it by hand." in refused.value.advice
+    assert "Write BASE_MODEL=owner/name into it by hand;" in refused.value.advice
+    assert "`docker compose up --detach bot`" in refused.value.advice
     assert file.read_text() == OLD and list(tmp_path.iterdir()) == [file]
 
 

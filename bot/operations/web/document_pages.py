@@ -32,16 +32,17 @@ async def get_document(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     plain = name.removesuffix(".md")
     if documents.document_file(plain) is None:
-        message = gettext_lazy("There is no document {name!r}.", name=name[:80])
-        advice = gettext_lazy("{path} lists them.", path=DOCUMENTS_PATH)
-        raise Problem("not-found", message, advice)
+        raise _missing_problem(name)
     if plain != name or plain == documents.INDEX:
         return redirect_to(request, documents.document_path(plain))
     return await _render_document(request, name)
 
 
 async def _render_document(request: web.Request, name: str) -> web.Response:
-    document = await asyncio.to_thread(documents.read_document, name)
+    try:
+        document = await asyncio.to_thread(documents.read_document, name)
+    except FileNotFoundError:
+        raise _missing_problem(name) from None
     return render_page(
         request,
         "docs/document.html",
@@ -49,3 +50,14 @@ async def _render_document(request: web.Request, name: str) -> web.Response:
         body=document.body,
         is_index=name == documents.INDEX,
     )
+
+
+def _missing_problem(name: str) -> Problem:
+    """Name the document that is missing, or all of them where none are installed."""
+    if documents.document_file(documents.INDEX) is None:
+        message = gettext_lazy("The documents are not installed here.")
+        advice = gettext_lazy("They are in the folder `docs` of the project's source.")
+    else:
+        message = gettext_lazy("There is no document {name!r}.", name=name[:80])
+        advice = gettext_lazy("{path} lists them.", path=DOCUMENTS_PATH)
+    return Problem("not-found", message, advice)

@@ -45,9 +45,12 @@ def picture_file(name: str) -> Path | None:
 
 @cache
 def read_document(name: str) -> Document:
-    """Read and render a document that exists. Takes some tenths of a second: call it in a thread."""
+    """Read and render a document. Takes some tenths of a second: call it in a thread. Raises
+    `FileNotFoundError` if there is no such document, or none at all, as in an image without `docs`.
+    """
     file = document_file(name)
-    assert file is not None  # the caller has looked for it
+    if file is None:
+        raise FileNotFoundError(f"There is no document {name!r} in {SHIPPED_DOCS}.")
     tokens = _RENDERER.parse(file.read_text(encoding="utf-8"))
     title = name
     if tokens[0].tag == "h1":

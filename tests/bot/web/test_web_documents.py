@@ -51,6 +51,14 @@ async def test_pictures_are_shown_where_they_are_and_described_elsewhere(dashboa
     assert "<img" not in described and "[Discord and browsers reach the bot" in described
 
 
+async def test_without_the_documents_their_pages_say_so(dashboard, monkeypatch, tmp_path):
+    monkeypatch.setattr(documents, "SHIPPED_DOCS", tmp_path / "docs")
+    documents.read_document.cache_clear()
+    for path in (DOCS, f"{DOCS}/howto/go-live", f"{DOCS}/README"):
+        status, page, _ = await dashboard.page(path)
+        assert status == 404 and "The documents are not installed here." in page, path
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_document_is_rendered_with_links_that_lead_somewhere(name):
     shown = documents.read_document(name)
