@@ -5,6 +5,8 @@ ARG VLLM=vllm/vllm-openai:v0.32.0
 FROM ${BASE} AS build
 # Additional pip arguments for torch, as in the Makefile: "--index-url …" selects the index of another build.
 ARG TORCH_ARGS=""
+# Further lists of requirements/ by name: "voice llamacpp" brings speech recognition and llama.cpp.
+ARG EXTRAS=""
 # The compiler stays in this stage. It compiles the engine's kernel for processors with AVX-512 BF16.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
@@ -14,7 +16,9 @@ COPY pyproject.toml ./
 COPY requirements requirements
 # As in the Makefile, everything by its hash. `shards` is the driver of the database that processes share
 # (docs/howto/shards.md).
-RUN python -m venv /opt/venv && TORCH_ARGS=${TORCH_ARGS} requirements/install.sh /opt/venv/bin/python lock model shards
+# hadolint ignore=SC2086
+RUN python -m venv /opt/venv \
+    && TORCH_ARGS=${TORCH_ARGS} requirements/install.sh /opt/venv/bin/python lock model shards ${EXTRAS}
 COPY LICENSE README.md ./
 COPY personas personas
 COPY trainer trainer
@@ -25,6 +29,8 @@ COPY examples examples
 # The kernel exists for x86-64 only.
 RUN pip install --no-deps --no-build-isolation --editable . && python -m personas.models.bundled_model \
     && if [ "$(uname -m)" = x86_64 ]; then python -m personas.engine.cpu_kernel; fi
+# After what takes long: the dashboard shows them.
+COPY docs docs
 
 # JupyterLab with the project and its notebooks, compiler included: --target notebooks.
 FROM build AS notebooks
@@ -62,11 +68,12 @@ ENTRYPOINT ["vllm", "serve"]
 FROM ${BASE}
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
-RUN useradd --uid 10001 --create-home understudy && install --directory --owner understudy --mode 0700 /data
-ENV PATH=/opt/venv/bin:$PATH UNDERSTUDY_HOME=/data HF_HOME=/data/.hub OMP_WAIT_POLICY=PASSIVE PYTHONUNBUFFERED=1
+RUN useradd --uid 10001 --create-home understudy && install --directory --owner understudy --mode 0700 /data /backups
+ENV PATH=/opt/venv/bin:$PATH UNDERSTUDY_HOME=/data BACKUP_FOLDER=/backups HF_HOME=/data/.hub OMP_WAIT_POLICY=PASSIVE \
+    PYTHONUNBUFFERED=1
 WORKDIR /app
 USER 10001
-VOLUME /data
+VOLUME /data /backups
 EXPOSE 8420
 HEALTHCHECK --interval=30s --timeout=5s --start-period=120s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8420/healthz', timeout=4)"]

@@ -28,6 +28,7 @@ from bot.personas.base_model_compat import IncompatibleVersions, find_incompatib
 from bot.personas.guild_lore import read_all_lore
 from bot.personas.registry import PersonaRegistry
 from bot.platform import permissions
+from bot.platform.backup_folder import automatic_folder
 from bot.platform.clock import BackgroundTask, SystemClock
 from bot.platform.errors import connection_error
 from bot.platform.web_kit.auth import Authenticator
@@ -268,8 +269,9 @@ def _start_primary_tasks(services: Services, settings: Settings, stack: AsyncExi
     """Start the tasks of one process alone: automatic backups, automatic promotion and the training
     queue.
     """
-    if settings.backup_hours and settings.is_whole_bot:
-        schedule = BackupSchedule(settings.backup_hours * HOUR_S, settings.backup_keep)
+    if settings.makes_backups:
+        folder = automatic_folder(settings.home, settings.backup_folder)
+        schedule = BackupSchedule(settings.backup_hours * HOUR_S, settings.backup_keep, folder)
         backup = AutomaticBackup(settings.home, services.store, SystemClock(), schedule)
         services.background.append(backup.task)
         backup.task.start()

@@ -284,9 +284,13 @@ class Settings(BaseSettings):
     history_days: Integer = Field(default=90, ge=1, le=3650)
     guild_days: Integer = Field(default=14, ge=0, le=365)
     job_days: Integer = Field(default=90, ge=1, le=3650)
-    # An automatic backup every `backup_hours` (0: none), of which the latest `backup_keep` are kept
+    # An automatic backup every `backup_hours` (0: none), of which the latest `backup_keep` are kept in
+    # `backup_folder` (None: the folder beside the home)
     backup_hours: Integer = Field(default=24, ge=0, le=8760)
     backup_keep: Integer = Field(default=3, ge=1, le=1000)
+    backup_folder: UsableFolder | None = Field(
+        default=None, description="a folder outside of UNDERSTUDY_HOME, or where one can be made"
+    )
     # The operator's texts for messages that speak of self-harm, by language (docs/safety.md)
     safety_texts: Path | None = Field(
         default=None, description="the path of a TOML file with a text for each of some languages"
@@ -336,6 +340,7 @@ class Settings(BaseSettings):
         self._check_engine()
         self._check_shards()
         self._check_safety_texts()
+        self._check_backup_folder()
         if not self.is_local and not self.web_token:
             raise SettingsError(
                 f"WEB_HOST is {self.web_host}, which other machines reach, and there is no WEB_TOKEN.",
@@ -416,6 +421,14 @@ class Settings(BaseSettings):
         except UnderstudyError as error:
             raise SettingsError(f"SAFETY_TEXTS: {error.message}", error.advice) from None
 
+    def _check_backup_folder(self) -> None:
+        folder = self.backup_folder
+        if folder and folder.resolve().is_relative_to(self.home.resolve()):
+            raise SettingsError(
+                f"BACKUP_FOLDER is {folder}, which is inside UNDERSTUDY_HOME.",
+                "Name a folder outside of it, best on another disk: a home cannot contain its own backup.",
+            )
+
     def _check_shards(self) -> None:
         if self.shared_db and self.is_whole_bot:
             raise SettingsError(
@@ -460,6 +473,11 @@ class Settings(BaseSettings):
     def is_whole_bot(self) -> bool:
         """No other process serves a part of the guilds."""
         return self.shards is None or self.shards.is_whole
+
+    @property
+    def makes_backups(self) -> bool:
+        """The bot makes automatic backups: parts of one bot do not."""
+        return bool(self.backup_hours) and self.is_whole_bot
 
     @property
     def is_local(self) -> bool:

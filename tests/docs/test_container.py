@@ -54,9 +54,9 @@ def is_ignored(name: str) -> bool:
 def test_what_is_copied_is_there_and_nothing_secret_is():
     copied = [words.split()[:-1] for name, words in stages()[0] if name == "COPY"]
     names = {name for those in copied for name in those}
-    assert {"bot", "personas", "sandbox", "trainer", "data", "pyproject.toml"} <= names
+    assert {"bot", "personas", "sandbox", "trainer", "data", "docs", "pyproject.toml"} <= names
     assert all((ROOT / name).exists() and not is_ignored(name) for name in names)
-    assert all(is_ignored(name) for name in (".env", ".git", ".venv", "tests", "build", "docs"))
+    assert all(is_ignored(name) for name in (".env", ".git", ".venv", "tests", "build"))
     assert not names & {".", "./"}
 
 
@@ -97,7 +97,9 @@ def test_it_runs_as_nobody_in_particular_and_says_how_it_is():
     asked = re.search(r"http://127\.0\.0\.1:(\d+)(/\w+)", last["HEALTHCHECK"])
     assert asked and ("GET", asked[2]) in addresses() and asked[1] == last["EXPOSE"]
     assert json.loads(last["ENTRYPOINT"]) + json.loads(last["CMD"]) == ["python", "-m", "bot"]
-    assert f"UNDERSTUDY_HOME={last['VOLUME']}" in last["ENV"]
+    home, backups = last["VOLUME"].split()
+    assert f" UNDERSTUDY_HOME={home} BACKUP_FOLDER={backups} " in last["ENV"]
+    assert f"--owner understudy --mode 0700 {home} {backups}" in last["RUN"]
 
 
 def test_the_base_has_a_tag_and_the_python_that_the_project_takes():
@@ -119,18 +121,16 @@ def test_each_service_sets_what_there_is_and_is_open_to_this_machine_alone():
         assert set(service["environment"]) <= set(SETTINGS_BY_NAME)
         (published,) = service["ports"]
         assert published.startswith("127.0.0.1:") and published.endswith(f":{port}")
-        (volume,) = service["volumes"]
-        assert (
-            volume.split(":")[0] in COMPOSE["volumes"]
-            and f"\nVOLUME {volume.split(':')[1]}\n" in DOCKERFILE
-        )
+        volumes = dict(volume.split(":") for volume in service["volumes"])
+        assert set(volumes) <= set(COMPOSE["volumes"])
+        assert list(volumes.values()) == dict(stages()[-1])["VOLUME"].split()
         build = service["build"]
         assert set(build["args"]) <= arguments
         assert service["cap_drop"] == ["ALL"]
-        assert (
-            service["environment"]["WEB_PORT"] == port
-            and f"VOLUME {service['environment']['UNDERSTUDY_HOME']}\n" in DOCKERFILE
-        )
+        environment = service["environment"]
+        assert environment["WEB_PORT"] == port
+        folders = [environment["UNDERSTUDY_HOME"], environment["BACKUP_FOLDER"]]
+        assert folders == list(volumes.values())
     assert len({service["build"]["args"]["TORCH_ARGS"] for service in bots}) == 2
     (device,) = COMPOSE["services"]["bot-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]

@@ -1,4 +1,4 @@
-"""Backups at regular intervals into a folder beside the home, for a damaged database; the oldest
+"""Backups at regular intervals into a folder outside of the home, for a damaged database; the oldest
 are deleted.
 """
 
@@ -10,6 +10,12 @@ from pathlib import Path
 
 from bot.operations.backup.archive import BackupError
 from bot.operations.backup.create import create_backup
+from bot.platform.backup_folder import (
+    FOLDER_ADVICE,
+    NAME_FORMAT,
+    automatic_backups,
+    find_write_problem,
+)
 from bot.platform.clock import BackgroundTask, Clock
 from bot.store import Store
 from personas.home.pseudonyms import KEY_FILE
@@ -19,47 +25,25 @@ log = logging.getLogger(__name__)
 FIRST_DELAY_S = 3600.0
 """Age of a home at its first backup."""
 CHECK_INTERVAL_S = 600.0
-NAME_FORMAT = "understudy-%Y%m%d-%H%M%S.zip"
 
 
-def automatic_folder(home: Path) -> Path:
-    """Return the folder of a home's automatic backups: outside, because a home cannot contain its
-    own backup.
-    """
-    return home.with_name(f"{home.name}.backups")
-
-
-def automatic_backups(home: Path, now: float) -> dict[Path, float]:
-    """Return the automatic backups and when they were made (seconds since 1970), oldest first.
-
-    One that is dated after `now` was made while the clock was ahead, nobody knows when. It counts
-    as the oldest: 0.
-    """
-    backups = {}
-    for file in sorted(automatic_folder(home).glob("understudy-*.zip")):
-        try:
-            made_at = datetime.strptime(file.name, NAME_FORMAT).replace(tzinfo=UTC).timestamp()
-        except ValueError:  # a file of somebody else
-            continue
-        backups[file] = made_at if made_at <= now else 0.0
-    return dict(sorted(backups.items(), key=lambda entry: entry[1]))
-
-
-def latest_backup(home: Path, now: float) -> Path:
-    """Return the newest automatic backup. Raises `BackupError` when there is none."""
-    if backups := automatic_backups(home, now):
+def latest_backup(folder: Path, now: float) -> Path:
+    """Return the newest automatic backup in a folder. Raises `BackupError` when there is none."""
+    if backups := automatic_backups(folder, now):
         return list(backups)[-1]
     raise BackupError(
-        f"There is no automatic backup in {automatic_folder(home)}.", "Name a backup's file."
+        f"There is no automatic backup in {folder}.",
+        "Name a backup's file, or the folder of the backups in BACKUP_FOLDER.",
     )
 
 
 @dataclass(frozen=True)
 class BackupSchedule:
-    """Seconds between two backups, and the number of backups to keep."""
+    """Seconds between two backups, the number of backups to keep, and their folder."""
 
     every_s: float
     keep: int
+    folder: Path
 
 
 class AutomaticBackup:
@@ -83,10 +67,13 @@ class AutomaticBackup:
 
     async def back_up_if_due(self) -> bool:
         """Back up, and delete what is too old or contains erased members. Raises `UnderstudyError`,
-        `OSError`.
+        `OSError`: of a folder that cannot be written also while no backup is due.
         """
         now = self._clock.now()
-        backups = automatic_backups(self._home, now)
+        folder = self._schedule.folder
+        if problem := await asyncio.to_thread(find_write_problem, folder):
+            raise BackupError(problem, FOLDER_ADVICE)
+        backups = automatic_backups(folder, now)
         erased_at = max(self._store.people.tombstones().values(), default=0.0)
         outdated = [file for file, at in backups.items() if at <= erased_at]
         due = self._begun_at + FIRST_DELAY_S
@@ -96,13 +83,13 @@ class AutomaticBackup:
         if not outdated and now < due:
             return False
         await asyncio.shield(asyncio.to_thread(self._back_up, now))
-        current = [file for file in automatic_backups(self._home, now) if file not in outdated]
+        current = [file for file in automatic_backups(folder, now) if file not in outdated]
         for file in [*outdated, *current[: -self._schedule.keep]]:
             file.unlink(missing_ok=True)
         return True
 
     def _back_up(self, now: float) -> None:
-        folder = automatic_folder(self._home)
+        folder = self._schedule.folder
         folder.mkdir(mode=0o700, exist_ok=True)
         out = folder / datetime.fromtimestamp(now, UTC).strftime(NAME_FORMAT)
         backup = create_backup(self._home, out, now, lambda size: lambda more: None, listed=False)

@@ -13,10 +13,11 @@ from typing import Any
 from tqdm import tqdm
 
 from bot.operations.backup.archive import BackupError, ProgressCallback
-from bot.operations.backup.automatic import automatic_backups, latest_backup
+from bot.operations.backup.automatic import latest_backup
 from bot.operations.backup.create import ProgressFactory, create_backup
 from bot.operations.backup.restore import RestoreResult, restore_backup
 from bot.personas.registry import PersonaRegistry
+from bot.platform.backup_folder import automatic_backups, automatic_folder
 from bot.privacy.consent_files import ConsentMirror
 from bot.privacy.erasure_runner import ErasureRunner
 from bot.privacy.erasure_service import replay_erasures
@@ -52,8 +53,9 @@ def run_restore(arguments: argparse.Namespace, home: Path) -> int:
     """Restore a backup and print a summary. Raises `UnderstudyError`."""
     target = (arguments.home or home).expanduser().absolute()
     now = time.time()
-    file = latest_backup(target, now) if arguments.latest else arguments.file
-    with _progress_bar("restoring") as start_progress, _naming_the_backup_before(file, target, now):
+    folder = automatic_folder(target, arguments.settings.backup_folder)
+    file = latest_backup(folder, now) if arguments.latest else arguments.file
+    with _progress_bar("restoring") as start_progress, _naming_the_backup_before(file, folder, now):
         restored = restore_backup(
             file,
             target,
@@ -70,12 +72,12 @@ def run_restore(arguments: argparse.Namespace, home: Path) -> int:
 
 
 @contextmanager
-def _naming_the_backup_before(file: Path, home: Path, now: float) -> Iterator[None]:
+def _naming_the_backup_before(file: Path, folder: Path, now: float) -> Iterator[None]:
     """Advise to take the automatic backup before this one, if this one cannot be restored."""
     try:
         yield
     except BackupError as error:
-        backups = list(automatic_backups(home, now))
+        backups = list(automatic_backups(folder, now))
         if file not in backups[1:]:
             raise
         before = backups[backups.index(file) - 1]

@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -15,6 +16,12 @@ from typing import Any
 from bot.operations.doctor.checks import BotCheck
 from bot.operations.doctor.effect_checks import check_effects
 from bot.operations.doctor.shard_checks import check_shards
+from bot.platform.backup_folder import (
+    FOLDER_ADVICE,
+    automatic_backups,
+    automatic_folder,
+    find_write_problem,
+)
 from bot.platform.db.schema import MIGRATIONS
 from bot.platform.errors import RENEW_TOKEN_ADVICE
 from bot.platform.localisation import gettext_lazy, localisable_number
@@ -38,6 +45,8 @@ def check_machine(settings: Settings, *, token_accepted: bool = False) -> Iterat
     yield check_database(settings.home)
     yield from check_shards(settings)
     yield check_disk(settings.home)
+    if settings.makes_backups:
+        yield check_backups(automatic_folder(settings.home, settings.backup_folder))
     yield check_port(settings.web_port, settings.home)
     yield check_lore(ShippedData.from_source_tree().lore, settings.home)
     yield from check_voice(settings.voice_model)
@@ -133,6 +142,14 @@ def check_disk(folder: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -
         remedy = gettext_lazy("free some before fetching models or keeping many versions")
         return BotCheck(name, "warn", found, remedy)
     return BotCheck(name, "ok", found)
+
+
+def check_backups(folder: Path) -> BotCheck:
+    """Check that the folder of automatic backups can be written, or created."""
+    if problem := find_write_problem(folder):
+        return BotCheck("backups", "warn", problem, FOLDER_ADVICE)
+    count = len(automatic_backups(folder, time.time()))
+    return BotCheck("backups", "ok", f"{count or 'none yet'} in {folder}")
 
 
 def check_port(number: int, folder: Path) -> BotCheck:

@@ -288,7 +288,9 @@ def _check_background(services: Services) -> Iterator[BotCheck]:
                 "failed, to be tried again: {error}",
                 error=redact_paths(task.error, services.home),
             )
-            remedy = gettext_lazy("see the log; mostly the disk is full")
+            remedy = ""
+            if not task.has_advice:
+                remedy = gettext_lazy("see the log; mostly the disk is full")
             yield BotCheck(task.name, "warn", found, remedy)
 
 
