@@ -83,7 +83,7 @@ class ChatCog(commands.Cog):
     async def chat(
         self, interaction: Interaction, message: app_commands.Range[str, 1, MAX_QUESTION_CHARS]
     ) -> None:
-        # First, because the answer with help lines comes also where no persona would answer.
+        # First, because the answer with helplines comes also where no persona would answer.
         self.bot.services.safety.require_safe(message)
         if is_outside(interaction):
             await ask_outside(interaction, message)

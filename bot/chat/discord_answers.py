@@ -51,7 +51,7 @@ NO_PERSONA_TEXTS = (
     gettext_lazy("No persona lives here yet."),
     gettext_lazy("A moderator can change that with `/persona set`."),
 )
-SAFETY_REMARK = gettext_lazy("the fixed text with help lines answers it")
+SAFETY_REMARK = gettext_lazy("the fixed text with helplines answers it")
 USER_TYPES = (discord.MessageType.default, discord.MessageType.reply)
 HINT_INTERVAL_S = 600.0
 BUSY_NOTICE_INTERVAL_S = 60.0
@@ -61,7 +61,7 @@ BLIND_NOTICE_INTERVAL_S = 86_400.0
 model sees, in a channel.
 """
 SAFETY_ANSWER_INTERVAL_S = 60.0
-"""Minimum time between two answers with help lines to one member in a channel."""
+"""Minimum time between two answers with helplines to one member in a channel."""
 MAX_ERRORS_PER_MINUTE = 5
 MAX_UNREAD_NOTICES_PER_MINUTE = 5
 MAX_DELETED = 20_000

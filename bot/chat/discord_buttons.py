@@ -210,7 +210,7 @@ def _votes(event_id: int, votes: VoteCounts) -> list[_VoteButton]:
 
 async def answer_form(interaction: Interaction, event_id: str, values: dict[str, str]) -> None:
     """Have the text of a submitted form answered."""
-    # First, because the answer with help lines comes also where the persona would not answer.
+    # First, because the answer with helplines comes also where the persona would not answer.
     interaction.client.services.safety.require_safe(values["text"])
     _, persona, channel = _require_reply(interaction, int(event_id))
     services = interaction.client.services

@@ -77,7 +77,7 @@ class BotMetrics:
         )
         self._safety_answers = self._counter(
             "understudy_safety_answers",
-            "Messages that spoke of self-harm, answered with help lines.",
+            "Messages that spoke of self-harm, answered with helplines.",
             "language",
             LANGUAGES,
         )
@@ -102,7 +102,7 @@ class BotMetrics:
             self._replies.append(request)
 
     def safety_answer(self, language: str) -> None:
-        """Count an answer with help lines."""
+        """Count an answer with helplines."""
         self._safety_answers.labels(language).inc()
 
     @property

@@ -1,4 +1,4 @@
-"""The safety protocol (docs/safety.md): answers with help lines in place of a persona's, and the
+"""The safety protocol (docs/safety.md): answers with helplines in place of a persona's, and the
 disclosure that personas are AI.
 """
 
@@ -31,7 +31,7 @@ DISCLOSURE_LINES = frozenset(
 
 class SelfHarmError(RefusedError):
     """A message speaks of self-harm or suicide. `message` is the answer to it: a fixed text with
-    help lines.
+    helplines.
     """
 
 
@@ -77,7 +77,7 @@ class SafetyProtocol:
         try:
             self.store.safety_answers.count(day, language)
         except StoreError as error:  # the answer matters more than its count
-            log.warning("an answer with help lines is not counted: %s", error)
+            log.warning("an answer with helplines is not counted: %s", error)
 
     def disclosure(self, guild_id: int, channel_id: int, user_id: int, event_id: int) -> str:
         """Return the line that tells a member, below the reply to an event, that it is AI: at the

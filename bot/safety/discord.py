@@ -15,7 +15,7 @@ WITHOUT_MINORS = gettext_lazy(
     "reply, at the start of a talk and every three hours of it."
 )
 SAME_FOR_ALL = gettext_lazy(
-    "Messages that speak of self-harm get a fixed text with help lines in any server. What a "
+    "Messages that speak of self-harm get a fixed text with helplines in any server. What a "
     "persona says depends on its card: this switch does not change it."
 )
 

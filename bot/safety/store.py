@@ -1,5 +1,5 @@
 """The tables of the safety protocol: who was told when that personas are AI, counts of answers with
-help lines, and servers with minors.
+helplines, and servers with minors.
 """
 
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class Talks(Table):
 
 
 class SafetyAnswers(Table):
-    """Counts of the messages that were answered with help lines, by day (UTC) and language: neither
+    """Counts of the messages that were answered with helplines, by day (UTC) and language: neither
     whose, nor where, nor what.
     """
 

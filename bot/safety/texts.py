@@ -47,7 +47,7 @@ def _checked(path: Path, language: str, given: Mapping[str, object]) -> str:
     text = given[language]
     if not isinstance(text, str):
         raise UnderstudyError(
-            f"{path}: {language} is no text.", f'Write {language} = """…""", with the help lines.'
+            f"{path}: {language} is no text.", f'Write {language} = """…""", with the helplines.'
         )
     text = text.strip()
     if not MIN_TEXT_CHARS <= len(text) <= MAX_TEXT_CHARS:

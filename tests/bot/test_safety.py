@@ -165,7 +165,7 @@ async def test_why_says_that_the_text_answered_and_does_not_show_the_message(sta
         stage.client.services.decisions._channels.clear()
     answer = await stage.moderator.slash(QUAY, "persona why")
     await until(lambda: "Said to the persona" in (answer.message or {}).get("content", ""))
-    assert "the fixed text with help lines answers it." in answer.message["content"]
+    assert "the fixed text with helplines answers it." in answer.message["content"]
     assert SAID not in answer.message["content"]
 
 

@@ -40,7 +40,7 @@ DISCONNECT_POLL_S = 0.2
 """Interval of checks for a disconnected client."""
 MAX_CHAT_BODY_BYTES = 2 * 2**20
 """Clients send the whole conversation each time."""
-FIXED_NOTE = "the last message speaks of self-harm: this is a fixed text with help lines, which no model wrote"
+FIXED_NOTE = "the last message speaks of self-harm: this is a fixed text with helplines, which no model wrote"
 COMPLETION_EXAMPLE = {
     "model": "ballast",
     "messages": [{"role": "user", "content": "Is the ferry late?"}],

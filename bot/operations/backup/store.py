@@ -23,7 +23,7 @@ def merge_later_decisions(
 
     That is: consent given and withdrawn, messages deleted and edited on Discord, memories forgotten
     and edited, erased persons, withdrawn versions, guilds that were left, counts of answers with
-    help lines, and version numbers, which are not reused.
+    helplines, and version numbers, which are not reused.
     """
     with restored.atomic():
         decisions = _decisions(restored, later)

@@ -131,7 +131,7 @@ class DiscordConnection:
 @dataclass(frozen=True)
 class SystemState:
     """All of it, at `at`; times in seconds since 1970. `jobs` are counted by state,
-    `safety_answers` (messages that were answered with help lines) by language. The beginning of a
+    `safety_answers` (messages that were answered with helplines) by language. The beginning of a
     reply is chosen among `reply_candidates`, 1 for none, unless a guild has another number.
     """
 
