@@ -35,7 +35,8 @@ CAUSES = (
     ),
     (
         r"No space left on device|Disk quota exceeded",
-        f"The disk is full. Free 4 GB for the packages and their cache. {AGAIN}",
+        "The disk is full. Free 4 GB for the packages and their cache, and several more for torch "
+        f"with CUDA's libraries, which its CPU build does without (docs/doctor.md). {AGAIN}",
     ),
     (
         r"dns error|name resolution|error sending request|Failed to establish a new connection"
