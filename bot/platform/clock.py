@@ -39,7 +39,7 @@ class BackgroundTask:
     tried again.
 
     `work` does all that is due, `wait` returns when more may be. `error` is the latest error until
-    the work succeeds, `has_advice` tells whether it says what to do.
+    the work succeeds, `advice` the end of it that says what to do, if it has one.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class BackgroundTask:
     ) -> None:
         self.name = name
         self.error = ""
-        self.has_advice = False
+        self.advice = ""
         self._work, self._wait, self._clock = work, wait, clock or SystemClock()
         self._retry_delay_s = retry_delay_s
         self._max_retry_delay_s = max_retry_delay_s
@@ -97,7 +97,7 @@ class BackgroundTask:
         if isinstance(error, UnderstudyError | OSError):
             words = str(error)
             traceback = None  # its message says all
-        self.has_advice = isinstance(error, UnderstudyError) and bool(error.advice)
+        self.advice = error.advice if isinstance(error, UnderstudyError) else ""
         # Once, although the work fails again and again.
         if words != self.error:
             log.error("%s: failed, to be tried again: %s", self.name, words, exc_info=traceback)

@@ -19,7 +19,7 @@ from bot.operations.backup.automatic import (
 )
 from bot.operations.doctor import local_checks
 from bot.operations.web.system_state import _check_background
-from bot.platform.backup_folder import automatic_backups, automatic_folder
+from bot.platform.backup_folder import FOLDER_ADVICE, automatic_backups, automatic_folder
 from bot.settings import Settings, SettingsError
 from bot.store import HOME_DATABASE, Store, StoreError
 from personas.home.external_files import read_exports
@@ -224,7 +224,9 @@ async def test_the_system_page_says_what_to_do_about_missing_backups(home, backu
     backup.task.start()
     await until(lambda: backup.task.error)
     (check,) = _check_background(SimpleNamespace(background=[backup.task], home=home))
-    assert check.state == "warn" and "BACKUP_FOLDER" in check.found and "disk" not in check.remedy
+    assert check.state == "warn" and "No automatic backup can be made" in check.found
+    assert check.remedy == FOLDER_ADVICE and FOLDER_ADVICE not in check.found
+    assert FOLDER_ADVICE in backup.task.error, "the log and /healthz have all of it"
     await backup.task.stop()
 
 

@@ -284,12 +284,12 @@ def disconnected_s(services: Services) -> float:
 def _check_background(services: Services) -> Iterator[BotCheck]:
     for task in services.background:
         if task.error:
+            error = task.error.removesuffix(task.advice).rstrip()
             found = gettext_lazy(
-                "failed, to be tried again: {error}",
-                error=redact_paths(task.error, services.home),
+                "failed, to be tried again: {error}", error=redact_paths(error, services.home)
             )
-            remedy = ""
-            if not task.has_advice:
+            remedy = redact_paths(task.advice, services.home)
+            if not remedy:
                 remedy = gettext_lazy("see the log; mostly the disk is full")
             yield BotCheck(task.name, "warn", found, remedy)
 
