@@ -22,6 +22,7 @@ from bot.operations.backup.archive import BackupError
 from bot.operations.backup.create import copy_database, create_backup
 from bot.operations.backup.restore import restore_backup
 from bot.platform.db.schema import MIGRATIONS
+from bot.settings import Settings
 from bot.store import Store, StoreError
 from personas.home.external_files import read_exports
 from tests.bot.sample_home import DATABASE, KEPT, MADE_ANEW, STAYS, fill, put, quiet, rows, train
@@ -246,7 +247,9 @@ def test_a_full_disk_is_one_clear_error_and_nothing_half(home, out, limit):
 
 
 def command(*words):
-    return build_parser().parse_args([*map(str, words)])
+    arguments = build_parser().parse_args([*map(str, words)])
+    arguments.settings = Settings()
+    return arguments
 
 
 def test_at_the_terminal(home, out, capsys, tmp_path):
