@@ -517,10 +517,12 @@ READ_ONLY_WITH = (
     ("engine", "vllm", "ENGINE_HOME VLLM_PYTHON"),
     ("engine", "llamacpp ollama openai", "ENGINE_MODEL"),
     ("engine", "llamacpp", "LLAMA_SERVER"),
-    ("engine", "openai", "VISION"),
+    ("engine", "llamacpp vllm openai", "VISION"),
     ("trainer", "ray", "RAY_ADDRESS RAY_AUTH_TOKEN SHARED TRAINER_SLOTS TRAINER_GPUS"),
 )
 """A setting's field, values of it, and the variables that have an effect with these alone."""
+BUILD_VARIABLES = ("EXTRAS", "TORCH_ARGS", "TORCH_ARGS_GPU")
+"""What compose.yaml reads in `.env` to build images."""
 
 
 # ------------------------------------------------------------------------------------------ reading
@@ -655,7 +657,7 @@ def _describe_invalid(location: str, values: Mapping[str, SettingValue]) -> str:
 
 def _warn_of_unknown(in_file: Mapping[str, SettingValue]) -> None:
     for name, value in in_file.items():
-        if name not in SETTINGS_BY_NAME:
+        if name not in SETTINGS_BY_NAME and name not in BUILD_VARIABLES:
             log.warning("%s: nothing reads %s.%s", value.origin, name, _closest_name(name))
 
 

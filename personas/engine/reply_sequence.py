@@ -153,6 +153,16 @@ class ReplySequence:
             likeliest = tuple((piece(other), its_logprob) for other, its_logprob in alternatives)
             self._tokens.append(ReplyToken(piece(token), logprob, likeliest))
 
+    def drop_incomplete(self) -> int:
+        """Drop tokens at the end that are a part of a character, with what is known of them; returns
+        their number.
+        """
+        dropped = self._detokenizer.drop_incomplete()
+        if dropped:
+            del self._logprobs[-dropped:]
+            del self._tokens[-dropped:]
+        return dropped
+
     def append_text(self, piece: str) -> None:
         """Add a token as text to the reply."""
         self._detokenizer.append_text(piece)

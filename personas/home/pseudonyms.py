@@ -47,6 +47,10 @@ class HomeKey:
             return cls.in_file(file)
         return cls(_create_secret(file))
 
+    def home_id(self) -> str:
+        """Return an id of the home that tells nothing about its key."""
+        return hmac.new(self.secret, b"home id", hashlib.sha256).hexdigest()[:16]
+
     @classmethod
     def in_file(cls, file: Path) -> Self:
         """Read the key from an existing file. Raises `KeyFileError` if it is damaged."""

@@ -1,6 +1,7 @@
 """The vision projector with which llama.cpp sees pictures: a GGUF file beside the model's (mmproj)."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,12 +18,12 @@ NAME_KEYS = ("general.name", "general.basename")
 
 @dataclass(frozen=True)
 class Projector:
-    """A projector's file, the names of the model that it was made for, and the width of the
-    embeddings that it makes (0: it does not say).
+    """A projector's file, the names of the model that it was made for (its own before its family's),
+    and the width of the embeddings that it makes (0: it does not say).
     """
 
     file: Path
-    names: frozenset[str]
+    names: tuple[str, ...]
     width: int
 
     @classmethod
@@ -47,29 +48,30 @@ def find_projector(model: Path, width: int) -> Path | None:
     """Find the projector of a model in its folder, the smallest of several precisions; None if
     there is none.
 
-    It was made for a model of the same name. Where the model is the only one in the folder, it is
-    enough that it makes embeddings of the model's `width`.
+    It makes embeddings of the model's `width`, for a model of the same name, or else of the same
+    family. Where the model is the only one in the folder, the names do not count.
     """
     files = sorted(model.parent.glob(f"*{PROJECTOR_MARK}*.gguf"))
     projectors = [found for file in files if (found := Projector.read(file))]
     if not projectors:
         return None
-    names = _names_of(model)
-    fitting = [projector for projector in projectors if projector.names & names]
-    if not fitting and model_files(model.parent) == [model]:
-        fitting = [projector for projector in projectors if projector.width in (0, width)]
+    fitting = _fitting(projectors, model, width)
     if not fitting:
         log.warning("no vision projector in %s is that of %s", model.parent, model.name)
         return None
     return min((projector.file for projector in fitting), key=lambda file: file.stat().st_size)
 
 
-def _names_of(model: Path) -> frozenset[str]:
+def _fitting(projectors: Sequence[Projector], model: Path, width: int) -> list[Projector]:
     from gguf import GGUFReader
 
-    return _names(GGUFReader(model))
+    wide = [projector for projector in projectors if projector.width in (0, width)]
+    for name in _names(GGUFReader(model)):
+        if named := [projector for projector in wide if name in projector.names]:
+            return named
+    return wide if model_files(model.parent) == [model] else []
 
 
-def _names(reader: object) -> frozenset[str]:
+def _names(reader: object) -> tuple[str, ...]:
     names = (read_value(reader, key) for key in NAME_KEYS)
-    return frozenset(str(name).casefold() for name in names if name)
+    return tuple(str(name).casefold() for name in names if name)

@@ -13,6 +13,7 @@ from bot.operations.backup.archive import BackupError
 from bot.operations.backup.automatic import (
     CHECK_INTERVAL_S,
     FIRST_DELAY_S,
+    OWNER_FILE,
     AutomaticBackup,
     BackupSchedule,
     latest_backup,
@@ -257,3 +258,39 @@ def test_a_folder_inside_the_home_is_refused(home):
             Settings(home=home, backup_folder=inside)
     with pytest.raises(ValueError, match="not a folder"):
         Settings(home=home, backup_folder=home / HOME_DATABASE)
+
+
+@pytest.mark.parametrize("has_mark", [True, False])
+async def test_a_folder_with_backups_that_are_not_its_own_is_refused(
+    home, tmp_path, store, clock, has_mark
+):
+    """Another bot's, or those of a nightly `backup --out`: the oldest would be deleted."""
+    shared = tmp_path / "shared"
+    schedule = BackupSchedule(DAY_S, 1, shared)
+    clock.advance(DAY_S)
+    other = fill(tmp_path / "other")
+    with Store.open(other / HOME_DATABASE) as others:
+        made = AutomaticBackup(other, others, clock, schedule)
+        assert await made.back_up_if_due()
+        if not has_mark:
+            (shared / OWNER_FILE).unlink()
+        kept = sorted(shared.iterdir())
+        clock.advance(DAY_S)
+        with pytest.raises(BackupError, match="BACKUP_FOLDER"):
+            await AutomaticBackup(home, store, clock, schedule).back_up_if_due()
+        assert sorted(shared.iterdir()) == kept
+        if has_mark:
+            assert await made.back_up_if_due()
+
+
+def test_another_home_is_not_restored_from_the_chosen_folder(home, tmp_path, store, clock):
+    chosen = tmp_path / "chosen"
+    clock.advance(DAY_S)
+    backup = AutomaticBackup(home, store, clock, BackupSchedule(DAY_S, 3, chosen))
+    assert asyncio.run(backup.back_up_if_due())
+    environ = {**ENVIRON, "UNDERSTUDY_HOME": str(home), "BACKUP_FOLDER": str(chosen)}
+    other = tmp_path / "other"
+    command = [sys.executable, "-m", "bot", "restore", "--latest", "--home", str(other)]
+    refused = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert refused.returncode != 0 and f"{other}.backups" in refused.stderr
+    assert not other.exists()

@@ -471,3 +471,16 @@ def test_the_hubs_token_of_the_file_is_found_by_the_hub_library_and_never_shown(
     set_hub_token(settings)
     assert get_token() == "hf_of_the_tests" and settings.fetch_adapters == "moderators"
     assert "hf_of_the_tests" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("engine", "is_read"),
+    [("local", False), ("ollama", False), ("llamacpp", True), ("vllm", True), ("openai", True)],
+)
+def test_vision_is_read_with_the_engines_that_show_pictures(tmp_path, caplog, engine, is_read):
+    file = tmp_path / ".env"
+    urls = "" if engine == "local" else "ENGINE_URLS=http://127.0.0.1:1\n"
+    file.write_text(f"ENGINE={engine}\nVISION=off\nEXTRAS=voice\n{urls}")
+    assert load_settings(file, {"UNDERSTUDY_HOME": str(tmp_path)}).vision == "off"
+    assert ("nothing reads VISION" in caplog.text) is not is_read
+    assert "EXTRAS" not in caplog.text

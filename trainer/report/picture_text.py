@@ -2,6 +2,11 @@
 
 from typing import Any
 
+USELESS_MARKS = ("emoji", "last resort")
+"""In the names of fonts in colours, which matplotlib does not draw, and of one that it ships, whose
+glyphs are frames.
+"""
+
 
 def drawable(text: str) -> tuple[str, list[str]]:
     """Return the part of a text that fonts of this machine can draw, and their families: the usual
@@ -27,7 +32,7 @@ def _best_family(characters: frozenset[str]) -> tuple[list[str], frozenset[str]]
     found: list[str] = []
     lacking = characters
     for font in fontManager.ttflist:
-        if "emoji" in font.name.lower():  # in colours, which matplotlib does not draw
+        if any(mark in font.name.casefold() for mark in USELESS_MARKS):
             continue
         missing = _missing(font.fname, "".join(characters))
         if len(missing) < len(lacking):

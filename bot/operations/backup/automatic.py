@@ -14,17 +14,22 @@ from bot.platform.backup_folder import (
     FOLDER_ADVICE,
     NAME_FORMAT,
     automatic_backups,
+    automatic_folder,
     find_write_problem,
 )
 from bot.platform.clock import BackgroundTask, Clock
 from bot.store import Store
-from personas.home.pseudonyms import KEY_FILE
+from personas.home.atomic_files import write_file
+from personas.home.pseudonyms import KEY_FILE, HomeKey
 from personas.schemas.formatting import format_size
 
 log = logging.getLogger(__name__)
 FIRST_DELAY_S = 3600.0
 """Age of a home at its first backup."""
 CHECK_INTERVAL_S = 600.0
+OWNER_FILE = "home-id"
+"""In a folder that was chosen: the id of the home whose backups are in it."""
+OWN_FOLDER_ADVICE = "Name a folder for this bot alone in BACKUP_FOLDER."
 
 
 def latest_backup(folder: Path, now: float) -> Path:
@@ -73,6 +78,7 @@ class AutomaticBackup:
         folder = self._schedule.folder
         if problem := await asyncio.to_thread(find_write_problem, folder):
             raise BackupError(problem, FOLDER_ADVICE)
+        await asyncio.to_thread(self._claim, now)
         backups = automatic_backups(folder, now)
         erased_at = max(self._store.people.tombstones().values(), default=0.0)
         outdated = [file for file, at in backups.items() if at <= erased_at]
@@ -87,6 +93,26 @@ class AutomaticBackup:
         for file in [*outdated, *current[: -self._schedule.keep]]:
             file.unlink(missing_ok=True)
         return True
+
+    def _claim(self, now: float) -> None:
+        """Mark a folder that was chosen as this home's. Raises `BackupError` for one with backups that
+        it did not make: the oldest would be deleted.
+        """
+        folder = self._schedule.folder
+        if folder == automatic_folder(self._home):
+            return
+        mark = folder / OWNER_FILE
+        owner = HomeKey.of(self._home).home_id()
+        if mark.exists():
+            if mark.read_text(encoding="ascii").strip() != owner:
+                raise BackupError(f"{folder} has the backups of another bot.", OWN_FOLDER_ADVICE)
+            return
+        if automatic_backups(folder, now):
+            raise BackupError(
+                f"{folder} has backups that were not made automatically.", OWN_FOLDER_ADVICE
+            )
+        folder.mkdir(mode=0o700, exist_ok=True)
+        write_file(mark, f"{owner}\n".encode())
 
     def _back_up(self, now: float) -> None:
         folder = self._schedule.folder

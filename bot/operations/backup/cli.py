@@ -53,7 +53,9 @@ def run_restore(arguments: argparse.Namespace, home: Path) -> int:
     """Restore a backup and print a summary. Raises `UnderstudyError`."""
     target = (arguments.home or home).expanduser().absolute()
     now = time.time()
-    folder = automatic_folder(target, arguments.settings.backup_folder)
+    # Another home's are beside it.
+    chosen = arguments.settings.backup_folder if target == home.absolute() else None
+    folder = automatic_folder(target, chosen)
     file = latest_backup(folder, now) if arguments.latest else arguments.file
     with _progress_bar("restoring") as start_progress, _naming_the_backup_before(file, folder, now):
         restored = restore_backup(

@@ -16,6 +16,8 @@ from personas.schemas.chat import Picture
 
 log = logging.getLogger(__name__)
 QUESTION = "What is this?"
+MAX_FAILED_PROBES = 2
+"""After so many without an answer, a server gets no pictures: they may be what kills it."""
 PROBE_PICTURE = Picture(
     "probe.png",
     "image/png",
@@ -29,17 +31,21 @@ PROBE_PICTURE = Picture(
 
 async def sees_pictures(client: VllmClient, request: Mapping[str, Any]) -> bool:
     """Report whether a server answers `request` with a picture as its message. It is asked once,
-    and again after it was away. Raises `ReplicaError` where it does not answer now.
+    and again after it was away. Raises `ReplicaError` the first time that it does not answer.
     """
+    if client.failed_picture_probes >= MAX_FAILED_PROBES:
+        return False
     if client.sees_pictures is None:
         asked = with_pictures({"role": "user", "content": QUESTION}, (PROBE_PICTURE,))
         try:
             async for _ in client.generate({**request, "messages": [asked]}):
                 pass
         except (VllmError, AdapterNotServedError) as error:
-            if isinstance(error, ReplicaError) and error.kind != "failed":
-                raise  # it is busy, or away: the next check asks again
             log.info("%s takes no pictures: %s", client.url, error)
+            if isinstance(error, ReplicaError) and error.kind != "failed":
+                client.failed_picture_probes += 1
+                if client.failed_picture_probes < MAX_FAILED_PROBES:
+                    raise  # it may be busy: the next check asks again
             client.sees_pictures = False
         else:
             client.sees_pictures = True

@@ -53,16 +53,18 @@ class Replicas:
         taken. A reply waits for one that is full below that, unless it may go `anywhere`: reading
         its adapter elsewhere would stop all replies there. An adapter has one such replica more
         than it replies on now. `avoided` are addresses. `wants_sight`: it is one that sees pictures,
-        if there is any.
+        if there is any, unless the reply may go `anywhere`.
         """
         ready = [replica for replica in self._order(key) if replica.is_ready]
         if avoided:
             ready = [replica for replica in ready if replica.url not in avoided]
-        if wants_sight:
-            seeing = [each for each in ready if each.served and each.served.sees_pictures]
-            ready = seeing or ready
         if not ready:
             return None
+        if wants_sight:
+            seeing = [each for each in ready if each.served and each.served.sees_pictures]
+            chosen = self._first_with_room(seeing, adapter)
+            if chosen or (seeing and not anywhere):
+                return chosen
         replies = sum([len(replica.leases) for replica in ready])
         bound = math.ceil(LOAD_FACTOR * (replies + 1) / len(ready))
         below = [replica for replica in ready if len(replica.leases) < bound]

@@ -12,6 +12,7 @@ from personas.engine.remote.replica_health import ReplicaHealth
 from personas.engine.remote.replica_scheduler import ReplicaScheduler
 from personas.engine.remote.replicas import Replicas
 from personas.engine.remote.server_errors import (
+    ACCOUNT_KINDS,
     AdapterNotServedError,
     ReplicaError,
     ReplicaTimeoutError,
@@ -56,7 +57,8 @@ class ReplyAttempts:
             await self._generate(seq, replica)
         except ReplicaError as error:
             self._health.fail(replica, error)
-            if seq.failed_attempts and self._drops_pictures(seq, replica, error):
+            is_late = isinstance(error, ReplicaTimeoutError)
+            if (is_late or seq.failed_attempts) and self._drops_pictures(seq, replica, error):
                 return
             self._resume(seq, error, has_progress=len(seq.received) > received)
         except AdapterNotServedError as error:
@@ -71,12 +73,12 @@ class ReplyAttempts:
             self._scheduler.finish(seq)
 
     def _drops_pictures(self, seq: VllmSequence, replica: Replica, error: Exception) -> bool:
-        """Queue a reply that has not begun again with fewer pictures, if its server may have refused
-        them: they have too many tokens, or the model sees none.
+        """Queue a reply that has not begun again with fewer pictures, if they may be why its server
+        failed: they have too many tokens, or take too long, or the model sees none.
         """
         is_refused = isinstance(error, VllmError)
         if isinstance(error, ReplicaError):
-            is_refused = error.kind == "failed"
+            is_refused = error.kind not in ("busy", *ACCOUNT_KINDS)
         has_pictures = replica.served and seq.has_pictures(replica.served)
         if not is_refused or not has_pictures or seq.received:
             return False

@@ -130,10 +130,11 @@ def open_session(key: str) -> aiohttp.ClientSession:
 class VllmClient:
     """Calls one server. All methods raise `ReplicaError` when it is away or fails, and `VllmError`
     when it refuses. `advice` is said of a server that fails. `sees_pictures` is what a probe found
-    out, None before it.
+    out, None before it; `failed_picture_probes` had no answer.
     """
 
     sees_pictures: bool | None = None
+    failed_picture_probes = 0
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         self.url = url

@@ -87,13 +87,18 @@ class VllmSequence(ReplySequence):
         """Return the beginning of the reply as text, for a prompt. A part of a character at its end
         is dropped: it is generated again.
         """
-        if dropped := self._detokenizer.drop_incomplete():
+        if dropped := self.drop_incomplete():
             self.received = self.received[:-dropped]
         return self._detokenizer.begun()
 
     def body(self, served: ServedModels, salt: str) -> dict[str, Any]:
         """Build the request for the rest of the reply."""
         sampling = self.request.sampling
+        # First, because it may drop tokens.
+        prompt = {"prompt": [*self.prompt, *self.received]}
+        has_pictures = self.has_pictures(served)
+        if has_pictures:
+            prompt = self._messages_with_pictures()
         body: dict[str, Any] = {
             "model": self.adapter_name or served.base,
             "max_tokens": sampling.max_new_tokens - len(self.received),
@@ -108,9 +113,9 @@ class VllmSequence(ReplySequence):
             "ignore_eos": True,
             "cache_salt": salt,
         }
-        if self.has_pictures(served):
-            return body | self._messages_with_pictures()
-        body["prompt"] = [*self.prompt, *self.received]
+        body |= prompt
+        if has_pictures:
+            return body
         if sampling.logprobs or sampling.alternatives is not None:
             body |= {"logprobs": sampling.alternatives or 0, "return_tokens_as_token_ids": True}
         return body

@@ -24,6 +24,7 @@ def write_projector(file: Path, width: int, seed: int = 0, name: str = "") -> Pa
     writer = GGUFWriter(file, "clip")
     if name:
         writer.add_string("general.name", name)
+        writer.add_string("general.basename", name.split("-")[0])
     writer.add_bool("clip.has_vision_encoder", True)
     writer.add_string("clip.projector_type", "mlp")
     writer.add_bool("clip.use_gelu", True)

@@ -171,6 +171,22 @@ class TestProjector:
         small = write_projector(tmp_path / "tiny-mmproj-Q8_0.gguf", 64, name="base")
         assert find_projector(model, 64) == small
 
+    def test_of_two_sizes_of_a_family_it_is_the_models_own(self, tmp_path):
+        """Their basename is the same; so are the widths of some."""
+        for name in ("Sea-4B", "Sea-12B"):
+            shutil.copy(
+                write_projector(tmp_path / "it.gguf", 64, name=name), tmp_path / f"{name}.gguf"
+            )
+        (tmp_path / "it.gguf").unlink()
+        small = write_projector(tmp_path / "mmproj-4b.gguf", 32, name="Sea-4B")
+        large = write_projector(tmp_path / "mmproj-12b.gguf", 64, name="Sea-12B")
+        assert find_projector(tmp_path / "Sea-4B.gguf", 32) == small
+        assert find_projector(tmp_path / "Sea-12B.gguf", 64) == large
+        tuned = write_projector(tmp_path / "tuned.gguf", 64, name="Sea-Tuned")
+        assert find_projector(tuned, 64) == large, "the family's, of its width"
+        same = write_projector(tmp_path / "mmproj-same.gguf", 64, name="Sea-4B")
+        assert find_projector(tmp_path / "Sea-4B.gguf", 64) == same
+
     def test_alone_in_its_folder_a_model_has_one_of_its_width(self, small_base, tmp_path, caplog):
         model = Path(shutil.copy(small_base[1], tmp_path / "tiny-Q4_K_M.gguf"))
         write_projector(tmp_path / "mmproj-wide.gguf", 96)

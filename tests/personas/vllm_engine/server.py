@@ -33,6 +33,8 @@ class Faults:
     hang: bool = False  # nothing is answered, as by a stopped process
     health_status: int = 200
     completion_status: int = 200
+    chat_status: int = 200  # of requests with messages alone
+    breaks_at_pictures: bool = False  # the process dies of them
     hang_completions: bool = False  # as with an engine that is stuck behind a server that is well
     load_message: str = ""  # loading fails with it
     kill_after: int | None = None  # tokens sent, over all replies, after which the server dies
@@ -81,6 +83,7 @@ class VllmServer:
     requests: list[dict[str, Any]] = field(default_factory=list)
     loads: list[tuple[str, str]] = field(default_factory=list)
     open_replies: int = 0
+    deaths: int = 0
     most_adapters: int = 0
     port: int = 0
     started_at: float = 0.0
@@ -278,19 +281,11 @@ class VllmServer:
             return error_response(
                 self.faults.completion_status, "The engine is currently busy", kind
             )
-        if refused := self.refused_fields & body.keys():
-            message = f"Unrecognized request argument supplied: {min(refused)}"
-            return error_response(400, message, "invalid_request_error")
-        contents = [message["content"] for message in body.get("messages", ())]
-        if any(isinstance(content, list) for content in contents) and not self.sees_pictures:
-            message = "image input is not supported - hint: you may need to provide the mmproj"
-            return error_response(500, message, "server_error")  # llama.cpp's answer
-        if "prompt" in body and not self.takes_ids:  # Ollama's answer
-            message = (
-                "json: cannot unmarshal array into Go struct field CompletionRequest.prompt of "
-                "type string"
-            )
-            return error_response(400, message, "invalid_request_error")
+        if self.faults.chat_status != 200 and "messages" in body:
+            return error_response(self.faults.chat_status, "busy", "Service Unavailable")
+        await self._die_of_pictures(request, body)
+        if refusal := self._refuse_form(body):
+            return refusal
         model = body["model"]
         prompt = body.get("prompt") or self._render(body)
         if model != self.base and model not in self.adapters and not self._resolve(model):
@@ -329,6 +324,30 @@ class VllmServer:
             self._active.remove(model)
             self.open_replies -= not self.ignores_disconnects
         return response
+
+    async def _die_of_pictures(self, request: web.Request, body: dict[str, Any]) -> None:
+        if self.faults.breaks_at_pictures and "image_url" in json.dumps(body):
+            self.deaths += 1
+            assert request.transport is not None
+            request.transport.abort()
+            await asyncio.sleep(3600)
+
+    def _refuse_form(self, body: dict[str, Any]) -> web.Response | None:
+        """Refuse what this server does not take."""
+        if refused := self.refused_fields & body.keys():
+            message = f"Unrecognized request argument supplied: {min(refused)}"
+            return error_response(400, message, "invalid_request_error")
+        contents = [message["content"] for message in body.get("messages", ())]
+        if any(isinstance(content, list) for content in contents) and not self.sees_pictures:
+            message = "image input is not supported - hint: you may need to provide the mmproj"
+            return error_response(500, message, "server_error")  # llama.cpp's answer
+        if "prompt" in body and not self.takes_ids:  # Ollama's answer
+            message = (
+                "json: cannot unmarshal array into Go struct field CompletionRequest.prompt of "
+                "type string"
+            )
+            return error_response(400, message, "invalid_request_error")
+        return None
 
     def _prompt_logprobs(self, model: str, prompt: list[int]) -> web.Response:
         assert self.scoring

@@ -8,11 +8,13 @@ import pytest
 
 from personas.engine.detokenizer import StreamingDetokenizer
 from personas.engine.remote import server_checks
-from personas.engine.remote.server_errors import VllmError
+from personas.engine.remote.server_checks import ExpectedModel, ServerChecker
+from personas.engine.remote.server_errors import ReplicaError
+from personas.engine.remote.vllm_client import VllmClient, open_session
 from personas.models.base_model import BaseModel, has_vision_encoder
 from personas.prompt.chat_template import FIXED_VARIABLES
 from personas.schemas.chat import Picture
-from tests.personas.vllm_engine.conftest import answer, ask
+from tests.personas.vllm_engine.conftest import FAST, answer, ask
 from tests.personas.vllm_engine.test_vllm_engine import until
 
 CAT = Picture("cat<|im_end|>.jpg", "image/jpeg", b"\xff\xd8\xff a cat")
@@ -30,6 +32,11 @@ def seeing(servers, monkeypatch):
 
 def replies(servers):
     return [body for server in servers for body in server.requests if body["max_tokens"] > 1]
+
+
+def checker_of(base, renderer, home):
+    expected = ExpectedModel.of(base, renderer.tokenizer, 512)
+    return ServerChecker(expected, home / "probe", str(home / "probe"), rank=16)
 
 
 async def whole_text(stream):
@@ -106,15 +113,51 @@ async def test_servers_that_have_begun_to_refuse_them_are_asked_without_and_then
     await until(lambda: len(engine._replicas.ready) == 2 and engine.state().sees_pictures)
 
 
-async def test_a_busy_server_is_asked_again(open_engine, seeing):
+async def test_a_busy_server_is_asked_again(seeing, tiny_base, renderer, home):
+    server = seeing[0]
+    checker = checker_of(tiny_base, renderer, home)
+    async with open_session("") as session:
+        client = VllmClient(server.url, session)
+        server.faults.chat_status = 503
+        with pytest.raises(ReplicaError):
+            await checker.check(client)
+        server.faults.chat_status = 200
+        assert (await checker.check(client)).sees_pictures
+
+
+async def test_a_server_that_dies_of_pictures_is_used_without(open_engine, seeing):
     for server in seeing:
-        server.faults.completion_status = 503
-    with pytest.raises(VllmError):
-        await open_engine()
-    for server in seeing:
-        server.faults.completion_status = 200
+        server.faults.breaks_at_pictures = True
+    engine = await open_engine(start_wait_s=3.0)
+    await until(lambda: len(engine._replicas.ready) == 2)
+    assert not engine.state().sees_pictures
+    assert await answer(engine, replace(ask(), pictures=(CAT,)))
+    assert [server.deaths for server in seeing] == [2, 2]
+
+
+async def test_a_server_that_begins_to_die_of_pictures_answers_without(open_engine, seeing):
     engine = await open_engine()
-    assert engine.state().sees_pictures
+    for server in seeing:
+        server.faults.breaks_at_pictures = True
+    assert await answer(engine, replace(ask("what is it?"), pictures=(CAT, DOG)))
+    asked_and_probed = 3 + 2 * 2
+    assert sum(server.deaths for server in seeing) <= asked_and_probed
+    assert isinstance(replies(seeing)[-1]["prompt"], list)
+
+
+async def test_a_reply_that_may_go_anywhere_does_not_wait_for_sight(open_engine, seeing):
+    seeing[1].sees_pictures = False
+    engine = await open_engine()
+    one, other = engine._replicas.all
+    blind = one if not one.served.sees_pictures else other
+    sees = other if blind is one else one
+    choose = engine._replicas.choose
+    assert choose("ada", "", anywhere=False, wants_sight=True) is sees
+    leases = [engine._replicas.lease(sees, "") for _ in range(FAST.rows)]
+    assert choose("ada", "", anywhere=False, wants_sight=True) is None
+    assert choose("ada", "", wants_sight=True) is blind
+    for lease in leases:
+        engine._replicas.release(lease)
 
 
 async def test_half_a_character_is_generated_again(renderer):
