@@ -372,11 +372,13 @@ class TrainingJobs:
         )
 
     def resume(self, job_id: str) -> TrainingJob | None:
-        """Queue a failed, resumable job again, without the progress and the troubles that it had.
-        Returns None for any other job.
+        """Queue a failed, resumable job again, without the steps and the troubles that it had; a phase
+        says what is kept of it, such as replies that were written. Returns None for any other job.
         """
         sql = """update jobs set state = 'queued', attempt = 0, can_resume = 0, error = null, advice = null,
-            progress = null, finished_at = null, announced = 0 where job_id = :job and can_resume = 1"""
+            finished_at = null, announced = 0, progress = iif(
+                json_valid(progress) and json_extract(progress, '$.event') = 'progress', null, progress
+            ) where job_id = :job and can_resume = 1"""
         return self._changed(job_id, sql)
 
     def expire(self, job_id: str, advice: str) -> TrainingJob | None:

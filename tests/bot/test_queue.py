@@ -12,12 +12,16 @@ from bot.training.guild_turns import fair_order
 from bot.training.queue import MAX_QUEUED_PER_GUILD
 from personas.errors import RequestError
 from personas.schemas.training import TrainingRequest
-from personas.schemas.training_events import Phase
+from personas.schemas.training_events import Phase, Progress
 from tests.bot.restartable_queue import TrainingHome
 from tests.fakes import until
 from tests.samples import SCORECARD
 
 PHASE = Phase(name="training")
+STEP = Progress(
+    step=12, of=12, epoch=3.0, loss=1.0, lr=1e-4, tokens_per_s=1.0, eta_s=0.0, memory_bytes=1,
+    trouble="No checkpoint was stored: the disk is full.",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -317,10 +321,10 @@ async def test_what_failed_for_a_reason_that_can_be_mended_is_resumed(home):
     home.queue.start()
     job_id = home.ask()
     first = await home.running()
-    home.store.jobs.report(job_id, first.attempt_token, PHASE)
+    home.store.jobs.report(job_id, first.attempt_token, STEP)
     await home.finish(FULL)
     failed = home.store.jobs.get(job_id)
-    assert failed.progress == PHASE
+    assert failed.progress == STEP
     assert (failed.state, failed.can_resume, failed.error) == ("failed", True, "The disk is full.")
     assert home.store.jobs.resumable() == [failed]
     resumed = home.queue.resume(job_id)

@@ -155,6 +155,7 @@ class LlamaCppEngine(VllmEngine):
     def _inspect_own(self) -> list[ServerCheck]:
         assert self.program is not None  # the caller has checked it
         name = self.program.name
+        self._projector = self._find_projector()
         if missing := missing_options(self.program, self._projector):
             problem = f"{name} is no llama-server of today: it has no {', '.join(missing)}"
             return [ServerCheck(name, "model", "fail", problem, INSTALL_ADVICE)]
@@ -358,6 +359,7 @@ class LlamaCppEngine(VllmEngine):
             return clients
         try:
             await self._write_wanted()
+            self._projector = await asyncio.to_thread(self._find_projector)
             await asyncio.to_thread(self._fit_slots)
             self._server = await self._start_first()
         except BaseException:
@@ -406,6 +408,12 @@ class LlamaCppEngine(VllmEngine):
             projector=self._projector,
         )
 
+    def _find_projector(self) -> Path | None:
+        if self.vision == "off":
+            return None
+        width = int(self._files.config.get_text_config().hidden_size)
+        return find_projector(self.model_file, width)
+
     def _fit_slots(self) -> None:
         """Lower the number of slots and their context to what the memory allows for keys and
         values.
@@ -445,9 +453,6 @@ class LlamaCppEngine(VllmEngine):
             reason = "the default of llama.cpp on a processor; CONTEXT_TOKENS can raise it"
             self._wanted = self._wanted.limited_to(PROCESSOR_CONTEXT_TOKENS, reason)
         self._files = GgufAdapters(self.home, self.base, self.model_file, self._layers)
-        if self.program and self.vision != "off":
-            width = int(self._files.config.get_text_config().hidden_size)
-            self._projector = find_projector(self.model_file, width)
 
     def _create_checker(self, expected: ExpectedModel) -> LlamaCppChecker:
         return LlamaCppChecker(expected, self.limits.rows, self.candidates, self.vision)
