@@ -13,6 +13,7 @@ from bot.settings import Settings
 from bot.transcription.voice_model import ModelNotHereError, VoiceModelError, locate_voice_model
 from personas.errors import BaseModelError
 from personas.models.base_model import locate
+from personas.models.gguf_file import NotUnpackedError
 from personas.models.hub_snapshot import find_hub_error
 
 TOKEN_TIMEOUT_S = 5.0
@@ -39,6 +40,8 @@ def require_base_model(name: str) -> None:
     """
     try:
         locate(name, fetch=False)
+    except NotUnpackedError:
+        return  # a GGUF file that is here: the start unpacks it
     except BaseModelError as error:
         if Path(name).expanduser().exists():
             raise

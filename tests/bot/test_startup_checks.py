@@ -1,6 +1,7 @@
 """What would end a start after a minute is told in its first seconds."""
 
 import pytest
+from huggingface_hub import constants
 
 from bot import app
 from bot.app import open_app
@@ -11,6 +12,8 @@ from bot.platform.errors import DiscordError
 from bot.settings import load_settings
 from personas.errors import BaseModelError
 from personas.home.job_material import ShippedData
+from personas.models.base_model import locate
+from personas.models.gguf_file import NotUnpackedError
 from sandbox import Sandbox, patch_discord
 
 
@@ -33,6 +36,15 @@ def test_one_that_can_be_fetched_is_left_to_the_start(monkeypatch, tiny_base):
     monkeypatch.setattr(startup_checks, "find_hub_error", lambda: "")
     require_base_model("owner/some-model")
     require_base_model(tiny_base.source)
+
+
+def test_a_gguf_file_is_left_to_the_start_which_unpacks_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "cache"))
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF")
+    with pytest.raises(NotUnpackedError):
+        locate(str(file), fetch=False)
+    require_base_model(str(file))
 
 
 def settings_with(tmp_path, **changes):
