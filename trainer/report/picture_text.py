@@ -36,7 +36,8 @@ def _best_family(characters: frozenset[str]) -> tuple[list[str], frozenset[str]]
             continue
         missing = _missing(font.fname, "".join(characters))
         if len(missing) < len(lacking):
-            found, lacking = [font.name], missing
+            found = [font.name]
+            lacking = missing
         if not lacking:
             break
     return found, lacking

@@ -43,7 +43,6 @@ class LlamaCppSequence(VllmSequence):
     """One request, and the slot that it has. `renderer` is that of its base model."""
 
     renderer: Renderer
-
     slot = SlotUse(-1, reads_cache=False)
     card_prompt: tuple[int, ...] = ()
     candidates: tuple[Candidate, ...] = ()

@@ -49,4 +49,5 @@ async def sees_pictures(client: VllmClient, request: Mapping[str, Any]) -> bool:
             client.sees_pictures = False
         else:
             client.sees_pictures = True
+            client.failed_picture_probes = 0
     return client.sees_pictures

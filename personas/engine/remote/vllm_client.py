@@ -80,7 +80,7 @@ CHAT_PATH = "/v1/chat/completions"
 @dataclass(frozen=True)
 class ServedModels:
     """A server's base model (name, path or hub id, tokens of the longest sequence), and adapters'
-    paths by name. `sees_pictures`: it takes pictures in messages, also where it takes ids.
+    paths by name. `sees_pictures`: it takes pictures, also where it takes ids.
     """
 
     base: str
@@ -130,7 +130,7 @@ def open_session(key: str) -> aiohttp.ClientSession:
 class VllmClient:
     """Calls one server. All methods raise `ReplicaError` when it is away or fails, and `VllmError`
     when it refuses. `advice` is said of a server that fails. `sees_pictures` is what a probe found
-    out, None before it; `failed_picture_probes` had no answer.
+    out, None before it; `failed_picture_probes` since then had no answer.
     """
 
     sees_pictures: bool | None = None

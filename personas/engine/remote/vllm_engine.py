@@ -251,7 +251,9 @@ class VllmEngine:
             adapters=tuple(AdapterStatus(name, replies[name], in_slot=True) for name in names),
             kept_bytes=0,
             kept_most_bytes=0,
-            sees_pictures=any(one.served and one.served.sees_pictures for one in ready),
+            sees_pictures=any(
+                replica.served is not None and replica.served.sees_pictures for replica in ready
+            ),
             problems=tuple(dict.fromkeys(replica.told for replica in replicas if replica.told)),
         )
 

@@ -123,6 +123,10 @@ async def test_a_busy_server_is_asked_again(seeing, tiny_base, renderer, home):
             await checker.check(client)
         server.faults.chat_status = 200
         assert (await checker.check(client)).sees_pictures
+        client.sees_pictures = None  # as after it was away; it may be busy again
+        server.faults.chat_status = 503
+        with pytest.raises(ReplicaError):
+            await checker.check(client)
 
 
 async def test_a_server_that_dies_of_pictures_is_used_without(open_engine, seeing):
