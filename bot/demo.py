@@ -32,6 +32,7 @@ from personas.schemas.scorecard import (
     ScoreCard,
 )
 from personas.schemas.training_events import Phase
+from sandbox.message_components import message_text
 
 FULL_RECIPE = "demo-cpu"
 """Of --all: the first training of a persona on a CPU is quick otherwise."""
@@ -42,6 +43,8 @@ QUESTION_DURING_TRAINING = "Are you still there while they train the other one?"
 PROMOTED_TEXT = "is live from the next reply on"
 REPLY_TIMEOUT_S = 180.0
 TRAINING_TIMEOUT_S = 3600.0
+HEADING = "### "
+"""Markdown before the title of a result, which is a layout."""
 
 
 @dataclass
@@ -165,8 +168,8 @@ class DemoSession:
         print_line(f"#{channel} · {MODERATOR} presses Promote")
         await moderator.click(result, "Promote")
         answer = await self._wait_for_text(mark, PROMOTED_TEXT, "The gate rejects")
-        if PROMOTED_TEXT not in answer["content"]:
-            print_line(f"#{channel} · Understudy: {answer['content']}")
+        if PROMOTED_TEXT not in message_text(answer):
+            print_line(f"#{channel} · Understudy: {message_text(answer)}")
             print_line(f"#{channel} · {MODERATOR} presses Promote anyway")
             await moderator.click(answer, "Promote anyway")
             await self._wait_for_text(mark, PROMOTED_TEXT)
@@ -183,8 +186,8 @@ class DemoSession:
         async with asyncio.timeout(REPLY_TIMEOUT_S):
             while True:
                 for kind, message in self._sandbox.events[mark:]:
-                    content = message.get("content", "") if kind in ("message", "edit") else ""
-                    if any(text in content for text in texts):
+                    said = message_text(message) if kind in ("message", "edit") else ""
+                    if any(text in said for text in texts):
                         return message
                 await asyncio.sleep(0.2)
 
@@ -199,11 +202,11 @@ class DemoSession:
             for _, message in self._sandbox.events[mark:]:
                 if message.get("channel_id") != channel_id:
                     continue
-                text = message.get("content", "")
+                text = message_text(message).removeprefix(HEADING)
                 if text.startswith("Trained:"):
                     print_line(f"#{channel} · Understudy: {text}")
                     return message
-                if text.startswith("Failed:"):
+                if text.startswith(("Failed:", "Cancelled:")):
                     raise UnderstudyError(text)
                 if not text.startswith("Training:"):
                     continue

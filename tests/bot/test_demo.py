@@ -15,7 +15,11 @@ from bot.demo import (
     DemoSession,
     make_output_folder,
 )
-from personas.errors import RequestError
+from bot.training.backend_protocol import TrainingFailed
+from personas.errors import RequestError, UnderstudyError
+from tests.bot.test_finetune import start
+from tests.bot.test_gate_verdict import trained
+from tests.fakes import until
 from tests.test_layering import ROOT
 
 
@@ -71,3 +75,27 @@ async def test_the_answer_to_promote_is_a_message_or_an_edit_of_one(kind):
     await asyncio.sleep(0)
     events.append((kind, message))
     assert await asyncio.wait_for(waiting, 5) is message
+
+
+async def test_a_training_is_watched_to_the_result_that_the_bot_sends(stage, capsys):
+    session = DemoSession(SimpleNamespace(sandbox=stage.sandbox), started=0.0)
+    mark = stage.mark
+    watching = asyncio.create_task(session._watch("weighbridge-quay", mark))
+    await start(stage)
+    await until(lambda: stage.backend.busy)
+    stage.backend.finish(trained("promote"))
+    result = await asyncio.wait_for(watching, 20)
+    assert "Trained: **Ballast v1**" in capsys.readouterr().out
+    await stage.moderator.click(result, "Promote")
+    await session._wait_for_text(mark, PROMOTED_TEXT)
+    assert stage.live("ballast") == "v1"
+
+
+async def test_a_failed_training_ends_the_demo_with_its_reason(stage):
+    session = DemoSession(SimpleNamespace(sandbox=stage.sandbox), started=0.0)
+    watching = asyncio.create_task(session._watch("weighbridge-quay", stage.mark))
+    await start(stage)
+    await until(lambda: stage.backend.busy)
+    stage.backend.finish(TrainingFailed("The loss was not finite.", "Lower the rate."))
+    with pytest.raises(UnderstudyError, match="The loss was not finite"):
+        await asyncio.wait_for(watching, 20)
