@@ -19,6 +19,10 @@ HUB_FILE = re.compile(
 """`owner/name:FILE.gguf`, `owner/name:Q4_K_M` or `owner/name@revision:Q4_K_M`."""
 PROJECTOR_MARK = "mmproj"
 """In the names of vision projectors, which lie beside models."""
+OLLAMA_STORES = ("~/.ollama/models", "/usr/share/ollama/.ollama/models")
+"""Where Ollama keeps models: a person's own, and the service's that its installer for Linux sets up
+(https://docs.ollama.com/faq).
+"""
 MAX_LISTED = 8
 
 
@@ -45,8 +49,11 @@ def find_gguf(name: str, *, fetch: bool = True) -> Path | None:
         return _find_on_hub(hub_file, fetch=fetch)
     if ":" in name and "/" not in name and OLLAMA_NAME.fullmatch(name):
         raise BaseModelError(
-            f"{name} is a name as Ollama's are, and there is no such model in {_ollama_store()}.",
-            f"Type `ollama pull {name}` first, or name a GGUF file: its path, owner/name:Q4_K_M, or "
+            f"{name} is a name as Ollama's are, and no such model can be read in "
+            f"{' or '.join(map(str, _ollama_stores()))}.",
+            f"Type `ollama pull {name}`. If it is there, this user may not read it (the service's "
+            "models are open to the group `ollama`), or it is in another folder, which "
+            "OLLAMA_MODELS names. Or name a GGUF file: its path, owner/name:Q4_K_M, or "
             "owner/name:FILE.gguf.",
         )
     return None
@@ -99,23 +106,24 @@ def _find_on_hub(name: re.Match[str], *, fetch: bool) -> Path:
     )
 
 
-def _ollama_store() -> Path:
-    return Path(os.environ.get("OLLAMA_MODELS") or "~/.ollama/models").expanduser()
+def _ollama_stores() -> list[Path]:
+    named = os.environ.get("OLLAMA_MODELS")
+    return [Path(store).expanduser() for store in ([named] if named else OLLAMA_STORES)]
 
 
 def _find_in_ollama(name: str) -> Path | None:
-    """Find a model in Ollama's store: a manifest per tag, whose model layer names a blob."""
+    """Find a model in Ollama's stores: a manifest per tag, whose model layer names a blob."""
     model, _, tag = name.partition(":")
     if not OLLAMA_NAME.fullmatch(name) or ".." in name or ("/" in model and not tag):
         return None
     model = model if "/" in model else f"library/{model}"
-    store = _ollama_store()
-    # The folder between is the registry's host.
-    for manifest in sorted(store.glob(f"manifests/*/{model}/{tag or 'latest'}")):
-        digest = _model_digest(manifest)
-        blob = store / "blobs" / digest.replace(":", "-")
-        if re.fullmatch(r"sha256:[0-9a-f]{64}", digest) and is_gguf(blob):
-            return blob
+    for store in _ollama_stores():
+        # The folder between is the registry's host.
+        for manifest in sorted(store.glob(f"manifests/*/{model}/{tag or 'latest'}")):
+            digest = _model_digest(manifest)
+            blob = store / "blobs" / digest.replace(":", "-")
+            if re.fullmatch(r"sha256:[0-9a-f]{64}", digest) and is_gguf(blob):
+                return blob
     return None
 
 

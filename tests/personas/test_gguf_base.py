@@ -15,6 +15,7 @@ import torch
 from huggingface_hub import constants
 
 from personas.errors import BaseModelError
+from personas.models import gguf_names
 from personas.models.base_model import (
     EMBEDDED,
     default_template,
@@ -205,10 +206,29 @@ def test_a_model_of_ollama_is_found_in_its_store(gguf, tmp_path, name):
         locate(name, fetch=False)
 
 
-def test_a_name_of_ollama_that_it_has_not_says_what_to_type():
+def test_the_models_of_ollamas_service_are_found_too(gguf, tmp_path, monkeypatch):
+    """Its installer for Linux sets up a service, whose models are in no person's home."""
+    monkeypatch.delenv("OLLAMA_MODELS")
+    monkeypatch.setattr(gguf_names, "OLLAMA_STORES", (str(tmp_path / "own"), str(tmp_path / "all")))
+    digest = hashlib.sha256(gguf.read_bytes()).hexdigest()
+    manifest = tmp_path / "all" / "manifests" / "registry" / "library" / "tiny" / "135m"
+    manifest.parent.mkdir(parents=True)
+    layer = {"mediaType": gguf_names.OLLAMA_MODEL_LAYER, "digest": f"sha256:{digest}"}
+    manifest.write_text(json.dumps({"layers": [layer]}))
+    blob = tmp_path / "all" / "blobs" / f"sha256-{digest}"
+    blob.parent.mkdir()
+    gguf.rename(blob)
+    assert gguf_names.find_gguf("tiny:135m") == blob
+
+
+def test_a_name_of_ollama_that_it_has_not_says_what_to_type(monkeypatch):
     with pytest.raises(BaseModelError, match=r"qwen3:4b .*Ollama") as e:
         locate("qwen3:4b")
-    assert "ollama pull qwen3:4b" in e.value.advice
+    assert "ollama pull qwen3:4b" in e.value.advice and "OLLAMA_MODELS" in e.value.advice
+    monkeypatch.delenv("OLLAMA_MODELS")
+    with pytest.raises(BaseModelError) as e:
+        locate("qwen3:4b")
+    assert all(store.lstrip("~") in str(e.value) for store in gguf_names.OLLAMA_STORES)
 
 
 @pytest.mark.parametrize("name", ["../../etc:passwd", "a/../../b:c", "..:.."])
