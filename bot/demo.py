@@ -305,7 +305,8 @@ def make_output_folder(out: Path) -> None:
 
 def cross_persona_losses(folders: dict[str, tuple[Path, Path]]) -> dict[str, Any]:
     """Every persona's held-out replies under every persona's adapter, measured by the trainer."""
-    arguments = [sys.executable, "-m", "trainer", "matrix", "--json"]
+    # -P: the current folder may have a trainer.py of somebody's own.
+    arguments = [sys.executable, "-P", "-m", "trainer", "matrix", "--json"]
     for persona_id, (job, adapter) in folders.items():
         arguments += ["--job", f"{persona_id}={job}", "--adapter", f"{persona_id}={adapter}"]
     process = subprocess.run(arguments, check=True, stdout=subprocess.PIPE)

@@ -36,10 +36,13 @@ def worker_command(model: Path) -> list[str]:
 
 
 def worker_environ() -> dict[str, str]:
-    """Return the environment of a recogniser, which asks no hub."""
+    """Return the environment of a recogniser, which asks no hub and imports nothing from the current
+    folder.
+    """
     passed = {name: os.environ[name] for name in PASSED_VARIABLES if name in os.environ}
     paths = filter(None, [str(SOURCE_TREE), passed.get("PYTHONPATH")])
-    return passed | {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
+    safe = {"HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1"}
+    return passed | {"PYTHONPATH": os.pathsep.join(paths)} | safe
 
 
 def find_load_problem(model: Path) -> str:

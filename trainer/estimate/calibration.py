@@ -219,7 +219,8 @@ def _run_case(case: CalibrationCase, folder: Path, job: Path) -> CalibrationResu
 
 def _run_trainer(arguments: Sequence[str]) -> str:
     """Return the output of `python -m trainer …`."""
-    command = [sys.executable, "-m", "trainer", *arguments]
+    # -P: the current folder may have a trainer.py of somebody's own.
+    command = [sys.executable, "-P", "-m", "trainer", *arguments]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=True

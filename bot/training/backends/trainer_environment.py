@@ -18,7 +18,9 @@ SOURCE_TREE = Path(__file__).resolve().parents[3]
 
 
 def trainer_environment(environ: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment with no secrets but these, and this source tree on Python's path."""
+    """Return the environment with no secrets but these, and this source tree on Python's path, which
+    the current folder is not on: it may have a `trainer.py` of somebody's own.
+    """
     cleaned = {}
     for name, value in environ.items():
         if name in TRAINER_SECRETS or not SECRET_NAME_PATTERN.search(name):
@@ -26,7 +28,7 @@ def trainer_environment(environ: Mapping[str, str], secrets: Mapping[str, str]) 
     python_path = str(SOURCE_TREE)
     if environ.get("PYTHONPATH"):
         python_path += os.pathsep + environ["PYTHONPATH"]
-    return cleaned | dict(secrets) | {"PYTHONPATH": python_path}
+    return cleaned | dict(secrets) | {"PYTHONPATH": python_path, "PYTHONSAFEPATH": "1"}
 
 
 def evaluation_environ(settings: Settings) -> dict[str, str]:
