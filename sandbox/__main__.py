@@ -68,13 +68,22 @@ async def serve(sandbox: Sandbox, host: str, port: int) -> None:
     """
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        _on_signal(number, ended.set)
     try:
         await sandbox.start(host, port)
         print(f"page   {sandbox.url}\ntoken  {sandbox.token}\nstop   Ctrl+C", flush=True)
         await ended.wait()
     finally:
         await sandbox.stop()
+
+
+def _on_signal(number: signal.Signals, action: Callable[[], None]) -> None:
+    """Have the running loop do something when a signal arrives."""
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_signal_handler(number, action)
+    except NotImplementedError:  # on Windows
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(action))
 
 
 def _count(most: int) -> Callable[[str], int]:

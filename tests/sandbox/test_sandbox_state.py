@@ -146,18 +146,25 @@ def test_the_command_line_says_what_to_do(arguments, code, advice, tmp_path, cap
     assert out == "" and advice in result and len(result.splitlines()) == 1
 
 
+WITHOUT_SIGNAL_HANDLERS = """
+import asyncio, sys
+from sandbox.__main__ import main
+
+def add_signal_handler(*_):
+    raise NotImplementedError
+
+asyncio.SelectorEventLoop.add_signal_handler = add_signal_handler
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_it_runs_alone(tmp_path, number):
+@pytest.mark.parametrize(
+    "program", [("-m", "sandbox"), ("-c", WITHOUT_SIGNAL_HANDLERS)], ids=("here", "as on Windows")
+)
+async def test_it_runs_alone(tmp_path, program, number):
     process = await asyncio.create_subprocess_exec(
-        *(
-            sys.executable,
-            "-m",
-            "sandbox",
-            "--port",
-            "0",
-            "--state",
-            str(tmp_path / "guild.sqlite"),
-        ),
+        *(sys.executable, *program, "--port", "0", "--state", str(tmp_path / "guild.sqlite")),
         stdout=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(20):
