@@ -194,8 +194,8 @@ lock: build/uv/bin/uv  ## Write requirements/*.txt from pyproject.toml, with has
 	@UV=$(CURDIR)/$< tools/lock.sh $(LOCK_ARGS)
 
 # The tests of the package install the built wheel in two empty environments, start it, and play the demo.
-release: $(DEV_READY)  ## Build wheel, source distribution, list of contents and notes into dist/, and try the wheel (half an hour).
-	@$(BIN)/python -m tools.release
+release: $(DEV_READY)  ## Build wheel, source distribution, list of contents and notes into dist/, and try the wheel (half an hour; RELEASE_ARGS=--allow-changes for a trial).
+	@$(BIN)/python -m tools.release $(RELEASE_ARGS)
 	@RELEASE_FOLDER=$(CURDIR)/dist $(BIN)/python -m pytest $(ON_DISK) -m 'slow or not slow' tests/test_package.py tests/test_release.py
 
 clean:  ## Remove build outputs and caches; .venv and UNDERSTUDY_HOME stay.

