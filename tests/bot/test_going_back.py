@@ -59,5 +59,5 @@ def test_the_page_has_the_formats_of_this_program():
         r"^\| (\d+\.\d+\.\d+|unreleased) \| (\d+) \| (\d+) \| (\d+) \|$", PAGE, re.MULTILINE
     )
     assert rows[-1][1:] == (str(len(MIGRATIONS)), PROMPT_VERSION, str(FORMAT_VERSION)), (
-        "docs/upgrading.md: correct the row `unreleased`, or add it below the last release"
+        "docs/upgrading.md: correct the last row, or add `unreleased` below it if its release has a tag"
     )
