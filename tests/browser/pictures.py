@@ -27,7 +27,7 @@ from tests.browser.dashboard.pictures import DashboardPhotographer
 FOLDER = Path("docs/pictures")
 INN = "the-damp-lantern"
 REPLY_MS = 120_000
-TALK = ("What's for supper?", "My sister hasn't written for a month.")
+TALK = ("What's for supper?", "Who taught you to cook?")
 
 
 class Photographer:
@@ -71,7 +71,7 @@ class Photographer:
         phone = await self.visit(
             MEMBER, INN, viewport=PHONE, color_scheme="light", device_scale_factor=2
         )
-        await self.ask(phone, "Do you ever sleep?", "Oda")
+        await self.ask(phone, "I can't sleep.", "Oda")
         await self.take(phone, "phone")
         await DashboardPhotographer(self._browser, self._url).all()
 
