@@ -9,6 +9,7 @@ import discord
 
 from bot.chat.delivery import (
     MAX_DELIVERY_S,
+    deliver,
     growing_pauses,
     is_temporary,
     store_when_possible,
@@ -16,6 +17,7 @@ from bot.chat.delivery import (
 from bot.chat.places import OutsideChannel, ReplyChannel, fetch_channel
 from bot.chat.reply import CUT_OFF_NOTE, Reply, ReplyContext
 from bot.chat.senders import interaction_webhook
+from bot.safety.actions import SelfHarmError
 from bot.store import Store, StoredReply, StoreError
 from personas.errors import EngineBusyError
 
@@ -179,15 +181,19 @@ class ReplyRecovery:
             reply.message.parts = parts
 
     async def _make(self, reply: Reply, created_at: float) -> bool:
-        """Make the reply once the engine has a place: it had one, and lost it in the restart.
+        """Make the reply once the engine has a place: it had one, and lost it in the restart. To
+        lines that together speak of self-harm, send the answer with helplines in its place.
 
         False if it is too old, or gets too old.
         """
         with self._context.holding(reply):
             while time.time() - created_at <= MAX_RESUME_AGE_S:
-                request = await reply.build_request()
                 try:
+                    request = await reply.build_request()
                     reply.submit(request)
+                except SelfHarmError as error:
+                    await self._answer_with_help(reply, error.message)
+                    return True
                 except EngineBusyError as error:
                     await asyncio.sleep(error.wait_s)
                     continue
@@ -199,6 +205,34 @@ class ReplyRecovery:
                 await reply.write()
                 return True
         return False
+
+    async def _answer_with_help(self, reply: Reply, text: str) -> None:
+        """Answer what a reply was to answer with a fixed text, and take both back. The text comes
+        first: after a kill in between, it is sent again, or Discord ignores the repeated nonce.
+        """
+        channel = reply.channel
+        assert not isinstance(channel, OutsideChannel)  # one message alone, checked when it came
+        asked = self._context.store.replies.asked_messages(reply.event_id)
+
+        async def send() -> None:
+            for message_id in reply.message.parts:
+                await reply.message.sender.remove(message_id)
+            await channel.send(
+                text,
+                reference=discord.MessageReference(
+                    message_id=asked[0], channel_id=channel.id, fail_if_not_exists=False
+                ),
+                nonce=str(reply.event_id),
+                suppress_embeds=True,
+            )
+
+        try:
+            await deliver(f"the notice about the event {reply.event_id}", send)
+        except discord.Forbidden as error:
+            log.warning("could not tell #%s: %s", channel, error)
+        await store_when_possible(
+            f"the refusal of the reply {reply.event_id}", reply.take_back_question
+        )
 
     async def _show_end(self, reply: Reply, text: str, note: str) -> None:
         """Show how a reply ended in the messages that it has."""

@@ -193,7 +193,7 @@ class Reply:
             await submit()
         except SelfHarmError:  # in an edit, or in several lines together
             await store_when_possible(
-                f"the refusal of the reply {self.event_id}", self._take_back_question
+                f"the refusal of the reply {self.event_id}", self.take_back_question
             )
             raise
         except Exception:
@@ -429,15 +429,18 @@ class Reply:
             return
         # Nobody sees the question any more, so a later prompt must not contain it.
         await store_when_possible(
-            f"the refusal of the reply {self.event_id}", self._take_back_question
+            f"the refusal of the reply {self.event_id}", self.take_back_question
         )
         await retract()
 
-    def _take_back_question(self) -> None:
+    def take_back_question(self) -> None:
+        """Delete all messages that the reply answers, and the reply. Their ids stay, so that no
+        later event or start answers one of them alone.
+        """
         store = self.context.store
         with store.atomic():
-            if self.trigger_seq is not None:
-                store.messages.take_back(self.trigger_seq)
+            for message_id in store.replies.asked_messages(self.event_id):
+                store.messages.delete(message_id)
             store.replies.take_back(self.event_id)
 
     async def _store_failure(self, note: str | None = None) -> None:

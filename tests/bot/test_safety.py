@@ -2,8 +2,13 @@
 that personas are AI.
 """
 
+import dataclasses
+
 import pytest
 
+from bot.chat.discord_missed import answer_missed
+from bot.demo_guild import SKERROW_SEED
+from bot.platform.permissions import required_permissions
 from bot.safety.actions import DISCLOSURE, DISCLOSURE_INTERVAL_S, MINORS_BREAK, MINORS_DISCLOSURE
 from bot.safety.texts import shipped_texts
 from sandbox.sandbox_errors import SandboxRefusal
@@ -169,14 +174,70 @@ async def test_why_says_that_the_text_answered_and_does_not_show_the_message(sta
     assert SAID not in answer.message["content"]
 
 
-async def test_words_that_stand_in_two_quick_lines_are_read_together(stage):
+LINES = ("i don't want to", "live anymore")
+"""Each passes the rules alone; together they speak of it."""
+
+
+async def say_lines(stage, wait_s):
+    """Say the lines within a wait; returns them once both are stored."""
     channel = stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"]))
-    stage.client.services.answering.change(channel.guild.id, channel.id, {"wait_s": 0.5})
+    stage.client.services.answering.change(channel.guild.id, channel.id, {"wait_s": wait_s})
+    said = [await stage.member.say(QUAY, f"@Understudy {line}") for line in LINES]
+    await until(lambda: len(stage.store.replies.lines(int(said[0]["id"]))) == len(LINES))
+    return said
+
+
+def assert_taken_back(stage, said):
+    assert stage.engine.requests == [] and stored_texts(stage, QUAY) == []
+    assert all(stage.store.messages.is_deleted(int(line["id"])) for line in said)
+    assert stage.store.safety_answers.by_language() == {"en": 1}
+
+
+async def test_words_that_stand_in_two_quick_lines_are_read_together(stage):
     mark = stage.mark
-    await stage.member.say(QUAY, "i want to")
-    await stage.member.say(QUAY, "kill myself")
+    said = await say_lines(stage, 0.5)
     await stage.sees(HELP, "message", mark)
-    assert stage.engine.requests == [] and "kill myself" not in stored_texts(stage, QUAY)
+    assert_taken_back(stage, said)
+
+
+async def test_a_bot_that_ends_in_the_wait_reads_the_lines_together_at_its_next_start(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        said = await say_lines(stage, 10.0)
+    async with on_stage(tmp_path) as stage:
+        answer = await stage.sees(HELP, "message", 0)
+        assert answer["message_reference"]["message_id"] == said[0]["id"]
+        await until(lambda: not stage.store.replies.unfinished())
+        assert_taken_back(stage, said)
+    async with on_stage(tmp_path) as stage:  # it finds mentions without a reply of a persona
+        answerer = stage.client.get_cog("ChatCog").answerer
+        await answer_missed(stage.client, stage.client.services, 0, answerer.answer)
+        assert_taken_back(stage, said)
+        assert texts_in(stage, QUAY).count(TEXTS["en"]) == 1
+
+
+async def test_where_the_bot_may_not_write_the_lines_are_taken_back_all_the_same(tmp_path):
+    allowed = required_permissions()
+    allowed.send_messages = False
+    seed = dataclasses.replace(SKERROW_SEED, bot_permissions=allowed.value)
+    async with on_stage(tmp_path, seed=seed) as stage:
+        said = await say_lines(stage, 10.0)
+    async with on_stage(tmp_path, seed=seed) as stage:
+        await until(lambda: not stage.store.replies.unfinished())
+        assert_taken_back(stage, said)
+        assert TEXTS["en"] not in texts_in(stage, QUAY)
+
+
+async def test_a_reply_that_had_begun_to_what_speaks_of_it_now_gives_way_to_the_text(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        stage.engine.free.clear()
+        said = await stage.member.say(QUAY, "what a day")
+        await stage.sees("…", by="Ballast")
+        stage.store.messages.update(int(said["id"]), SAID)
+    async with on_stage(tmp_path) as stage:
+        await stage.sees(HELP, "message", 0)
+        await until(lambda: not stage.store.replies.unfinished())
+        assert stored_texts(stage, QUAY) == [] and stage.engine.requests == []
+        assert "…" not in texts_in(stage, QUAY), texts_in(stage, QUAY)
 
 
 async def test_counts_survive_a_restart_and_name_nobody(tmp_path):

@@ -137,6 +137,13 @@ class StoredReplies(Table):
             where event_id = {FIRST_EVENT} order by seq"""
         return self._db.column(str, sql, event=event_id)
 
+    def asked_messages(self, event_id: int) -> list[int]:
+        """Return the Discord ids of the messages that one reply answers, oldest first."""
+        sql = f"""select discord_message_id from messages where discord_message_id is not null
+            and (seq = (select trigger_seq from replies where event_id = :event)
+            or seq in (select seq from reply_lines where event_id = {FIRST_EVENT})) order by seq"""
+        return self._db.column(int, sql, event=event_id)
+
     def begin_in_round(self, first_event: int, position: int, **values: Any) -> int:
         """Store a new reply to an event, with `begin`'s `values`: at position 0 the first, else that
         of a further persona. Returns its event, or the id that stands for it.
