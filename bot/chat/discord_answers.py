@@ -163,8 +163,7 @@ class MessageAnswerer:
         self.proxies.note_member(original)
         async with self._handling(copy):
             if replies := await events.read(lambda: self._superseded_replies(message)):
-                async for _ in services.reply_service.delete(replies, self.bot):
-                    log.info("the answer to a message that a proxy has posted again is taken back")
+                await services.reply_service.take_back(replies, self.bot)
             text = services.message_reader.text(copy)
             incoming = replace(
                 await services.message_reader.read(message),

@@ -1,6 +1,7 @@
 """Accepts messages, and controls the replies to them: regenerates, stops and deletes them."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from personas.prompt.macros import resolve_macros
 from personas.prompt.renderer import EXAMPLE_USER, fill_macros
 from personas.schemas.chat import ChatReply, Persona
 
+log = logging.getLogger(__name__)
 GONE_TEXT = gettext_lazy("What this reply answered is no longer there.")
 SET_TEXTS: dict[AnswerMode, str] = {
     "everything": gettext_noop("set {names} in {channel}, where all messages are answered"),
@@ -344,6 +346,23 @@ class ReplyService(ReplyContext):
         """Delete replies from Discord and from the history; yields for each whether that worked."""
         for reply in replies:
             yield await self._delete(reply, client)
+
+    async def take_back(self, replies: Sequence[StoredReply], client: discord.Client) -> None:
+        """Delete the replies to a message that a proxy has posted again. The copy gets them anew:
+        they count for no limit, and what they told the member has to be told again.
+        """
+        async for is_deleted in self.delete(replies, client):
+            if not is_deleted:  # members see it
+                return
+
+        def forget() -> None:
+            with self.store.atomic():
+                for reply in replies:
+                    self.store.replies.take_back(reply.event_id)
+                    self.store.talks.forget_told(reply.event_id)
+
+        await self.events.store(forget)
+        log.info("the answer to a message that a proxy has posted again is taken back")
 
     async def _delete(self, stored: StoredReply, client: discord.Client) -> bool:
         channel = await fetch_channel(client, stored.channel_id)

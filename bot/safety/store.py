@@ -40,6 +40,10 @@ class Talks(Table):
         place = {"guild": guild_id, "channel": channel_id, "user": user_id}
         self._db.write(sql, **place, at=at, event=told_event or 0)
 
+    def forget_told(self, event_id: int) -> None:
+        """Forget that the reply to an event told that it is AI: the next one tells it."""
+        self._db.write("delete from talks where told_event = :event", event=event_id)
+
     def end_all(self, channel_id: int) -> None:
         """End the talks of a channel: the next reply to each member tells that it is AI."""
         self._db.write("delete from talks where channel_id = :channel", channel=channel_id)

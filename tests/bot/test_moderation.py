@@ -6,6 +6,7 @@ import time
 import pytest
 
 from bot.chat.places import ChannelRef
+from bot.safety.actions import DISCLOSURE
 from bot.store import Store
 from sandbox.sandbox_errors import SandboxRefusal
 from tests.bot.conftest import INN, QUAY, on_stage
@@ -180,6 +181,21 @@ async def test_a_cooldown_ends_and_moderators_can_have_it_too(stage):
     await stage.sees("There are 30 seconds between two replies", "message", mark)
     stage.store.limits._db.write("update replies set created_at = created_at - 30")
     await asked(stage, QUAY, "three", stage.moderator)
+
+
+async def test_an_answer_that_a_proxys_copy_replaces_does_not_count(stage):
+    await moderated(stage, "limits", cooldown=30)
+    proxy = stage.sandbox.proxy_bot()
+    mark = stage.mark
+    said = await stage.member.say(QUAY, "w: how deep is it?")
+    assert DISCLOSURE in (await stage.finished(QUAY, mark))["content"]
+    mark = stage.mark
+    copy = proxy.copy(said, "Wren", "how deep is it?")
+    proxy.delete(said)
+    assert DISCLOSURE in (await stage.finished(QUAY, mark))["content"], "nobody sees the first"
+    assert stage.store.replies.get(int(copy["id"])) and not stage.store.replies.get(int(said["id"]))
+    guild_id = int(stage.sandbox.guild_id)
+    assert stage.store.limits.replies_since(guild_id, int(stage.member.id), 0.0).count == 1
 
 
 async def test_direct_messages_and_other_servers_have_no_limit(stage):

@@ -236,8 +236,8 @@ class StoredReplies(Table):
         return self._db.write(sql, **values) > 0
 
     def take_back(self, event_id: int) -> None:
-        """Delete a reply that was refused before anybody saw something of it, and those that were
-        to follow it.
+        """Delete a reply of which members see nothing: it was refused, or the reply to a proxy's
+        copy takes its place. Those that were to follow it are deleted, too.
         """
         self._db.write(f"delete from replies where {IN_ROUND}", event=event_id)
 
