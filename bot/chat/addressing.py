@@ -71,7 +71,8 @@ class SaidMessage:
     """What the rules look at of a message.
 
     `text` has Discord's markup. `is_hidden`: Discord withholds its content. `has_more`: something
-    stands beside its text, such as a file.
+    stands beside its text, such as a file. `joins_reply`: a reply waits for further lines of its
+    member.
     """
 
     event_id: int
@@ -82,6 +83,7 @@ class SaidMessage:
     replies_to: RepliesTo = "nobody"
     is_hidden: bool = False
     has_more: bool = False
+    joins_reply: bool = False
 
 
 DEFAULT_ANSWERING = EffectiveAnswering()
@@ -141,7 +143,9 @@ def _unasked(said: SaidMessage, channel: ListeningChannel) -> Rule:
     for rule, applies in LEFT_ALONE.items():
         if applies(said):
             return rule
-    return Rule.EVERY_MESSAGE if channel.answering.draws(said.event_id) else Rule.CHANCE
+    # A chance that fell on a line before has drawn the reply, which answers all of them.
+    is_drawn = said.joins_reply or channel.answering.draws(said.event_id)
+    return Rule.EVERY_MESSAGE if is_drawn else Rule.CHANCE
 
 
 LEFT_ALONE: dict[Rule, Callable[[SaidMessage], bool]] = {

@@ -21,6 +21,7 @@ def decide_on(bot: Bot, message: discord.Message, channel: SpeakChannel) -> Deci
     listening = listening_channel(services, place)
     text = raw_text(message)
     shown = said_text(message)
+    wait = services.reply_service.line_waits.get(channel.id, message.author.id)
     said = SaidMessage(
         event_id=message.id,
         text=text,
@@ -30,6 +31,7 @@ def decide_on(bot: Bot, message: discord.Message, channel: SpeakChannel) -> Deci
         replies_to=_replies_to(bot, message, place),
         is_hidden=not shown,
         has_more=shown.strip() != text.strip(),
+        joins_reply=wait is not None,
     )
     return decide(said, listening)
 

@@ -156,6 +156,7 @@ def test_the_reply_chance_falls_on_its_share_of_messages_and_always_on_the_same(
     assert set(drawn) == {Rule.EVERY_MESSAGE, Rule.CHANCE}
     assert drawn == [rule(answering=some, event_id=event) for event in range(2000)]
     never = EffectiveAnswering(reply_chance=0)
+    assert rule(answering=never, joins_reply=True) is Rule.EVERY_MESSAGE
     assert rule(answering=never) is Rule.CHANCE and rule("Oda!", answering=never) is Rule.NAMED
 
 

@@ -161,6 +161,15 @@ async def test_a_reply_waits_for_no_more_than_eight_lines(stage):
     assert asked(stage)[1] == ["line 8"]
 
 
+async def test_lines_of_a_reply_that_waits_are_not_left_to_chance(stage):
+    answering(stage).change(*place(stage), {"wait_s": WAIT_S, "reply_chance": 0})
+    for text in ("Ballast, can you", "look at the ropes?", "!play shanties"):
+        await stage.member.say(QUAY, text)
+    await stage.moderator.say(QUAY, "and me?")
+    await until(lambda: stage.engine.requests)
+    assert asked(stage) == [["Ballast, can you", "look at the ropes?"]]
+
+
 async def test_each_line_starts_the_wait_anew(hand):
     wait = LineWait(1, ("ballast",), wait_s=10.0, began=hand.now)
     ended = asyncio.create_task(wait.end())
