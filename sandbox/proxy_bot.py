@@ -8,6 +8,7 @@ from sandbox import payloads
 from sandbox.channel_messages import MessageDraft
 from sandbox.channel_types import THREAD_CHANNEL
 from sandbox.container import SandboxContainer
+from sandbox.object_store import StoredFile
 from sandbox.sandbox_errors import Json
 
 WEBHOOK_NAME = "Proxy"
@@ -23,9 +24,16 @@ class ProxyBot:
         self._user = payloads.user(container.store.new_id(), "Proxy", bot=True)
 
     def copy(
-        self, message: Json, name: str, content: str | None = None, embeds: Sequence[Json] = ()
+        self,
+        message: Json,
+        name: str,
+        content: str | None = None,
+        embeds: Sequence[Json] = (),
+        files: Sequence[StoredFile] = (),
     ) -> Json:
-        """Post a message again as `name`; with the given text, else its own, and with embeds."""
+        """Post a message again as `name`; with the given text, else its own, and with embeds and
+        files.
+        """
         webhooks = self._container.webhooks
         guild = self._container.guild
         channel = guild.channel(message["channel_id"])
@@ -37,7 +45,9 @@ class ProxyBot:
         else:
             hook = webhooks.create(home_id, {"name": WEBHOOK_NAME}, self._user)
         text = message["content"] if content is None else content
-        draft = MessageDraft({"content": text, "username": name, "embeds": list(embeds)})
+        draft = MessageDraft(
+            {"content": text, "username": name, "embeds": list(embeds)}, tuple(files)
+        )
         return webhooks.execute(hook, channel["id"], draft)
 
     def delete(self, message: Json) -> None:

@@ -7,7 +7,8 @@ persona ever answers a webhook of its own bot or of another persona bot:
 - a member wrote a message to a persona in the same channel, at most `PROXY_WINDOW_S` seconds before;
 - that message is deleted, before or after the copy comes, within the same time;
 - the copy's text is the message's, or most of it, or all but a short tag before or behind it, or but the signs around
-  it: proxies leave out the tags that name a character;
+  it: proxies leave out the tags that name a character; without a text, beside no more than such a tag, it has the same
+  files;
 - the webhook is none of this bot's, and the copy has no buttons, as replies of personas have.
 """
 
@@ -78,12 +79,11 @@ class ProxyWatch:
         is_own = message.application_id is not None and message.application_id == own_application_id
         if message.guild is None or message.components or is_own:
             return None
-        text = raw_text(message)
         for original in self._originals.values():
             is_here = original.message.channel.id == message.channel.id
             if not is_here or original.copy is not None or self._is_old(original):
                 continue
-            if is_without_tags(text, raw_text(original.message)):
+            if _is_copy(message, original.message):
                 original.copy = message
                 return original if original.has_moved else None
         return None
@@ -120,6 +120,21 @@ class ProxyWatch:
     @staticmethod
     def _key(message: discord.Message) -> tuple[int, int]:
         return message.guild.id if message.guild else 0, message.author.id
+
+
+def _is_copy(message: discord.Message, original: discord.Message) -> bool:
+    """Report whether a message may be a proxy's copy of a member's, by its text, or by its files where
+    it has none.
+    """
+    text = raw_text(message)
+    if text.strip():
+        return is_without_tags(text, raw_text(original))
+    is_tag = len(raw_text(original).strip()) <= MAX_TAG_CHARS
+    return is_tag and bool(message.attachments) and _files(message) == _files(original)
+
+
+def _files(message: discord.Message) -> list[tuple[str, int]]:
+    return [(attachment.filename, attachment.size) for attachment in message.attachments]
 
 
 def is_without_tags(text: str, original: str) -> bool:

@@ -430,6 +430,31 @@ async def test_a_proxys_copy_is_answered_as_the_members_and_the_original_is_not(
     assert len(stage.engine.requests) == count + 1
 
 
+async def test_a_proxys_copy_of_files_without_words_is_answered_if_they_are_the_same(stage):
+    proxy = stage.sandbox.proxy_bot()
+    notes = StoredFile("notes.md", "text/markdown", b"# Soup\n\nBarley")
+    mark = stage.mark
+    for words, number in (("", 1), ("w:", 2)):  # the second one waits for the proxy
+        said = await stage.member.say(QUAY, words, files=[notes])
+        if number == 1:
+            await stage.finished(QUAY, mark)
+        mark = stage.mark
+        copy = proxy.copy(said, "Wren", "", files=[notes])
+        proxy.delete(said)
+        reply = await stage.finished(QUAY, mark)
+        stored = stage.store.replies.of_message(int(reply["id"]))
+        assert (stored.event_id, stored.asked_by) == (int(copy["id"]), int(stage.member.id))
+        assert "Barley" in stage.engine.requests[-1].turns[-1].text
+    other = StoredFile("notes.md", "text/markdown", b"other")
+    copies = []
+    for words, files in (("words, more than a tag", [notes]), ("", [other])):
+        said = await stage.member.say(QUAY, words, files=[notes])
+        proxy.delete(said)
+        copies.append(proxy.copy(said, "Wren", "", files=files))
+    await answered(stage, stage.moderator.say(QUAY, "hello"))
+    assert not any(stage.store.replies.get(int(copy["id"])) for copy in copies)
+
+
 async def test_no_webhook_is_answered_that_copies_nothing_or_whose_original_stays(stage):
     proxy = stage.sandbox.proxy_bot()
     said = await answered(stage, stage.member.say(QUAY, "how deep is it?"))
