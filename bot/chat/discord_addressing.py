@@ -10,7 +10,7 @@ from bot.chat.message_reader import mentions_bot
 from bot.chat.message_text import raw_text, said_text
 from bot.chat.places import ChannelRef, SpeakChannel, channel_ref
 from bot.services import Bot, Services
-from bot.store import MAX_CHANNEL_PERSONAS
+from bot.store import MAX_CHANNEL_PERSONAS, StoredReply
 from personas.schemas.chat import Persona
 
 
@@ -84,15 +84,26 @@ def _names(
 
 
 def persona_replied_to(services: Services, message: discord.Message) -> Persona | None:
-    """Return the persona to whose message a message replies."""
+    """Return the persona to whose message a message replies, if it still answers there."""
     reference = message.reference
     if reference is None or reference.message_id is None:
         return None
     if reference.type is discord.MessageReferenceType.forward:
         return None
     reply = services.store.replies.of_message(reference.message_id)
-    if reply:
-        return services.personas.get(reply.persona_id, reply.guild_id)
+    if reply and isinstance(message.channel, SpeakChannel):
+        return persona_of(services, reply, channel_ref(message.channel))
+    return None
+
+
+def persona_of(services: Services, reply: StoredReply, place: ChannelRef) -> Persona | None:
+    """Return the persona of a reply if it answers what is said to that in a place: in a server's
+    channel, one that lives there, or that has spoken unasked, as in a greeting or a duet.
+    """
+    persona = services.personas.get(reply.persona_id, reply.guild_id)
+    is_unasked = not reply.asked_by
+    if not place.guild_id or is_unasked or persona in services.personas_in(place):
+        return persona
     return None
 
 

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 import discord
 
-from bot.chat.discord_addressing import addressees
+from bot.chat.discord_addressing import addressees, persona_of
 from bot.chat.discord_outside import OUTSIDE_ITEMS, OtherPersonaButton
 from bot.chat.discord_questions import ASK_HELP, MAX_QUESTION_CHARS, ask_publicly
 from bot.chat.places import (
@@ -39,6 +39,8 @@ from bot.platform.messages import markdown_name
 from bot.store import StoredReply, VoteCounts
 from personas.schemas.chat import Persona
 
+PERSONA_GONE_TEXT = gettext_lazy("The persona that said this is no longer here.")
+TALK_TO_OTHER_TEXT = gettext_lazy("Talk to another one.")
 ANSWER_FORM_PREFIX = "answer:"
 """Prefix of the form's custom id; the event's id follows."""
 
@@ -76,7 +78,7 @@ class AnswerButton(_ReplyButton, template=r"reply:(?P<event>[0-9]+)"):
     emoji = "↩️"
 
     async def pressed(self, interaction: Interaction) -> None:
-        _, persona, channel = _require_reply(interaction, self.event_id)
+        persona, channel = _require_answerer(interaction, self.event_id)
         interaction.client.services.reply_service.rules.require_can_ask(
             interaction, persona, channel_ref(channel)
         )
@@ -212,7 +214,7 @@ async def answer_form(interaction: Interaction, event_id: str, values: dict[str,
     """Have the text of a submitted form answered."""
     # First, because the answer with helplines comes also where the persona would not answer.
     interaction.client.services.safety.require_safe(values["text"])
-    _, persona, channel = _require_reply(interaction, int(event_id))
+    persona, channel = _require_answerer(interaction, int(event_id))
     services = interaction.client.services
     asked = addressees(services, values["text"], channel_ref(channel), replied_to=persona)
     await ask_publicly(interaction, asked, channel, values["text"])
@@ -248,6 +250,17 @@ async def show_untrained(interaction: Interaction, event_id: int) -> None:
     await respond(interaction, f"{title}\n{text}\n{footer}", suppress_embeds=True)
 
 
+def _require_answerer(interaction: Interaction, event_id: int) -> tuple[Persona, ReplyChannel]:
+    """Find the persona that answers what is said to a reply, and the place. Raises `RefusedError`
+    where it no longer lives there.
+    """
+    reply, _, channel = _require_reply(interaction, event_id)
+    persona = persona_of(interaction.client.services, reply, channel_ref(channel))
+    if persona is None:
+        raise RefusedError(PERSONA_GONE_TEXT, TALK_TO_OTHER_TEXT)
+    return persona, channel
+
+
 def _require_reply(
     interaction: Interaction, event_id: int
 ) -> tuple[StoredReply, Persona, ReplyChannel]:
@@ -259,8 +272,5 @@ def _require_reply(
     # A server's persona does not speak where the rules of its server do not hold.
     is_elsewhere = reply.guild_id != 0 and is_outside(interaction)
     if persona is None or channel is None or is_elsewhere:
-        raise RefusedError(
-            gettext_lazy("The persona that said this is no longer here."),
-            gettext_lazy("Talk to another one."),
-        )
+        raise RefusedError(PERSONA_GONE_TEXT, TALK_TO_OTHER_TEXT)
     return reply, persona, channel

@@ -123,6 +123,25 @@ async def test_a_reply_to_the_persona_and_a_mention_are_answered_whatever_they_s
     assert len(stage.engine.requests) == 4
 
 
+async def test_a_persona_that_was_cleared_or_replaced_answers_no_replies_any_more(stage):
+    mark = stage.mark
+    await stage.member.say(QUAY, "hello")
+    reply = await stage.finished(QUAY, mark)
+    form = await stage.member.click(reply, "Reply")
+    await stage.moderator.slash(QUAY, "persona clear")
+    for answer in (
+        await stage.member.submit(form, text="still there?"),
+        await stage.member.click(reply, "Reply"),
+    ):
+        assert answer.ephemeral and "is no longer here" in answer.message["content"]
+    await stage.member.say(QUAY, "really?", reply_to=reply)
+    assert "no persona lives here" in await why(stage)
+    await stage.moderator.slash(QUAY, "persona set", persona="oda")
+    await stage.member.say(QUAY, "and now?", reply_to=reply)
+    await until(lambda: len(stage.engine.requests) == 2)
+    assert stage.engine.requests[1].persona.id == "oda"
+
+
 # ------------------------------------------------------------------------------ one reply to lines
 
 
