@@ -4,7 +4,7 @@ earlier talk that the last message finds.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -131,7 +131,8 @@ class ChatRequestBuilder:
         await self._read_files(shown, persona, place)
         turns = (*self._with_files(turns, shown, generation), *self._other_answers(event_id))
         pictures = self._pictures(shown)
-        moment = Moment(self.time_zones.now(place.guild_id), _idle_s(shown))
+        lines = self.store.replies.asked_messages(event_id)
+        moment = Moment(self.time_zones.now(place.guild_id), _idle_s(shown, lines))
         situation = Situation(moment, topic)
         return self._reply_request(
             persona,
@@ -580,12 +581,16 @@ def _with_quote(text: str, quoted: QuotedMessage | None) -> str:
     return f"[replying to {quoted.author_name}: {words}]\n{text}".rstrip()
 
 
-def _idle_s(history: list[StoredMessage]) -> float | None:
-    """Return the time between a history's last message and the member's before it."""
-    *earlier, last = history
+def _idle_s(history: list[StoredMessage], lines: Collection[int]) -> float | None:
+    """Return the time between the first of the lines that a reply answers, by their Discord ids, and
+    the message of a member before it.
+    """
+    *before, _ = history  # the last is a line, or was one until it was erased
+    earlier = list(takewhile(lambda said: said.discord_message_id not in lines, before))
+    first = history[len(earlier)]
     for message in reversed(earlier):
         if message.persona_id is None:
-            return max(0.0, last.at - message.at)
+            return max(0.0, first.at - message.at)
     return None
 
 

@@ -99,6 +99,19 @@ async def test_the_time_since_the_last_message_is_a_members_message(tmp_path):
         assert told(await asked(stage, INN)) == [(heading, "2 hours")]
 
 
+async def test_the_time_since_the_last_message_is_from_before_quick_lines(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        ask_for_the_time(stage, "oda", " {{idle_duration}}")
+        await asked(stage, INN)
+        with stage.store.atomic():
+            stage.store._connection.write("update messages set at = at - 7300")
+        channel = stage.client.get_channel(int(stage.sandbox.channel(INN)["id"]))
+        stage.client.services.answering.change(channel.guild.id, channel.id, {"wait_s": 0.3})
+        await stage.member.say(INN, "hey")
+        assert told(await asked(stage, INN)) == [("the time since the last message", "2 hours")]
+        assert len(stage.engine.requests) == 2
+
+
 async def test_lore_with_the_time_has_it_and_what_members_write_stays(tmp_path):
     async with on_stage(tmp_path, clock=SetClock(FRIDAY)) as stage:
         lore = stage.client.services.lore
