@@ -118,6 +118,7 @@ def compose(
     time_zones = GuildTimeZones(store, dependencies.clock, settings.time_zone)
     builder = ChatRequestBuilder(
         store=store,
+        personas=dependencies.personas,
         served_versions=served_versions,
         lore=lore,
         sampling=dependencies.sampling,

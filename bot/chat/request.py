@@ -4,8 +4,8 @@ earlier talk that the last message finds.
 
 import logging
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import astuple, dataclass, replace
 from itertools import takewhile
 
 from bot.chat.file_content import quoted_file
@@ -17,6 +17,7 @@ from bot.chat.situation import Situation
 from bot.generation.actions import EffectiveGeneration, GenerationActions
 from bot.guilds.reply_candidates import ReplyCandidates
 from bot.guilds.time_zones import GuildTimeZones
+from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy
@@ -67,6 +68,7 @@ class ChatRequestBuilder:
     """Builds `ChatRequest`s with the settings of the bot and of its guilds."""
 
     store: Store
+    personas: PersonaRegistry
     served_versions: ServedVersions
     lore: LoreIndex
     sampling: SamplingParams
@@ -187,7 +189,7 @@ class ChatRequestBuilder:
             adapter=adapter,
             sampling=replace(
                 generation.sampling(self.sampling),
-                stop=stop_sequences(turns),
+                stop=stop_sequences(turns, self._other_names(persona, place)),
                 candidates=self.candidates.in_guild(place.guild_id),
             ),
             context_tokens=context_beside(len(pictures), generation.context_tokens),
@@ -196,6 +198,15 @@ class ChatRequestBuilder:
             guild_id=place.guild_id or place.channel_id,
             member_id=member_id,
         )
+
+    def _other_names(self, persona: Persona, place: ChannelRef) -> list[str]:
+        """List the names of the channel's other personas, which may not have spoken yet."""
+        setting = self.store.channels.get(*astuple(place))
+        if setting is None:
+            return []
+        others = {setting.persona_id, *self.store.channels.further(setting)} - {persona.id}
+        known = [self.personas.get(each, place.guild_id) for each in sorted(others)]
+        return [other.name for other in known if other]
 
     async def request_to_model(
         self,
@@ -563,10 +574,12 @@ class MemoriesForReply:
         return [memory for memory in memories if memory.message_id not in own_parts]
 
 
-def stop_sequences(turns: tuple[Turn, ...]) -> tuple[str, ...]:
-    """Return the stop sequences that end a reply before it speaks for somebody else."""
-    names = dict.fromkeys(turn.name for turn in turns if turn.name and not turn.by_persona)
-    return tuple(f"\n{name}:" for name in names)
+def stop_sequences(turns: tuple[Turn, ...], others: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the stop sequences that end a reply before it speaks for somebody else: for those who
+    have spoken, and for `others`.
+    """
+    names = [turn.name for turn in turns if turn.name and not turn.by_persona]
+    return tuple(f"\n{name}:" for name in dict.fromkeys([*names, *others]))
 
 
 def _with_quote(text: str, quoted: QuotedMessage | None) -> str:
