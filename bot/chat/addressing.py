@@ -18,13 +18,29 @@ from bot.platform.localisation import gettext_lazy
 from bot.store import AnswerMode
 
 COMMAND = regex.compile(
-    r"(?P<sign>[/!?.$%&+=;,>-]|[;!?]{2}|[a-z][!?$])[a-z][\w-]*(?:@\w+)?(?=\s|$)",
+    r"(?P<sign>[/!?.$%&+=;,>-]|[;!?]{2}|[a-z][!?$])(?P<name>[a-z][\w-]*)(?:@\w+)?(?=\s|$)",
     regex.IGNORECASE,
 )
 """The beginning of a command to another bot, such as `!play`, `?rank`, `;;skip` or `t!catch`."""
 PUNCTUATION = frozenset(".&+=;,>-")
 """Signs with which members begin a sentence, too ("-that was odd")."""
 MAX_WORDS_AFTER_PUNCTUATION = 2
+EXCLAMATIONS = frozenset("!?")
+"""Signs before exclamations and questions, too, which some languages put there ("!hola a todos")."""
+COMMON_COMMANDS = frozenset(
+    """
+    about addrole afk av avatar bal balance ban bet buy calc catch clear close coinflip commands
+    config daily define dice disconnect echo flip gif gift give giveaway help hug image img info inv
+    inventory invite join kick lb leaderboard leave level levels lock loop lyrics marry math meme mute
+    np nowplaying p pat pause pay ping play poll prefix prune purge q queue quote rank remind remindme
+    remove rep resume role roles roll search seek sell server serverinfo settings setup shop shuffle
+    skip slap slots slowmode start stop suggest tag tags ticket timeout timer top translate unban
+    unlock unmute urban user userinfo volume warn warnings warns weather whois work xp
+    """.split()
+)
+"""Names of commands that many bots have."""
+ARGUMENT = regex.compile(r"<[@#]|https?://|-*\d|--\w")
+"""The beginning of what follows a command rather than an exclamation."""
 LEADING_MENTION = regex.compile(r"\s*(?:<@!?\d+>|<@&\d+>|@everyone\b|@here\b)")
 RepliesTo = Literal["nobody", "persona", "other"]
 
@@ -110,8 +126,13 @@ def is_command(text: str) -> bool:
     found = COMMAND.match(text)
     if found is None:
         return False
-    if found["sign"] in PUNCTUATION and len(text.split()) > MAX_WORDS_AFTER_PUNCTUATION:
+    _, *further = text.split()
+    if found["sign"] in PUNCTUATION and 1 + len(further) > MAX_WORDS_AFTER_PUNCTUATION:
         return False
+    if EXCLAMATIONS.issuperset(found["sign"]) and further:
+        is_common = found["name"].lower() in COMMON_COMMANDS
+        if not is_common and not ARGUMENT.match(further[0]):
+            return False
     # "-that- " is emphasis.
     return not (len(text) > found.end() and text.rstrip()[-1] == text[0])
 

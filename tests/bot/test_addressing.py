@@ -56,7 +56,8 @@ def test_laughter_beside_a_picture_is_about_the_picture():
 @pytest.mark.parametrize(
     "text",
     ["!play sea shanties", "/roll 2d6", ".help", "?rank", "$daily", "-skip", ";;queue", "t!catch", "!p", "+rep @x",
-     "-play shanties", "!that was odd", ";;that was odd"],
+     "-play shanties", ";;that was odd", "!hola", "!Help me with this", "?feed <@7>", "!bid 50 on it", "!tally --all",
+     "!!watch https://example.org", "t!that was odd"],
 )  # fmt: skip
 def test_commands_to_other_bots_are_left_alone(text):
     assert rule(text) is Rule.COMMAND
@@ -67,6 +68,7 @@ def test_commands_to_other_bots_are_left_alone(text):
     [
         "...and then", "- soup", "-milk, please-", "?! what", "$5 for a bowl", "/etc/passwd is a file", "1. soup",
         "?", "!!!", "> soup, you said", "i.e. soup", "+1", ".5 l", "what!is", "-5 degrees",
+        "!hola a todos", "?que tal", "?wirklich jetzt", "!that was odd", "?!what is it",
         "-that was odd", ">said so yesterday, too", ",and then?? he left",
     ],
 )  # fmt: skip
