@@ -161,6 +161,8 @@ class MessageAnswerer:
         services = self.bot.services
         events = services.reply_service.events
         self.proxies.note_member(original)
+        if noted := services.decisions.find(channel.id, message.id):
+            services.decisions.note(channel.id, copy.id, noted.decision)
         async with self._handling(copy):
             if replies := await events.read(lambda: self._superseded_replies(message)):
                 await services.reply_service.take_back(replies, self.bot)
@@ -199,16 +201,16 @@ class MessageAnswerer:
             log.error("a message in #%s is not answered: %s", message.channel, error)
         except LimitReachedError as error:
             remark = gettext_lazy("the member has had as many replies as the server allows")
-            self._remark(message, remark)
+            self._remark(message.channel.id, message.id, remark)
             await self._say_limit(message, error)
         except SelfHarmError as error:
-            self._remark(message, SAFETY_REMARK)
+            self._remark(message.channel.id, message.id, SAFETY_REMARK)
             await self._say_help(message, error.message)
         except Exception as error:
             if message.id in self._deleted:
                 return
             text = error_text(error)
-            self._remark(message, text)
+            self._remark(message.channel.id, message.id, text)
             is_busy = isinstance(error, EngineBusyError)
             notices = self._busy_notices if is_busy else self._errors
             if not notices.update_rate_limit(message):
@@ -236,7 +238,10 @@ class MessageAnswerer:
         if not asked:
             return partial(self._report_no_persona, message, incoming)
         place = channel_ref(channel)
-        personas = [each for each in asked if self._may_answer(message, each, channel)]
+        personas = []
+        for each in asked:
+            if self._may_answer(message, each, channel, event_id=incoming.event_id):
+                personas.append(each)
         if not personas:
             return self._age_notice(asked, channel, incoming.author_id)
         if is_age_restricted(channel):
@@ -244,7 +249,7 @@ class MessageAnswerer:
         quoted = None if replied_to else incoming.quoted
         if not has_words(incoming.text) and not (quoted and quoted.text):
             return partial(self._say_unread, message, personas[0])
-        personas, limit = self._within_limits(message, personas, place)
+        personas, limit = self._within_limits(message, personas, place, event_id=incoming.event_id)
         answering = self.bot.services.answering.in_channel(*astuple(place))
         replies = reply_service.accept_line(incoming, personas, channel, wait_s=answering.wait_s)
         if replies is None:
@@ -253,9 +258,11 @@ class MessageAnswerer:
         return partial(self._answer, message, replies, limit=limit, is_quote_hidden=is_quote_hidden)
 
     def _may_answer(
-        self, message: discord.Message, persona: Persona, channel: SpeakChannel
+        self, message: discord.Message, persona: Persona, channel: SpeakChannel, *, event_id: int
     ) -> bool:
-        """Report whether a persona may answer a message; remarks why where it may not."""
+        """Report whether a persona may answer a message, or its copy with the id `event_id`; remarks
+        why where it may not.
+        """
         reason = self._silence_reason(persona, channel_ref(channel), message.author.id)
         rules = self.bot.services.reply_service.rules
         guild_id = message.guild.id if message.guild else 0
@@ -267,7 +274,7 @@ class MessageAnswerer:
                 persona=markdown_name(persona),
             )
         if reason:
-            self._remark(message, reason)
+            self._remark(channel.id, event_id, reason)
         return not reason
 
     def _age_notice(
@@ -283,7 +290,12 @@ class MessageAnswerer:
         return None
 
     def _within_limits(
-        self, message: discord.Message, personas: list[Persona], place: ChannelRef
+        self,
+        message: discord.Message,
+        personas: list[Persona],
+        place: ChannelRef,
+        *,
+        event_id: int,
     ) -> tuple[list[Persona], LimitReachedError | None]:
         """Leave out the last personas where the member may have fewer replies, and return the notice
         about them. Raises `LimitReachedError` where they may have none.
@@ -295,7 +307,8 @@ class MessageAnswerer:
         able, notice = reply_service.rules.within_limits(personas, place, message.author)
         for persona in personas[len(able) :]:
             self._remark(
-                message,
+                message.channel.id,
+                event_id,
                 gettext_lazy(
                     "{persona} would be one reply more than the member gets here each day",
                     persona=markdown_name(persona),
@@ -316,9 +329,9 @@ class MessageAnswerer:
             )
         return ""
 
-    def _remark(self, message: discord.Message, remark: str) -> None:
+    def _remark(self, channel_id: int, event_id: int, remark: str) -> None:
         """Remember why a message that is said to a persona gets no reply, for `/persona why`."""
-        self.bot.services.decisions.remark(message.channel.id, message.id, remark)
+        self.bot.services.decisions.remark(channel_id, event_id, remark)
 
     # -------------------------------------- edits and deletions of messages that are not stored yet
 
@@ -340,7 +353,7 @@ class MessageAnswerer:
         """
         services = self.bot.services
         if text := services.safety.answer(services.message_reader.text(message)):
-            self._remark(message, SAFETY_REMARK)
+            self._remark(message.channel.id, message.id, SAFETY_REMARK)
             await self._say_help(message, text)
 
     def note_deletion(self, channel_id: int, message_ids: Collection[int]) -> None:

@@ -28,8 +28,8 @@ from bot.platform.localisation import (
     localise,
 )
 from bot.platform.messages import markdown_name
-from bot.services import Bot
-from bot.store import Store, StoredReply
+from bot.services import Bot, Services
+from bot.store import StoredReply
 
 MAX_EXPLAINED = 8
 MAX_READ_MESSAGES = 40
@@ -55,7 +55,7 @@ async def why(
             asked = [await _find_message(interaction, message)]
         else:
             channel = require_guild_channel(interaction)
-            asked = await _latest_messages(channel, interaction.client.services.store)
+            asked = await _latest_messages(channel, interaction.client.services)
     except discord.Forbidden:
         raise RefusedError(
             NO_HISTORY_TEXT, gettext_lazy("A server's owner can grant it.")
@@ -70,14 +70,16 @@ async def why(
     await respond(interaction, "\n".join(lines))
 
 
-async def _latest_messages(channel: GuildChannel, store: Store) -> list[discord.Message]:
+async def _latest_messages(channel: GuildChannel, services: Services) -> list[discord.Message]:
     """Return the latest messages of members, and the copies of them that proxies have posted, oldest
     first.
     """
     messages = []
     async for message in channel.history(limit=MAX_READ_MESSAGES):
         is_other = message.author.bot or message.webhook_id
-        if not is_other or store.messages.is_of_member(message.id):
+        is_copy = services.store.messages.is_of_member(message.id)
+        is_copy = is_copy or services.decisions.find(channel.id, message.id) is not None
+        if not is_other or is_copy:
             messages.append(message)
         if len(messages) == MAX_EXPLAINED:
             break
@@ -141,16 +143,9 @@ def _sentences(bot: Bot, message: discord.Message, language: Language) -> list[s
     replies = services.store.replies
     reply = replies.get(message.id)
     line_reply = replies.of_line(message.id)
-    if message.author.bot or message.webhook_id:
-        if copy_reply := reply or line_reply:
-            again = gettext_lazy("a proxy has posted a member's message again")
-            return [_ruled(_round_text(bot, copy_reply, language), again)]
-        return [
-            gettext_lazy(
-                "Not answered: bots and webhooks are never answered, but for a proxy's copies."
-            )
-        ]
     noted = services.decisions.find(channel.id, message.id)
+    if message.author.bot or message.webhook_id:
+        return [_copy_sentence(bot, message, reply or line_reply, noted=noted, language=language)]
     decision = noted.decision if noted else decide_on(bot, message, channel)
     missed: list[str] = []
     if noted and noted.is_missed:
@@ -170,17 +165,37 @@ def _sentences(bot: Bot, message: discord.Message, language: Language) -> list[s
         if not noted:
             since = [gettext_lazy("By the settings of now: the bot has started since.")]
         return [gettext_lazy("Not answered: {rule}.", rule=decision.rule.value), *missed, *since]
-    return [
-        gettext_lazy(
-            "Said to the persona ({rule}), but without a reply: {reason}.",
-            rule=decision.rule.value,
-            reason=_remark(bot, message, noted=noted, language=language),
-        )
-    ]
+    reason = _remark(bot, message, noted=noted, language=language)
+    return [_unanswered(decision.rule.value, reason)]
 
 
 def _ruled(answer: str, rule: str) -> str:
     return gettext_lazy("{answer}: {rule}.", answer=answer, rule=rule)
+
+
+def _copy_sentence(
+    bot: Bot,
+    message: discord.Message,
+    reply: StoredReply | None,
+    *,
+    noted: NotedDecision | None,
+    language: Language,
+) -> str:
+    """Say whether a message of a bot or webhook was answered: as a proxy's copy, or not at all."""
+    again = gettext_lazy("a proxy has posted a member's message again")
+    if reply:
+        return _ruled(_round_text(bot, reply, language), again)
+    if noted:
+        return _unanswered(again, _remark(bot, message, noted=noted, language=language))
+    return gettext_lazy(
+        "Not answered: bots and webhooks are never answered, but for a proxy's copies."
+    )
+
+
+def _unanswered(rule: str, reason: str) -> str:
+    return gettext_lazy(
+        "Said to the persona ({rule}), but without a reply: {reason}.", rule=rule, reason=reason
+    )
 
 
 def _besides(noted: NotedDecision | None, language: Language) -> list[str]:

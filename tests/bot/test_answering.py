@@ -293,6 +293,36 @@ async def test_a_proxys_copy_takes_the_place_of_its_line_in_the_wait(stage):
     assert len(stage.engine.requests) == 1
 
 
+async def test_why_tells_what_refused_a_proxys_copy(stage):
+    proxy = stage.sandbox.proxy_bot()
+    decisions = stage.client.services.decisions
+
+    async def copied(words):
+        line = await stage.member.say(QUAY, f"W: {words}")
+        copy = proxy.copy(line, "Wren", words)
+        proxy.delete(line)
+        await until(
+            lambda: (noted := decisions.find(place(stage)[1], int(copy["id"]))) and noted.remarks
+        )
+        return copy
+
+    await stage.moderator.slash(QUAY, "moderation limits", cooldown=30)
+    mark = stage.mark
+    await stage.member.say(QUAY, "hello")
+    await stage.finished(QUAY, mark)
+    copy = await copied("how deep is it?")
+    refused = (
+        "Said to the persona (a proxy has posted a member's message again), but without a reply: "
+    )
+    limited = f"{refused}the member has had as many replies as the server allows."
+    assert limited in await why(stage, message=copy["id"]) and limited in await why(stage)
+    await stage.moderator.slash(QUAY, "persona mute")
+    copy = await copied("how wide is it?")
+    assert f"{refused}a moderator has silenced Ballast here." in await why(
+        stage, message=copy["id"]
+    )
+
+
 async def test_without_a_wait_each_line_is_answered_at_once(stage):
     for number in range(2):
         await stage.member.say(QUAY, f"line {number}")
