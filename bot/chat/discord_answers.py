@@ -145,7 +145,7 @@ class MessageAnswerer:
                 incoming = read.with_spoken(words)
                 go_on = await events.store(lambda: self._accept(message, incoming, channel))
             if go_on:
-                await self._say_blind(message)
+                await _send_beside_reply(self._say_blind(message))
                 await go_on()
 
     async def answer_copy(self, original: ProxiedMessage) -> None:
@@ -449,9 +449,9 @@ class MessageAnswerer:
         that it replies to cannot be read.
         """
         if limit:
-            await self._say_limit(message, limit)
+            await _send_beside_reply(self._say_limit(message, limit))
         if is_quote_hidden and not self._hints.update_rate_limit(message):
-            await self._notify(message, HIDDEN_QUOTE_TEXT)
+            await _send_beside_reply(self._notify(message, HIDDEN_QUOTE_TEXT))
         await replies.answer()
 
     async def _say_blind(self, message: discord.Message) -> None:
@@ -498,6 +498,16 @@ class MessageAnswerer:
         beside = message if is_beside else None
         text = localise(text, self._language(message))
         await _notify(message.channel, text, view, beside=beside)
+
+
+async def _send_beside_reply(notice: Awaitable[None]) -> None:
+    """Send a notice before a reply that is stored already, and that further lines may be joining: no
+    error may keep it from being made.
+    """
+    try:
+        await notice
+    except Exception:
+        log.exception("a notice before a reply could not be sent")
 
 
 async def say_age_restricted(services: Services, persona: Persona, channel: SpeakChannel) -> None:

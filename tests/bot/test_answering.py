@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from types import SimpleNamespace
 
+import discord
 import pytest
 
 from bot.answering.store import AnsweringSettings
@@ -14,6 +15,7 @@ from bot.chat.decision_log import DecisionLog
 from bot.chat.line_wait import LineWait
 from bot.chat.places import channel_ref
 from bot.platform.errors import RefusedError
+from sandbox.object_store import StoredFile
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.fakes import until
 
@@ -187,6 +189,19 @@ async def test_lines_of_a_reply_that_waits_are_not_left_to_chance(stage):
     await stage.moderator.say(QUAY, "and me?")
     await until(lambda: stage.engine.requests)
     assert asked(stage) == [["Ballast, can you", "look at the ropes?"]]
+
+
+async def test_a_notice_that_fails_keeps_no_reply_to_quick_lines_from_coming(stage, monkeypatch):
+    async def fail(*_, **__):
+        raise ValueError("odd")
+
+    monkeypatch.setattr(discord.abc.Messageable, "send", fail)
+    set_wait(stage)
+    picture = StoredFile("ropes.png", "image/png", b"no picture")
+    await stage.member.say(QUAY, "can you", files=[picture])
+    await stage.member.say(QUAY, "look at the ropes?")
+    await until(lambda: stage.engine.requests)
+    assert [line.split("\n")[0] for line in asked(stage)[0]] == ["can you", "look at the ropes?"]
 
 
 async def test_each_line_starts_the_wait_anew(hand):
