@@ -7,6 +7,7 @@ import datetime
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from dataclasses import astuple
 
 import discord
 
@@ -71,10 +72,14 @@ async def answer_missed(
             if setting:  # a new persona does not answer messages from before it came
                 set_at = datetime.datetime.fromtimestamp(setting.set_at, datetime.UTC)
                 earliest = max(since, set_at)
-            for message in await _read_missed(client, services, channel, earliest):
-                log.info("answering a message in #%s that came while the bot was away", channel)
-                message.author = await _member(message)
-                await answer(message)
+            wait_s = services.answering.in_channel(*astuple(place)).wait_s
+            for lines in _quick_lines(
+                await _read_missed(client, services, channel, earliest), wait_s
+            ):
+                log.info("answering messages in #%s that came while the bot was away", channel)
+                for message in lines:
+                    message.author = await _member(message)
+                await asyncio.gather(*map(answer, lines))  # one reply answers those that wait
 
     try:
         channels = list(_server_channels(client, services, since))
@@ -89,6 +94,23 @@ async def answer_missed(
             log.warning(
                 "a channel was not searched for what was said while the bot was away: %s", result
             )
+
+
+def _quick_lines(messages: list[discord.Message], wait_s: float) -> list[list[discord.Message]]:
+    """Split messages, oldest first, into the lines that one reply would have answered."""
+    groups = list[list[discord.Message]]()
+    for message in messages:
+        before = groups[-1][-1] if groups else None
+        is_of_same = before is not None and before.author.id == message.author.id
+        if before and is_of_same and _gap_s(before, message) < wait_s:
+            groups[-1].append(message)
+        else:
+            groups.append([message])
+    return groups
+
+
+def _gap_s(before: discord.Message, message: discord.Message) -> float:
+    return (message.created_at - before.created_at).total_seconds()
 
 
 async def _direct_channels(client: Bot, services: Services) -> list[SpeakChannel]:

@@ -65,6 +65,22 @@ async def test_calls_are_answered_in_order_and_once_over_a_kill_and_restarts(tmp
         assert sorted(heard(stage)) == sorted(["before", *MISSED, "after"])
 
 
+async def test_quick_lines_share_a_reply_where_the_channel_waits_for_them(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        channel = stage.client.get_channel(int(stage.sandbox.channel(INN)["id"]))
+        stage.client.services.answering.change(channel.guild.id, channel.id, {"wait_s": 1.0})
+        await answered(stage, "@Understudy before")
+        await stage.client.close()
+        for who in (stage.member, stage.moderator):
+            for text in ("hey", "are you there?"):
+                await who.say(INN, f"@Understudy {text}")
+    async with on_stage(tmp_path) as stage:
+        await until(lambda: len(heard(stage)) == 3)
+        last = [request.turns[-1] for request in stage.engine.requests]
+        assert [turn.text for turn in last] == ["are you there?"] * 2
+        assert [turn.name for turn in last] == ["Tobias Reed", "Mina Vale"]
+
+
 async def test_one_that_came_in_between_hides_none_before_it_from_the_next_start(tmp_path):
     async with on_stage(tmp_path) as stage:
         _, reply = await answered(stage, "@Understudy before")
