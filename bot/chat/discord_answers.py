@@ -44,8 +44,8 @@ HIDDEN_QUOTE_TEXT = gettext_lazy(
     "Copy its words into yours if they matter."
 )
 BLIND_TEXT = gettext_lazy(
-    "-# Pictures are not looked at here. Of a picture, a persona is told the name and its "
-    "description, which one can write when one uploads it."
+    "-# I cannot look at pictures here. A persona is told a picture's name and its description, "
+    "which you can add when you upload it."
 )
 NO_PERSONA_TEXTS = (
     gettext_lazy("No persona lives here yet."),

@@ -238,7 +238,7 @@ async def test_a_model_that_sees_gets_the_pictures_of_the_talk_small(stage):
     await until(lambda: stage.store.messages.is_deleted(int(said["id"])))
     await answered(stage, stage.member.say(QUAY, "and now?"))
     assert stage.engine.requests[-1].pictures == ()
-    assert "Pictures are not looked at" not in str(stage.sandbox.events[mark:])
+    assert "I cannot look at pictures" not in str(stage.sandbox.events[mark:])
 
 
 async def test_at_most_four_pictures_go_along_the_latest(stage):
@@ -271,7 +271,7 @@ async def test_a_model_that_does_not_see_gets_the_description_and_that_is_said_o
     notices = [
         message
         for kind, message in stage.sandbox.events[mark:]
-        if kind == "message" and "Pictures are not looked at" in message["content"]
+        if kind == "message" and "I cannot look at pictures" in message["content"]
     ]
     assert len(notices) == 1
 
