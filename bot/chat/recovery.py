@@ -204,6 +204,10 @@ class ReplyRecovery:
                 )
                 await reply.write()
                 return True
+            lines = self._context.store.replies.lines(reply.event_id)
+            if text := self._context.safety.answer(" ".join(lines)):
+                await self._answer_with_help(reply, text)  # late, but they must not stay stored
+                return True
         return False
 
     async def _answer_with_help(self, reply: Reply, text: str) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from bot.chat import recovery
 from bot.chat.discord_missed import answer_missed
 from bot.demo_guild import SKERROW_SEED
 from bot.platform.permissions import required_permissions
@@ -200,7 +201,11 @@ async def test_words_that_stand_in_two_quick_lines_are_read_together(stage):
     assert_taken_back(stage, said)
 
 
-async def test_a_bot_that_ends_in_the_wait_reads_the_lines_together_at_its_next_start(tmp_path):
+@pytest.mark.parametrize("max_age_s", [recovery.MAX_RESUME_AGE_S, -1.0])
+async def test_a_bot_that_ends_in_the_wait_reads_the_lines_together_at_its_next_start(
+    tmp_path, monkeypatch, max_age_s
+):
+    monkeypatch.setattr(recovery, "MAX_RESUME_AGE_S", max_age_s)  # it is too late for a reply, too
     async with on_stage(tmp_path) as stage:
         said = await say_lines(stage, 10.0)
     async with on_stage(tmp_path) as stage:
