@@ -346,6 +346,8 @@ class DataChecks(FrozenModel):
     one; both of replies of eight words or more. `private` counts what the anonymiser finds in
     trained replies, by kind. `rate` is the learning rate, `epochs` the requested number of passes.
     `written_by` names the model that wrote every reply, trained or held out; empty: people did.
+    `heldout_written` is the share of the persona's held-out replies that a model wrote, and
+    `live_had_people` says whether the live version learned from people's replies.
     """
 
     replies: int
@@ -356,6 +358,8 @@ class DataChecks(FrozenModel):
     epochs: float
     course: LossCurve | None = None
     written_by: str = ""
+    heldout_written: float = 0.0
+    live_had_people: bool = False
 
 
 class MemorisationAudit(FrozenModel):

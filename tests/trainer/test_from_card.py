@@ -13,7 +13,8 @@ import pytest
 
 from personas.card.toml_card import read_card
 from personas.errors import BaseModelError, MaterialError, RequestError, TrainingError
-from personas.home.adapters import WEIGHTS_FILE, verify_adapter
+from personas.home.adapters import COMPLETED_CARD_FOLDER, WEIGHTS_FILE, verify_adapter
+from personas.home.comparison_targets import ComparisonTargets
 from personas.home.data_subjects import read_people
 from personas.home.job_attempt import CHECKPOINTS_FOLDER
 from personas.home.job_folder import read_spec
@@ -49,14 +50,17 @@ from trainer.dataset.synthetic.speaking_notes import (
 from trainer.dataset.synthetic.speaking_style import CONTRACTION, measure_style
 from trainer.dataset.written_replies import WRITTEN_SOURCE, written_count
 from trainer.estimate.model_shape import model_shape_of
+from trainer.evaluate.candidates import Candidate
+from trainer.evaluate.evaluate_version import EvaluationRequest, evaluate_version
 from trainer.process.run_control import RunCancelled
 from trainer.report.run_plan import plan_job
-from trainer.report.scorecard_files import read_score_card
+from trainer.report.scorecard_files import read_score_card, write_scorecard
 from trainer.run import run_job
 from trainer.teacher.reply_judge import HUMAN, MIN_SENSE, ReplyJudge
 from trainer.teacher.reply_writer import ATTEMPTS_FILE, WritingTask, write_replies
 from trainer.teacher.restyle import restyle
 from trainer.teacher.writing_stage import choose_teacher, write_job_replies
+from trainer.train.job import prepare_job
 from trainer.train.training_run import RunControl
 
 pytestmark = pytest.mark.usefixtures("blank_charts")
@@ -526,6 +530,33 @@ async def test_from_a_card_alone_to_a_version_that_says_who_wrote(make):
     talk = read_job_talk(read_job_inputs(folder, spec), recipe)
     texts = [conversation.raw_text for conversation in talk.conversations]
     assert len(texts) == 11 and any("I oil the wheels" in text for text in texts)
+
+
+@pytest.mark.slow
+async def test_a_version_that_a_model_taught_takes_no_place_of_one_that_people_taught(
+    make, tmp_path
+):
+    async with serving(in_character) as endpoint:
+        folder = make(teacher=endpoint.url)
+        await run(folder, RunControl(card="losses"))
+    adapter = folder / "adapter"
+    live = Path(shutil.copytree(adapter, tmp_path / "live"))
+    compared = EvaluationRequest(
+        job=prepare_job(folder, read_spec(folder)),
+        new=Candidate.sealed(adapter),
+        training_s=1.0,
+        compare=ComparisonTargets(live=str(live)),
+        extent="losses",
+    )
+    assert not read_score_card(adapter).learned.live_had_people, "nothing is live"
+    card = evaluate_version(compared)
+    assert card.learned.heldout_written == 1 and not card.learned.live_had_people
+    learned = card.learned.model_copy(update={"written_by": "", "heldout_written": 0.0})
+    (live / COMPLETED_CARD_FOLDER).mkdir()
+    write_scorecard(live / COMPLETED_CARD_FOLDER, card.model_copy(update={"learned": learned}))
+    over_people = evaluate_version(compared)
+    assert over_people.learned.live_had_people
+    assert any("by tester alone" in it.why for it in over_people.verdict.criteria)
 
 
 @pytest.mark.slow

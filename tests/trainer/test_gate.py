@@ -19,7 +19,12 @@ from trainer.gate.verdict import judge
 from trainer.report.scorecard_markdown import render_markdown
 
 GOOD = good_card()
-TITLES = {it.name: it.info.title for it in criterion_measurements(GOOD)}
+WRITTEN_OVER_PEOPLE = {"written_by": "big", "heldout_written": 1.0, "live_had_people": True}
+TITLES = {
+    it.name: it.info.title
+    for card in (good_card(learned=WRITTEN_OVER_PEOPLE), GOOD)
+    for it in criterion_measurements(card)
+}
 
 
 def voice(**changes):
@@ -39,6 +44,7 @@ def failed_answers(kind, count):
 BROKEN = {
     "better_than_base": {"heldout": {"against_base": interval(0.2)}},
     "no_worse_than_live": {"heldout": {"against_live": interval(0.2)}},
+    "people": {"learned": WRITTEN_OVER_PEOPLE},
     "own_adapter": {"separation": {"own_best_new": 0.5}},
     "voice": voice(right=with_new(GOOD.voice.right, spread(0.3))),
     "voice_over_base": voice(right=with_new(GOOD.voice.right, spread(0.2))),
@@ -130,6 +136,7 @@ def test_a_criterion_fails_on_what_breaks_it_and_says_what_to_do(name):
         ("one_voice", "reject", "mostly like bob.", "Remove bob's lines"),
         ("unseen", "reject", "50% of the longer held-out replies", "Remove the held-out replies"),
         ("steady", "hold", "rose to 6.00", "learning rate to 0.0002"),
+        ("people", "hold", "with replies by big alone", "in a blind test"),
         ("fitting", "hold", "1.50 below", "fewer epochs (1 instead of 2)"),
         ("general", "reject", "+30.0%", "mixed-80-20"),
     ],
@@ -490,6 +497,27 @@ def test_advice_about_replies_that_a_model_wrote_asks_for_no_material(name):
     assert advice and not re.search("material|label|[Aa]dd exchanges|remove|cut off", advice)
     card = card.model_copy(update={"verdict": verdict})
     assert "In a terminal" not in render_markdown(card)
+
+
+@pytest.mark.parametrize(
+    ("learned", "verdict"),
+    [
+        ({"heldout_written": 1.0, "live_had_people": True}, "hold"),
+        ({"heldout_written": 0.6, "live_had_people": True}, "hold"),
+        ({"heldout_written": 0.2, "live_had_people": True}, "promote"),
+        ({"heldout_written": 1.0, "live_had_people": False}, "promote"),
+        ({"heldout_written": 0.0, "live_had_people": True}, "promote"),
+    ],
+)
+def test_a_models_replies_alone_put_nothing_in_place_of_what_people_taught(learned, verdict):
+    card = good_card(learned=learned)
+    found = judge(card, RECIPE)
+    assert found.verdict == verdict
+    if verdict == "hold":
+        written = format_value(learned["heldout_written"], "share").split(".")[0]
+        assert (
+            f"{written}% of the replies that it is measured with are a model's" in found.reasons[0]
+        )
 
 
 def test_what_a_model_wrote_is_not_called_real():

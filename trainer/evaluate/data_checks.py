@@ -10,6 +10,7 @@ from personas.schemas.scorecard import DataChecks, LossCurve
 from personas.schemas.training_events import Progress
 from trainer.dataset.dataset import Dataset
 from trainer.dataset.minhash import MinHashIndex, split_words
+from trainer.dataset.written_replies import WRITTEN_SOURCE
 from trainer.evaluate.generation.reply_tasks import true_share
 from trainer.evaluate.memorisation import count_pii
 from trainer.process.events import StepEvent
@@ -24,11 +25,17 @@ DEFAULT_TRAINING_S = 180.0
 
 
 def data_checks_section(
-    data: Dataset, recipe: Recipe, losses: Sequence[float], *, written_by: str = ""
+    data: Dataset,
+    recipe: Recipe,
+    losses: Sequence[float],
+    *,
+    written_by: str = "",
+    live_had_people: bool = False,
 ) -> DataChecks:
     """Build the section on a run's data and its training losses by step, which may be unknown."""
     trained = [pair.reply for pair in data.train_prompt_replies if pair.by_persona]
-    heldout = [pair.reply for pair in data.heldout_prompt_replies if pair.by_persona]
+    own = [pair for pair in data.heldout_prompt_replies if pair.by_persona]
+    heldout = [pair.reply for pair in own]
     return DataChecks(
         replies=len(trained),
         repeated=duplicate_share(trained),
@@ -38,6 +45,8 @@ def data_checks_section(
         epochs=recipe.num_train_epochs,
         course=loss_curve_of(losses),
         written_by=written_by,
+        heldout_written=true_share(pair.talk.startswith(f"{WRITTEN_SOURCE} ") for pair in own),
+        live_had_people=live_had_people,
     )
 
 

@@ -62,6 +62,7 @@ from trainer.gate.verdict import judge
 from trainer.machine import release_memory
 from trainer.process.events import StepEvent
 from trainer.process.timeline import RunTimeline
+from trainer.report.scorecard_files import read_score_card
 from trainer.train.checkpoint import checkpoint_step, list_checkpoints
 from trainer.train.divergence import require_finite_loss
 from trainer.train.job import PreparedJob
@@ -377,7 +378,11 @@ class _VersionEvaluation:
             ),
             general=general_section(dialogue, data),
             learned=data_checks_section(
-                data, request.job.recipe, request.losses, written_by=_written_by(request.job)
+                data,
+                request.job.recipe,
+                request.losses,
+                written_by=_written_by(request.job),
+                live_had_people=_learned_from_people(request.compare.live),
             ),
             heard=_member_feedback(request.compare.heard, stamps.get(LIVE)),
         )
@@ -522,6 +527,16 @@ def _written_by(job: PreparedJob) -> str:
     if job.written is None or job.data.sources.get(WRITTEN_SOURCE, 0) < own:
         return ""
     return model_label(job.written.teacher)
+
+
+def _learned_from_people(live: str | None) -> bool:
+    """Report whether a live version, if there is one, learned from people's replies, as far as its
+    score card says.
+    """
+    if live is None:
+        return False
+    card = read_score_card(Path(live))
+    return card is None or card.learned is None or not card.learned.written_by
 
 
 def _member_feedback(

@@ -130,9 +130,14 @@ TRAIN_ON_VOTES = (
     "Read the replies that members preferred, and train on their votes (`/finetune start "
     "task_type:preference`)."
 )
+COMPARE_BLINDLY = (
+    "Let members compare the two in a blind test before you promote it, or train with people's replies "
+    "beside the written ones."
+)
 ADVICE_BY_CRITERION: Mapping[str, str | Callable[[ScoreCard], str]] = {
     "better_than_base": _no_gain,
     "no_worse_than_live": _better_than_live,
+    "people": COMPARE_BLINDLY,
     "own_adapter": _clearer_style,
     "voice": _clearer_style,
     "voice_over_base": _clearer_style,

@@ -35,6 +35,7 @@ def criterion_measurements(card: ScoreCard) -> Iterator[CriterionMeasurement]:
     `thresholds.toml`.
     """
     yield from _heldout_criteria(card)
+    yield from _people_criterion(card)
     if card.persona is not None:
         yield from _persona_criteria(card)
         yield from _text_criteria(card)
@@ -74,6 +75,25 @@ def _heldout_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
         yield CriterionMeasurement(
             "no_worse_than_live", live.estimate, why, chance=chance, cases=replies
         )
+
+
+def _people_criterion(card: ScoreCard) -> Iterator[CriterionMeasurement]:
+    """Yield the share of people's replies among the held-out ones, if the version is compared with one
+    that learned from people.
+    """
+    learned = card.learned
+    if learned is None or not learned.live_had_people or not learned.heldout_written:
+        return
+    measured = (
+        f"{learned.heldout_written:.0%} of the replies that it is measured with are a model's"
+    )
+    if learned.written_by:
+        measured = f"It is measured with replies by {learned.written_by} alone"
+    why = (
+        f"{measured}, like those that it was trained on, and the live version learned from people's "
+        "replies: the comparison favours this one."
+    )
+    yield CriterionMeasurement("people", 1 - learned.heldout_written, why)
 
 
 def _persona_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:

@@ -31,6 +31,7 @@ class CriterionInfo:
 CRITERIA: Mapping[str, CriterionInfo] = {
     "better_than_base": CriterionInfo("better than the base model", UNIT_NATS),
     "no_worse_than_live": CriterionInfo("no worse than the live version", UNIT_NATS),
+    "people": CriterionInfo("measured with people's replies", at_least=True),
     "own_adapter": CriterionInfo("its own adapter fits best", at_least=True),
     "voice": CriterionInfo("speaks in the persona's voice", "of the ceiling", at_least=True),
     "voice_over_base": CriterionInfo("closer to the voice than the base model", at_least=True),

@@ -22,6 +22,7 @@ FIRST_CRITERIA = (
     "care",
     "claims_human",
     "unseen",
+    "people",
     "base_is_base",
     "steady",
     "speakers",
