@@ -330,7 +330,8 @@ def job_buttons(
         return [PromoteButton(job.persona, job.version, language=language), *stop]
     if job.can_resume:
         return [ResumeJobButton(job.job_id, language=language)]
-    if job.state == "cancelled" and repeats_by_button(job):
+    # Anew, and so with what the settings name by then: a resumed job keeps its teacher.
+    if repeats_by_button(job):
         button = ReadFirstButton if job.request.review else TrainFromCardButton
         return [button(job.persona, label=START_AGAIN_TEXT, language=language)]
     return []

@@ -219,6 +219,10 @@ async def test_replies_are_read_before_the_training_and_a_cancelled_one_starts_a
     await until(lambda: len(stage.backend.runs) == 3)
     again = stage.backend.runs[2].request
     assert again.review and again.model_copy(update={"job_name": request.job_name}) == request
+    mark = stage.mark
+    stage.backend.finish(TrainingFailed("big wrote too few usable replies.", "Name a larger one."))
+    failed = await stage.sees("Failed: **Marlow Finch v", since=mark)
+    assert labels(failed) == ["Start it again"], "with another teacher, which is no resumption"
 
 
 async def test_a_refused_form_opens_again_with_what_was_typed(stage, monkeypatch):

@@ -58,12 +58,12 @@ def lore_command(*words: object, **environ: str) -> subprocess.CompletedProcess[
     )  # fmt: skip
 
 
-Script = Callable[[dict[str, Any]], str | int | dict[str, Any]]
+Script = Callable[[dict[str, Any]], str | int | dict[str, Any] | web.Response]
 
 
 class Endpoint:
     """What was asked of the server. `script` gets the request's body and says the reply, a whole choice,
-    or a status.
+    a status, or a whole response.
     """
 
     def __init__(self, script: Script) -> None:
@@ -77,6 +77,8 @@ class Endpoint:
         self.bodies.append(body)
         self.keys.append(request.headers.get("Authorization"))
         said = self.script(body)
+        if isinstance(said, web.Response):
+            return said
         if isinstance(said, int):
             return web.Response(status=said, text="no")
         choice = {

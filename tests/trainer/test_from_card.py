@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from personas.card.toml_card import read_card
 from personas.errors import BaseModelError, MaterialError, RequestError, TrainingError
@@ -239,8 +240,9 @@ async def test_a_teacher_that_dies_or_babbles_is_an_error_that_says_so(
 ):
     monkeypatch.setattr(reply_backends, "RETRY_DELAY_S", 0.0)
     async with serving(lambda body: 503) as endpoint:
-        with pytest.raises(TrainingError, match="busy or failing"):
+        with pytest.raises(TrainingError, match="busy or failing") as dead:
             await written(tmp_path / "dead", task_of(persona), endpoint)
+    assert dead.value.can_resume and "written so far are kept" in dead.value.advice
     async with serving(lambda body: "Xyzzy plugh and xyzzy plugh.") as endpoint:
         with pytest.raises(MaterialError) as babble:
             await written(tmp_path / "babble", task_of(persona, drafts=1), endpoint)
@@ -249,6 +251,66 @@ async def test_a_teacher_that_dies_or_babbles_is_an_error_that_says_so(
     assert "Left out:" in told and "beside the point" in told
     assert "TEACHER" in babble.value.advice
     assert not written_file(tmp_path / "babble").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(401, {}), (403, {}), (404, {}), (429, {"code": "insufficient_quota"})],
+)
+async def test_a_key_or_account_that_somebody_can_mend_ends_no_job_for_good(
+    persona, tmp_path, status, error
+):
+    def script(body):
+        return web.json_response({"error": error}, status=status)
+
+    async with serving(script) as endpoint:
+        with pytest.raises(RequestError, match=f"answers {status}") as refused:
+            await written(tmp_path / "job", task_of(persona), endpoint)
+    assert refused.value.can_resume
+
+
+async def test_a_server_is_not_asked_before_the_time_it_names_and_a_stop_does_not_wait_for_it(
+    persona, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(reply_backends, "RETRY_DELAY_S", 0.0)
+    calls = []
+
+    def stop():
+        calls.append(1)
+        if len(calls) == 3:
+            raise RunCancelled("SIGINT")
+
+    def script(body):
+        return web.Response(status=429, headers={"Retry-After": "600"})
+
+    async with serving(script) as endpoint:
+        with pytest.raises(RunCancelled):
+            await written(tmp_path / "job", task_of(persona), endpoint, between=stop)
+    assert 0 < len(endpoint.bodies) <= 4, "each of those asked at once, once"
+
+
+async def test_a_prompt_that_a_server_refuses_is_a_dropped_draft(persona, tmp_path):
+    task = task_of(persona, drafts=1)
+    given = sincere_replies(persona[0])
+    filtered = next(one.text for one in task.questions[1:] if one.text not in given)
+
+    def script(body):
+        return 400 if body["messages"][-1]["content"].endswith(filtered) else in_character(body)
+
+    async with serving(script) as endpoint:
+        replies = await written(tmp_path / "job", task, endpoint)
+    assert len(replies) == 6 and filtered not in {reply.question for reply in replies}
+    assert read_summary(tmp_path / "job").dropped["refused by the server"] == 1
+    taken = [body for body in endpoint.bodies if script(body) != 400]
+    assert all("chat_template_kwargs" in body for body in taken), "it goes on without thoughts"
+
+
+async def test_a_server_that_refuses_the_first_five_prompts_is_asked_no_more(persona, tmp_path):
+    async with serving(lambda body: 400) as endpoint:
+        with pytest.raises(RequestError, match="answers 400") as refused:
+            await written(tmp_path / "job", task_of(persona, count=20), endpoint)
+    assert not refused.value.can_resume
+    assert len({body["messages"][-1]["content"] for body in endpoint.bodies}) <= 5 + 4
 
 
 async def test_a_reasoning_model_is_kept_from_thinking_and_its_thoughts_are_no_reply(
@@ -275,7 +337,7 @@ async def test_a_reasoning_model_is_kept_from_thinking_and_its_thoughts_are_no_r
     async with serving(only_thinks) as endpoint:
         with pytest.raises(RequestError, match="thinks for longer") as thinking:
             await written(tmp_path / "thinks", task_of(persona), endpoint)
-    assert "turn reasoning off" in thinking.value.advice
+    assert "turn reasoning off" in thinking.value.advice and thinking.value.can_resume
 
 
 async def test_a_teachers_server_gets_its_own_key_and_its_refusal_names_the_settings(

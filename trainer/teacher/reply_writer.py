@@ -33,7 +33,11 @@ from trainer.dataset.synthetic.attempt_journal import append_to_journal, read_jo
 from trainer.dataset.synthetic.card_replies import LoreAnswers, ReplyLength, sincere_replies
 from trainer.dataset.synthetic.dialogue_synthesis import trim_to_sentence
 from trainer.dataset.synthetic.question_bank import LORE, Question
-from trainer.dataset.synthetic.reply_backends import ReplyBackend, ReplySession
+from trainer.dataset.synthetic.reply_backends import (
+    PromptRefusedError,
+    ReplyBackend,
+    ReplySession,
+)
 from trainer.dataset.synthetic.speaking_notes import speaking_notes
 from trainer.dataset.synthetic.speaking_style import measure_style
 from trainer.teacher.reply_judge import ReplyJudge
@@ -43,6 +47,12 @@ MIN_SHARE = 0.3
 """With fewer of the wanted replies by the teacher than this share, nothing is trained."""
 FEW_QUESTIONS = 60
 """After so many questions without a good reply, the others are not asked."""
+MAX_FIRST_REFUSALS = 5
+"""After so many questions that the teacher's server refused, and none that it took, the fault is not
+theirs.
+"""
+STOP_POLL_INTERVAL_S = 0.5
+"""While replies are awaited, it is asked so often whether to stop."""
 WritingProgress = Callable[[int, int], None]
 """Gets the number of the replies that are kept, and of the questions that were asked."""
 
@@ -81,7 +91,8 @@ def write_replies(
 ) -> None:
     """Write a task's replies and the summary into a job's folder.
 
-    `between` is called between two questions and may raise to stop; `progress` gets the numbers of
+    `between` is called between two questions, and while replies are awaited; it may raise to stop.
+    `progress` gets the numbers of
     replies and questions so far, and `resumed`, first, those which a stopped writing left; `fence`
     is called before the file gets its name. A killed or stopped writing goes on where it was.
     Raises `MaterialError` where too few replies are good enough, and `UnderstudyError` where the
@@ -128,10 +139,12 @@ def _require_enough(task: WritingTask, journal: _Journal, teacher: str) -> None:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A question that was asked: the drafts that are written, or what nobody has to write."""
+    """A question that was asked: the drafts that are written, None for one that is refused, or what
+    nobody has to write.
+    """
 
     number: int
-    drafts: tuple[asyncio.Task[str], ...] = ()
+    drafts: tuple[asyncio.Task[str | None], ...] = ()
     given: str = ""
     from_lore: str = ""
 
@@ -160,6 +173,8 @@ class _Writing:
         self._given = sincere_replies(task.persona)
         self._next = journal.asked
         self._pending: deque[_Asked] = deque()
+        self._has_taken_a_prompt = False
+        self._refusals = 0
 
     @property
     def is_done(self) -> bool:
@@ -171,7 +186,7 @@ class _Writing:
 
     async def run(self, between: Callable[[], None], progress: WritingProgress) -> None:
         """Ask and judge until it is done."""
-        writing: list[asyncio.Task[str]] = []
+        writing: list[asyncio.Task[str | None]] = []
         async with self._backend.open_session() as session:
             at_once = asyncio.Semaphore(self._backend.at_once)
             try:
@@ -180,13 +195,28 @@ class _Writing:
                     self._ask_ahead(session, at_once)
                     writing = [task for asked in self._pending for task in asked.drafts]
                     asked = self._pending.popleft()
-                    self._judge_drafts(asked, list(await asyncio.gather(*asked.drafts)))
+                    await self._wait_for(asked, between)
+                    self._judge_drafts(asked, [task.result() for task in asked.drafts])
                     progress(len(self._journal.kept), self._journal.asked)
             finally:
                 # All of them end before the session does.
                 for task in writing:
                     task.cancel()
                 await asyncio.gather(*writing, return_exceptions=True)
+
+    async def _wait_for(self, asked: _Asked, between: Callable[[], None]) -> None:
+        """Wait until all drafts are written. A stop does not wait for a server that hangs."""
+        open_drafts: set[asyncio.Task[str | None]] = set(asked.drafts)
+        while open_drafts:
+            ended, open_drafts = await asyncio.wait(
+                open_drafts,
+                timeout=STOP_POLL_INTERVAL_S,
+                return_when=asyncio.FIRST_EXCEPTION,
+            )
+            for task in ended:
+                task.result()  # raises what the teacher's failure is
+            if open_drafts:
+                between()
 
     def _ask_ahead(self, session: ReplySession, at_once: asyncio.Semaphore) -> None:
         most = self._backend.at_once
@@ -205,17 +235,24 @@ class _Writing:
         # As in the card's examples: of somebody with a name of their own, small models speak.
         turns = [Turn(EXAMPLE_USER, question.text)]
 
-        async def draft(place: int) -> str:
+        async def draft(place: int) -> str | None:
             seed = self._seeded(f"draft {number} {place}", 2**31 - 1)
             async with at_once:
-                reply = await session.reply(
-                    persona,
-                    turns,
-                    lore=lore,
-                    seed=seed,
-                    instructions=self._notes,
-                    max_tokens=self._length.tokens,
-                )
+                try:
+                    reply = await session.reply(
+                        persona,
+                        turns,
+                        lore=lore,
+                        seed=seed,
+                        instructions=self._notes,
+                        max_tokens=self._length.tokens,
+                    )
+                except PromptRefusedError:
+                    self._refusals += 1
+                    if not self._has_taken_a_prompt and self._refusals >= self._most_refusals:
+                        raise
+                    return None
+            self._has_taken_a_prompt = True
             text = reply.text
             if not reply.complete:
                 text = trim_to_sentence(text) or text  # without a whole sentence, it is cut off
@@ -225,13 +262,20 @@ class _Writing:
         known = self._known.answer(lore) if question.kind == LORE else ""
         return _Asked(number, tuple(drafts), from_lore=restyle(known, self._style))
 
-    def _judge_drafts(self, asked: _Asked, drafts: list[str]) -> None:
+    @property
+    def _most_refusals(self) -> int:
+        """The drafts of the first questions: if all are refused, no other is asked for."""
+        return MAX_FIRST_REFUSALS * self._task.drafts
+
+    def _judge_drafts(self, asked: _Asked, drafts: Sequence[str | None]) -> None:
         question = self._task.questions[asked.number]
         by: Author = "given"
         best = asked.given
         faults: list[str] = []
         if not best:
-            best, faults = self._judge.choose(question.text, drafts, asked.from_lore)
+            written = [draft for draft in drafts if draft is not None]
+            best, faults = self._judge.choose(question.text, written, asked.from_lore)
+            faults += ["refused by the server"] * (len(drafts) - len(written))
             by = "lore" if best == asked.from_lore else "teacher"
         reply = None
         if best:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ import aiohttp
 
 from personas.engine.llm_engine import LLMEngine
 from personas.engine.reasoning_fields import NO_THINKING, REASONING_FIELDS
+from personas.engine.remote.retry_after import has_no_quota, parse_retry_after
 from personas.engine.serving_precision import choose_precision
 from personas.engine.thoughts import remove_thoughts
 from personas.errors import RequestError, TrainingError
@@ -28,11 +29,35 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 ADVICE = f"Check --endpoint, --model and, where it takes a key, {KEY_VARIABLE}."
 UNKNOWN_FIELD_STATUSES = (400, 422)
 """Answers of servers that refuse fields beyond OpenAI's, or values of them."""
+PROMPT_STATUSES = (400, 413, 422)
+"""Answers that may be to one prompt alone: a filter of contents, or its length."""
+ACCOUNT_STATUSES = (401, 402, 403, 404, 407)
+"""Answers to whoever asks: a key, a right, or a model that the server has not got."""
+BUSY_STATUSES = (408, 425, 429)
 TIMEOUT_S = 120.0
-MAX_TRIES = 4
+MAX_TRIES = 6
 RETRY_DELAY_S = 1.0
+"""Doubled with each try, so that a server may be away for half a minute."""
+MAX_RETRY_DELAY_S = 120.0
+"""The longest delay that a server may ask for."""
 MAX_ANSWER_BYTES = 1_000_000
 MAX_TOKENS = 100  # maximum length of a reply: people write short messages
+
+
+class ServerAwayError(TrainingError):
+    """A server that cannot be reached, or is busy or failing: the same request may succeed later."""
+
+    can_resume = True
+
+
+class ServerRefusesError(RequestError):
+    """A server that refuses whoever asks, until its key, its account or its model is mended."""
+
+    can_resume = True
+
+
+class PromptRefusedError(RequestError):
+    """A server that refuses a prompt; it may take others."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +81,7 @@ class ReplySession(Protocol):
         max_tokens: int = MAX_TOKENS,
     ) -> SynthesisedReply:
         """Generate the persona's answer to the last turn; `instructions` follow the card's prose.
-        Raises `UnderstudyError`.
+        Raises `PromptRefusedError` where others may be answered, and `UnderstudyError`.
         """
 
 
@@ -187,14 +212,36 @@ class EndpointBackend:
             await asyncio.sleep(0)
 
 
+@dataclass(frozen=True)
+class _ServerFault:
+    """A fault that may pass, as the end of a sentence, and the seconds to wait that a server named."""
+
+    text: str
+    retry_after_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class _ServerAnswer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def is_out_of_quota(self) -> bool:
+        try:
+            return has_no_quota(self.status, json.loads(self.body))
+        except ValueError:
+            return has_no_quota(self.status, None)
+
+
 @dataclass
 class _EndpointGenerator:
     http: aiohttp.ClientSession
     url: str
     model: str
     advice: str
-    takes_thinking: bool = True
-    """Whether the server takes the fields that keep a model from thinking."""
+    takes_thinking: bool | None = None
+    """Whether the server takes the fields that keep a model from thinking; None if not known yet."""
 
     async def reply(
         self,
@@ -212,53 +259,73 @@ class _EndpointGenerator:
             "max_tokens": max_tokens,
             "seed": seed,
         }
-        fault = ""
+        fault = _ServerFault("")
         for attempt in range(MAX_TRIES):
+            if attempt:
+                delay_s = max(fault.retry_after_s, RETRY_DELAY_S * 2 ** (attempt - 1))
+                await asyncio.sleep(min(delay_s, MAX_RETRY_DELAY_S))
             answer = await self._request(body)
             if isinstance(answer, SynthesisedReply):
                 return answer
             fault = answer
-            await asyncio.sleep(RETRY_DELAY_S * 2**attempt)
-        raise TrainingError(f"{self.url} {fault}.", "Try again later: finished dialogues are kept.")
+        raise ServerAwayError(
+            f"{self.url} {fault.text}.", "Try again later: the replies written so far are kept."
+        )
 
-    async def _request(self, body: dict[str, Any]) -> SynthesisedReply | str:
-        """Send a request; if it is worth retrying, return the fault as the end of a sentence."""
+    async def _request(self, body: dict[str, Any]) -> SynthesisedReply | _ServerFault:
+        """Send a request; return a fault if it is worth retrying."""
         try:
-            status, answer = await self._post(body)
+            answer = await self._post(body)
         except aiohttp.ClientConnectorError as error:
             reason = str(error.os_error)
             if error.os_error.errno:
                 reason = os.strerror(error.os_error.errno).lower()
-            return f"cannot be reached: {reason}"
+            return _ServerFault(f"cannot be reached: {reason}")
         except TimeoutError:
-            return f"has not answered for {TIMEOUT_S:g} seconds"
+            return _ServerFault(f"has not answered for {TIMEOUT_S:g} seconds")
         except aiohttp.ClientConnectionError as error:
-            return f"breaks the connection off ({type(error).__name__})"
+            return _ServerFault(f"breaks the connection off ({type(error).__name__})")
         except aiohttp.ClientError as error:
             raise RequestError(
                 f"{self.url} cannot be used: {type(error).__name__}.", self.advice
             ) from None
-        if status == 429 or status >= 500:
-            return f"is busy or failing (it answers {status})"
-        if status != 200:
-            said = answer[:300].decode("utf-8", "replace")
-            raise RequestError(f"{self.url} answers {status}: {said}", self.advice)
-        return _parse_reply(answer, self.url)
+        status = answer.status
+        if status == 200:
+            return _parse_reply(answer.body, self.url)
+        if not answer.is_out_of_quota and (status in BUSY_STATUSES or status >= 500):
+            delay_s = parse_retry_after(answer.headers) or 0.0
+            return _ServerFault(f"is busy or failing (it answers {status})", delay_s)
+        raise self._refusal(answer)
 
-    async def _post(self, body: dict[str, Any]) -> tuple[int, bytes]:
-        """Return status and content of the answer. What a model thinks would take the place of its
-        reply, so it is asked not to, unless the server refuses the fields for it.
+    def _refusal(self, answer: _ServerAnswer) -> RequestError:
+        refusal = RequestError
+        if answer.is_out_of_quota or answer.status in ACCOUNT_STATUSES:
+            refusal = ServerRefusesError
+        elif answer.status in PROMPT_STATUSES:
+            refusal = PromptRefusedError
+        said = answer.body[:300].decode("utf-8", "replace")
+        return refusal(f"{self.url} answers {answer.status}: {said}", self.advice)
+
+    async def _post(self, body: dict[str, Any]) -> _ServerAnswer:
+        """Return the answer. What a model thinks would take the place of its reply, so it is asked not
+        to, unless the server refuses the fields for it, and not the prompt.
         """
-        thinks_not = self.takes_thinking
-        sent = {**body, **NO_THINKING} if thinks_not else body
+        if self.takes_thinking is False:
+            return await self._send(body)
+        answer = await self._send({**body, **NO_THINKING})
+        if answer.status == 200:
+            self.takes_thinking = True
+        elif self.takes_thinking is None and answer.status in UNKNOWN_FIELD_STATUSES:
+            answer = await self._send(body)
+            if answer.status == 200 and self.takes_thinking is None:
+                self.takes_thinking = False
+        return answer
+
+    async def _send(self, body: dict[str, Any]) -> _ServerAnswer:
         # A redirect could lead the key to another server.
-        async with self.http.post(self.url, json=sent, allow_redirects=False) as response:
-            status = response.status
-            answer = await response.content.read(MAX_ANSWER_BYTES)
-        if thinks_not and status in UNKNOWN_FIELD_STATUSES:
-            self.takes_thinking = False
-            return await self._post(body)
-        return status, answer
+        async with self.http.post(self.url, json=body, allow_redirects=False) as response:
+            content = await response.content.read(MAX_ANSWER_BYTES)
+            return _ServerAnswer(response.status, response.headers, content)
 
 
 def prompt_messages(
@@ -304,7 +371,7 @@ def _parse_reply(answer: bytes, url: str) -> SynthesisedReply:
         raise RequestError(f"{url} returns no chat completion.", advice) from None
     text = said.text.strip()
     if is_cut and not text and (said.has_thought or any(map(message.get, REASONING_FIELDS))):
-        raise RequestError(
+        raise ServerRefusesError(
             f"The model at {url} thinks for longer than a reply is, and writes none.",
             "Serve a model that does not reason, or turn reasoning off there.",
         )
