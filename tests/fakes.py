@@ -81,6 +81,7 @@ class FakeTrainingBackend:
         self.planned: list[TrainingRequest] = []
         self.result = PLAN
         self.held: list[PauseDemand] = []
+        self.accepted: list[str] = []
         self.outliving: set[str] = set()
         self._on_event: OnEvent | None = None
         self._ends: dict[str, asyncio.Future[RunResult]] = {}
@@ -115,6 +116,10 @@ class FakeTrainingBackend:
             return await self._ends[job.job_id]
         finally:
             del self._ends[job.job_id]
+
+    def accept_written(self, job_id: str) -> None:
+        """Note it in `accepted`."""
+        self.accepted.append(job_id)
 
     def cancel(self, job_id: str) -> None:
         """End a run as interrupted."""

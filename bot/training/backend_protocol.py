@@ -80,6 +80,10 @@ class TrainingBackend(Protocol):
         """
         ...
 
+    def accept_written(self, job_id: str) -> None:
+        """Let the next run of a job train on its written replies, which were read. Raises `OSError`."""
+        ...
+
     def cancel(self, job_id: str) -> None:
         """Stop a job's run, if there is one; it ends as `TrainingInterrupted`. May be called
         twice.

@@ -174,6 +174,9 @@ class JobQueue:
                 gettext_lazy("Only jobs that failed for a fixable reason can be resumed."),
             )
         self.check(job.request, job.guild_id)
+        # Before it may run: otherwise it would stop for the same replies again.
+        if job.waits_for_review:
+            self._backend.accept_written(job_id)
         resumed = self._store.jobs.resume(job_id)
         assert resumed is not None  # nothing else has run since the check
         self.publish(resumed)

@@ -20,7 +20,6 @@ from bot.store import TrainingJob
 from bot.training.retrain_all import RetrainAllPlan, Retraining
 from bot.training.training_plan import RecipeEstimate, TrainingPlan
 from personas.errors import RequestError
-from personas.home.written_replies import REVIEW_ADVICE
 from personas.schemas.formatting import format_time_left
 from personas.schemas.scorecard import SIDE_LABELS, GateVerdict, Outcome, Side, SideBySide
 from personas.schemas.training_events import (
@@ -202,7 +201,7 @@ def job_result_text(
         title = job_title(job, gettext_lazy("Cancelled"), learner)
         kept = gettext_lazy("Live versions stay as they are.")
         return _joined([title, kept, *cancelled_writing_lines(job)], language)
-    if waits_for_review(job):
+    if job.waits_for_review:
         title = job_title(job, gettext_lazy("The replies are written"), learner)
         return _joined([title, REVIEW_TEXT], language)
     if job.state == "failed" or job.result is None:
@@ -219,11 +218,6 @@ def job_result_text(
     if len(text) > MAX_RESULT_CHARS:
         text = "\n".join(filter(None, [*head, result.card]))
     return text
-
-
-def waits_for_review(job: TrainingJob) -> bool:
-    """Report whether a job has stopped for its written replies to be read."""
-    return job.state == "failed" and job.can_resume and job.advice == REVIEW_ADVICE
 
 
 def trains_from_card(job: TrainingJob) -> bool:

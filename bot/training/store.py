@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from bot.platform.db.database import DatabaseConnection
 from bot.versions.store import InstalledVersion, Versions
 from personas.errors import RequestError
+from personas.home.written_replies import REVIEW_ADVICE
 from personas.schemas.base import FrozenModel, explain_validation_error
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import (
@@ -93,6 +94,11 @@ class TrainingJob:
     def has_open_card(self) -> bool:
         """The rest of its score card is still to be measured."""
         return self.card_state in ("waiting", "running")
+
+    @property
+    def waits_for_review(self) -> bool:
+        """The job has stopped for its written replies to be read."""
+        return self.state == "failed" and self.can_resume and self.advice == REVIEW_ADVICE
 
     @property
     def is_announceable(self) -> bool:

@@ -20,7 +20,7 @@ SUMMARY_FILE = "summary.json"
 ATTEMPTS_FILE = "attempts.jsonl"
 """What became of each question so far; a writing that was killed goes on from it."""
 REVIEW_FILE = "review"
-"""There once a run has stopped for its replies to be read."""
+"""There once somebody has a run go on that has stopped for its replies to be read."""
 REVIEW_ADVICE = (
     "Read them on the page of the training, under Written replies: change them, or strike them out. "
     "Then resume it."
@@ -56,7 +56,7 @@ def written_file(job: Path) -> Path:
 
 
 def review_file(job: Path) -> Path:
-    """Return the path of the file that says that a run has stopped for a review."""
+    """Return the path of the file that says that a job's replies were read."""
     return job / WRITTEN_FOLDER / REVIEW_FILE
 
 

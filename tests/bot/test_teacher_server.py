@@ -15,11 +15,14 @@ from aiohttp import web
 
 from bot.chat.store.quoted_messages import QuotedMessage
 from bot.operations.shards import ShardRange
+from bot.platform.clock import SystemClock
 from bot.reports.store import Report
 from bot.store import ConsentDecision, Lesson, Memory, Store, guild_suffix
 from bot.training.backends.job_folder_backend import write_job_folder
+from bot.training.backends.subprocess_backend import SubprocessBackend
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.member_names import MemberNames
+from bot.training.queue import JobQueue
 from bot.training.request_materials import gather_materials
 from bot.training.store import NewTrainingJob
 from personas.errors import RequestError
@@ -32,7 +35,7 @@ from tests.trainer.job_folders import dialogues, sign
 from tests.trainer.lore_server import CARD, LORE
 from tests.trainer.scripted_teacher import reply_about
 from trainer.dataset.synthetic import reply_backends
-from trainer.teacher.writing_stage import write_job_replies
+from trainer.teacher.writing_stage import ReviewNeededError, write_job_replies
 from trainer.train.training_run import RunControl
 
 GUILD = 910_000_000_000_000_001
@@ -194,6 +197,47 @@ async def test_card_and_lore_reach_the_server_and_nothing_of_a_member(
     assert not found
     assert str(catalogue.home) not in sent
     assert read_written(written_file(folder))
+
+
+async def test_replies_are_trained_on_once_somebody_had_the_job_go_on_and_not_before(catalogue):
+    """Not by a bot that was killed at the stop, and runs the job again."""
+    store = catalogue.store
+    backend = SubprocessBackend(
+        catalogue.home,
+        catalogue,
+        SystemClock(),
+        threads=1,
+        nice=0,
+        serving_precision="float32",
+        environ={},
+    )
+    queue = JobQueue(store, backend, SystemClock())
+    async with recording() as server:
+        folder = make_folder(catalogue, server.url, from_card=1, review=True)
+
+        async def run(**control):
+            spec = read_spec(folder)
+            await asyncio.to_thread(write_job_replies, folder, spec, RunControl(**control))
+
+        for _ in range(2):
+            with pytest.raises(ReviewNeededError) as stop:
+                await run()
+        asked = len(server.heard)
+        claimed = store.jobs.claim(store.jobs.get("j1"), "token", 11.0)
+        store.jobs.fail(claimed, "A fault.", "Mend it.", 12.0, can_resume=True)
+        queue.resume("j1")
+        with pytest.raises(ReviewNeededError):
+            await run()
+        claimed = store.jobs.claim(store.jobs.get("j1"), "token", 13.0)
+        store.jobs.fail(claimed, stop.value.message, stop.value.advice, 14.0, can_resume=True)
+        queue.resume("j1")
+        await run()
+        assert len(server.heard) == asked
+        # Of replies that are written anew, nobody has read any; who runs the folder by hand has.
+        written_file(folder).unlink()
+        with pytest.raises(ReviewNeededError):
+            await run(is_by_hand=True)
+        await run(is_by_hand=True)
 
 
 def test_without_the_members_names_nothing_is_sent(catalogue):

@@ -270,6 +270,7 @@ def _locked_run(
             home=resolve_home(options.home),
             defers_card=options.defer_card,
             only_writes=options.only_write,
+            is_by_hand=not (options.stop_on_eof or options.attempt),
         )
         run_job(options.folder, control)
         if not options.only_write:

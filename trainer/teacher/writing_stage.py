@@ -55,15 +55,17 @@ def write_job_replies(folder: Path, spec: JobSpec, control: RunControl) -> None:
     """Have the replies of a job written that trains from a card, unless they are there.
 
     Raises `UnderstudyError`, and what `control` raises to stop; the same job goes on where it was.
-    Raises `ReviewNeededError`, once, where the replies are to be read.
+    Raises `ReviewNeededError` where the replies are to be read, until somebody has the run go on:
+    the bot's `accept_written`, or whoever runs the folder by hand once more.
     """
     if not spec.request.from_card:
         return
     if not written_file(folder).exists():
+        review_file(folder).unlink(missing_ok=True)  # it was of other replies
         _write(folder, spec, control)
-    if spec.request.review and not review_file(folder).exists():
-        control.fence()
+    elif control.is_by_hand:
         review_file(folder).touch()
+    if spec.request.review and not review_file(folder).exists():
         raise ReviewNeededError(
             f"{len(read_written(written_file(folder))):,} replies are written, and wait to be read.",
             REVIEW_ADVICE,

@@ -79,7 +79,8 @@ class RunControl:
     (`trainer.evaluate.evaluate_version`). `timeline` knows how far the run is. `home`
     has the measurements of earlier runs, if there is one. `defers_card` ends the run with the first
     card of a recipe that has one; otherwise it goes on until the card is complete. `only_writes`
-    ends a run from a card once its replies are written.
+    ends a run from a card once its replies are written. `is_by_hand`: somebody started the run, and
+    no bot.
     """
 
     emit: Callable[[TrainerEvent], None] = lambda event: None
@@ -95,6 +96,7 @@ class RunControl:
     home: Path | None = None
     defers_card: bool = False
     only_writes: bool = False
+    is_by_hand: bool = False
 
     @property
     def worked_s(self) -> float:

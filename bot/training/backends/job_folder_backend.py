@@ -5,7 +5,7 @@ verified adapters.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Required, TypedDict, Unpack
 
@@ -48,6 +48,7 @@ from personas.home.comparison_targets import (
 from personas.home.data_subjects import ErasureFence, Storing
 from personas.home.job_folder import ADAPTER_FOLDER, ensure_job_folder, store_new_holdout
 from personas.home.job_material import SourceMaterial
+from personas.home.written_replies import review_file
 from personas.schemas.scorecard import ScoreCard
 from personas.schemas.training import AdapterManifest, ServingPrecision, TrainingRequest
 from personas.schemas.training_events import Done, ScoreSummary
@@ -191,6 +192,11 @@ class JobFolderBackend:
             environ={**self._environ, "UNDERSTUDY_HOME": str(self._home)},
             card=self._card,
         )
+
+    def accept_written(self, job_id: str) -> None:
+        """Note in the job's folder that its written replies were read."""
+        with suppress(FileNotFoundError):  # the folder is gone: the replies are written anew
+            review_file(job_folder(self._home, job_id)).touch()
 
     async def complete_card(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
         """Fail: the runs of this backend measure the whole card."""

@@ -8,6 +8,7 @@ import pytest
 from bot.training.backend_protocol import TrainingFailed
 from personas.home.written_replies import (
     ATTEMPTS_FILE,
+    REVIEW_ADVICE,
     SUMMARY_FILE,
     WrittenReply,
     read_written,
@@ -43,7 +44,9 @@ async def written(dashboard):
     )
     (file.parent / SUMMARY_FILE).write_text(summary.model_dump_json())
     dashboard.backend.finish(
-        TrainingFailed("3 replies are written, and wait to be read.", "Read them.", can_resume=True)
+        TrainingFailed(
+            "3 replies are written, and wait to be read.", REVIEW_ADVICE, can_resume=True
+        )
     )
     await until(lambda: dashboard.store.jobs.get("j1").state == "failed")
     return file
@@ -67,6 +70,7 @@ async def test_replies_are_read_changed_and_struck_out_and_then_trained_on(dashb
         assert status == refused
     assert read_written(written) == left
     assert (await dashboard.submit("/dashboard/training/j1/resume"))[0] == 303
+    assert dashboard.backend.accepted == ["j1"]
     status, page, _ = await dashboard.submit(PATH, number="1", reply="Too late.", do="save")
     assert status == 409 and read_written(written) == left, "it is trained on now"
     _, page, _ = await dashboard.page(PATH)
