@@ -26,7 +26,7 @@ from trainer.process.run_control import check_job_folder
 from trainer.report.adapter_docs import read_run_seconds, seal_adapter
 from trainer.report.run_report import TrainingRecord
 from trainer.report.scorecard_files import read_score_card, write_scorecard
-from trainer.teacher.writing_stage import write_job_replies
+from trainer.teacher.writing_stage import write_job_replies, written_can_be_mended
 from trainer.train.job import PreparedJob, prepare_job
 from trainer.train.phase_progress import count_material
 from trainer.train.stages import train_stages, train_worker
@@ -57,7 +57,9 @@ def run_job(folder: Path, control: RunControl) -> None:
         if control.only_writes:
             _require_written(spec)
             return
-        job = prepare_job(folder, spec, stores_dataset=True, between=count_material(control))
+        with written_can_be_mended(spec):
+            between = count_material(control)
+            job = prepare_job(folder, spec, stores_dataset=True, between=between)
         people = dict(people_in_material(folder, spec.materials))
         write_people(folder, add_counts(people, job.data.people))
         # The bot merges it into the home's index once the run is done.

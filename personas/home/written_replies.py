@@ -16,6 +16,8 @@ from personas.schemas.training import WrittenReplies
 
 WRITTEN_FOLDER = "written"
 REPLIES_FILE = "replies.jsonl"
+STRUCK_FILE = "struck.jsonl"
+"""Replies that were struck out, and can be put back."""
 SUMMARY_FILE = "summary.json"
 ATTEMPTS_FILE = "attempts.jsonl"
 """What became of each question so far; a writing that was killed goes on from it."""
@@ -28,14 +30,15 @@ REVIEW_ADVICE = (
 """The advice of a run that has stopped for them to be read, by which the bot knows it."""
 
 
-Author = Literal["teacher", "lore", "given"]
+Author = Literal["teacher", "lore", "given", "edited"]
 
 
 @dataclass(frozen=True)
 class WrittenReply:
     """A reply to a question of the bank. `number` is the question's place among those drawn.
 
-    `by` says whose it is: the teacher's, taken from the lore by rules, or given for every persona.
+    `by` says whose it is: the teacher's, taken from the lore by rules, given for every persona, or that
+    of whoever has changed it.
     """
 
     number: int
@@ -55,6 +58,11 @@ def written_file(job: Path) -> Path:
     return job / WRITTEN_FOLDER / REPLIES_FILE
 
 
+def struck_file(job: Path) -> Path:
+    """Return the path of the replies of a job that were struck out, whether or not there are any."""
+    return job / WRITTEN_FOLDER / STRUCK_FILE
+
+
 def review_file(job: Path) -> Path:
     """Return the path of the file that says that a job's replies were read."""
     return job / WRITTEN_FOLDER / REVIEW_FILE
@@ -68,6 +76,12 @@ def read_written(file: Path) -> list[WrittenReply]:
         return [WRITTEN_REPLY.validate_json(line) for line in lines if line.strip()]
     except (OSError, ValueError) as error:
         raise _damaged(file, error) from error
+
+
+def read_struck(job: Path) -> list[WrittenReply]:
+    """Read the replies of a job that were struck out. Raises `MaterialError` for a damaged file."""
+    file = struck_file(job)
+    return read_written(file) if file.exists() else []
 
 
 def read_begun(job: Path) -> list[WrittenReply]:

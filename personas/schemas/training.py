@@ -239,8 +239,8 @@ class AdapterSource(FrozenModel):
 
 class WrittenReplies(FrozenModel):
     """The replies that a model wrote from a persona's card: the model with its licence, the
-    questions asked, the replies kept, those of them that rules have made, and the drafts left out by
-    reason.
+    questions asked, the replies kept, those of them that rules have made or somebody has changed, and
+    the drafts left out by reason.
     """
 
     teacher: str
@@ -248,6 +248,7 @@ class WrittenReplies(FrozenModel):
     asked: int
     kept: int
     by_rules: int = 0
+    edited: int = 0
     dropped: dict[str, int]
 
     @property
@@ -258,9 +259,12 @@ class WrittenReplies(FrozenModel):
         end = f"; drafts left out: {dropped}" if dropped else ""
         if self.by_rules:
             end = f"; {self.by_rules:,} more are given or taken from the lore by rules{end}"
+        if self.edited:
+            end = f"; {self.edited:,} more are somebody's, who has changed what was written{end}"
+        by_teacher = self.kept - self.by_rules - self.edited
         return (
-            f"{model_label(self.teacher)}{licence} wrote {self.kept - self.by_rules:,} replies from "
-            f"the card{end}. {self.asked:,} questions were asked."
+            f"{model_label(self.teacher)}{licence} wrote {by_teacher:,} replies from the "
+            f"card{end}. {self.asked:,} questions were asked."
         )
 
 

@@ -22,6 +22,7 @@ from personas.home.job_folder import read_spec
 from personas.home.pseudonyms import INVENTED_NAMES, HomeKey, keyed_person
 from personas.home.teacher_setting import stated_teacher
 from personas.home.written_replies import (
+    SUMMARY_FILE,
     WrittenReply,
     format_written,
     read_begun,
@@ -545,6 +546,32 @@ def test_how_many_replies_are_written():
     assert written_count(160, 0, 1) == 160 and written_count(160, 30, 1) == 160
     assert written_count(160, 30, 0.5) == 30 and written_count(160, 1000, 0.5) == 160
     assert written_count(160, 1, 0.1) == 1
+
+
+async def test_too_few_replies_left_can_be_mended_and_what_is_changed_is_not_the_models(make):
+    folder = make()
+    said = ["I wind it at dusk, and I am slow.", "The bell is mine to hear.", "Sit by the stove."]
+    replies = [
+        WrittenReply(number, f"what of {question}?", reply)
+        for number, (question, reply) in enumerate(
+            zip(("the clock", "supper", "rain at night"), said, strict=True)
+        )
+    ]
+    file = written_file(folder)
+    file.parent.mkdir()
+    summary = WrittenReplies(teacher="big", asked=9, kept=3, dropped={})
+    (file.parent / SUMMARY_FILE).write_text(summary.model_dump_json())
+    store_written(file, replies[:1])
+    with pytest.raises(MaterialError, match="only one conversation") as few:
+        await run(folder)
+    assert few.value.can_resume and "put back what was struck out" in few.value.advice
+    edited = replace(replies[0], reply="I oil the wheels before I answer.", by="edited")
+    store_written(file, [edited, replies[1], replace(replies[2], by="given")])
+    told = prepare_job(folder, read_spec(folder)).written
+    assert (told.kept, told.by_rules, told.edited) == (3, 1, 1)
+    assert (
+        "big wrote 1 replies" in told.text and "1 more are somebody's, who has changed" in told.text
+    )
 
 
 def test_a_plan_shows_no_stand_ins_for_what_is_not_written(make):

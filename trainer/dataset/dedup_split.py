@@ -48,6 +48,10 @@ def hash_fraction(purpose: str, text: str) -> float:
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
+class TooLittleMaterialError(MaterialError):
+    """Too few different conversations to train on some and to measure with others."""
+
+
 @dataclass(frozen=True)
 class SplitKey:
     """The beginning of a conversation. `is_settled`: it is long enough to be distinctive."""
@@ -100,7 +104,7 @@ def select_holdout(
     `before` stay so.
 
     If a side would be empty, the cluster nearest to the border moves, unless it was held out
-    before. Raises `MaterialError` for a single cluster, or if no training data would remain.
+    before. Raises `TooLittleMaterialError` for a single cluster, or if no training data would remain.
     """
     lowest = np.full(len(clusters), np.inf)
     np.minimum.at(lowest, clusters, np.asarray(draws, dtype=float))
@@ -109,11 +113,11 @@ def select_holdout(
     roots = np.flatnonzero(np.isfinite(lowest))
     if len(roots) < 2:
         count = "only one conversation" if len(roots) else "no conversation with a reply"
-        raise MaterialError(
+        raise TooLittleMaterialError(
             f"There is {count}; training and evaluation need one each.", "Add more."
         )
     if was[roots].all():
-        raise MaterialError(
+        raise TooLittleMaterialError(
             "All conversations were held out before, for evaluation, and held-out data is never "
             "trained on.",
             "Add other conversations, or work in another UNDERSTUDY_HOME.",
@@ -187,9 +191,9 @@ class ConversationSplitter(ExitStack):
         together = merge_clusters(near, np.asarray(self._openings))
         try:
             side = self._sides(together, heldout_share)
-        except MaterialError as error:
+        except TooLittleMaterialError as error:
             reasons = describe_dropped(Counter(dropped or {}) + Counter(self._faults.values()))
-            raise MaterialError(f"{error.message}{reasons}", error.advice) from None
+            raise TooLittleMaterialError(f"{error.message}{reasons}", error.advice) from None
         longest_first = np.lexsort((np.arange(len(sizes)), -sizes))
         clusters, first = np.unique(near[longest_first], return_index=True)
         longest = dict(zip(clusters.tolist(), longest_first[first].tolist(), strict=True))

@@ -1,22 +1,26 @@
 """The stage of a run in which a teacher writes a persona's replies, before its samples are made."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from personas.errors import TrainingError
+from personas.errors import MaterialError, TrainingError
 from personas.home.teacher_setting import teacher_key
 from personas.home.written_replies import (
     REVIEW_ADVICE,
     read_summary,
     read_written,
     review_file,
+    struck_file,
     written_file,
 )
 from personas.models.base_model import EMBEDDED
 from personas.models.catalogue import find_model
 from personas.schemas.formatting import model_label
 from personas.schemas.training import JobSpec, TrainingRequest
+from trainer.dataset.dedup_split import TooLittleMaterialError
 from trainer.dataset.job_inputs import questions_to_write, read_job_inputs, read_job_talk
 from trainer.dataset.synthetic.reply_backends import (
     EndpointBackend,
@@ -45,6 +49,12 @@ EMBEDDED_LICENCE = "Apache-2.0"
 """The licence of SmolLM2-135M-Instruct, as its card on the hub states it."""
 
 
+class TooFewWrittenError(MaterialError):
+    """Of the written replies, too few are left to train on: they can be changed, or put back."""
+
+    can_resume = True
+
+
 class ReviewNeededError(TrainingError):
     """The replies are written and have to be read; then the run is resumed."""
 
@@ -61,7 +71,8 @@ def write_job_replies(folder: Path, spec: JobSpec, control: RunControl) -> None:
     if not spec.request.from_card:
         return
     if not written_file(folder).exists():
-        review_file(folder).unlink(missing_ok=True)  # it was of other replies
+        for file in (review_file(folder), struck_file(folder)):  # of other replies
+            file.unlink(missing_ok=True)
         _write(folder, spec, control)
     elif control.is_by_hand:
         review_file(folder).touch()
@@ -70,6 +81,21 @@ def write_job_replies(folder: Path, spec: JobSpec, control: RunControl) -> None:
             f"{len(read_written(written_file(folder))):,} replies are written, and wait to be read.",
             REVIEW_ADVICE,
         )
+
+
+@contextmanager
+def written_can_be_mended(spec: JobSpec) -> Iterator[None]:
+    """Inside, raise `TooFewWrittenError` for a job from a card that has too little material."""
+    try:
+        yield
+    except TooLittleMaterialError as error:
+        if not spec.request.from_card:
+            raise
+        raise TooFewWrittenError(
+            error.message,
+            "On the page of the training, under Written replies, put back what was struck out, or "
+            "change what is left, so that no two say the same. Then resume it.",
+        ) from error
 
 
 def _write(folder: Path, spec: JobSpec, control: RunControl) -> None:

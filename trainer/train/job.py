@@ -144,13 +144,17 @@ def prepare_job(
 
 
 def _count_written(folder: Path) -> WrittenReplies | None:
-    """Describe the written replies as they are now: somebody may have struck some out."""
+    """Describe the written replies as they are now: somebody may have changed some, or struck them
+    out.
+    """
     summary = read_summary(folder)
     if summary is None or not written_file(folder).exists():
         return summary
     replies = read_written(written_file(folder))
-    by_rules = sum(reply.by != "teacher" for reply in replies)
-    return summary.model_copy(update={"kept": len(replies), "by_rules": by_rules})
+    by_rules = sum(reply.by in ("lore", "given") for reply in replies)
+    edited = sum(reply.by == "edited" for reply in replies)
+    counts = {"kept": len(replies), "by_rules": by_rules, "edited": edited}
+    return summary.model_copy(update=counts)
 
 
 def _count_drafts(inputs: JobInputs, data: Dataset, recipe: Recipe) -> int:

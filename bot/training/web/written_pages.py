@@ -1,9 +1,10 @@
-"""`/dashboard/training/ID/written`: the replies that a model has written from a card, to read, change and
-strike out before they are trained on.
+"""`/dashboard/training/ID/written`: the replies that a model has written from a card, to read, change,
+strike out and put back before they are trained on.
 """
 
 import asyncio
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,9 +24,11 @@ from bot.training.web.requests import require_job
 from personas.home.written_replies import (
     WrittenReply,
     read_begun,
+    read_struck,
     read_summary,
     read_written,
     store_written,
+    struck_file,
     written_file,
 )
 from personas.schemas.training import WrittenReplies
@@ -33,6 +36,8 @@ from personas.schemas.training_events import Phase
 
 REPLIES_PER_PAGE = 25
 MAX_REPLY_CHARS = 2000
+MIN_REPLIES_LEFT = 2
+"""A training learns from one, and is measured with another."""
 routes = Routes()
 _changing = threading.Lock()
 """Two moderators read one file: the later change keeps the earlier one."""
@@ -40,13 +45,14 @@ _changing = threading.Lock()
 
 @dataclass(frozen=True)
 class Written:
-    """What a model has written for a job so far. `is_whole`: nothing more is written; `summary` says
-    what became of it, where that is known.
+    """What a model has written for a job so far, by the numbers of the questions, with what was struck
+    out. `is_whole`: nothing more is written; `summary` says what became of it, where that is known.
     """
 
     replies: list[WrittenReply]
     is_whole: bool
     summary: WrittenReplies | None
+    struck: frozenset[int] = frozenset()
 
 
 def can_change(job: TrainingJob) -> bool:
@@ -65,7 +71,7 @@ async def get_written_page(request: web.Request) -> web.Response:
 
 @routes.add(f"POST {run_view.TRAINING_PATH}/{{job_id}}/written")
 async def post_written_page(request: web.Request) -> web.Response:
-    """Change a written reply, or strike it out. Raises `Problem` where it is trained on already."""
+    """Change a written reply, strike it out, or put it back. Raises `Problem` where it is trained on already."""
     job = require_job(request)
     return await change_written(request, job, run_view.run_path(job.job_id))
 
@@ -89,6 +95,8 @@ async def render_written(
         run_path=run_path,
         replies=shown,
         count=len(replies),
+        left=len(replies) - len(written.struck),
+        struck=written.struck,
         first=first,
         summary=written.summary,
         state="" if written.is_whole else _state_text(services, job, len(replies)),
@@ -124,13 +132,13 @@ def _state_text(services: Services, job: TrainingJob, count: int) -> Localisable
 
 
 async def change_written(request: web.Request, job: TrainingJob, run_path: str) -> web.Response:
-    """Change a written reply of a job as a form says, or strike it out. Raises `Problem` where it is
-    trained on already.
+    """Change a written reply of a job as a form says, strike it out, or put it back. Raises `Problem`
+    where it is trained on already.
     """
     services = get_services(request)
     form = await read_form(request)
-    file = written_file(job_folder(services.home, job.job_id))
-    if not can_change(job) or not file.exists():
+    folder = job_folder(services.home, job.job_id)
+    if not can_change(job) or not written_file(folder).exists():
         raise Problem(
             "conflict",
             gettext_lazy("These replies cannot be changed now, or not any more."),
@@ -138,17 +146,25 @@ async def change_written(request: web.Request, job: TrainingJob, run_path: str) 
                 "Start another training from the card, and choose to read the replies first."
             ),
         )
-    text = form.get("reply", "").strip()
-    strikes = form.get("do") == "strike"
-    if not strikes:
-        _require_usable(text)
-    await asyncio.to_thread(_change, file, form.get("number", ""), "" if strikes else text)
+    number = form.get("number", "")
+    match form.get("do"):
+        case "strike":
+            await asyncio.to_thread(_strike, folder, number)
+            done = gettext_lazy("Struck out.")
+        case "put-back":
+            await asyncio.to_thread(_put_back, folder, number)
+            done = gettext_lazy("Put back.")
+        case _:
+            text = form.get("reply", "").strip()
+            _require_usable(text)
+            await asyncio.to_thread(_change, folder, number, text)
+            done = gettext_lazy("Changed.")
     first = form.get("first", "").lstrip("0")
     query = f"?first={first}" if first.isascii() and first.isdecimal() else ""
     return redirect_to(
         request,
         f"{run_path}/written{query}",
-        gettext_lazy("Struck out.") if strikes else gettext_lazy("Changed."),
+        done,
     )
 
 
@@ -175,27 +191,73 @@ def _require_usable(text: str) -> None:
 
 def _read(folder: Path) -> Written:
     file = written_file(folder)
-    if file.exists():
-        return Written(read_written(file), True, read_summary(folder))
-    return Written(read_begun(folder), False, None)
+    if not file.exists():
+        return Written(read_begun(folder), False, None)
+    with _changing:
+        left = read_written(file)
+        struck = _struck_beside(folder, left)
+    numbers = frozenset(reply.number for reply in struck)
+    return Written(_in_order([*left, *struck]), True, read_summary(folder), numbers)
 
 
-def _change(file: Path, number: str, text: str) -> None:
-    """Replace the reply with this number, or remove it for an empty text. Raises `Problem` where it
-    has been removed.
+def _struck_beside(folder: Path, left: list[WrittenReply]) -> list[WrittenReply]:
+    """Read what was struck out; one that a kill has left in both files is not."""
+    numbers = {reply.number for reply in left}
+    return [reply for reply in read_struck(folder) if reply.number not in numbers]
+
+
+def _in_order(replies: Iterable[WrittenReply]) -> list[WrittenReply]:
+    return sorted(replies, key=lambda reply: reply.number)
+
+
+def _take(replies: list[WrittenReply], number: str) -> WrittenReply:
+    """Take the reply with this number out of others. Raises `Problem` where it is not among them."""
+    for reply in replies:
+        if str(reply.number) == number:
+            replies.remove(reply)
+            return reply
+    raise Problem(
+        "not-found",
+        gettext_lazy("This reply has been changed meanwhile."),
+        gettext_lazy("Load the page again."),
+    )
+
+
+def _change(folder: Path, number: str, text: str) -> None:
+    """Replace the reply with this number. Raises `Problem` where it has been struck out."""
+    with _changing:
+        left = read_written(written_file(folder))
+        reply = _take(left, number)
+        if text != reply.reply:
+            reply = replace(reply, reply=text, by="edited")
+        store_written(written_file(folder), _in_order([*left, reply]))
+
+
+def _strike(folder: Path, number: str) -> None:
+    """Strike out the reply with this number. Raises `Problem` where it has been struck out, or too few
+    would be left.
     """
     with _changing:
-        replies = read_written(file)
-        if number not in {str(reply.number) for reply in replies}:
+        left = read_written(written_file(folder))
+        reply = _take(left, number)
+        if len(left) < MIN_REPLIES_LEFT:
             raise Problem(
-                "not-found",
-                gettext_lazy("This reply has been struck out already."),
-                gettext_lazy("Load the page again."),
+                "conflict",
+                gettext_lazy(
+                    "These are the last replies: without them, nothing is to be trained on."
+                ),
+                gettext_lazy("Change them, or put others back first."),
             )
-        changed = []
-        for reply in replies:
-            if str(reply.number) != number:
-                changed.append(reply)
-            elif text:
-                changed.append(replace(reply, reply=text))
-        store_written(file, changed)
+        # First where it can be put back from: a kill in between loses nothing.
+        store_written(struck_file(folder), [*_struck_beside(folder, [*left, reply]), reply])
+        store_written(written_file(folder), left)
+
+
+def _put_back(folder: Path, number: str) -> None:
+    """Put back the reply with this number. Raises `Problem` where it was not struck out."""
+    with _changing:
+        left = read_written(written_file(folder))
+        struck = _struck_beside(folder, left)
+        reply = _take(struck, number)
+        store_written(written_file(folder), _in_order([*left, reply]))
+        store_written(struck_file(folder), struck)

@@ -13,6 +13,7 @@ from personas.home.written_replies import (
     WrittenReply,
     read_written,
     store_written,
+    struck_file,
     written_file,
 )
 from personas.schemas.training import WrittenReplies
@@ -64,6 +65,7 @@ async def test_replies_are_read_changed_and_struck_out_and_then_trained_on(dashb
     assert (await dashboard.submit(PATH, number="9", reply="x", do="strike"))[0] == 303
     left = read_written(written)
     assert [reply.reply for reply in left] == ["Broth, duck.", "I am Oda, duck."]
+    assert [reply.by for reply in left] == ["teacher", "edited"], "it is not the model's any more"
     assert (await dashboard.submit(PATH, number="1", reply="  ", do="save"))[0] == 422
     for number, reply, refused in (("1", "a" * 2001, 422), ("9", "Gone.", 404), ("²", "x", 404)):
         status, _, _ = await dashboard.submit(PATH, number=number, reply=reply, do="save")
@@ -75,6 +77,27 @@ async def test_replies_are_read_changed_and_struck_out_and_then_trained_on(dashb
     assert status == 409 and read_written(written) == left, "it is trained on now"
     _, page, _ = await dashboard.page(PATH)
     assert "They cannot be changed any more." in page and "<textarea" not in page
+
+
+async def test_what_was_struck_out_is_put_back_and_the_last_replies_stay(dashboard, written):
+    async def press(do, number):
+        return (await dashboard.submit(PATH, number=number, reply="x", do=do))[0]
+
+    assert await press("strike", "4") == 303
+    _, page, _ = await dashboard.page(PATH)
+    assert "<del>I am a &lt;script&gt; of a person.</del>" in page
+    assert "the 2 that are left" in page and page.count('value="put-back"') == 1
+    assert await press("strike", "1") == 409, "one is measured with what the other teaches"
+    assert await press("strike", "4") == 404 == await press("put-back", "1")
+    assert await press("put-back", "4") == 303
+    assert read_written(written) == REPLIES
+    assert await press("put-back", "4") == 404
+    # Killed after it was stored where it is put back from: it is not struck out.
+    store_written(struck_file(written.parents[1]), [REPLIES[0]])
+    _, page, _ = await dashboard.page(PATH)
+    assert "put-back" not in page and "the 3 that are left" in page
+    assert await press("strike", "1") == 303 and await press("put-back", "1") == 303
+    assert read_written(written) == REPLIES
 
 
 async def test_a_page_without_replies_and_a_damaged_file_say_so(dashboard, written):
