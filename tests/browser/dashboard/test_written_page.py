@@ -55,6 +55,10 @@ async def test_a_reply_is_changed_and_another_struck_out(dashboard: Dashboard, p
         REPLIES[1].reply,
         "He bites on Mondays, duck.",
     ]
+    await assert_accessible(page)
+    await page.get_by_role("article", name="Reply 1").get_by_text("Put back").click()
+    await expect(page.get_by_role("status").first).to_contain_text("Put back.")
+    assert len(read_written(file)) == 3
 
 
 async def test_replies_appear_while_they_are_written(dashboard: Dashboard) -> None:
