@@ -68,7 +68,7 @@ OPTION_HELP = {
         "Share of the replies that come from lore: 0.3; 1 is lore alone (none if left out)"
     ),
     "source": gettext_noop(
-        "card: a model first writes replies from card and lore; half of them with a dataset"
+        "card: a model first writes replies from card and lore; with a dataset, up to half of them"
     ),
     "start_from": gettext_noop(
         "A dialogue adapter to train further; for preferences a version (the live one if left out)"

@@ -574,6 +574,16 @@ async def test_too_few_replies_left_can_be_mended_and_what_is_changed_is_not_the
     )
 
 
+@pytest.mark.parametrize(("share", "told"), [("0.9", True), ("0.5", False), ("1", False)])
+def test_a_share_that_is_not_reached_is_told(make, tmp_path, share, told):
+    (tmp_path / "talk.json").write_text(export(talks(6, "I oiled number {} myself.")), "utf-8")
+    sign(tmp_path / "talk.json")
+    mixed = () if share == "1" else ("--dataset", "talk.json", "--as", "Ada")
+    notes = " ".join(plan_job(make(*mixed, share=share)).notes)
+    assert ("were to be 90% of the samples, and are 67%: 12 of 18." in notes) == told
+    assert ("At most 12 are written" in notes) == told
+
+
 def test_a_plan_shows_no_stand_ins_for_what_is_not_written(make):
     plan = plan_job(make()).as_json((), with_samples=True)
     assert plan["samples"]["train"] and not plan["masks"] and not plan["examples"]

@@ -52,6 +52,7 @@ from trainer.dataset.sample_renderer import (
     has_no_targets,
     require_both_sides,
 )
+from trainer.dataset.written_replies import WRITTEN_SOURCE, written_caveat
 from trainer.schemas import GENERAL_KIND, PromptReply, Recipe, prompt_reply_of_line
 from trainer.sources.speakers import NOT_OPTED_IN
 
@@ -167,6 +168,12 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
         shortage = lore_pairs_caveat(content.lore_pairs, from_lore, samples)
         if shortage:
             caveats += (shortage,)
+    if content.from_card:
+        written = tally.sources[WRITTEN_SOURCE]
+        samples = len(sets.own) + len(sets.heldout)
+        few = written_caveat(content.from_card, written, samples, most=recipe.written_replies)
+        if few:
+            caveats += (few,)
     counts = {
         **sets.counts,
         "samples_train": len(sets.own) + len(general),

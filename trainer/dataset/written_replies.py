@@ -16,6 +16,8 @@ from trainer.sources.conversation import GUEST_IDS, Conversation, SourceMessage,
 
 WRITTEN_SOURCE = "written from the card"
 """The source of the samples in counts and data sheets."""
+SHARE_TOLERANCE = 0.9
+"""Filters drop replies of either kind: a share that is a little smaller needs no word."""
 STAND_IN_WORDS = 30
 """Words of a reply that is not written yet, where the card has no examples."""
 
@@ -27,6 +29,19 @@ def written_count(most: int, own_replies: int, share: float) -> int:
     if share >= 1 or not own_replies:
         return most
     return min(most, max(1, math.ceil(own_replies * share / (1 - share))))
+
+
+def written_caveat(share: float, written: int, samples: int, most: int) -> str:
+    """Describe a shortage of written replies for the requested share, of which a recipe has `most`
+    written; empty if there are enough.
+    """
+    if share >= 1 or written >= share * samples * SHARE_TOLERANCE:
+        return ""
+    return (
+        f"Replies written from the card were to be {share:.0%} of the samples, and are "
+        f"{written / max(samples, 1):.0%}: {written:,} of {samples:,}. At most {most:,} are written "
+        "(written_replies)."
+    )
 
 
 def written_conversations(
