@@ -10,11 +10,6 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from personas.engine.remote.retry_after import (
-    UNAUTHORISED_STATUSES,
-    has_no_quota,
-    parse_retry_after,
-)
 from personas.engine.remote.server_errors import (
     AdapterNotServedError,
     FailureKind,
@@ -22,6 +17,11 @@ from personas.engine.remote.server_errors import (
     ReplicaTimeoutError,
     VllmError,
     error_text,
+)
+from personas.engine.retry_after import (
+    UNAUTHORISED_STATUSES,
+    has_no_quota,
+    parse_retry_after,
 )
 from personas.errors import UnderstudyError
 

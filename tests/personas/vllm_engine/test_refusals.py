@@ -15,8 +15,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from personas.engine.remote.openai_engine import OpenAIEngine
-from personas.engine.remote.retry_after import MAX_RETRY_AFTER_S, has_no_quota, parse_retry_after
 from personas.engine.remote.server_errors import ReplicaError, VllmError
+from personas.engine.retry_after import MAX_RETRY_AFTER_S, has_no_quota, parse_retry_after
 from personas.errors import EngineBusyError, ServerError
 from tests.personas.vllm_engine.conftest import FAST, answer, ask
 from tests.personas.vllm_engine.test_openai_engine import sse

@@ -16,7 +16,7 @@ import aiohttp
 
 from personas.engine.llm_engine import LLMEngine
 from personas.engine.reasoning_fields import NO_THINKING, REASONING_FIELDS
-from personas.engine.remote.retry_after import has_no_quota, parse_retry_after
+from personas.engine.retry_after import has_no_quota, parse_retry_after
 from personas.engine.serving_precision import choose_precision
 from personas.engine.thoughts import remove_thoughts
 from personas.errors import RequestError, TrainingError
