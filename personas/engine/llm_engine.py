@@ -103,7 +103,8 @@ class LLMEngine:
     request that would wait for more than `max_wait_s` is refused or fails. The prefix cache
     holds `prefix_bytes`, by default a share of the machine's memory. With a `home`, which keeps
     the results, an adapter has to show its effect before it is used. It starts on
-    `first_device`, by default on the card if there is one.
+    `first_device`, by default on the card if there is one. `before_step` is called on the engine's
+    thread before each step, which it may hold up.
     """
 
     base: BaseModel
@@ -118,6 +119,7 @@ class LLMEngine:
     on_reply: MetricsCallback = lambda metrics: None
     home: Path | None = None
     first_device: Device | None = None
+    before_step: Callable[[], object] = lambda: None
     device: Device = field(default="cpu", init=False)  # the device that computes new requests
     window: ContextWindow = field(init=False)
     """The window of new requests, set by `start`."""
@@ -276,6 +278,7 @@ class LLMEngine:
                 parts.close()
 
     def _step(self) -> bool:
+        self.before_step()
         has_computed = [_step_or_fail(parts.batch) for parts in self._all_parts()]
         if self._draining and not self._draining.parts.batch.running:
             self._end_move(self._draining)

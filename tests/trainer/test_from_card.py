@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,7 +55,7 @@ from trainer.dataset.written_replies import WRITTEN_SOURCE, written_count
 from trainer.estimate.model_shape import model_shape_of
 from trainer.evaluate.candidates import Candidate
 from trainer.evaluate.evaluate_version import EvaluationRequest, evaluate_version
-from trainer.process.run_control import RunCancelled
+from trainer.process.run_control import PauseControl, RunCancelled
 from trainer.report.run_plan import plan_job
 from trainer.report.scorecard_files import read_score_card, write_scorecard
 from trainer.run import run_job
@@ -354,6 +355,21 @@ async def test_a_teachers_server_gets_its_own_key_and_its_refusal_names_the_sett
             await asyncio.to_thread(write_replies, tmp_path, task_of(persona), backend)
     assert {*endpoint.keys} == {None} and licence == "MIT"
     assert "TEACHER_MODEL" in refusal.value.advice and "TEACHER_KEY" in refusal.value.advice
+
+
+async def test_a_model_of_this_machine_makes_way_and_stops_within_a_question(make):
+    """Before each step of its engine, which has a thread of its own."""
+    waiting = []
+    pause = PauseControl(beat=lambda: waiting.append(threading.current_thread().name))
+
+    def check():
+        if "engine" in waiting:
+            raise RunCancelled("SIGTERM")
+
+    folder = make()
+    control = RunControl(pause=pause, check=check)
+    with pytest.raises(RunCancelled):
+        await asyncio.to_thread(write_job_replies, folder, read_spec(folder), control)
 
 
 def test_a_teacher_on_this_machine_is_found_from_anywhere_and_named_without_its_folder(

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ class EventWriter:
     def __init__(self, out: TextIO) -> None:
         self._sinks: list[tuple[TextIO, Callable[[], None]]] = [(out, lambda: None)]
         self._emitted_at = time.monotonic()
+        self._emitting = threading.Lock()  # the engine that writes replies has its own thread
 
     @contextmanager
     def also_to(self, path: Path, fence: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -47,15 +49,16 @@ class EventWriter:
         """Write and flush one event."""
         self._emitted_at = time.monotonic()
         line = event.model_dump_json() + "\n"
-        for sink, fence in tuple(self._sinks):
-            try:
-                fence()
-                sink.write(line)
-                sink.flush()
-            except (OSError, UnderstudyError) as error:
-                self._sinks.remove((sink, fence))
-                reason = error.strerror if isinstance(error, OSError) else error
-                log.warning("events no longer go to %s: %s", sink.name, reason)
+        with self._emitting:
+            for sink, fence in tuple(self._sinks):
+                try:
+                    fence()
+                    sink.write(line)
+                    sink.flush()
+                except (OSError, UnderstudyError) as error:
+                    self._sinks.remove((sink, fence))
+                    reason = error.strerror if isinstance(error, OSError) else error
+                    log.warning("events no longer go to %s: %s", sink.name, reason)
 
     def beat(self) -> None:
         """Write a heartbeat if the last event is old. The run calls this where it got on: one that

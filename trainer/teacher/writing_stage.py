@@ -1,7 +1,7 @@
 """The stage of a run in which a teacher writes a persona's replies, before its samples are made."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -99,7 +99,7 @@ def written_can_be_mended(spec: JobSpec) -> Iterator[None]:
 
 
 def _write(folder: Path, spec: JobSpec, control: RunControl) -> None:
-    backend, licence = choose_teacher(spec.request)
+    backend, licence = choose_teacher(spec.request, before_step=control.pause.wait)
     backend.prepare()
     _announce_time(folder, spec, control)
     inputs = read_job_inputs(folder, spec)
@@ -141,7 +141,8 @@ def _write(folder: Path, spec: JobSpec, control: RunControl) -> None:
         folder,
         task,
         backend=backend,
-        between=control.between,
+        # A model of this machine pauses before each of its steps.
+        between=control.check if is_here else control.between,
         progress=report,
         resumed=resumed,
         fence=control.fence,
@@ -152,21 +153,30 @@ def _write(folder: Path, spec: JobSpec, control: RunControl) -> None:
     log.info("%s", summary.text)
 
 
-def choose_teacher(request: TrainingRequest) -> tuple[ReplyBackend, str]:
-    """Return the model that writes, and its licence: the stated one, else the request's base model."""
+def choose_teacher(
+    request: TrainingRequest, before_step: Callable[[], object] = lambda: None
+) -> tuple[ReplyBackend, str]:
+    """Return the model that writes, and its licence: the stated one, else the request's base model. A
+    model of this machine calls `before_step` before each step, on a thread of its own.
+    """
     teacher = request.teacher
     if teacher is None:
         known = find_model(request.base_model)
         licence = known.licence if known else ""
         if request.base_model == EMBEDDED:
             licence = EMBEDDED_LICENCE
-        own = EngineBackend(request.base_model, at_once=REPLIES_AT_ONCE, temperature=TEMPERATURE)
+        own = EngineBackend(
+            request.base_model,
+            at_once=REPLIES_AT_ONCE,
+            temperature=TEMPERATURE,
+            before_step=before_step,
+        )
         return own, licence
     if teacher.url:
         key = teacher_key(teacher.url)
         server = EndpointBackend(teacher.url, teacher.model, key=key, advice=SERVER_ADVICE)
         return server, teacher.licence
-    larger = EngineBackend(teacher.model, at_once=REPLIES_AT_ONCE)
+    larger = EngineBackend(teacher.model, at_once=REPLIES_AT_ONCE, before_step=before_step)
     return larger, teacher.licence
 
 

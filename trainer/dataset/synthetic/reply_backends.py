@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,12 +105,15 @@ class ReplyBackend(Protocol):
 
 @dataclass(frozen=True)
 class EngineBackend:
-    """The engine that serves Discord, with or without an adapter."""
+    """The engine that serves Discord, with or without an adapter. `before_step` is called on its thread
+    before each step, which it may hold up.
+    """
 
     model: str
     adapter: Path | None = None
     at_once: int = 1
     temperature: float = SamplingParams.temperature
+    before_step: Callable[[], object] = lambda: None
 
     @property
     def name(self) -> str:
@@ -133,7 +136,7 @@ class EngineBackend:
         base = base_model.locate(self.model)
         precision = choose_precision("auto", base.name).precision
         # Nobody is kept waiting: a large model on a slow machine takes minutes for a few replies.
-        engine = LLMEngine(base, precision, max_wait_s=math.inf)
+        engine = LLMEngine(base, precision, max_wait_s=math.inf, before_step=self.before_step)
         await engine.start()
         try:
             version = self._version if self.adapter else ""
