@@ -200,6 +200,7 @@ class GpuOffloadBackend:
         self.trains_on_cpu = backend.trains_on_cpu
         self.check = backend.check
         self.plan = backend.plan
+        self.accept_written = backend.accept_written
         self.cancel = backend.cancel
         self.detach = backend.detach
         self.hold = backend.hold

@@ -49,6 +49,9 @@ class Backend:
     slots = 3
     trains_on_cpu = False
 
+    def accept_written(self, job_id):
+        return
+
     def cancel(self, job_id):
         return
 
@@ -183,3 +186,4 @@ def test_the_rest_is_the_backends():
     room.hold("yield")
     assert backend.held == ["yield"] and room.slots == 3 and room.trains_on_cpu
     assert (room.check, room.cancel, room.detach) == (backend.check, backend.cancel, backend.detach)
+    assert room.accept_written == backend.accept_written
