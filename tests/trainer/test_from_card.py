@@ -39,6 +39,7 @@ from personas.schemas.training import Teacher, TrainingRequest, WrittenReplies
 from tests.trainer.job_folders import export, message, sign, talks
 from tests.trainer.lore_server import home as ada_home
 from tests.trainer.lore_server import serving
+from tests.trainer.sample_scorecards import good_card
 from tests.trainer.scripted_teacher import reply_about
 from trainer.dataset.job_inputs import read_job_inputs, read_job_talk
 from trainer.dataset.run_dataset import dataset_key
@@ -54,7 +55,11 @@ from trainer.dataset.synthetic.speaking_style import CONTRACTION, measure_style
 from trainer.dataset.written_replies import WRITTEN_SOURCE, written_count
 from trainer.estimate.model_shape import model_shape_of
 from trainer.evaluate.candidates import Candidate
-from trainer.evaluate.evaluate_version import EvaluationRequest, evaluate_version
+from trainer.evaluate.evaluate_version import (
+    EvaluationRequest,
+    evaluate_version,
+    learned_from_people,
+)
 from trainer.process.run_control import PauseControl, RunCancelled
 from trainer.report.run_plan import plan_job
 from trainer.report.scorecard_files import read_score_card, write_scorecard
@@ -647,6 +652,14 @@ async def test_from_a_card_alone_to_a_version_that_says_who_wrote(make):
     assert len(texts) == 11 and any("I oil the wheels" in text for text in texts)
 
 
+def test_whether_people_taught_the_live_version_is_read_from_its_score_card(tmp_path):
+    assert not learned_from_people(None), "nothing is live"
+    assert learned_from_people(str(tmp_path)), "who knows"
+    for author, by_people in (("", True), ("tester", False)):
+        write_scorecard(tmp_path, good_card(learned={"written_by": author}))
+        assert learned_from_people(str(tmp_path)) == by_people
+
+
 @pytest.mark.slow
 async def test_a_version_that_a_model_taught_takes_no_place_of_one_that_people_taught(
     make, tmp_path
@@ -663,8 +676,7 @@ async def test_a_version_that_a_model_taught_takes_no_place_of_one_that_people_t
         compare=ComparisonTargets(live=str(live)),
         extent="losses",
     )
-    assert not read_score_card(adapter).learned.live_had_people, "nothing is live"
-    card = evaluate_version(compared)
+    card = read_score_card(adapter)
     assert card.learned.heldout_written == 1 and not card.learned.live_had_people
     learned = card.learned.model_copy(update={"written_by": "", "heldout_written": 0.0})
     (live / COMPLETED_CARD_FOLDER).mkdir()

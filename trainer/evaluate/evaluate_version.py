@@ -382,7 +382,7 @@ class _VersionEvaluation:
                 request.job.recipe,
                 request.losses,
                 written_by=_written_by(request.job),
-                live_had_people=_learned_from_people(request.compare.live),
+                live_had_people=learned_from_people(request.compare.live),
             ),
             heard=_member_feedback(request.compare.heard, stamps.get(LIVE)),
         )
@@ -529,7 +529,7 @@ def _written_by(job: PreparedJob) -> str:
     return model_label(job.written.teacher)
 
 
-def _learned_from_people(live: str | None) -> bool:
+def learned_from_people(live: str | None) -> bool:
     """Report whether a live version, if there is one, learned from people's replies, as far as its
     score card says.
     """
