@@ -439,6 +439,56 @@ def test_what_a_small_teacher_does_wrong(persona, message, reply, fault):
     assert judge.fault(message, reply) == fault
 
 
+@pytest.mark.parametrize("name", ["booth19", "edie", "hroda", "mizzle", "quire", "sibley"])
+def test_what_authors_wrote_for_their_characters_has_hardly_a_fault(name):
+    folder = CHARACTERS / name
+    judge = ReplyJudge(
+        read_card(folder / "card.toml"), list(read_lore(folder / "lore", [name, "_world"]))
+    )
+    faults = []
+    for line in (folder / "exchanges.jsonl").read_text(encoding="utf-8").splitlines():
+        said = [message["content"] for message in json.loads(line)["messages"]]
+        faults += map(judge.fault, said[::2], said[1::2])
+    assert len(faults) >= 48
+    assert faults.count(None) >= 0.85 * len(faults)
+
+
+@pytest.mark.parametrize(
+    ("reply", "elsewhere", "about_lore"),
+    [
+        ("I have ninety wheels to mind, and I am slow.", "contradicts lore", "contradicts lore"),
+        ("I have waited here since 1842, and I am slow.", None, "contradicts lore"),
+        ("A million times I have wound it. I am slow.", None, "contradicts lore"),
+        ("I was a goldsmith before, and I was slow.", None, "contradicts lore"),
+        ("Correction: I am slow, and the clock is not.", None, None),
+        ("I am slow.\nCorrection: the clock is slow.", "breaks character", "breaks character"),
+        ("Guest: I am slow, and the clock is not.", "breaks character", "breaks character"),
+        ("Ada: I am slow, and the clock is not.", "breaks character", "breaks character"),
+        ("I ask you for Evidence of that, and for Silence.", None, None),
+        ("I gave the oil to Jessica, who is slow.", *["names somebody who is not in the lore"] * 2),
+        ("I gave the oil to Dunkel, who is slow.", *["names somebody who is not in the lore"] * 2),
+    ],
+)  # fmt: skip
+def test_a_boast_is_a_fault_only_where_the_lore_is_asked_for(persona, reply, elsewhere, about_lore):
+    card, lore = persona
+    judge = ReplyJudge(card, lore.passages)
+    assert judge.fault("what do you say?", reply) == elsewhere
+    assert judge.fault("what do you say?", reply, asks_lore=True) == about_lore
+
+
+def test_a_character_who_writes_important_words_may_invent_more_of_them():
+    folder = CHARACTERS / "edie"
+    edie = read_card(folder / "card.toml")
+    passages = list(read_lore(folder / "lore", ["edie"]))
+    said = "You can't say that without an Alibi, because I checked."
+    named = "You can't say that without Jessica, because I checked."
+    judge = ReplyJudge(edie, passages)
+    assert judge.fault("hello", said) is None
+    assert judge.fault("hello", named) == "names somebody who is not in the lore"
+    plain = ReplyJudge(replace(edie, mes_example="", first_mes=""), passages)
+    assert plain.fault("hello", said) == "names somebody who is not in the lore"
+
+
 async def test_a_slow_teacher_is_waited_for(persona, tiny_base):
     """The engine refuses requests that would keep members waiting; a run has nobody who waits."""
     card, _ = persona
@@ -502,8 +552,10 @@ def test_what_is_asked_in_earnest_has_a_given_reply(persona):
 def test_lore_is_answered_in_the_first_person(persona):
     card, lore = persona
     hits = lore.search("ada", "who winds the clock of the tower?")
-    assert LoreAnswers(card, lore.passages).answer(hits).startswith("I wind the clock")
-    assert LoreAnswers(card, lore.passages).answer([]) == ""
+    answers = LoreAnswers(card, lore.passages)
+    assert answers.answer(hits, "who winds the clock?").startswith("I wind the clock")
+    assert answers.answer(hits, "what of Dunkel?") == "", "no sentence has anything to do with it"
+    assert answers.answer([], "who winds the clock?") == ""
     length = ReplyLength.measure(card)
     assert length.cut("One. Two. Three. Four.") == "One. Two." and 40 <= length.tokens <= 120
 
@@ -548,7 +600,7 @@ def test_a_character_who_never_says_i_is_spoken_to_and_speaks_of_itself_by_name(
     assert judge.fault("hello", "The booth is warm tonight. Please sit down.") is None
     assert judge.fault("hello", "I am warm tonight. Please sit down.") == "out of voice"
     asked = LoreIndex(passages).search("booth19", "how long did you take passport photographs?")
-    answer = LoreAnswers(booth, passages).answer(asked)
+    answer = LoreAnswers(booth, passages).answer(asked, "passport photographs?")
     assert answer == "The booth took passport photographs for fifteen years."
 
 

@@ -100,7 +100,7 @@ class ReplyJudge:
         self._filter.keep([reply])
 
     def choose(
-        self, question: str, drafts: Sequence[str], known: str = ""
+        self, question: str, drafts: Sequence[str], known: str = "", *, asks_lore: bool = False
     ) -> tuple[str, list[str]]:
         """Return one draft without a fault, empty if there is none, and the faults of the others.
 
@@ -112,7 +112,7 @@ class ReplyJudge:
         faults: list[str] = []
         faultless: list[str] = []
         for draft in drafts:
-            if fault := self.fault(question, draft):
+            if fault := self.fault(question, draft, asks_lore=asks_lore):
                 faults.append(fault)
             else:
                 faultless.append(draft)
@@ -132,9 +132,9 @@ class ReplyJudge:
 
         return max(to_the_point, key=rank, default=""), faults  # of equals, max takes the first
 
-    def fault(self, question: str, reply: str) -> str | None:
+    def fault(self, question: str, reply: str, *, asks_lore: bool = False) -> str | None:
         """Return the first fault of a reply, or None; whether it is to the point is not a part of
-        it.
+        it. Where the question asks for lore, claims that the lore lacks are faults, too.
         """
         if any(has_shared_run(reply, text) for text in self._spoken):
             return "copies an example of the card"
@@ -148,7 +148,7 @@ class ReplyJudge:
             return "speaks as an assistant"
         if _goes_round(reply):
             return "goes round in circles"
-        fault = self._filter.fault(reply, question, None)
+        fault = self._filter.fault(reply, question, None, asks_lore=asks_lore)
         if fault:
             return fault
         if has_shared_run(reply, question, ECHOED_WORDS) or _echoes(reply, question):

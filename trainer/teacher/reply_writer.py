@@ -259,7 +259,7 @@ class _Writing:
             return restyle(self._length.cut(text), self._style)
 
         drafts = [asyncio.create_task(draft(place)) for place in range(self._task.drafts)]
-        known = self._known.answer(lore) if question.kind == LORE else ""
+        known = self._known.answer(lore, question.text) if question.kind == LORE else ""
         return _Asked(number, tuple(drafts), from_lore=restyle(known, self._style))
 
     @property
@@ -274,7 +274,9 @@ class _Writing:
         faults: list[str] = []
         if not best:
             written = [draft for draft in drafts if draft is not None]
-            best, faults = self._judge.choose(question.text, written, asked.from_lore)
+            best, faults = self._judge.choose(
+                question.text, written, asked.from_lore, asks_lore=question.kind == LORE
+            )
             faults += ["refused by the server"] * (len(drafts) - len(written))
             by = "lore" if best == asked.from_lore else "teacher"
         reply = None

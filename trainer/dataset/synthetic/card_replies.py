@@ -2,11 +2,13 @@
 take from a character's lore; and how long its replies are.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from personas.lore.index_terms import query_terms
 from personas.lore.passages import Passage, split_sentences
 from personas.prompt.renderer import example_turns
 from personas.schemas.chat import LoreHit, Persona
@@ -69,9 +71,17 @@ class LoreAnswers:
         for fact in extract_facts(persona, own):
             self._facts.setdefault(fact.passage.text, []).append(fact)
 
-    def answer(self, hits: Sequence[LoreHit]) -> str:
-        """Return what the best passage says of the persona; empty if nothing certain."""
+    def answer(self, hits: Sequence[LoreHit], question: str) -> str:
+        """Return what the best passage says of the persona, from the first sentence on that has a
+        word of the question's; empty if nothing certain, or none has.
+        """
         if not hits:
             return ""
-        spoken = [fact.spoken for fact in self._facts.get(hits[0].text, ()) if fact.spoken]
-        return " ".join(filter(None, spoken[:LORE_SENTENCES]))
+        asked = set(query_terms(question))
+
+        def misses(fact: LoreFact) -> bool:
+            return asked.isdisjoint(query_terms(f"{fact.text} {fact.spoken}"))
+
+        facts = [fact for fact in self._facts.get(hits[0].text, ()) if fact.spoken]
+        told = itertools.islice(itertools.dropwhile(misses, facts), LORE_SENTENCES)
+        return " ".join(fact.spoken for fact in told if fact.spoken)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from personas.lore.index_terms import STOP_WORDS, is_mostly_ascii, query_terms
 from personas.lore.minilm import load_minilm
 from personas.lore.passages import Passage
-from personas.prompt.renderer import example_turns
+from personas.prompt.renderer import EXAMPLE_USER, example_turns
 from personas.schemas.chat import Persona
+from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
 from trainer.dataset.minhash import split_words
 from trainer.dataset.quality_filters import (
     BOILERPLATE,
@@ -36,7 +37,9 @@ OUT_OF_CHARACTER = re.compile(
     r"how (?:can|may) I (?:help|assist) you|the (?:user|prompt|passage|context above))\b|\{\{|<\|",
     re.IGNORECASE,
 )
-OTHERS_TURN = re.compile(r"^\s*(?:[A-Z]\w+(?: [A-Z]\w+){0,2}|user|assistant):\s", re.MULTILINE)
+OTHERS_TURN = re.compile(r"\n\s*(?:[A-Z]\w+(?: [A-Z]\w+){0,2}|user|assistant):\s")
+"""A later line that somebody speaks. The first may be a notice ("Correction: ...")."""
+SPEAKERS = (EXAMPLE_USER, "user", "assistant")
 LARGE = re.compile(r"\b(?:hundreds?|thousands?|[mb]illions?)\b", re.IGNORECASE)
 IDENTITY = re.compile(r"\bI(?:['’]m| am| was| used to be) an? ((?:\w+ ?){1,2})", re.IGNORECASE)
 COMMON_WORDS = frozenset("little bit very good fool friend man woman person".split())
@@ -47,7 +50,9 @@ MIN_DISTINCT_SHINGLE_SHARE = 0.7
 MAX_REPLY_SIMILARITY = 0.5
 MIN_TOPIC_WORDS = 4
 MIN_TOPIC_SIMILARITY = 0.35
-SMALL_NUMBER = 12  # larger numbers must occur in lore or card
+SMALL_NUMBER = 12  # about the lore, larger numbers must occur in lore or card
+UNCOUNTED = frozenset("hundred thousand million billion minute hour month year".split())
+"""Outside questions about the lore, numbers of these say nothing of it."""
 MIN_LANGUAGE_LETTERS = 12
 SENTENCE_END = re.compile(r"[.!?…。！？][*\"”’)」』]*$|\*$")
 ALLOWED_NAMES = frozenset("Sir Lord Lady Miss Mr Mrs Ms Dr God Heaven Sunday Monday Tuesday Wednesday Thursday Friday "
@@ -78,10 +83,17 @@ class ReplyFilter:
         ]
         known += [f"{passage.heading} {passage.text}" for passage in passages]
         self._known = " ".join(known).casefold()
+        self._subject = find_subject(persona, list(passages))
+        speakers = {*SPEAKERS, *self._subject.names}
+        for text in texts:
+            speakers.update(self._subject.people_in(text))
+        self._speaker = re.compile(rf"\s*(?:{'|'.join(map(re.escape, speakers))}):\s")
         # The full stop keeps a number at the end of a passage from counting the next one's noun.
         self._numbers = numbers_by_noun(" . ".join(texts))
+        examples = [turn.text for turn in example_turns(persona) if turn.by_persona]
+        capitals = " ".join(name for text in examples for name in NAME.findall(text)).split()
+        self._has_important_words = any(map(_is_english_word, capitals))
         self._cannot = _negated_verbs(persona, passages)
-        self._subject = find_subject(persona, list(passages))
         refusal = "(?!)"  # matches nothing: English has `REFUSAL`
         if isinstance(self._subject, SubstitutedSubject):
             refusal = self._subject.rules.refusal
@@ -94,19 +106,21 @@ class ReplyFilter:
         """Remember accepted replies, so that similar ones count as repetitions."""
         self._kept += [_shingles(reply) for reply in replies]
 
-    def fault(self, reply: str, question: str, about: Passage | None) -> str | None:
+    def fault(
+        self, reply: str, question: str, about: Passage | None, *, asks_lore: bool = True
+    ) -> str | None:
         """Return the first fault of a reply to a question about a passage, or about anything; None
-        without one.
+        without one. `asks_lore`: see `contradicts`.
         """
         checks: tuple[tuple[str, bool], ...] = (
             ("under three words", len(split_words(reply)) < MIN_WORDS),
             ("cut off", not SENTENCE_END.search(reply)),
             ("in another language", self._is_foreign(reply)),
             ("refuses", bool(REFUSAL.search(reply) or self._refusal.search(reply))),
-            ("breaks character", _breaks_character(reply)),
+            ("breaks character", self._breaks_character(reply)),
             ("speaks of itself as of another", self._as_another(reply, about)),
             ("out of voice", not self._style.fits(reply)),
-            ("contradicts lore", self.contradicts(reply, question)),
+            ("contradicts lore", self.contradicts(reply, question, asks_lore=asks_lore)),
             ("names somebody who is not in the lore", self._invents(reply, question)),
             ("repeats", self._repeats(reply)),
         )
@@ -116,6 +130,13 @@ class ReplyFilter:
         # Last, because it may have to embed both texts.
         is_off_topic = about is not None and self._is_off_topic(reply, about)
         return "speaks of something else" if is_off_topic else None
+
+    def _breaks_character(self, reply: str) -> bool:
+        if self._speaker.match(reply):
+            return True
+        return any(
+            pattern.search(reply) for pattern in (OUT_OF_CHARACTER, OTHERS_TURN, BOILERPLATE)
+        )
 
     def _as_another(self, reply: str, about: Passage | None) -> bool:
         """Detect a reply in another's person, by name or by an unambiguous pronoun."""
@@ -155,33 +176,44 @@ class ReplyFilter:
             return False
         return detect_main_language([reply]) != self._language
 
-    def contradicts(self, reply: str, question: str) -> bool:
-        """Detect a number that differs from the lore's, an unsupported "I am a …", or an "I can …"
-        that lore denies.
+    def contradicts(self, reply: str, question: str, *, asks_lore: bool = True) -> bool:
+        """Detect a number of what the lore counts that differs from it, or an "I can …" that lore
+        denies; where the question asks for lore, also any other large number and an "I am a …"
+        that it lacks: elsewhere these are inventions or boasts, and contradict nothing.
         """
         # What a question states may be repeated, whether lore has it or not.
         in_question = numbers_by_noun(question)
         for noun, numbers in numbers_by_noun(reply).items():
             supported = self._numbers.get(noun, set()) | in_question.get(noun, set())
-            if noun in self._numbers and not numbers <= supported:
+            is_counted = noun in self._numbers and (asks_lore or noun not in UNCOUNTED)
+            if is_counted and not numbers <= supported:
                 return True
+        denied = rf"\bI (?:can|could|do|often|love to|like to) (?:{'|'.join(self._cannot)})\b"
+        if self._cannot and re.search(denied, reply):
+            return True
+        return asks_lore and self._claims_more(reply, question)
+
+    def _claims_more(self, reply: str, question: str) -> bool:
+        """Detect a large number or an "I am a …" that neither lore, card nor question contain."""
         unsupported = find_numbers(reply) - self._known_numbers - find_numbers(question)
         if any(number > SMALL_NUMBER for number in unsupported):
             return True
         known = f"{self._known} {question.casefold()}"
         if any(word.casefold() not in known for word in LARGE.findall(reply)):
             return True
-        if any(not _says_any(known, claim) for claim in IDENTITY.findall(reply)):
-            return True
-        denied = rf"\bI (?:can|could|do|often|love to|like to) (?:{'|'.join(self._cannot)})\b"
-        return bool(self._cannot) and re.search(denied, reply) is not None
+        return any(not _says_any(known, claim) for claim in IDENTITY.findall(reply))
 
     def _invents(self, reply: str, question: str) -> bool:
-        """Detect a name that neither lore, card nor question contain."""
+        """Detect a name that neither lore, card nor question contain. An English word with a capital
+        is none, nor, of a character who writes Important Words so, any word that nobody is called.
+        """
         known = f"{self._known} {question.casefold()}"
         names = NAME.findall(reply) if self._language == "en" else self._subject.names_in(reply)
         for word in " ".join(names).split():
-            if word not in ALLOWED_NAMES and word.casefold() not in known:
+            if word in ALLOWED_NAMES or word.casefold() in known:
+                continue
+            may_be_word = self._has_important_words and not _is_given_or_family_name(word)
+            if not may_be_word and not _is_english_word(word):
                 return True
         return False
 
@@ -218,9 +250,13 @@ class ReplyFilter:
         return float(texts[0] @ texts[1]) < MIN_TOPIC_SIMILARITY
 
 
-def _breaks_character(reply: str) -> bool:
-    patterns = (OUT_OF_CHARACTER, OTHERS_TURN, BOILERPLATE)
-    return any(pattern.search(reply) for pattern in patterns)
+def _is_english_word(word: str) -> bool:
+    """Report whether a word with a capital is a common English one, and nobody's name."""
+    return "c" in load_gazetteer().of(word) and not _is_given_or_family_name(word)
+
+
+def _is_given_or_family_name(word: str) -> bool:
+    return not {"g", "f"}.isdisjoint(load_gazetteer().of(word))
 
 
 def _negated_verbs(persona: Persona, passages: Sequence[Passage]) -> list[str]:
