@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import shutil
@@ -60,6 +61,7 @@ from trainer.evaluate.evaluate_version import (
     evaluate_version,
     learned_from_people,
 )
+from trainer.evaluate.generation.reply_sense import read_marks
 from trainer.process.run_control import PauseControl, RunCancelled
 from trainer.report.run_plan import plan_job
 from trainer.report.scorecard_files import read_score_card, write_scorecard
@@ -67,6 +69,7 @@ from trainer.run import run_job
 from trainer.teacher.reply_judge import HUMAN, MIN_SENSE, ReplyJudge
 from trainer.teacher.reply_writer import ATTEMPTS_FILE, WritingTask, write_replies
 from trainer.teacher.restyle import restyle
+from trainer.teacher.voice_likeness import VoiceLikeness
 from trainer.teacher.writing_stage import choose_teacher, write_job_replies
 from trainer.train.job import prepare_job
 from trainer.train.training_run import RunControl
@@ -127,6 +130,15 @@ def task_of(persona, count=6, **changes):
 def asked_to(seen):
     """Note the replies and questions that a writing begins with."""
     return lambda kept, asked: seen.append((kept, asked))
+
+
+def exchanges_of(name):
+    """Pairs of a message and the reply that a character's author wrote."""
+    pairs = []
+    for line in (CHARACTERS / name / "exchanges.jsonl").read_text(encoding="utf-8").splitlines():
+        said = [message["content"] for message in json.loads(line)["messages"]]
+        pairs += zip(said[::2], said[1::2], strict=True)
+    return pairs
 
 
 async def written(folder, task, endpoint, **hooks):
@@ -445,10 +457,7 @@ def test_what_authors_wrote_for_their_characters_has_hardly_a_fault(name):
     judge = ReplyJudge(
         read_card(folder / "card.toml"), list(read_lore(folder / "lore", [name, "_world"]))
     )
-    faults = []
-    for line in (folder / "exchanges.jsonl").read_text(encoding="utf-8").splitlines():
-        said = [message["content"] for message in json.loads(line)["messages"]]
-        faults += map(judge.fault, said[::2], said[1::2])
+    faults = [judge.fault(question, reply) for question, reply in exchanges_of(name)]
     assert len(faults) >= 48
     assert faults.count(None) >= 0.85 * len(faults)
 
@@ -504,16 +513,30 @@ async def test_a_slow_teacher_is_waited_for(persona, tiny_base):
     assert len(replies) == 4
 
 
-def test_of_drafts_to_the_point_the_first_is_kept(persona):
+def test_of_drafts_to_the_point_the_one_most_like_the_card_is_kept(persona):
     card, lore = persona
-    judge = ReplyJudge(card, lore.passages)
     asked = "i can't sleep, what do you do at night?"
-    own = "Sleep does not come to me either. I lie awake, and I listen to the clock."
-    echo = "I do not sleep at night, so I wait until others can."
-    senses = judge._sense.sense(asked, [own, echo])
-    assert min(senses) > MIN_SENSE and senses[0] != senses[1]
-    assert judge.choose(asked, [own, echo])[0] == own
-    assert judge.choose(asked, [echo, own])[0] == echo
+    like = "Sleep does not come to me either. I lie awake, and I listen to the clock."
+    bland = "I do not sleep at night, so I wait until others can."
+    judge = ReplyJudge(card, lore.passages)
+    assert min(judge._sense.sense(asked, [like, bland])) > MIN_SENSE
+    assert judge.choose(asked, [like, bland])[0] == judge.choose(asked, [bland, like])[0] == like
+    # Without anything that the character says, there is nothing to compare: the first is kept.
+    silent = ReplyJudge(replace(card, mes_example="", first_mes=""), lore.passages)
+    assert silent.choose(asked, [bland, like])[0] == bland
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("booth19", 0.8), ("edie", 0.75), ("hroda", 0.7), ("mizzle", 0.9), ("quire", 0.75), ("sibley", 0.55)],
+)  # fmt: skip
+def test_what_authors_wrote_is_more_like_the_card_than_what_the_base_model_says(name, least):
+    likeness = VoiceLikeness(read_card(CHARACTERS / name / "card.toml"))
+    real = likeness.of([reply for _, reply in exchanges_of(name)])
+    marked = [it for it in read_marks() if (it.persona, it.source) == (name, "base")]
+    base = likeness.of([it.reply for it in marked])
+    pairs = list(itertools.product(real, base))
+    assert len(pairs) > 300 and sum(one > other for one, other in pairs) > least * len(pairs)
 
 
 def test_what_the_lore_answers_is_kept_unless_a_draft_says_it_too(persona):

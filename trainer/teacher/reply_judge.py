@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from personas.lore.index_terms import is_mostly_ascii, query_terms
 from personas.lore.passages import Passage
-from personas.prompt.renderer import EXAMPLE_USER, example_turns, system_text
+from personas.prompt.renderer import EXAMPLE_USER, system_text
 from personas.schemas.chat import Persona
 from trainer.dataset.minhash import split_words
 from trainer.dataset.synthetic.reply_filter import ReplyFilter
-from trainer.dataset.synthetic.speaking_notes import find_catchwords
+from trainer.dataset.synthetic.speaking_notes import spoken_lines
 from trainer.evaluate.generation.character_breaks import CharacterBreakDetector
 from trainer.evaluate.generation.reply_sense import (
     content_words,
@@ -19,6 +19,7 @@ from trainer.evaluate.generation.reply_sense import (
     sense_features,
 )
 from trainer.evaluate.generation.text_metrics import has_shared_run
+from trainer.teacher.voice_likeness import VoiceLikeness
 
 HUMAN = re.compile(
     r"\bI(?:['’]m| am) (?:just |only |really )?(?:a |an )?(?:real |actual |living |normal )*"
@@ -89,10 +90,9 @@ class ReplyJudge:
         self._filter = ReplyFilter(persona, passages)
         self._breaks = CharacterBreakDetector(persona)
         self._sense = SenseMeter(persona.id)
-        self._catchwords = find_catchwords(persona)
+        self._likeness = VoiceLikeness(persona)
         self._is_human = HUMAN.search(system_text(persona, "")) is not None
-        examples = [turn.text for turn in example_turns(persona) if turn.by_persona]
-        self._spoken = [*examples, *filter(None, (persona.first_mes, *persona.alternate_greetings))]
+        self._spoken = spoken_lines(persona)
         self._said_of_it = (system_text(persona, ""), notes)
 
     def keep(self, reply: str) -> None:
@@ -104,9 +104,9 @@ class ReplyJudge:
     ) -> tuple[str, list[str]]:
         """Return one draft without a fault, empty if there is none, and the faults of the others.
 
-        It is the first, so that what is kept is a sample of the teacher; but drafts with a word
-        that the card likes go first, and before them those that say what is `known`, the lore's
-        answer to the question, which is the last draft itself.
+        It is the one that is most like what the character says in its card. But those go first
+        that say what is `known`, the lore's answer to the question; the answer itself goes last of
+        these.
         """
         drafts = list(dict.fromkeys([*drafts, known] if known else drafts))
         faults: list[str] = []
@@ -126,9 +126,11 @@ class ReplyJudge:
                 to_the_point.append(draft)
         facts = content_words(known) - content_words(question)
 
-        def rank(draft: str) -> tuple[bool, bool]:
+        likeness = dict(zip(to_the_point, self._likeness.of(to_the_point), strict=True))
+
+        def rank(draft: str) -> tuple[bool, bool, float]:
             says = len(facts & content_words(draft)) >= KNOWN_SHARE * len(facts)
-            return says, any(word in draft.casefold() for word in self._catchwords)
+            return says, draft != known, likeness[draft]
 
         return max(to_the_point, key=rank, default=""), faults  # of equals, max takes the first
 

@@ -72,7 +72,7 @@ def find_catchwords(persona: Persona) -> list[str]:
     first.
     """
     counts: Counter[str] = Counter()
-    replies = _spoken(persona)
+    replies = spoken_lines(persona)
     for reply in replies:
         words = split_words(reply)
         pairs = [f"{first} {second}" for first, second in itertools.pairwise(words)]
@@ -149,7 +149,8 @@ def _style_notes(style: SpeakingStyle) -> list[str]:
     return notes
 
 
-def _spoken(persona: Persona) -> list[str]:
+def spoken_lines(persona: Persona) -> list[str]:
+    """Return what the character says in its card: its examples and greetings."""
     replies = [turn.text for turn in example_turns(persona) if turn.by_persona]
     return [*replies, *filter(None, (persona.first_mes, *persona.alternate_greetings))]
 
