@@ -388,7 +388,7 @@ class Renderer:
         """
         room = MAX_CARD_TOKENS - len(self._chat.encode(system_text(persona, EXAMPLE_USER)))
         examples: list[Turn] = []
-        for conversation in _example_conversations(persona):
+        for conversation in example_conversations(persona):
             room -= sum(len(self._chat.encode(turn.text)) for turn in conversation)
             if room < 0:
                 break
@@ -548,10 +548,11 @@ def example_turns(persona: Persona) -> list[Turn]:
     next such line belongs to it), and `<START>` separates conversations. Raises `ValueError` for
     anything else: each conversation has to begin with the user and end with the character.
     """
-    return [turn for conversation in _example_conversations(persona) for turn in conversation]
+    return [turn for conversation in example_conversations(persona) for turn in conversation]
 
 
-def _example_conversations(persona: Persona) -> list[list[Turn]]:
+def example_conversations(persona: Persona, user: str = EXAMPLE_USER) -> list[list[Turn]]:
+    """Parse the conversations as `example_turns` does, each by itself, with a user of this name."""
     conversations: list[list[Turn]] = []
     for conversation in persona.mes_example.split("<START>"):
         before, *lines = EXAMPLE_LINE_PATTERN.split(conversation.strip())
@@ -562,8 +563,8 @@ def _example_conversations(persona: Persona) -> list[list[Turn]]:
             )
         turns = []
         for by_persona, text in zip(sides, lines[1::2], strict=True):
-            name = persona.name if by_persona else EXAMPLE_USER
-            turns.append(Turn(name, fill_macros(text.strip(), persona, EXAMPLE_USER), by_persona))
+            name = persona.name if by_persona else user
+            turns.append(Turn(name, fill_macros(text.strip(), persona, user), by_persona))
         conversations.append(turns)
     return conversations
 

@@ -21,6 +21,7 @@ from personas.home.comparison_targets import ComparisonTargets
 from personas.home.data_subjects import read_people
 from personas.home.job_attempt import CHECKPOINTS_FOLDER
 from personas.home.job_folder import read_spec
+from personas.home.prompt_version import SHORT_CARD_COUNT
 from personas.home.pseudonyms import INVENTED_NAMES, HomeKey, keyed_person
 from personas.home.teacher_setting import stated_teacher
 from personas.home.written_replies import (
@@ -42,6 +43,7 @@ from tests.trainer.lore_server import home as ada_home
 from tests.trainer.lore_server import serving
 from tests.trainer.sample_scorecards import good_card
 from tests.trainer.scripted_teacher import reply_about
+from trainer.dataset.card_exchanges import CARD_REPEATS, CARD_SOURCE
 from trainer.dataset.job_inputs import read_job_inputs, read_job_talk
 from trainer.dataset.run_dataset import dataset_key
 from trainer.dataset.synthetic import reply_backends
@@ -685,6 +687,24 @@ def test_a_plan_shows_no_stand_ins_for_what_is_not_written(make):
     assert plan["samples"]["train"] and not plan["masks"] and not plan["examples"]
 
 
+def test_what_the_card_says_is_learned_where_it_is_in_no_prompt(make):
+    folder = make()
+    job = prepare_job(folder, read_spec(folder))
+    said = "It is never late. I hold the hands myself when I have to."
+    for samples, times in ((job.data.train, CARD_REPEATS), (job.data.heldout, 0)):
+        texts = [job.tokenizer.decode(sample.ids) for sample in samples]
+        replied = {text for text in texts if text.rpartition("assistant\n")[2].startswith(said)}
+        assert len(replied) == times, "another guest asks each time"
+        assert not [text for text in replied if "Guest:" in text], "the examples are in no prompt"
+    assert job.data.sources[CARD_SOURCE] == CARD_REPEATS * 3
+    assert job.data.counts[SHORT_CARD_COUNT] >= CARD_REPEATS * 3
+    assert said not in {pair.reply for pair in job.data.train_prompt_replies}
+    # A version that is never served with the short card does not learn to speak under it.
+    full = make("--set", "short_card_share=0")
+    job = prepare_job(full, read_spec(full))
+    assert CARD_SOURCE not in job.data.sources and SHORT_CARD_COUNT not in job.data.counts
+
+
 @pytest.mark.slow
 async def test_from_a_card_alone_to_a_version_that_says_who_wrote(make):
     async with serving(in_character) as endpoint:
@@ -703,7 +723,7 @@ async def test_from_a_card_alone_to_a_version_that_says_who_wrote(make):
     assert manifest.recipe == "card" and manifest.written.kept == 12
     assert read_score_card(folder / "adapter").reference_label == "written by tester"
     sheet = json.loads((folder / "adapter" / "datasheet.json").read_text())
-    assert sheet["by_source"].keys() == {WRITTEN_SOURCE}
+    assert sheet["by_source"].keys() == {WRITTEN_SOURCE, CARD_SOURCE}
     assert sheet["by_right"].keys() == {"own-writing"}
     by_tester = sum(reply.by == "teacher" for reply in read_written(written_file(folder)))
     wrote = f"tester (MIT) wrote {by_tester} replies"

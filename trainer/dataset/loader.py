@@ -30,6 +30,7 @@ from personas.prompt.renderer import Renderer, TokenizedSample
 from personas.schemas.base import DISCORD_API
 from personas.schemas.chat import Persona
 from personas.schemas.training import JobSpec
+from trainer.dataset.card_exchanges import card_records
 from trainer.dataset.data_mixture import (
     general_sample_count,
     lore_pairs_caveat,
@@ -159,7 +160,8 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
         general, mixture_notes = _take_general(sets, content.persona, recipe)
     measuring = _general_holdout(sets.measured, general if content.persona else ())
     has_first_stage = recipe.first_stage_epochs > 0 and content.persona is not None
-    tally = _Tally.of((*sets.heldout, *sets.own, *general))
+    said_in_card = _said_in_card(content, renderer, recipe)
+    tally = _Tally.of((*sets.heldout, *sets.own, *general, *said_in_card))
     good_replies = sets.own[: learned.good] if learned else sets.own
     dropped = sets.rejected + sets.dropped + sets.ledger.replies
     from_lore = sum(tally.sources[name] for name in sets.pair_sources)
@@ -176,7 +178,7 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
             caveats += (few,)
     counts = {
         **sets.counts,
-        "samples_train": len(sets.own) + len(general),
+        "samples_train": len(sets.own) + len(general) + len(said_in_card),
         "samples_heldout": len(sets.heldout),
         "samples_with_lore": tally.with_lore,
     }
@@ -189,10 +191,10 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
     counts |= {f"dropped: {reason}": count for reason, count in sorted(dropped.items())}
     # With two stages the general samples are the first one, and the persona's own the second.
     first: Sequence[SampleRecord] = ()
-    train: Sequence[SampleRecord] = (*sets.own, *general)
+    train: Sequence[SampleRecord] = (*sets.own, *general, *said_in_card)
     if has_first_stage:
         first = general
-        train = sets.own
+        train = (*sets.own, *said_in_card)
     return Dataset(
         train=_samples(train),
         heldout=_samples(sets.heldout),
@@ -243,6 +245,20 @@ def _load_sets(
         sets, preferences, content.persona, lore=content.lore, renderer=renderer, recipe=recipe
     )
     return sets, learned, caveats + notes
+
+
+def _said_in_card(content: JobInputs, renderer: Renderer, recipe: Recipe) -> list[SampleRecord]:
+    """Return the card's own exchanges, where a version learns from its card and under the short one."""
+    if not (content.persona and content.from_card and recipe.short_card_share):
+        return []
+    card = content.paths["card"][0][1]
+    return card_records(
+        content.persona,
+        renderer,
+        max_tokens=recipe.max_length,
+        right=card.right,
+        arrived=card.arrived,
+    )
 
 
 def _load_run_sets(run_set: RunDataset, content: JobInputs) -> SampleSets:
