@@ -70,7 +70,7 @@ from trainer.report.scorecard_files import read_score_card, write_scorecard
 from trainer.run import run_job
 from trainer.teacher.reply_judge import HUMAN, MIN_SENSE, ReplyJudge
 from trainer.teacher.reply_writer import ATTEMPTS_FILE, WritingTask, write_replies
-from trainer.teacher.restyle import restyle
+from trainer.teacher.restyle import expand_contractions, restyle
 from trainer.teacher.voice_likeness import VoiceLikeness
 from trainer.teacher.writing_stage import choose_teacher, write_job_replies
 from trainer.train.job import prepare_job
@@ -594,6 +594,20 @@ def test_short_forms_and_exclamations_are_mended_where_no_example_has_any(person
         "Do not. He has been. I am off."
     )
     assert restyle(said, measure_style(replace(card, mes_example=""))) == said
+
+
+@pytest.mark.parametrize(
+    ("said", "mended"),
+    [
+        ("You'd better go. He'd been here; they’d say so.", "You had better go. He had been here; they would say so."),
+        ("I'd gone. I'd need a lamp. I'd never asked.", "I had gone. I would need a lamp. I had never asked."),
+        ("That'd do. There'd be rain, and THEY'LL know.", "That would do. There would be rain, and THEY will know."),
+        ("I ain't late. You ain't. It ain't over.", "I am not late. You are not. It is not over."),
+    ],
+)  # fmt: skip
+def test_what_a_short_form_stands_for_depends_on_what_follows(said, mended):
+    assert expand_contractions(said) == mended
+    assert not CONTRACTION.search(mended)
 
 
 async def test_a_character_who_writes_small_has_no_capitals_and_given_replies_are_mended(

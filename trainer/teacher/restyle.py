@@ -14,13 +14,22 @@ WHOLE_FORMS = {
     "let's": "let us",
     "y'all": "you all",
 }
+HAD_BEFORE = (
+    r" (?:(?:never|always|already|also|just|only|not|ever) )?(?:better|(?:bee|see|take|give|know|forgotte|writte|"
+    r"spoke|broke|eate|falle|grow|throw|draw|show|wor|chose)n|gone|done|had|lost|left|found|heard|told|"
+    r"kept|thought|brought|bought|caught|taught|made|felt|slept|sat|stood|met|paid|sent|built|spent|"
+    r"said|begun|\w+(?<!e)ed)\b"
+)
+"""What follows "had" in "I'd better" and "I'd gone", and hardly "would"."""
+AINT = ((r"\b(I) ain['’]t\b", r"\1 am not"), (r"\b(you|we|they) ain['’]t\b", r"\1 are not"))
 ENDINGS = (
     (r"n['’]t\b", " not"),
     (r"\b(I)['’]m\b", r"\1 am"),
     (r"['’]re\b", " are"),
     (r"['’]ve\b", " have"),
     (r"['’]ll\b", " will"),
-    (r"\b(I|you|he|she|it|we|they)['’]d\b", r"\1 would"),
+    (rf"\b(I|you|he|she|it|we|they|that|there)['’]d(?={HAD_BEFORE})", r"\1 had"),
+    (r"\b(I|you|he|she|it|we|they|that|there)['’]d\b", r"\1 would"),
 )
 SUBJECT = r"\b(it|he|she|that|there|here|what|who|where|how)['’]s\b"
 IS = re.compile(SUBJECT, re.IGNORECASE)
@@ -53,8 +62,10 @@ def expand_contractions(text: str) -> str:
         full = WHOLE_FORMS[match[0].casefold().replace("’", "'")]
         return full.capitalize() if match[0][0].isupper() else full
 
+    for pattern, full in AINT:
+        text = re.sub(pattern, full, text, flags=re.IGNORECASE)
     forms = "|".join(form.replace("'", "['’]") for form in WHOLE_FORMS)
     text = re.sub(rf"\b(?:{forms})\b", whole, text, flags=re.IGNORECASE)
     for pattern, full in ENDINGS:
-        text = re.sub(pattern, full, text)
+        text = re.sub(pattern, full, text, flags=re.IGNORECASE)
     return IS.sub(r"\1 is", HAS.sub(r"\1 has", text))
