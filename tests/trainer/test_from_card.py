@@ -243,6 +243,21 @@ async def test_a_writing_that_has_failed_is_not_gone_on_with(persona, tmp_path):
     assert asked == [(0, 0)]
 
 
+async def test_replies_that_rules_write_are_not_wanted_of_the_teacher(persona, tmp_path):
+    card, lore = persona
+    first = next(row for row in read_openers() if row.kind == "sincere" and row.lang == "en")
+    given = replace(first, text=first.text.replace("{{char}}", card.name))
+    drawn = draw_questions(card, lore.passages, 60, seed=0)
+    asked = [question for question in drawn if question.kind == "small_talk"]
+    async with serving(lambda body: "") as endpoint:
+        task = task_of(persona, count=1, questions=[given])
+        replies = await written(tmp_path / "one", task, endpoint)
+        assert [reply.by for reply in replies] == ["given"]
+        with pytest.raises(MaterialError, match=f"0 of 3, to {1 + len(asked)} q"):
+            task = task_of(persona, count=4, questions=[given, *asked])
+            await written(tmp_path / "four", task, endpoint)
+
+
 async def test_a_draft_without_a_whole_sentence_is_cut_off_and_not_empty(persona, tmp_path):
     def script(body):
         if body["seed"] % 2:

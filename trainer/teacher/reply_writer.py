@@ -44,7 +44,7 @@ from trainer.teacher.reply_judge import ReplyJudge
 from trainer.teacher.restyle import lower_if_small, restyle
 
 MIN_SHARE = 0.3
-"""With fewer of the wanted replies by the teacher than this share, nothing is trained."""
+"""With fewer of the replies that are left to the teacher than this share, nothing is trained."""
 FEW_QUESTIONS = 60
 """After so many questions without a good reply, the others are not asked."""
 MAX_FIRST_REFUSALS = 5
@@ -125,8 +125,9 @@ def write_replies(
 
 def _require_enough(task: WritingTask, journal: _Journal, teacher: str) -> None:
     kept = journal.by_teacher
-    wanted = min(task.count, len(task.questions))
-    if kept and kept >= MIN_SHARE * wanted:
+    by_rules = len(journal.kept) - kept
+    wanted = min(task.count, len(task.questions)) - by_rules
+    if journal.kept and kept >= MIN_SHARE * wanted:
         return
     reasons = ", ".join(f"{count:,} × {reason}" for reason, count in journal.dropped.most_common(4))
     raise MaterialError(
