@@ -870,7 +870,7 @@ async def test_real_exchanges_are_mixed_in_and_never_reach_the_teacher(make, tmp
     assert manifest.written.kept == 6, "half of all replies"
     assert read_score_card(folder / "adapter").reference_label == "the real reply"
     sheet = json.loads((folder / "adapter" / "datasheet.json").read_text())
-    assert sheet["by_source"].keys() == {WRITTEN_SOURCE, "talk.json"}
+    assert sheet["by_source"].keys() == {WRITTEN_SOURCE, CARD_SOURCE, "talk.json"}
 
 
 async def test_speakers_of_a_mixed_log_have_pseudonyms_in_the_lore_that_a_server_gets(

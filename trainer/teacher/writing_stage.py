@@ -39,8 +39,10 @@ from trainer.train.training_run import RunControl
 
 log = logging.getLogger(__name__)
 REPLIES_AT_ONCE = 8
-TEMPERATURE = 0.4
-"""Below that of channels: drafts of a small model wander less."""
+TEMPERATURE = 0.7
+"""Above that of channels: the likeliest words of a small model are its blandest, and a judge chooses
+among the drafts.
+"""
 SERVER_ADVICE = (
     "Check TEACHER, which ends with /v1, TEACHER_MODEL and, where the server takes a key, "
     "TEACHER_KEY."
