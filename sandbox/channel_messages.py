@@ -153,9 +153,22 @@ class MessageManager:
         if draft.body.get("nonce") is not None:
             message["nonce"] = draft.body["nonce"]
             self._nonces[author["id"], nonce] = self._clock.now(), message["id"]
+        if self._is_archived(channel_id):
+            self.set_archived(channel_id, False)
         self._store.put(storage_kind(message), message)
         self._store.delete("leaving", author["id"])  # cancels a pending departure
         return self._publish("message", "MESSAGE_CREATE", message)
+
+    def _is_archived(self, channel_id: str) -> bool:
+        channel = self._store.get("channel", channel_id) or {}
+        return bool(channel.get("thread_metadata", {}).get("archived"))
+
+    def set_archived(self, thread_id: str, archived: bool) -> None:
+        """Archive a thread, or open it again, and notify the bot. Raises `ApiError` 10003."""
+        thread = self.guild.channel(thread_id)
+        changed = {**thread, "thread_metadata": thread["thread_metadata"] | {"archived": archived}}
+        self._store.put("channel", changed)
+        self._gateway.dispatch("THREAD_UPDATE", changed)
 
     def _nonced(self, author_id: str, nonce: str) -> str | None:
         oldest = self._clock.now() - NONCE_LIFETIME_S

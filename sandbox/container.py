@@ -211,6 +211,12 @@ class FaultControls:
         container.gateway.dispatch("CHANNEL_UPDATE", channel)
         container.feed.publish("channel", container.guild.client_view(channel))
 
+    def archive_thread(self, thread_id: str) -> None:
+        """Archive a thread or post, as Discord does after days without a message, and notify the
+        bot. The next message in it opens it again.
+        """
+        self._container.messages.set_archived(thread_id, True)
+
     def join(self, name: str, *, bot: bool = False) -> Json:
         """Let a new member join, and notify the bot; returns the member."""
         container = self._container

@@ -65,11 +65,12 @@ def without_content(message: Json, bot_id: str) -> Json:
 
 
 def guild_create(guild: Guild) -> Json:
-    """Build the event by which a session gets a guild."""
+    """Build the event by which a session gets a guild, with the threads that are not archived."""
+    active = [thread for thread in guild.threads() if not thread["thread_metadata"]["archived"]]
     return payloads.guild_create(
         guild.shape(),
         guild.channels(),
-        guild.threads(),
+        active,
         guild.members(),
         joined_at=guild.created_at,
     )

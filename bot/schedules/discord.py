@@ -5,11 +5,11 @@ import logging
 from contextlib import ExitStack
 from typing import Literal
 
-import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.chat.places import ChannelRef, GuildChannel, channel_ref
+from bot.chat.delivery import DELIVERY_ERRORS
+from bot.chat.places import ChannelRef, GuildChannel, channel_ref, fetch_channel
 from bot.chat.reply import Reply
 from bot.platform.clock import BackgroundTask
 from bot.platform.discord_kit.transformers import (
@@ -33,7 +33,7 @@ from bot.platform.localisation import (
 from bot.platform.messages import markdown_name, message_texts
 from bot.platform.weekly_time import DAY_SETS, WeeklyTime
 from bot.schedules.discord_lines import DAY_CHOICES
-from bot.schedules.store import TrainingSchedule
+from bot.schedules.store import ScheduledLine, TrainingSchedule
 from bot.schedules.texts import material_text, training_time_text
 from bot.schedules.trainings import MAX_NEW_SAMPLES, MIN_NEW_SAMPLES, RefusedTraining
 from bot.services import Bot, Services
@@ -76,15 +76,33 @@ class ScheduleCog(commands.Cog):
 
     async def _run_due(self) -> None:
         await self.bot.wait_until_ready()
-        for line in self.bot.services.scheduled_lines.take_due(self.bot.get_channel):
-            # At once: at a start, the recovery of interrupted replies would make it, too.
-            counted = ExitStack()
-            counted.enter_context(line.context.unfinished.counting(line.event_id))
-            task = asyncio.create_task(_say(line, counted), name=f"line {line.event_id}")
-            self._lines.add(task)
-            task.add_done_callback(self._lines.discard)
+        for line in self.bot.services.scheduled_lines.due():
+            await self._take(line)
         for refused in self.bot.services.scheduled_trainings.run_due(self._place):
             await self._tell(refused)
+
+    async def _take(self, due: ScheduledLine) -> None:
+        """Have a line said that is due, if this process serves its server. While Discord does not
+        answer, it waits.
+        """
+        guild = self.bot.get_guild(due.guild_id)
+        if guild is None or guild.unavailable:
+            return
+        try:
+            # An archived thread, which discord.py forgets, is opened again by what is said there.
+            channel = await fetch_channel(self.bot, due.channel_id)
+        except DELIVERY_ERRORS as error:
+            log.info("the line %d at a set time waits: %s", due.seq, error)
+            return
+        line = self.bot.services.scheduled_lines.take(due, channel)
+        if line is None:
+            return
+        # At once: at a start, the recovery of interrupted replies would make it, too.
+        counted = ExitStack()
+        counted.enter_context(line.context.unfinished.counting(line.event_id))
+        task = asyncio.create_task(_say(line, counted), name=f"line {line.event_id}")
+        self._lines.add(task)
+        task.add_done_callback(self._lines.discard)
 
     def _place(self, schedule: TrainingSchedule) -> ChannelRef | None:
         if self.bot.get_guild(schedule.guild_id) is None:
@@ -101,10 +119,10 @@ class ScheduleCog(commands.Cog):
         why = redact_paths(str(refused.error), services.home)
         name = services.personas.markdown_name_of(schedule.persona_id, schedule.guild_id)
         log.warning("the scheduled training of %s was refused: %s", schedule.persona_id, why)
-        channel = self.bot.get_channel(schedule.channel_id)
-        if not isinstance(channel, GuildChannel):
-            return
         try:
+            channel = await fetch_channel(self.bot, schedule.channel_id)
+            if not isinstance(channel, GuildChannel):
+                return
             text = gettext_lazy(
                 "The scheduled training of **{persona}** was refused. {why}\n"
                 "-# `/finetune schedule show` lists what is scheduled here.",
@@ -112,8 +130,8 @@ class ScheduleCog(commands.Cog):
                 why=error_text(refused.error),
             )
             await channel.send(localise(text, language_of(channel.guild.preferred_locale)))
-        except discord.HTTPException as error:  # it is in the log, and in `show`
-            log.info("the refusal is not posted in #%s: %s", channel, error)
+        except DELIVERY_ERRORS as error:  # it is in the log, and in `show`
+            log.info("the refusal is not posted in %d: %s", schedule.channel_id, error)
 
 
 async def _say(line: Reply, counted: ExitStack) -> None:

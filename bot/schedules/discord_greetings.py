@@ -11,7 +11,7 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.chat.places import GuildChannel
+from bot.chat.places import GuildChannel, fetch_channel
 from bot.platform.discord_kit.transformers import (
     Interaction,
     guild_moderators_only,
@@ -250,7 +250,8 @@ class GreetingCog(commands.Cog):
         greeting = services.store.member_greetings.get(guild_id)
         if greeting is None:  # removed since they joined
             return
-        channel = self.bot.get_channel(greeting.channel_id)
+        # A thread may be archived, which discord.py forgets; the greeting opens it again.
+        channel = await fetch_channel(self.bot, greeting.channel_id)
         if not isinstance(channel, GuildChannel):
             log.warning(
                 "new members of the server %d are not greeted: the channel %d is out of reach",

@@ -6,7 +6,6 @@ nothing, because the next start makes it (`bot.chat.recovery`), and one after it
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 
@@ -108,28 +107,36 @@ class ScheduledLines:
         now = self.time_zones.clock.now()
         return _when(line).next(now, self.time_zones.in_guild(line.guild_id))
 
-    def take_due(self, channel_of: Callable[[int], object]) -> list[Reply]:
-        """Store the lines that are due, and return them, to be made. `channel_of` returns a channel
-        by its id; lines of channels that are out of reach wait.
+    def due(self) -> list[ScheduledLine]:
+        """List the lines whose time has come."""
+        return [line for line in self.store.scheduled_lines.all() if self._due_at(line) is not None]
+
+    def _due_at(self, line: ScheduledLine) -> float | None:
+        """Return the time of a line that has come and was not handled yet."""
+        now = self.time_zones.clock.now()
+        moment = _when(line).latest(now, self.time_zones.in_guild(line.guild_id))
+        return moment if moment > line.handled_at else None
+
+    def take(self, due: ScheduledLine, channel: object) -> Reply | None:
+        """Store a line that is due as a reply in its channel, and return it, to be made. None where
+        it is left out, or was removed or taken since.
 
         A line is left out where its time passed too long ago or is in the channel's quiet hours,
-        and where no persona lives or a moderator has muted it.
+        where no persona lives or a moderator has muted it, and where the channel is out of reach:
+        then it is no `GuildChannel`.
         """
-        replies = []
-        for line in self.store.scheduled_lines.all():
-            now = self.time_zones.clock.now()
-            moment = _when(line).latest(now, self.time_zones.in_guild(line.guild_id))
-            channel = channel_of(line.channel_id)
-            if moment <= line.handled_at or not isinstance(channel, GuildChannel):
-                continue
-            if reply := self._take(line, moment, channel):
-                replies.append(reply)
-        return replies
-
-    def _take(self, line: ScheduledLine, moment: float, channel: GuildChannel) -> Reply | None:
+        line = self.store.scheduled_lines.get(due.guild_id, due.seq)
+        moment = self._due_at(line) if line else None
+        if line is None or moment is None:
+            return None
+        now = self.time_zones.clock.now()
+        if not isinstance(channel, GuildChannel):
+            away = gettext_lazy("the channel is out of reach")
+            self.store.scheduled_lines.record_handled(line.seq, now, away)
+            log.info("the line %d at a set time is left out: %s", line.seq, away)
+            return None
         place = channel_ref(channel)
         persona = self.speaker(place)
-        now = self.time_zones.clock.now()
         outcome = self.hindrance(channel)
         if not outcome and now - moment > MAX_LATE_S:
             outcome = gettext_lazy("the bot was away at its time")

@@ -89,6 +89,20 @@ async def test_who_comes_again_is_not_greeted_again_even_after_a_restart(tmp_pat
         assert await greet_again(stage, nell), "after some time they are a new member"
 
 
+async def test_an_archived_thread_is_opened_by_a_greeting(tmp_path):
+    async with on_stage(tmp_path, members=True) as stage:
+        thread = await stage.moderator.thread(QUAY, "arrivals")
+        thread_id = int(thread["id"])
+        await greeting(stage, channel=thread, text=TEXT)
+        stage.sandbox.archive_thread(thread["id"])
+        await until(lambda: stage.client.get_channel(thread_id) is None)
+        mark = stage.mark
+        nell = await joined(stage, "Nell Sand")
+        said = await stage.sees("Ahoy", since=mark, by="Ballast")
+        assert said["channel_id"] == thread["id"] and mentioned(said) == [nell["user"]["id"]]
+        await until(lambda: stage.client.get_channel(thread_id))
+
+
 async def greet_again(stage, member):
     """Have a member come again; returns whether they are greeted."""
     before = len(quay(stage))

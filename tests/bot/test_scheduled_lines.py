@@ -47,7 +47,14 @@ def said_by(stage, name="Ballast", channel=QUAY):
 def check(stage, times=3):
     """Look for what is due some times more; nothing new is."""
     for _ in range(times):
-        assert not stage.client.services.scheduled_lines.take_due(stage.client.get_channel)
+        assert not stage.client.services.scheduled_lines.due()
+
+
+def take_due(stage):
+    """Take the one line that is due, as `ScheduleCog` does, but without having it said."""
+    (line,) = stage.client.services.scheduled_lines.due()
+    channel = stage.client.get_channel(line.channel_id)
+    return stage.client.services.scheduled_lines.take(line, channel)
 
 
 async def test_a_line_is_said_at_its_time_by_the_persona_once_and_daily(tmp_path, renderer):
@@ -116,6 +123,35 @@ def _around(clock):
     return f"{in_minutes(clock, -60)}-{in_minutes(clock, 60)}"
 
 
+async def test_a_line_opens_an_archived_thread_and_tells_where_it_is_out_of_reach(tmp_path):
+    clock = AheadClock()
+    async with on_stage(tmp_path, clock=clock) as stage:
+        thread = await stage.moderator.thread(QUAY, "soundings")
+        thread_id = int(thread["id"])
+        await set_line(stage, clock, channel=thread)
+        await archived(stage, thread)
+        mark = stage.mark
+        clock.ahead_s = 60
+        said = await stage.sees("AI-written", since=mark, by="Ballast")
+        assert said["channel_id"] == thread["id"] and stage.client.get_channel(thread_id)
+        assert not stage.store.scheduled_lines.all()[0].outcome
+        await until(lambda: not stage.client.services.reply_service.running)
+        await archived(stage, thread)
+        stage.sandbox.set_permission("VIEW_CHANNEL", False)
+        clock.ahead_s += 86400
+        await until(lambda: stage.store.scheduled_lines.all()[0].outcome)
+        stage.sandbox.set_permission("VIEW_CHANNEL", True)
+        answered = await answer(stage, "show")
+        assert "The latest one was left out: the channel is out of reach." in answered
+        check(stage)
+        assert stage.client.get_channel(thread_id) is None, "nothing is said later on"
+
+
+async def archived(stage, thread):
+    stage.sandbox.archive_thread(thread["id"])
+    await until(lambda: stage.client.get_channel(int(thread["id"])) is None)
+
+
 async def test_a_kill_before_the_line_is_posted_costs_nothing(tmp_path):
     clock = AheadClock()
     async with on_stage(tmp_path, clock=clock) as stage:
@@ -123,7 +159,7 @@ async def test_a_kill_before_the_line_is_posted_costs_nothing(tmp_path):
         await set_line(stage, clock)
         await stage.client.remove_cog("ScheduleCog")
         clock.ahead_s = 60
-        (reply,) = stage.client.services.scheduled_lines.take_due(stage.client.get_channel)
+        reply = take_due(stage)
         assert stage.store.replies.line_prompt(reply.event_id) == PROMPT
     async with on_stage(tmp_path, clock=clock) as stage:
         await until(lambda: stage.store.replies.get(reply.event_id).state == "done")
@@ -211,7 +247,7 @@ async def test_a_line_names_nobody_who_was_erased_and_goes_with_its_server(tmp_p
         await set_line(stage, clock)
         await stage.client.remove_cog("ScheduleCog")
         clock.ahead_s = 60
-        (reply,) = stage.client.services.scheduled_lines.take_due(stage.client.get_channel)
+        reply = take_due(stage)
         moderator = int(stage.moderator.id)
         assert stage.store.erasure.rows_of(moderator)["scheduled_lines"][0]["prompt"] == PROMPT
         stage.store.erasure.erase(moderator, clock.now(), lambda text: text.replace("good", "…"))
