@@ -66,7 +66,7 @@ MAX_FIELD_CHARS = {
     "mes_example": 3000,
     "first_mes": 1500,
 }
-"""Characters of each field; Discord's forms take at most 4,000."""
+"""Characters of each field, unless the card that fills it has more: that text may stay as long."""
 OPENING = "You are {{char}}."
 """Opens the prompt where the description does not say who speaks."""
 MAX_PICTURE_BYTES = 8 * 2**20
@@ -264,7 +264,7 @@ class PersonaCreation:
     ) -> dict[str, str]:
         wrong: dict[str, str] = {}
         for key, text in asdict(form).items():
-            most = MAX_FIELD_CHARS[key]
+            most = _max_chars(key, form, table)
             if "\0" in text:
                 wrong[key] = gettext_lazy("It holds a NUL character. Remove it.")
             elif len(text) > most:
@@ -351,6 +351,14 @@ class PersonaCreation:
             if wanted not in taken and full_id not in trained:
                 return full_id
         raise AssertionError("there is always a next number")
+
+
+def _max_chars(key: str, form: PersonaForm, table: JsonObject) -> int:
+    """The characters that a field of a form may have, whose other fields are those of a table."""
+    if key == "name":
+        return MAX_NAME_CHARS
+    own = [getattr(PersonaForm.of_table(table, name), key) for name in ("", form.name)]
+    return max(MAX_FIELD_CHARS[key], *map(len, own))
 
 
 def _says_who(description: str, name: str) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import io
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import asdict, replace
 from typing import Any
 
 import discord
@@ -62,6 +63,7 @@ from bot.training.discord_start import (
     from_card_notes,
 )
 from personas.card.example_lines import count_examples, first_unlabelled_answer
+from personas.card.spec_card import JsonObject
 from personas.errors import CardError, UnderstudyError
 from personas.schemas.chat import Persona
 
@@ -91,6 +93,8 @@ PLACEHOLDERS = {
     "mes_example": "You: How was your day?\nMarlow: Long. The tide was late again.",
     "first_mes": gettext_lazy("Mind the step. It was a ladder once."),
 }
+KEPT_TEXT = gettext_lazy("Too long for this form. Left empty, it stays as the card has it.")
+"""A placeholder, for which Discord has 100 characters."""
 NEW_PERSONA_TITLE = gettext_noop("New persona")
 EDIT_TITLE = gettext_noop("Edit {persona}")
 REQUIRED_FIELDS = ("name", "description")
@@ -160,23 +164,26 @@ async def _read_in_time(attachment: discord.Attachment) -> bytes:
 def persona_form(
     title: str, custom_id: str, typed: PersonaForm, *, language: Language
 ) -> discord.ui.Modal:
-    """The form of a persona, with what was typed. Fields that are too long for Discord are left
-    empty.
+    """The form of a persona, with what was typed. Fields that are too long for Discord come from a
+    card, and are left empty: it keeps them.
     """
     labels = []
     for key, label in FIELD_LABELS.items():
         if key not in MAX_FIELD_CHARS:
             continue
         value = getattr(typed, key)
-        if len(value) > MAX_MODAL_VALUE_CHARS:
+        placeholder = PLACEHOLDERS[key]
+        is_kept = len(value) > MAX_MODAL_VALUE_CHARS
+        if is_kept:
             value = ""
+            placeholder = KEPT_TEXT
         style = discord.TextStyle.short if key == "name" else discord.TextStyle.paragraph
         box = discord.ui.TextInput[discord.ui.Modal](
             custom_id=key,
             style=style,
             default=value or None,
-            placeholder=localise(PLACEHOLDERS[key], language),
-            required=key in REQUIRED_FIELDS,
+            placeholder=localise(placeholder, language),
+            required=key in REQUIRED_FIELDS and not is_kept,
             max_length=max(MAX_FIELD_CHARS[key], len(value)),
         )
         hint = localise(FIELD_HINTS[key], language)
@@ -252,6 +259,7 @@ async def edit_from_form(interaction: Interaction, persona_id: str, values: dict
     await _acknowledge(interaction)
     services = interaction.client.services
     try:
+        typed = _with_long_fields(typed, services.personas.table(persona.id))
         persona = await services.creation.edit(request_origin(interaction), persona, typed)
     except UnderstudyError as error:
         form_id = f"{EDIT_FORM_PREFIX}{persona_id}"
@@ -267,6 +275,13 @@ async def edit_from_form(interaction: Interaction, persona_id: str, values: dict
     )
     text = join_texts(head, *_example_notes(persona, typed), separator="\n")
     await _show(interaction, text, _next_steps(persona, interaction_language(interaction)))
+
+
+def _with_long_fields(typed: PersonaForm, table: JsonObject) -> PersonaForm:
+    """Fill the fields that a form left empty because those of the card are too long for it."""
+    own = asdict(PersonaForm.of_table(table, typed.name))
+    long = {key: text for key, text in own.items() if len(text) > MAX_MODAL_VALUE_CHARS}
+    return replace(typed, **{key: text for key, text in long.items() if not getattr(typed, key)})
 
 
 def _example_notes(persona: Persona, typed: PersonaForm) -> list[str]:
@@ -352,8 +367,11 @@ async def _offer_again(
             lines.append(join_texts(field, problem) if field else problem)
     else:
         lines.append(error_text(error))
+    is_good_file = file is not None and "file" not in getattr(error, "wrong", {})
+    if file and is_good_file and (card := await asyncio.to_thread(file.card)):
+        typed = typed.filled_from(card)  # as the persona would be
     files = {TYPED_FILE: typed.dump()}
-    if file and "file" not in getattr(error, "wrong", {}):
+    if file and is_good_file:
         files[file.name] = file.content
     lines.append(
         gettext_lazy("-# Nothing you typed is lost: **Try again** opens the form with it.")
@@ -515,14 +533,6 @@ class EditPersonaButton(_PersonaButton, template=rf"edit-persona:{PERSONA_ID}"):
         persona = self.require(interaction)
         table = interaction.client.services.personas.table(persona.id)
         typed = PersonaForm.of_table(table)
-        if any(len(getattr(typed, key)) > MAX_MODAL_VALUE_CHARS for key in MAX_FIELD_CHARS):
-            raise RefusedError(
-                gettext_lazy(
-                    "The card of {persona} is too long for a form on Discord.",
-                    persona=markdown_name(persona),
-                ),
-                gettext_lazy("The operator can edit it on the dashboard."),
-            )
         form_id = f"{EDIT_FORM_PREFIX}{persona.id}"
         language = interaction_language(interaction)
         title = translate(EDIT_TITLE, language, persona=persona.name)

@@ -368,6 +368,43 @@ async def test_only_moderators_create_and_a_card_fills_in_the_form(stage, tmp_pa
     assert edited.avatar.read_bytes() == PIXEL and edited.scenario == persona.scenario
 
 
+def long_card():
+    """A card of which one field is longer than those that are typed, and two than a form takes."""
+    data = {
+        **V2["data"],
+        "description": "{{char}} keeps the lighthouse. " + "The tide is late. " * 170,
+        "first_mes": "You found the stairs, {{user}}. " + "Mind the step. " * 300,
+        "mes_example": "<START>\n{{user}}: Who?\n{{char}}: Me.\n" * 220,
+    }
+    return StoredFile.named("mira.json", as_json({**V2, "data": data})), data
+
+
+async def test_a_long_card_is_created_and_edited_unchanged_and_kept_where_a_form_has_no_room(stage):
+    file, data = long_card()
+    form = await opened(stage, picture=file)
+    typed = typed_in(form)
+    assert 3000 < len(typed["description"]) < 4000 and not typed["first_mes"]
+    rows = {row["component"]["custom_id"]: row["component"] for row in form.modal["components"]}
+    assert rows["first_mes"]["placeholder"].startswith("Too long for this form.")
+    taken = await stage.moderator.submit(form, **{**typed, "name": "Ballast"})
+    refused = await said(taken, "There is a persona Ballast already.")
+    assert "is the most" not in refused["content"]
+    stage.client.services.form_files.clear()  # as after a restart
+    again = await stage.moderator.click(refused, "Try again")
+    mark = stage.mark
+    await stage.moderator.submit(again, **{**typed_in(again), "name": "Mira"})
+    message = await stage.sees("**Mira** (`mira`) is a persona of this server", since=mark)
+    created_persona = find(stage, "mira")
+    assert created_persona.first_mes == data["first_mes"].strip()
+    edit = await stage.moderator.click(message, "Edit")
+    typed = typed_in(edit)
+    assert not typed["first_mes"] and not typed["mes_example"]
+    mark = stage.mark
+    await stage.moderator.submit(edit, **typed)
+    await stage.sees("speaks by this card from the next reply on", since=mark)
+    assert find(stage, "mira") == created_persona
+
+
 async def test_a_persona_is_edited_from_its_card(stage):
     """The card is a layout, in which no text can be put: what was done is told in a new message."""
     message = await created(stage)

@@ -97,6 +97,25 @@ async def test_a_card_fills_in_what_is_left_empty(dashboard):
     assert dashboard.services.lore.passages_of("0/mira")
 
 
+async def test_a_long_card_is_taken_as_it_is_but_what_is_typed_has_limits(dashboard):
+    long = {
+        "description": "{{char}} keeps the lighthouse. " + "The tide is late. " * 170,
+        "first_mes": "Mind the step. " * 300,
+        "mes_example": "<START>\n{{user}}: Who?\n{{char}}: Me.\n" * 220,
+    }
+    file = as_json({**V2, "data": {**V2["data"], **long}})
+    empty = dict.fromkeys(MARLOW, "")
+    typed = {**empty, "description": long["description"] + "More of it."}
+    status, page, _ = await sent(dashboard, file=file, filename="mira.json", **typed)
+    assert status == 422 and f"{len(long['description']):,} is the most." in page
+    status, text, headers = await sent(dashboard, file=file, filename="mira.json", **empty)
+    assert (status, headers.get("Location")) == (303, "/dashboard/personas/mira"), text
+    persona = dashboard.services.personas.get("mira", 0)
+    assert persona.first_mes == long["first_mes"].strip()
+    status, page, _ = await sent(dashboard, **{"name": "Wick", "description": "x" * 3001})
+    assert status == 422 and "It has 3,001 characters; 3,000 is the most." in page
+
+
 async def test_rest_checks_previews_and_creates(dashboard):
     body = {
         "name": "Marlow",
