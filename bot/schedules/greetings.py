@@ -20,7 +20,7 @@ from bot.chat.reply_text import discord_text, remove_links
 from bot.guilds.time_zones import GuildTimeZones
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import gettext_lazy, language_of, localise
+from bot.platform.localisation import gettext_lazy, language_of, localise, ngettext_lazy
 from bot.schedules.lines import ScheduledLines, line_event_id
 from bot.schedules.store import MemberGreeting
 from bot.store import Store
@@ -165,9 +165,10 @@ class MemberGreetings:
         if USER_MACRO not in text:
             text = f"{USER_MACRO} {text}"
         mentions = [f"<@{user_id}>" for user_id in mentioned]
-        text = text.replace(USER_MACRO, _joined(mentions, len(members)))
+        language = language_of(channel.guild.preferred_locale)
+        text = text.replace(USER_MACRO, localise(_joined(mentions, len(members)), language))
         sender = await self.reply_service.senders.of(persona, channel)
-        footer = localise(FOOTER, language_of(channel.guild.preferred_locale))
+        footer = localise(FOOTER, language)
         message_id = await sender.mentioning(mentioned).say(f"{text}\n{footer}")
         replies = self.store.replies
         with self.store.atomic():  # a reply to the greeting is one to the persona
@@ -194,7 +195,7 @@ class MemberGreetings:
 
 
 def prompt_text(prompt: str, members: Sequence[discord.Member]) -> str:
-    """Return what a persona is to say to new members, who are named."""
+    """Return what a persona is to say to new members, who are named: in English, as a prompt is."""
     names = [" ".join(member.display_name.split()) for member in members[:MAX_NAMED]]
     named = _joined(names, len(members))
     what = prompt.replace(USER_MACRO, named).rstrip()
@@ -205,12 +206,16 @@ def prompt_text(prompt: str, members: Sequence[discord.Member]) -> str:
 
 def _joined(names: Sequence[str], count: int) -> str:
     """Return names as "A", "A and B", or "A, B and 3 others"."""
-    shown = list(names)
-    if others := count - len(shown):
-        shown.append(f"{others} others" if others > 1 else "one other")
-    if len(shown) == 1:
-        return shown[0]
-    return f"{', '.join(shown[:-1])} and {shown[-1]}"
+    if others := count - len(names):
+        return ngettext_lazy(
+            "{names} and {count} other",
+            "{names} and {count} others",
+            others,
+            names=", ".join(names),
+        )
+    if len(names) == 1:
+        return names[0]
+    return gettext_lazy("{names} and {name}", names=", ".join(names[:-1]), name=names[-1])
 
 
 def _ids(members: Sequence[discord.Member]) -> list[int]:

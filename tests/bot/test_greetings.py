@@ -197,6 +197,33 @@ async def test_a_raid_gets_one_greeting_that_names_some(tmp_path, monkeypatch):
         assert len(quay(stage)) == before + 1
 
 
+@pytest.mark.usefixtures("_long_burst")
+async def test_a_fixed_greeting_lists_its_members_in_the_language_of_the_server(
+    tmp_path, monkeypatch
+):
+    async with on_stage(tmp_path, members=True) as stage:
+        stage.sandbox.set_preferred_locale("de")
+        guild = stage.client.get_guild(stage.sandbox.guild_id)
+        await until(lambda: str(guild.preferred_locale) == "de")
+        await greeting(stage, text="Willkommen, {{user}}!")
+        nell, ivo = await burst(stage, "Nell Sand", "Ivo Reed")
+        said = quay(stage)[-1]["content"]
+        assert said.startswith(f"Willkommen, <@{nell}> und <@{ivo}>!\n")
+        monkeypatch.setattr(bot.schedules.greetings, "MAX_NAMED", 1)
+        oda, _ = await burst(stage, "Oda Weir", "Jan Ness")
+        said = quay(stage)[-1]["content"]
+        assert said.startswith(f"Willkommen, <@{oda}> und 1 weiteres Mitglied!\n")
+
+
+async def burst(stage, *names):
+    """Have members join together; returns their ids."""
+    before = len(quay(stage))
+    members = [stage.sandbox.join(name) for name in names]
+    await until(lambda: len(quay(stage)) == before + 1)
+    await greeted(stage)
+    return [member["user"]["id"] for member in members]
+
+
 def newcomer(stage, name):
     """Return a member of whom the bot has yet to hear."""
     return stage.sandbox._container.guild.add_member(name)
