@@ -150,7 +150,9 @@ class ReplyRecovery:
         if stored.end_note is not None:
             first_part = next(iter(reply.message.parts), 0)
             text = context.store.messages.text_of(first_part) or ""
-            await self._show_end(reply, text, stored.end_note)
+            is_cut_off = stored.end_note == CUT_OFF_NOTE  # stored where no language was known
+            note = reply.cut_off_note if is_cut_off else stored.end_note
+            await self._show_end(reply, text, note)
         elif not _can_be_made(context.store, stored) or not await self._make(
             reply, stored.created_at
         ):

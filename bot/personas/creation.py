@@ -16,7 +16,7 @@ from bot.personas.registry import (
     common_name_problem,
     short_id,
 )
-from bot.platform.errors import RefusedError
+from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import gettext_lazy
 from bot.platform.request_origin import RequestOrigin
 from bot.store import Store, guild_suffix
@@ -247,7 +247,7 @@ class PersonaCreation:
             try:
                 card = file.card() if file else None
             except CardError as error:
-                faults["file"] = str(error)
+                faults["file"] = error_text(error)
             filled = form.filled_from(card) if card else form
             fields = table_from_card(card) if card else base or {}
             faults.update(self._wrong_fields(guild_id, filled, fields, persona_id=persona_id))
@@ -329,12 +329,14 @@ class PersonaCreation:
                 built = with_picture(built, file.content, file.name)
             persona = to_persona(built, name, full_id)
         except CardError as error:
-            return FormCheck({"": str(error)})
+            return FormCheck({"": error_text(error)})
         room = count_card_tokens(persona, self.base_model, self.context_tokens)
         if room.prose > room.most:
-            text = (
-                f"With how they talk it takes about {room.prose:,} tokens of every prompt; at most "
-                f"{room.most:,} leave room to talk. Shorten it, or keep facts for lore."
+            text = gettext_lazy(
+                "With how they talk it takes about {count:,} tokens of every prompt; at most "
+                "{most:,} leave room to talk. Shorten it, or keep facts for lore.",
+                count=room.prose,
+                most=room.most,
             )
             return FormCheck({"description": text})
         return FormCheck({}, built, persona, room)

@@ -5,6 +5,7 @@ import re
 import discord
 import pytest
 
+from bot.chat.reply import CUT_OFF_NOTE
 from bot.moderation.store import ReplyLimits
 from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import (
@@ -77,6 +78,21 @@ async def ask(stage, channel, words, by, member=None):
 
 def labels(message):
     return [part["label"] for part in all_components(message["components"]) if part.get("label")]
+
+
+async def test_a_reply_that_failed_at_a_start_says_so_in_the_language_of_its_server(stage):
+    await prefer(stage, "de")
+    reply = await ask(stage, QUAY, "how heavy?", BY_AI["de"])
+    replies = stage.store.replies
+    await until(lambda: not stage.client.services.reply_service.tasks)
+    event_id = replies.of_message(int(reply["id"])).event_id
+    # So it is stored where the reason of the failure leaves no channel whose language is known.
+    assert replies.begin_regeneration(event_id)
+    replies.finish(event_id, "failed", end_note=CUT_OFF_NOTE)
+    mark = stage.mark
+    await stage.client.services.reply_service.recovery.resume(replies.get(event_id), stage.client)
+    ended = await stage.sees("-# Diese Antwort wurde unterbrochen. Frag noch einmal.", since=mark)
+    assert ended["id"] == reply["id"] and "cut off" not in ended["content"]
 
 
 def button_id(message, prefix):

@@ -237,20 +237,29 @@ async def _greet(owned: OwnedPersona, channel: SpeakChannel) -> list[str]:
     try:
         has_greeted = await owned.services.reply_service.greet(owned.persona, channel)
     except DELIVERY_ERRORS as error:
-        return [f"Its first line could not be sent: {error_text(error)}"]
-    return ["It has said its first line."] if has_greeted else []
+        reason = error_text(error)
+        return [gettext_lazy("Its first line could not be sent: {reason}", reason=reason)]
+    return [gettext_lazy("It has said its first line.")] if has_greeted else []
 
 
 def _require_place(services: Services, guild_id: int, channel: str = "") -> SpeakChannel | None:
     """Find the channel in the guild; None for no channel. Raises `Problem`."""
     guild = services.client.get_guild(guild_id) if services.client else None
     if guild_id != OPERATOR_GUILD_ID and guild is None:
-        raise Problem("not-found", f"The bot is in no server {guild_id}.", "Choose another one.")
+        raise Problem(
+            "not-found",
+            gettext_lazy("The bot is in no server {server}.", server=guild_id),
+            gettext_lazy("Choose another one."),
+        )
     if not channel:
         return None
     place = guild.get_channel_or_thread(int(channel)) if guild else None
     if not isinstance(place, SpeakChannel):
-        raise Problem("not-found", f"There is no channel {channel} there.", "Choose another.")
+        raise Problem(
+            "not-found",
+            gettext_lazy("There is no channel {channel} there.", channel=channel),
+            gettext_lazy("Choose another one."),
+        )
     return place
 
 

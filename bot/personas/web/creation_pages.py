@@ -92,7 +92,7 @@ async def post_creation_form(request: web.Request) -> web.Response:
         )
     except Problem as problem:
         return await _render_refused(request, draft, problem)
-    return redirect_to(request, owned.page, " ".join([_created_text(owned, draft), *notes]))
+    return redirect_to(request, owned.page, join_texts(_created_text(owned, draft), *notes))
 
 
 @routes.add(f"POST {NEW_PERSONA_PATH}/hello")

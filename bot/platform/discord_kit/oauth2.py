@@ -17,6 +17,7 @@ import discord.http
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from yarl import URL
 
+from bot.platform.localisation import gettext_lazy
 from personas.errors import UnderstudyError
 
 log = logging.getLogger(__name__)
@@ -26,8 +27,8 @@ TIMEOUT = aiohttp.ClientTimeout(total=10.0)
 MAX_ANSWER_BYTES = 2**20
 MAX_RETRY_AFTER_S = 3600
 MANAGING_PERMISSIONS = discord.Permissions(administrator=True, manage_guild=True)
-CODE_ADVICE = "Sign in again."
-DOWN_ADVICE = "Try again in a minute."
+CODE_ADVICE = gettext_lazy("Sign in again.")
+DOWN_ADVICE = gettext_lazy("Try again in a minute.")
 T = TypeVar("T")
 
 
@@ -131,31 +132,37 @@ class DiscordOAuth2:
         error = body.get("error") if isinstance(body, dict) else None
         if error == "invalid_grant":
             raise OAuth2Error(
-                "Discord does not know this sign-in any more: it was used already, or took too "
-                "long.",
+                gettext_lazy(
+                    "Discord does not know this sign-in any more: it was used already, or took "
+                    "too long."
+                ),
                 CODE_ADVICE,
                 status=400,
             )
         if status == 401 or error == "invalid_client":
             log.error("Discord does not accept DISCORD_CLIENT_SECRET")
             raise OAuth2Error(
-                "Discord does not accept this bot's client secret.",
-                "Tell whoever runs the bot: the Developer Portal → OAuth2 shows it, for "
-                "DISCORD_CLIENT_SECRET.",
+                gettext_lazy("Discord does not accept this bot's client secret."),
+                gettext_lazy(
+                    "Tell whoever runs the bot: the Developer Portal → OAuth2 shows it, for "
+                    "DISCORD_CLIENT_SECRET."
+                ),
             )
         if status != 200:
             known = error if isinstance(error, str) else "no reason"
             log.error("Discord refused a sign-in with status %d: %.40s", status, ascii(known))
             raise OAuth2Error(
-                "Discord refused the sign-in.",
-                "Tell whoever runs the bot: its log says more.",
+                gettext_lazy("Discord refused the sign-in."),
+                gettext_lazy("Tell whoever runs the bot: its log says more."),
             )
         token = _parse(_Token.model_validate, body)
         granted = set(token.scope.split())
         if token.token_type.casefold() != "bearer" or not granted >= set(SCOPES):
             await self._revoke(session, token.access_token)
             raise OAuth2Error(
-                "Discord granted less than the sign-in needs.", CODE_ADVICE, status=400
+                gettext_lazy("Discord granted less than the sign-in needs."),
+                CODE_ADVICE,
+                status=400,
             )
         return token
 
@@ -204,7 +211,7 @@ async def _read(session: aiohttp.ClientSession, path: str, token: str) -> Any:
     status, body = await _ask(session, "GET", path, headers=headers)
     if status != 200:
         log.error("Discord answered GET %s of a sign-in with status %d", path, status)
-        raise OAuth2Error("Discord did not say who you are.", CODE_ADVICE)
+        raise OAuth2Error(gettext_lazy("Discord did not say who you are."), CODE_ADVICE)
     return body
 
 
@@ -220,7 +227,7 @@ async def _ask(
             if response.status == 429:
                 raise _wait_error(response)
             if response.status >= 500:
-                raise DiscordDownError("Discord has a fault right now.", DOWN_ADVICE)
+                raise DiscordDownError(gettext_lazy("Discord has a fault right now."), DOWN_ADVICE)
             content = bytearray()
             async for chunk in response.content.iter_chunked(2**16):
                 content += chunk
@@ -231,7 +238,7 @@ async def _ask(
             return response.status, None
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         log.warning("Discord does not answer %s %s: %s", method, path, type(error).__name__)
-        raise DiscordDownError("Discord does not answer.", DOWN_ADVICE) from error
+        raise DiscordDownError(gettext_lazy("Discord does not answer."), DOWN_ADVICE) from error
 
 
 def _wait_error(response: aiohttp.ClientResponse) -> OAuth2Error:
@@ -240,14 +247,14 @@ def _wait_error(response: aiohttp.ClientResponse) -> OAuth2Error:
     if text.isascii() and text.isdecimal():
         wait_s = min(max(int(text[:6]), 1), MAX_RETRY_AFTER_S)
     return OAuth2Error(
-        "Discord asks this bot to wait.",
-        f"Try again in {wait_s} seconds.",
+        gettext_lazy("Discord asks this bot to wait."),
+        gettext_lazy("Try again in {seconds} seconds.", seconds=wait_s),
         retry_after_s=wait_s,
     )
 
 
 def _unreadable_error() -> OAuth2Error:
-    return OAuth2Error("Discord's answer cannot be read.", DOWN_ADVICE)
+    return OAuth2Error(gettext_lazy("Discord's answer cannot be read."), DOWN_ADVICE)
 
 
 def _parse(parse: Callable[[Any], T], body: Any) -> T:

@@ -105,9 +105,13 @@ class Browser:
         own = {"Origin": self.url, "Sec-Fetch-Site": "same-origin"}
         return await self.ask("POST", path, data=fields, headers=own)
 
-    async def follow(self, path: str) -> Answer:
+    async def follow(self, path: str, language: str = "en") -> Answer:
         """Follow a link of another site."""
-        headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+        headers = {
+            "Sec-Fetch-Site": "cross-site",
+            "Sec-Fetch-Mode": "navigate",
+            "Accept-Language": language,
+        }
         return await self.get(path, headers=headers)
 
     async def begin(self, **fields: str) -> str:

@@ -168,6 +168,26 @@ async def test_what_discord_does_not_answer_is_named(town, route, fault, words):
     assert (await browser.sign_in(MODERATOR)).status == 200, "and the next one works"
 
 
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (RequestFault.ERROR_BEFORE, "Discord hat gerade eine Störung. Versuch es in einer Minute"),
+        (RequestFault.CUT_BEFORE, "Discord antwortet nicht."),
+        (RequestFault.LIMITED, "Discord bittet diesen Bot zu warten. Versuch es in 1 Sekunden"),
+        (None, "Discord nimmt das Client-Secret dieses Bots nicht an. Sag es denen, die"),
+    ],
+)
+async def test_what_went_wrong_at_discord_is_told_in_the_browsers_language(town, fault, words):
+    browser = town.browser()
+    back = await browser.consent(await browser.begin(), MODERATOR)
+    if fault:
+        town.stage.sandbox.fail_requests("POST /oauth2/token", fault, 1)
+    else:
+        town.stage.sandbox.oauth2.client_secret = "another"
+    answer = await browser.follow(back, language="de")
+    assert answer.status == 503 and words in answer.text
+
+
 async def test_a_wrong_client_secret_is_the_operators_to_mend(town):
     town.stage.sandbox.oauth2.client_secret = "another"
     answer = await town.browser().sign_in(MODERATOR)
