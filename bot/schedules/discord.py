@@ -258,4 +258,6 @@ def schedule_text(services: Services, schedule: TrainingSchedule) -> str:
     parts: list[str] = [head, material_text(services.scheduled_trainings, schedule)]
     if refusal := redact_paths(schedule.outcome, services.home):
         parts.append(gettext_lazy("The latest one was refused: {reason}", reason=refusal))
+        if schedule.new_samples is not None:
+            parts.append(gettext_lazy("It is tried again a day later."))
     return join_texts(*parts)

@@ -32,6 +32,8 @@ from personas.schemas.training import TrainingRequest
 log = logging.getLogger(__name__)
 MIN_NEW_SAMPLES = 5
 MAX_NEW_SAMPLES = 1000
+RETRY_DELAY_S = 86400.0
+"""Time after which a refused training after samples is tried again."""
 
 
 @dataclass(frozen=True)
@@ -151,9 +153,9 @@ class ScheduledTrainings:
     def new_samples(self, schedule: TrainingSchedule) -> int:
         """Count the taught replies and votes since a persona was last trained on such."""
         place = schedule.guild_id, schedule.persona_id
-        since = max(
-            schedule.handled_at, self.store.training_schedules.last_preference_training(*place)
-        )
+        # A refused training has learned from none.
+        since = schedule.set_at if schedule.outcome else schedule.handled_at
+        since = max(since, self.store.training_schedules.last_preference_training(*place))
         taught = self.store.lessons.count_trainable(schedule.persona_id, schedule.guild_id, since)
         voted = self.store.comparisons.count_preferences(
             schedule.persona_id, schedule.guild_id, since
@@ -189,6 +191,8 @@ class ScheduledTrainings:
         if when is not None:
             zone = self.time_zones.in_guild(schedule.guild_id)
             is_due = when.latest(now, zone) > schedule.handled_at
+        elif schedule.outcome and now - schedule.handled_at < RETRY_DELAY_S:
+            is_due = False
         else:
             is_due = self.new_samples(schedule) >= (schedule.new_samples or MAX_NEW_SAMPLES)
         return is_due and not self.answering.is_quiet(*astuple(place), at=now)

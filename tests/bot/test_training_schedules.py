@@ -244,6 +244,27 @@ async def test_enough_new_samples_start_a_preference_training(tmp_path):
         assert len(jobs(stage)) == 1 and "0 are there" in await answer(stage, "show")
 
 
+async def test_a_refused_training_uses_up_no_samples_and_is_tried_again_a_day_later(tmp_path):
+    clock = AheadClock(FRIDAY)
+    async with on_stage(tmp_path, clock=clock) as stage:
+        await answer(stage, "set", new_samples=5)
+        stage.backend.refusal = RequestError("The data set is gone.", "Name another.")
+        clock.at += timedelta(minutes=1)
+        mark = stage.mark
+        for number in range(5):
+            stage.store.lessons.add(lesson(stage, clock.now(), reply=str(number)))
+        await stage.sees("training of **Ballast** was refused. The data set is gone.", since=mark)
+        shown = await answer(stage, "show")
+        assert "5 are there" in shown and "It is tried again a day later." in shown
+        stage.backend.refusal = None
+        clock.at += timedelta(hours=23)
+        await passes(stage)
+        assert not jobs(stage)
+        clock.at += timedelta(hours=1)
+        await until(lambda: jobs(stage))
+        assert "0 are there" in await answer(stage, "show")
+
+
 async def test_what_makes_no_sense_is_refused_and_nothing_is_scheduled(stage):
     cases = (
         ({}, "at a weekly time, or after"),
