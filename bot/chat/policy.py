@@ -2,7 +2,7 @@
 members and limits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from bot.moderation.limits import Allowance, LimitCheck, LimitReachedError
 from bot.moderation.roles import RolePermissions
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy
+from bot.platform.messages import markdown_name
 from bot.platform.permissions import is_moderator
 from bot.store import Store, StoredReply
 from personas.schemas.chat import Persona
@@ -101,7 +102,9 @@ class ReplyPolicy:
         """Refuse a muted persona."""
         if self.muted(persona, at):
             raise RefusedError(
-                gettext_lazy("A moderator has silenced {persona} here.", persona=persona.name),
+                gettext_lazy(
+                    "A moderator has silenced {persona} here.", persona=markdown_name(persona)
+                ),
                 gettext_lazy("`/persona unmute` lifts that."),
             )
 
@@ -109,16 +112,25 @@ class ReplyPolicy:
         """Refuse blocked members, those without a role that may talk, and (`LimitReachedError`) those
         who have to wait.
         """
-        if self.blocked(persona, at, user.id):
-            raise RefusedError(
-                gettext_lazy(
-                    "A moderator has decided that {persona} does not answer you here.",
-                    persona=persona.name,
-                ),
-                gettext_lazy("Ask one if that is a mistake."),
-            )
-        self.roles.require(user, at.guild_id, "talk")
+        self.require_may_talk([persona], at, user)
         self.require_within_limits(at, user)
+
+    def require_may_talk(
+        self, personas: Iterable[Persona], at: ChannelRef, user: discord.abc.User
+    ) -> None:
+        """Refuse members whom one of some personas does not answer, and those without a role that
+        may talk.
+        """
+        for persona in personas:
+            if self.blocked(persona, at, user.id):
+                raise RefusedError(
+                    gettext_lazy(
+                        "A moderator has decided that {persona} does not answer you here.",
+                        persona=markdown_name(persona),
+                    ),
+                    gettext_lazy("Ask one if that is a mistake."),
+                )
+        self.roles.require(user, at.guild_id, "talk")
 
     def require_within_limits(self, at: ChannelRef, user: discord.abc.User) -> None:
         """Raise `LimitReachedError` for a member who has to wait."""
@@ -131,7 +143,7 @@ class ReplyPolicy:
         others do not (None where all may). Raises `LimitReachedError` where none may.
         """
         allowance = self._allowance(at, user)
-        left_out = [persona.name for persona in personas[allowance.replies :]]
+        left_out = [markdown_name(persona) for persona in personas[allowance.replies :]]
         notice = allowance.left_out(left_out) if left_out else None
         return list(personas[: allowance.replies]), notice
 

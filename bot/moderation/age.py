@@ -11,6 +11,7 @@ import discord
 
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy
+from bot.platform.messages import markdown_name
 from bot.platform.permissions import VoiceChannel
 from bot.store import Store, guild_suffix
 from personas.schemas.chat import Persona, fold_name
@@ -56,7 +57,7 @@ class AgeRestriction:
                 gettext_lazy(
                     "{persona} is age-restricted, and does not speak in direct messages, nor where "
                     "I am no member.",
-                    persona=persona.name,
+                    persona=markdown_name(persona),
                 ),
                 gettext_lazy(
                     "Talk to it in an age-restricted channel of a server, or choose another "
@@ -65,7 +66,8 @@ class AgeRestriction:
             )
         raise AgeRestrictedError(
             gettext_lazy(
-                "{persona} is age-restricted, and this channel is not.", persona=persona.name
+                "{persona} is age-restricted, and this channel is not.",
+                persona=markdown_name(persona),
             ),
             gettext_lazy("{marking} Or choose another persona or channel.", marking=MARK_ADVICE),
         )
@@ -80,7 +82,7 @@ class AgeRestriction:
                 gettext_lazy(
                     "{persona} is a persona of all servers, and its card says that it is "
                     "age-restricted.",
-                    persona=persona.name,
+                    persona=markdown_name(persona),
                 ),
                 gettext_lazy("The operator can remove the tag from the card."),
             )

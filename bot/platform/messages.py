@@ -1,10 +1,18 @@
 """Facts about Discord's messages that every feature needs."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 import discord
 
-from bot.platform.localisation import SOURCE_LANGUAGE, Language, gettext_lazy, localise
+from bot.platform.localisation import (
+    SOURCE_LANGUAGE,
+    Language,
+    LocalisableText,
+    LocalisableValue,
+    gettext_lazy,
+    localise,
+)
 from personas.schemas.chat import Persona
 
 MAX_MESSAGE_CHARS = 2000
@@ -12,12 +20,19 @@ NO_MENTIONS = discord.AllowedMentions.none()
 MAX_NOTE_CHARS = 40
 """The longest note of lines that are left out."""
 
+ESCAPE = re.compile(r"\\([*_~|`>#\[\]\\-])")
+
 
 def markdown_name(persona: Persona) -> str:
     """Return a persona's name for a text that Discord reads as Markdown. Titles of forms, labels of
     buttons and code have the plain name.
     """
     return discord.utils.escape_markdown(persona.name)
+
+
+def without_escapes(text: str) -> LocalisableText:
+    """Return a text for Discord, whose names are escaped (`markdown_name`), as a page shows it."""
+    return LocalisableValue(lambda language: ESCAPE.sub(r"\1", localise(text, language)))
 
 
 def latest_lines(

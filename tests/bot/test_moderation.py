@@ -2,12 +2,18 @@
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 
-from bot.chat.places import ChannelRef
+from bot.chat.places import ChannelRef, channel_ref
+from bot.moderation.store import Block, ReplyLimits
+from bot.platform.errors import RefusedError
+from bot.platform.localisation import localise
+from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.request_body import errors_as_problems
 from bot.safety.actions import DISCLOSURE
-from bot.store import Store
+from bot.store import ALL_CHANNELS, Mute, Store
 from sandbox.sandbox_errors import SandboxRefusal
 from tests.bot.conftest import INN, QUAY, on_stage
 from tests.bot.test_direct_messages import chosen
@@ -56,6 +62,34 @@ async def test_a_blocked_member_is_answered_by_nobody_and_told_in_private(stage)
     assert await moderated(stage, "blocks") == "Nobody is blocked."
     nobody = await moderated(stage, "unblock", member=stage.member.id)
     assert nobody.startswith(f"<@{stage.member.id}> is not blocked.")
+
+
+async def test_a_name_in_a_refusal_is_no_markdown_on_discord_and_plain_on_a_page(stage):
+    rules = stage.client.services.reply_service.rules
+    guild_id = int(stage.sandbox.guild_id)
+    channel = stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"]))
+    member = await channel.guild.fetch_member(int(stage.member.id))
+    place = channel_ref(channel)
+    ballast = stage.client.services.personas.get("ballast", guild_id)
+    persona = replace(ballast, name="*B_all_ast*", tags=("NSFW",))
+    stage.store.mutes.add(Mute(guild_id, ALL_CHANNELS, "ballast", 5, 1.0))
+    stage.store.blocks.add(Block(guild_id, int(stage.member.id), "ballast", 5, 1.0))
+    for refuse in (
+        lambda: rules.require_unmuted(persona, place),
+        lambda: rules.require_may_talk([persona], place, member),
+        lambda: rules.age.require(persona, channel),
+        lambda: rules.age.require(persona, None),
+        lambda: rules.age.set(persona, guild_id, is_restricted=False),
+    ):
+        with pytest.raises(RefusedError) as refused:
+            refuse()
+        assert r"\*B\_all\_ast\*" in refused.value.message
+        with pytest.raises(Problem) as shown, errors_as_problems("conflict"):
+            refuse()
+        assert "*B_all_ast*" in localise(shown.value.text, "de")
+    stage.store.limits.set(guild_id, ReplyLimits(per_day=1))
+    _, notice = rules.within_limits([ballast, persona], place, member)
+    assert r"\*B\_all\_ast\*" in notice.message
 
 
 async def test_a_moderator_cannot_block_themselves(stage):

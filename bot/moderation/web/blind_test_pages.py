@@ -24,6 +24,7 @@ from bot.moderation.web.lookup import (
 )
 from bot.moderation.web.score_card_pages import AGE_TEXT
 from bot.platform.localisation import gettext_lazy, language_of
+from bot.platform.messages import without_escapes
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems, read_form
 from bot.platform.web_kit.templating import redirect_to, render_page
@@ -62,7 +63,7 @@ async def post_comparison(access: GuildAccess, request: web.Request) -> web.Resp
     try:
         await access.services.blind_tests.assign(contest, access.member.id, access.guild_id)
     except UnderstudyError as error:
-        problem = Problem("conflict", error.message, error.advice)
+        problem = Problem("conflict", without_escapes(error.message), error.advice)
         return await _render(access, request, persona, contest=contest, problem=problem)
     return redirect_to(request, f"{_contest_path(access, contest)}#replies")
 

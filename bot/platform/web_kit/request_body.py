@@ -15,6 +15,7 @@ from multidict import MultiDict, MultiDictProxy
 
 from bot.platform.errors import is_disk_full
 from bot.platform.localisation import gettext_lazy
+from bot.platform.messages import without_escapes
 from bot.platform.web_kit.problems import Problem, disk_full_problem
 from personas.errors import UnderstudyError
 
@@ -247,7 +248,7 @@ def errors_as_problems(slug: str) -> Iterator[None]:
             raise disk_full_problem(error) from error
         if not isinstance(error, UnderstudyError):
             raise
-        raise Problem(slug, error.message, error.advice) from error
+        raise Problem(slug, without_escapes(error.message), error.advice) from error
 
 
 def changed_fields(
