@@ -302,7 +302,10 @@ async def clear(interaction: Interaction) -> None:
 async def fresh(interaction: Interaction) -> None:
     place = channel_ref(require_speak_channel(interaction))
     services = interaction.client.services
-    services.reply_service.rules.require_can_write(interaction)
+    rules = services.reply_service.rules
+    rules.require_can_write(interaction)
+    # The conversation is everybody's here: only those whom its personas answer may end it.
+    rules.require_may_talk(services.personas_in(place), place, interaction.user)
     services.store.messages.start_new_conversation(place.channel_id)
     services.store.talks.end_all(place.channel_id)
     await respond(

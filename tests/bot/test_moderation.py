@@ -64,6 +64,16 @@ async def test_a_blocked_member_is_answered_by_nobody_and_told_in_private(stage)
     assert nobody.startswith(f"<@{stage.member.id}> is not blocked.")
 
 
+async def test_who_is_blocked_ends_no_conversation_of_others(stage):
+    await asked(stage, QUAY, "one", stage.moderator)
+    await moderated(stage, "block", member=stage.member.id, persona="ballast")
+    refused = await stage.member.slash(QUAY, "persona fresh")
+    await until(lambda: "does not answer you here" in refused.text)
+    assert refused.ephemeral
+    await asked(stage, QUAY, "two", stage.moderator)
+    assert "one" in [turn.text for turn in stage.engine.requests[-1].turns]
+
+
 async def test_a_name_in_a_refusal_is_no_markdown_on_discord_and_plain_on_a_page(stage):
     rules = stage.client.services.reply_service.rules
     guild_id = int(stage.sandbox.guild_id)

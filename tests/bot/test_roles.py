@@ -62,6 +62,8 @@ async def test_who_may_talk_is_answered_and_others_are_told_in_private(tmp_path)
         assert len(stage.engine.requests) == before + 2
         answer = await newcomer(stage).slash(QUAY, "chat", message="hi")
         await refused(answer, f"that takes the role <@&{role(stage).id}>.")
+        fresh = await newcomer(stage).slash(QUAY, "persona fresh")
+        await refused(fresh, f"that takes the role <@&{role(stage).id}>.")
         mark = stage.mark
         await stage.member.say(QUAY, "once more")
         reply = await stage.finished(QUAY, mark)
