@@ -57,6 +57,13 @@ class Promotion:
 NOT_WITHDRAWN = """not exists (select 1 from withdrawn where withdrawn.persona_id = versions.persona_id
     and withdrawn.version = versions.version)"""
 """SQL condition of versions that may be served."""
+UNDECIDED = f"""{NOT_WITHDRAWN} and not exists (select 1 from versions as newer
+    where newer.persona_id = versions.persona_id and {NOT_WITHDRAWN.replace("versions.", "newer.")}
+    and (newer.installed_at, newer.rowid) > (versions.installed_at, versions.rowid))
+    and not exists (select 1 from promotions where promotions.persona_id = versions.persona_id
+    and promotions.version = versions.version)
+    and json_extract(scorecard, '$.verdict') in ('promote', 'hold')"""
+"""The newest version of a persona, which was never promoted and which the gate does not reject."""
 
 
 def live_version_sql(persona: str, guild: str) -> str:
@@ -228,14 +235,13 @@ class Versions(Table):
 
         Oldest first, at most `limit`.
         """
-        sql = f"""select * from versions where {NOT_WITHDRAWN} and not exists (select 1 from versions as newer
-            where newer.persona_id = versions.persona_id and {NOT_WITHDRAWN.replace("versions.", "newer.")}
-            and (newer.installed_at, newer.rowid) > (versions.installed_at, versions.rowid))
-            and not exists (select 1 from promotions where promotions.persona_id = versions.persona_id
-            and promotions.version = versions.version)
-            and json_extract(scorecard, '$.verdict') in ('promote', 'hold')
-            order by installed_at, rowid limit :limit"""
+        sql = f"select * from versions where {UNDECIDED} order by installed_at, rowid limit :limit"
         return self._db.all(_installed, sql, limit=limit)
+
+    def undecided_personas(self) -> list[str]:
+        """List the personas that have such a version."""
+        rows = self._db.read(f"select persona_id from versions where {UNDECIDED}")
+        return [row["persona_id"] for row in rows]
 
     def promote(
         self,

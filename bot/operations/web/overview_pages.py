@@ -95,6 +95,7 @@ async def get_overview(request: web.Request) -> web.Response:
     everybody = services.personas.everybody()
     guilds = services.client.guilds if services.client else []
     running, queued = await _open_jobs(request, services)
+    decisions = list(islice(pending_decisions(services), MAX_DECISIONS))
     return render_page(
         request,
         "overview.html",
@@ -104,7 +105,8 @@ async def get_overview(request: web.Request) -> web.Response:
         running=running,
         queued=queued,
         open_cards=list_open_cards(services),
-        decisions=list(islice(pending_decisions(services), MAX_DECISIONS)),
+        decisions=decisions,
+        more_decisions=_decision_count(services) - len(decisions),
         alerts=alerts[:MAX_ALERTS],
         has_more_alerts=len(alerts) > MAX_ALERTS,
         servers=[guild.name for guild in guilds[:MAX_SHOWN_SERVERS]],
@@ -155,6 +157,11 @@ def pending_decisions(services: Services) -> Iterator[PendingDecision]:
         if entry := services.personas.find_owner(installed.persona_id):
             guild_id, persona = entry
             yield PendingDecision(OwnedPersona(services, guild_id, persona), installed)
+
+
+def _decision_count(services: Services) -> int:
+    personas = services.store.versions.undecided_personas()
+    return sum(services.personas.find_owner(persona_id) is not None for persona_id in personas)
 
 
 def list_alerts(

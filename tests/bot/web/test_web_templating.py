@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import bot
+from bot.operations.web import overview_pages
 from bot.platform.web_kit.templating import (
     STATIC_FOLDER,
     FlashMessages,
@@ -129,6 +130,22 @@ async def test_what_wants_attention_is_reported_until_it_is_seen_to(dashboard):
     dashboard.store._connection.write("update jobs set finished_at = 1 where job_id = :j", j=job_id)
     text = (await dashboard.page("/dashboard"))[1]
     assert "Needs attention" not in text and "Waiting for you" not in text
+
+
+async def test_the_overview_counts_the_versions_that_wait_and_have_no_room(dashboard, monkeypatch):
+    monkeypatch.setattr(overview_pages, "MAX_DECISIONS", 1)
+    held = SCORECARD.model_copy(update={"verdict": "hold"})
+    install(dashboard.store, "oda", card=held)
+    install(dashboard.store, "somebody-gone", card=held)
+    text = (await dashboard.page("/dashboard"))[1]
+    assert text.count("a moderator decides") == 1 and "more version" not in text
+    install(dashboard.store, "ballast", card=held, at=2.0)
+    text = (await dashboard.page("/dashboard"))[1]
+    assert text.count("a moderator decides") == 1
+    more = '<a href="/dashboard/personas">1 more version waits, below its persona.</a>'
+    assert more in text
+    install(dashboard.store, "thrip", card=held, at=3.0)
+    assert "2 more versions wait, below their personas." in (await dashboard.page("/dashboard"))[1]
 
 
 async def test_what_may_be_promoted_is_promoted_on_the_overview(dashboard):
