@@ -43,7 +43,7 @@ WAYS = {
     CARD: "trained on replies that it wrote itself from the card (`--from-card`)",
     TAUGHT: "trained on replies that another model wrote from the card (`--from-card --teacher`)",
     LOG: "trained on the log, with the default recipe",
-    BOTH: "the log, and replies written from the card beside it: half of all, but 150 at most (`--from-card 0.5`)",
+    BOTH: "the log, and replies written from the card beside it: half of all, but 135 at most (`--from-card 0.5`)",
 }
 FOLDS = 5
 """Parts of a character's exchanges. The replies to each are judged by a voice classifier that knows

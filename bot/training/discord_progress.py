@@ -328,13 +328,14 @@ def job_buttons(
         return [RollbackButton(job.persona, language=language), *stop]
     if job.state == "done":
         return [PromoteButton(job.persona, job.version, language=language), *stop]
+    buttons: list[discord.ui.DynamicItem[Any]] = []
     if job.can_resume:
-        return [ResumeJobButton(job.job_id, language=language)]
+        buttons.append(ResumeJobButton(job.job_id, language=language))
     # Anew, and so with what the settings name by then: a resumed job keeps its teacher.
-    if repeats_by_button(job):
+    if repeats_by_button(job) and not job.waits_for_review:
         button = ReadFirstButton if job.request.review else TrainFromCardButton
-        return [button(job.persona, label=START_AGAIN_TEXT, language=language)]
-    return []
+        buttons.append(button(job.persona, label=START_AGAIN_TEXT, language=language))
+    return buttons
 
 
 JOB_BUTTONS = (

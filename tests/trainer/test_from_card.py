@@ -43,7 +43,7 @@ from tests.trainer.lore_server import home as ada_home
 from tests.trainer.lore_server import serving
 from tests.trainer.sample_scorecards import good_card
 from tests.trainer.scripted_teacher import reply_about
-from trainer.dataset.card_exchanges import CARD_REPEATS, CARD_SOURCE
+from trainer.dataset.card_exchanges import CARD_REPEATS, CARD_SOURCE, _exchanges
 from trainer.dataset.job_inputs import read_job_inputs, read_job_talk
 from trainer.dataset.run_dataset import dataset_key
 from trainer.dataset.synthetic import reply_backends
@@ -52,6 +52,7 @@ from trainer.dataset.synthetic.question_bank import draw_questions, read_openers
 from trainer.dataset.synthetic.speaking_notes import (
     find_catchwords,
     speaking_notes,
+    spoken_lines,
     to_first_person,
 )
 from trainer.dataset.synthetic.speaking_style import CONTRACTION, measure_style
@@ -283,7 +284,7 @@ async def test_a_teacher_that_dies_or_babbles_is_an_error_that_says_so(
         with pytest.raises(MaterialError) as babble:
             await written(tmp_path / "babble", task_of(persona, drafts=1), endpoint)
     told = str(babble.value)
-    assert re.match("tester wrote too few .* for Ada Marsh: [01] of 6, to 18 questions", told)
+    assert re.match("tester wrote too few .* for Ada Marsh: [01] of 4, to 18 questions", told)
     assert "Left out:" in told and "beside the point" in told
     assert "TEACHER" in babble.value.advice
     assert not written_file(tmp_path / "babble").exists()
@@ -347,6 +348,24 @@ async def test_a_server_that_refuses_the_first_five_prompts_is_asked_no_more(per
             await written(tmp_path / "job", task_of(persona, count=20), endpoint)
     assert not refused.value.can_resume
     assert len({body["messages"][-1]["content"] for body in endpoint.bodies}) <= 5 + 4
+
+
+async def test_a_server_that_refuses_all_prompts_from_some_on_can_be_gone_back_to(
+    persona, tmp_path
+):
+    """As one does whose model was unloaded."""
+    taken = []
+
+    def script(body):
+        taken.append(1)
+        return in_character(body) if len(taken) <= 6 else 400
+
+    task = task_of(persona, count=40, drafts=1)
+    async with serving(script) as endpoint:
+        with pytest.raises(RequestError, match="answers 400") as refused:
+            await written(tmp_path / "job", task, endpoint)
+    assert refused.value.can_resume
+    assert len({body["messages"][-1]["content"] for body in endpoint.bodies}) < 30
 
 
 async def test_a_reasoning_model_is_kept_from_thinking_and_its_thoughts_are_no_reply(
@@ -490,6 +509,10 @@ def test_what_authors_wrote_for_their_characters_has_hardly_a_fault(name):
         ("I am slow.\nCorrection: the clock is slow.", "breaks character", "breaks character"),
         ("Guest: I am slow, and the clock is not.", "breaks character", "breaks character"),
         ("Ada: I am slow, and the clock is not.", "breaks character", "breaks character"),
+        ("Assistant: I am slow, the clock is not.", "breaks character", "breaks character"),
+        ("USER: I am slow, and the clock is not.", "breaks character", "breaks character"),
+        ("You: I am slow, and the clock is not.", "breaks character", "breaks character"),
+        ("Bob: I am slow, and the clock is not.", "breaks character", "breaks character"),
         ("I ask you for Evidence of that, and for Silence.", None, None),
         ("I gave the oil to Jessica, who is slow.", *["names somebody who is not in the lore"] * 2),
         ("I gave the oil to Dunkel, who is slow.", *["names somebody who is not in the lore"] * 2),
@@ -618,6 +641,7 @@ def test_short_forms_and_exclamations_are_mended_where_no_example_has_any(person
         ("I'd gone. I'd need a lamp. I'd never asked.", "I had gone. I would need a lamp. I had never asked."),
         ("That'd do. There'd be rain, and THEY'LL know.", "That would do. There would be rain, and THEY will know."),
         ("I ain't late. You ain't. It ain't over.", "I am not late. You are not. It is not over."),
+        ("Ain't I late? I'd agreed, and I'd shed a tear.", "am I not late? I had agreed, and I would shed a tear."),
     ],
 )  # fmt: skip
 def test_what_a_short_form_stands_for_depends_on_what_follows(said, mended):
@@ -732,6 +756,14 @@ def test_what_the_card_says_is_learned_where_it_is_in_no_prompt(make):
     full = make("--set", "short_card_share=0")
     job = prepare_job(full, read_spec(full))
     assert CARD_SOURCE not in job.data.sources and SHORT_CARD_COUNT not in job.data.counts
+
+
+def test_a_greeting_is_learned_as_it_is_said(persona):
+    said = "It is {{random:late,late}}, {{user}}. {{time}}"
+    card = replace(persona[0], first_mes=said, mes_example="<START>\n{{user}}: Hello\n{{char}}: ")
+    ((_, reply),) = _exchanges(card, "Abrel")
+    assert reply.startswith("It is late, Abrel.") and "{{" not in reply
+    assert not [line for line in spoken_lines(card) if "{{" in line or not line]
 
 
 @pytest.mark.slow

@@ -503,8 +503,9 @@ def test_advice_about_replies_that_a_model_wrote_asks_for_no_material(name):
     ("learned", "verdict"),
     [
         ({"heldout_written": 1.0, "live_had_people": True}, "hold"),
-        ({"heldout_written": 0.6, "live_had_people": True}, "hold"),
-        ({"heldout_written": 0.2, "live_had_people": True}, "promote"),
+        ({"heldout_written": 0.8, "live_had_people": True}, "hold"),
+        # Of a training on as many written replies as people's, a few more of the former held out.
+        ({"heldout_written": 0.6, "live_had_people": True}, "promote"),
         ({"heldout_written": 1.0, "live_had_people": False}, "promote"),
         ({"heldout_written": 0.0, "live_had_people": True}, "promote"),
     ],

@@ -270,7 +270,7 @@ def _locked_run(
             home=resolve_home(options.home),
             defers_card=options.defer_card,
             only_writes=options.only_write,
-            is_by_hand=not (options.stop_on_eof or options.attempt),
+            is_by_hand=not (options.stop_on_eof or options.attempt or options.only_write),
         )
         run_job(options.folder, control)
         if not options.only_write:

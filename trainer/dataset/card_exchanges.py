@@ -9,10 +9,10 @@ from personas.prompt.renderer import (
     PromptTooLongError,
     Renderer,
     example_conversations,
-    fill_macros,
 )
 from personas.schemas.chat import Persona, Turn
 from trainer.dataset.dataset import SampleRecord
+from trainer.dataset.synthetic.speaking_notes import spoken_greeting
 from trainer.schemas import PromptReply
 
 CARD_SOURCE = "said in the card"
@@ -45,10 +45,9 @@ def card_records(
 
 def _exchanges(persona: Persona, guest: str) -> Iterator[tuple[list[Turn], str]]:
     """Yield the turns before each thing that the character says, and what it says."""
-    if persona.first_mes:
-        greeting = fill_macros(persona.first_mes, persona, guest).strip()
+    if greeting := spoken_greeting(persona.first_mes, persona, guest):
         yield [Turn(guest, GREETED_WITH)], greeting
     for conversation in example_conversations(persona, guest):
         for place, turn in enumerate(conversation):
-            if turn.by_persona:
+            if turn.by_persona and turn.text.strip():
                 yield conversation[:place], turn.text

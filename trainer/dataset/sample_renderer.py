@@ -7,13 +7,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from personas.errors import MaterialError
 from personas.lore.index import LoreIndex
 from personas.lore.index_terms import query_terms
 from personas.lore.ranking import MAX_LORE_PASSAGES
 from personas.prompt.renderer import DATASET_USER, Renderer, TokenizedSample, system_card
 from personas.schemas.chat import LoreHit, Persona, Turn
-from trainer.dataset.dedup_split import EXACT_DUPLICATE, UNADDRESSED_REPLY, hash_fraction
+from trainer.dataset.dedup_split import (
+    EXACT_DUPLICATE,
+    UNADDRESSED_REPLY,
+    TooLittleMaterialError,
+    hash_fraction,
+)
 from trainer.dataset.ledger import describe_dropped
 from trainer.dataset.quality_filters import QualityFilters
 from trainer.dataset.talk_text import fill_names, split_thought, without_thought
@@ -327,4 +331,4 @@ def require_both_sides(train: int, heldout: int, dropped: Mapping[str, int]) -> 
             "with a longer context, or a shorter card."
         )
     counts = f"{train} replies to learn from and {heldout} to measure with are too few."
-    raise MaterialError(counts + describe_dropped(dropped), advice)
+    raise TooLittleMaterialError(counts + describe_dropped(dropped), advice)

@@ -37,11 +37,13 @@ def written_caveat(share: float, written: int, samples: int, most: int) -> str:
     """
     if share >= 1 or written >= share * samples * SHARE_TOLERANCE:
         return ""
-    return (
+    are = (
         f"Replies written from the card were to be {share:.0%} of the samples, and are "
-        f"{written / max(samples, 1):.0%}: {written:,} of {samples:,}. At most {most:,} are written "
-        "(written_replies)."
+        f"{written / max(samples, 1):.0%}: {written:,} of {samples:,}."
     )
+    if written_count(most, samples - written, share) < most:
+        return are  # others were left out: as faulty, or struck out
+    return f"{are} At most {most:,} are written (written_replies)."
 
 
 def written_conversations(

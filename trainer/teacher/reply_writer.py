@@ -37,6 +37,7 @@ from trainer.dataset.synthetic.reply_backends import (
     PromptRefusedError,
     ReplyBackend,
     ReplySession,
+    ServerRefusesError,
 )
 from trainer.dataset.synthetic.speaking_notes import speaking_notes
 from trainer.dataset.synthetic.speaking_style import measure_style
@@ -47,8 +48,8 @@ MIN_SHARE = 0.3
 """With fewer of the replies that are left to the teacher than this share, nothing is trained."""
 FEW_QUESTIONS = 60
 """After so many questions without a good reply, the others are not asked."""
-MAX_FIRST_REFUSALS = 5
-"""After so many questions that the teacher's server refused, and none that it took, the fault is not
+MAX_REFUSED_QUESTIONS = 5
+"""After so many questions that the teacher's server refused, one after another, the fault is not
 theirs.
 """
 STOP_POLL_INTERVAL_S = 0.5
@@ -92,9 +93,9 @@ def write_replies(
     """Write a task's replies and the summary into a job's folder.
 
     `between` is called between two questions, and while replies are awaited; it may raise to stop.
-    `progress` gets the numbers of
-    replies and questions so far, and `resumed`, first, those which a stopped writing left; `fence`
-    is called before the file gets its name. A killed or stopped writing goes on where it was.
+    `progress` gets the numbers of replies and questions so far, and `resumed`, first, those which a
+    stopped writing left; `fence` is called before the file gets its name. A killed or stopped
+    writing goes on where it was.
     Raises `MaterialError` where too few replies are good enough, and `UnderstudyError` where the
     teacher fails.
     """
@@ -174,7 +175,6 @@ class _Writing:
         self._given = sincere_replies(task.persona)
         self._next = journal.asked
         self._pending: deque[_Asked] = deque()
-        self._has_taken_a_prompt = False
         self._refusals = 0
 
     @property
@@ -248,12 +248,14 @@ class _Writing:
                         instructions=self._notes,
                         max_tokens=self._length.tokens,
                     )
-                except PromptRefusedError:
+                except PromptRefusedError as error:
                     self._refusals += 1
-                    if not self._has_taken_a_prompt and self._refusals >= self._most_refusals:
-                        raise
-                    return None
-            self._has_taken_a_prompt = True
+                    if self._refusals < self._most_refusals:
+                        return None
+                    if self._journal.by_teacher:  # a server that has taken others may do so again
+                        raise ServerRefusesError(error.message, error.advice) from error
+                    raise
+            self._refusals = 0
             text = reply.text
             if not reply.complete:
                 text = trim_to_sentence(text) or text  # without a whole sentence, it is cut off
@@ -265,8 +267,8 @@ class _Writing:
 
     @property
     def _most_refusals(self) -> int:
-        """The drafts of the first questions: if all are refused, no other is asked for."""
-        return MAX_FIRST_REFUSALS * self._task.drafts
+        """The drafts of some questions: if all are refused one after another, no other is asked for."""
+        return MAX_REFUSED_QUESTIONS * self._task.drafts
 
     def _judge_drafts(self, asked: _Asked, drafts: Sequence[str | None]) -> None:
         question = self._task.questions[asked.number]

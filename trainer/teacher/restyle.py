@@ -15,13 +15,18 @@ WHOLE_FORMS = {
     "y'all": "you all",
 }
 HAD_BEFORE = (
-    r" (?:(?:never|always|already|also|just|only|not|ever) )?(?:better|(?:bee|see|take|give|know|forgotte|writte|"
-    r"spoke|broke|eate|falle|grow|throw|draw|show|wor|chose)n|gone|done|had|lost|left|found|heard|told|"
-    r"kept|thought|brought|bought|caught|taught|made|felt|slept|sat|stood|met|paid|sent|built|spent|"
-    r"said|begun|\w+(?<!e)ed)\b"
+    r" (?:(?:never|always|already|also|just|only|not|ever) )?"
+    r"(?:better|(?:bee|see|take|give|forgive|know|forgotte|forbidde|hidde|writte|drive|spoke|stole|"
+    r"broke|eate|falle|grow|throw|draw|show|wor|chose)n|gone|done|had|lost|left|found|"
+    r"heard|told|kept|held|thought|brought|bought|caught|taught|made|meant|felt|slept|sat|stood|understood|met|"
+    r"got|led|won|paid|sent|built|spent|said|begun|agreed|freed|(?!shed\b|embed\b)\w+(?<!e)ed)\b"
 )
 """What follows "had" in "I'd better" and "I'd gone", and hardly "would"."""
-AINT = ((r"\b(I) ain['’]t\b", r"\1 am not"), (r"\b(you|we|they) ain['’]t\b", r"\1 are not"))
+AINT = (
+    (r"\bain['’]t I\b", "am I not"),
+    (r"\b(I) ain['’]t\b", r"\1 am not"),
+    (r"\b(you|we|they) ain['’]t\b", r"\1 are not"),
+)
 ENDINGS = (
     (r"n['’]t\b", " not"),
     (r"\b(I)['’]m\b", r"\1 am"),

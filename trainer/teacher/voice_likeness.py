@@ -23,18 +23,18 @@ class VoiceLikeness:
     def __init__(self, persona: Persona) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer  # half a second to import
 
-        self._spoken = spoken_lines(persona)
+        spoken = spoken_lines(persona)
         self._vectoriser = TfidfVectorizer(
             analyzer="char", ngram_range=(1, MAX_RUN), lowercase=False, sublinear_tf=True
         )
-        self._vectoriser.fit([*self._spoken, *_general_replies()])
+        self._vectoriser.fit([*spoken, *_general_replies()])
+        self._vectors = self._vectoriser.transform(spoken) if spoken else None
 
     def of(self, replies: Sequence[str]) -> list[float]:
         """Return the likeness of each reply, from 0 to 1; 0 where the card has nothing to compare."""
-        if not self._spoken or not replies:
+        if self._vectors is None or not replies:
             return [0.0] * len(replies)
-        spoken = self._vectoriser.transform(self._spoken)
-        cosines = self._vectoriser.transform(replies) @ spoken.T
+        cosines = self._vectoriser.transform(replies) @ self._vectors.T
         return [float(mean) for mean in cosines.toarray().mean(axis=1)]
 
 

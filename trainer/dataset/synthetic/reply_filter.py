@@ -37,9 +37,11 @@ OUT_OF_CHARACTER = re.compile(
     r"how (?:can|may) I (?:help|assist) you|the (?:user|prompt|passage|context above))\b|\{\{|<\|",
     re.IGNORECASE,
 )
-OTHERS_TURN = re.compile(r"\n\s*(?:[A-Z]\w+(?: [A-Z]\w+){0,2}|user|assistant):\s")
-"""A later line that somebody speaks. The first may be a notice ("Correction: ...")."""
-SPEAKERS = (EXAMPLE_USER, "user", "assistant")
+LABEL = r"[A-Z]\w+(?: [A-Z]\w+){0,2}|user|assistant"
+OTHERS_TURN = re.compile(rf"\n\s*(?:{LABEL}):\s")
+"""A later line that somebody speaks."""
+FIRST_LABEL = re.compile(rf"\s*({LABEL}):\s")
+SPEAKERS = (EXAMPLE_USER, "user", "assistant", "you")
 LARGE = re.compile(r"\b(?:hundreds?|thousands?|[mb]illions?)\b", re.IGNORECASE)
 IDENTITY = re.compile(r"\bI(?:['’]m| am| was| used to be) an? ((?:\w+ ?){1,2})", re.IGNORECASE)
 COMMON_WORDS = frozenset("little bit very good fool friend man woman person".split())
@@ -87,7 +89,7 @@ class ReplyFilter:
         speakers = {*SPEAKERS, *self._subject.names}
         for text in texts:
             speakers.update(self._subject.people_in(text))
-        self._speaker = re.compile(rf"\s*(?:{'|'.join(map(re.escape, speakers))}):\s")
+        self._speakers = {speaker.casefold() for speaker in speakers}
         # The full stop keeps a number at the end of a passage from counting the next one's noun.
         self._numbers = numbers_by_noun(" . ".join(texts))
         examples = [turn.text for turn in example_turns(persona) if turn.by_persona]
@@ -132,11 +134,18 @@ class ReplyFilter:
         return "speaks of something else" if is_off_topic else None
 
     def _breaks_character(self, reply: str) -> bool:
-        if self._speaker.match(reply):
+        label = FIRST_LABEL.match(reply)
+        if label and self._is_speaker(label[1]):
             return True
         return any(
             pattern.search(reply) for pattern in (OUT_OF_CHARACTER, OTHERS_TURN, BOILERPLATE)
         )
+
+    def _is_speaker(self, label: str) -> bool:
+        """Report whether a reply's first label is a speaker's, and not a notice's, as in "Correction: …"."""
+        if label.casefold() in self._speakers:
+            return True
+        return not all(map(_is_english_word, label.split()))
 
     def _as_another(self, reply: str, about: Passage | None) -> bool:
         """Detect a reply in another's person, by name or by an unambiguous pronoun."""

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 
 from personas.lore.index_terms import STOP_WORDS
 from personas.lore.passages import Passage, split_sentences
-from personas.prompt.renderer import example_turns, fill_macros
+from personas.prompt.macros import settle_macros
+from personas.prompt.renderer import EXAMPLE_USER, example_turns, fill_macros
 from personas.schemas.chat import Persona
 from trainer.dataset.minhash import split_words
 from trainer.dataset.synthetic.lore_extraction import extract_facts
@@ -152,7 +153,17 @@ def _style_notes(style: SpeakingStyle) -> list[str]:
 def spoken_lines(persona: Persona) -> list[str]:
     """Return what the character says in its card: its examples and greetings."""
     replies = [turn.text for turn in example_turns(persona) if turn.by_persona]
-    return [*replies, *filter(None, (persona.first_mes, *persona.alternate_greetings))]
+    greetings = (persona.first_mes, *persona.alternate_greetings)
+    return [
+        *filter(None, replies),
+        *filter(None, (spoken_greeting(it, persona) for it in greetings)),
+    ]
+
+
+def spoken_greeting(text: str, persona: Persona, guest: str = EXAMPLE_USER) -> str:
+    """Return a greeting of a card as it is said to a guest; empty if nothing is."""
+    settled = settle_macros(text, persona.name).text
+    return fill_macros(settled, persona, guest).strip()
 
 
 def _can_be_catchword(text: str, persona: Persona) -> bool:
