@@ -328,7 +328,7 @@ def job_buttons(
         return [RollbackButton(job.persona, language=language), *stop]
     if job.state == "done":
         return [PromoteButton(job.persona, job.version, language=language), *stop]
-    buttons: list[discord.ui.DynamicItem[Any]] = []
+    buttons: list[Item] = []
     if job.can_resume:
         buttons.append(ResumeJobButton(job.job_id, language=language))
     # Anew, and so with what the settings name by then: a resumed job keeps its teacher.

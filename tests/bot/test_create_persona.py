@@ -223,6 +223,12 @@ async def test_replies_are_read_before_the_training_and_a_cancelled_one_starts_a
     stage.backend.finish(TrainingFailed("big wrote too few usable replies.", "Name a larger one."))
     failed = await stage.sees("Failed: **Marlow Finch v", since=mark)
     assert labels(failed) == ["Start it again"], "with another teacher, which is no resumption"
+    mark = stage.mark
+    await stage.moderator.click(failed, "Start it again")
+    await until(lambda: len(stage.backend.runs) == 4)
+    stage.backend.finish(TrainingFailed("The server is away.", "Wait for it.", can_resume=True))
+    away = await stage.sees("Failed: **Marlow Finch v", since=mark)
+    assert labels(away) == ["Resume", "Start it again"]
 
 
 async def test_a_refused_form_opens_again_with_what_was_typed(stage, monkeypatch):
