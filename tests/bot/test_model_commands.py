@@ -159,7 +159,7 @@ def test_a_file_that_was_not_unpacked_is_no_versions_model(hub, type_models, ver
         ("qwen3-06b", "Did you mean qwen3-0.6b"),
         ("Qwen3-0.6B", "Fetch it first: python -m bot models fetch qwen3-0.6b\n"),
         ("owner/name", "Fetch it first: python -m bot models fetch owner/name\n"),
-        ("qwen9:4b", "no such model in"),
+        ("qwen9:4b", "no such model can be read in"),
         ("/nowhere/x.gguf", "There is no file or folder /nowhere/x.gguf."),
         ("x.gguf", "There is no file or folder x.gguf."),
         ("embedded#yarn:99", "'yarn:99' is not a RoPE scaling"),
