@@ -81,7 +81,7 @@ async def post_invitation(access: GuildAccess, request: web.Request) -> web.Resp
         rules.require_unmuted(persona, channel_ref(channel))
         await invite_members(channel, contest, language_of(access.guild.preferred_locale))
     except UnderstudyError as error:
-        problem = Problem("conflict", error.message, error.advice)
+        problem = Problem("conflict", without_escapes(error.message), error.advice)
         return await _render(access, request, persona, contest=contest, problem=problem)
     except (discord.HTTPException, aiohttp.ClientError, OSError):
         problem = Problem(

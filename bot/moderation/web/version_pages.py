@@ -23,6 +23,7 @@ from bot.moderation.web.lookup import (
     speaking_version,
 )
 from bot.platform.localisation import gettext_lazy
+from bot.platform.messages import without_escapes
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import read_form
 from bot.platform.web_kit.templating import redirect_to, render_page
@@ -82,7 +83,7 @@ async def post_promotion(access: GuildAccess, request: web.Request) -> web.Respo
             access, request, persona, objected=(version, error.objections), status=409
         )
     except UnderstudyError as error:
-        problem = Problem("conflict", error.message, error.advice)
+        problem = Problem("conflict", without_escapes(error.message), error.advice)
         return _render_versions(access, request, persona, problem=problem)
     message = gettext_lazy(
         "{version} of {name} is live from the next reply on.",
@@ -103,7 +104,7 @@ async def post_rollback(access: GuildAccess, request: web.Request) -> web.Respon
     try:
         live = access.services.versions.roll_back(persona, access.origin).live
     except UnderstudyError as error:
-        problem = Problem("conflict", error.message, error.advice)
+        problem = Problem("conflict", without_escapes(error.message), error.advice)
         return _render_versions(access, request, persona, problem=problem)
     message = gettext_lazy(
         "{version} answers for {name} from the next reply on.",
@@ -122,7 +123,7 @@ async def post_rollout(access: GuildAccess, request: web.Request) -> web.Respons
         new = _new_rollout(access, persona, form)
         await access.services.versions.start_rollout(new)
     except UnderstudyError as error:
-        problem = Problem("conflict", error.message, error.advice)
+        problem = Problem("conflict", without_escapes(error.message), error.advice)
         return _render_versions(access, request, persona, problem=problem)
     message = gettext_lazy(
         "{version} of {name} is tried from the next reply on.",
@@ -151,7 +152,7 @@ async def post_rollout_stop(access: GuildAccess, request: web.Request) -> web.Re
             )
         access.services.versions.stop_rollout(rollout, access.member.id)
     except UnderstudyError as error:
-        problem = Problem("conflict", error.message, error.advice)
+        problem = Problem("conflict", without_escapes(error.message), error.advice)
         return _render_versions(access, request, persona, problem=problem)
     message = gettext_lazy(
         "{version} of {name} is tried no longer.", version=rollout.version, name=persona.name

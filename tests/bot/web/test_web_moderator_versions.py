@@ -210,3 +210,18 @@ async def test_two_versions_are_compared_blindly(town):
     services.reply_service.rules.age.set(persona, town.first, is_restricted=True)
     refused = await browser.get(page)
     assert refused.status == 403 and "age-restricted" in refused.text
+
+
+async def test_the_name_in_a_refused_invitation_is_shown_as_it_is(town):
+    persona_id = town.bring_in(town.first, "Ida *Star* Lund")
+    version = town.install(persona_id, town.first)
+    browser = await town.signed_in(MODERATOR)
+    muted = await browser.submit(f"{SERVERS}/{town.first}/rules/mute", persona=persona_id)
+    assert muted.status == 303, muted.text
+    refused = await browser.submit(
+        f"{SERVERS}/{town.first}/personas/{persona_id}/compare/invite",
+        version=version,
+        against="base",
+        channel=str(town.channel_id(INN, town.first)),
+    )
+    assert refused.status == 409 and "has silenced Ida *Star* Lund here" in refused.text
