@@ -97,7 +97,7 @@ class RegenerateButton(_ReplyButton, template=r"again:(?P<event>[0-9]+)"):
     emoji = "🔄"
 
     async def pressed(self, interaction: Interaction) -> None:
-        _, _, channel = _require_reply(interaction, self.event_id)
+        _, channel = _require_answerer(interaction, self.event_id)
         await defer(interaction)
         if isinstance(channel, OutsideChannel):
             raise RefusedError(

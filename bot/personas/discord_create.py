@@ -309,9 +309,10 @@ def _example_notes(persona: Persona, typed: PersonaForm) -> list[str]:
 
 
 async def talk_from_form(interaction: Interaction, persona_id: str, values: dict[str, str]) -> None:
-    """Have the text of a submitted form answered by the persona in this channel."""
+    """Have the text of a submitted form answered by the persona in this channel, where it lives."""
     persona = require_persona(interaction, persona_id)
-    await ask_publicly(interaction, [persona], _channel(interaction), values["text"])
+    channel = _channel_of(interaction, persona)
+    await ask_publicly(interaction, [persona], channel, values["text"])
 
 
 # ---------------------------------------------------------------------------------------- responses
@@ -445,6 +446,19 @@ def _channel(interaction: Interaction) -> GuildChannel:
     return interaction.channel
 
 
+def _channel_of(interaction: Interaction, persona: Persona) -> GuildChannel:
+    """Return the channel, in which the persona lives. Raises `RefusedError` where it does not, as
+    after `/persona clear`.
+    """
+    channel = _channel(interaction)
+    if persona not in interaction.client.services.personas_in(channel_ref(channel)):
+        raise RefusedError(
+            gettext_lazy("{persona} does not live here.", persona=markdown_name(persona)),
+            gettext_lazy("`/persona set` gives it a channel."),
+        )
+    return channel
+
+
 # ------------------------------------------------------------------------------------------ buttons
 
 
@@ -547,6 +561,7 @@ class TalkButton(_PersonaButton, template=rf"talk:{PERSONA_ID}"):
 
     async def pressed(self, interaction: Interaction) -> None:
         persona = self.require(interaction)
+        _channel_of(interaction, persona)
         language = interaction_language(interaction)
         label = translate(gettext_noop("What you want to say"), language)
         text = text_field(label, "text", MAX_QUESTION_CHARS)

@@ -130,12 +130,21 @@ async def test_a_persona_that_was_cleared_or_replaced_answers_no_replies_any_mor
     await stage.member.say(QUAY, "hello")
     reply = await stage.finished(QUAY, mark)
     form = await stage.member.click(reply, "Reply")
+    card = await stage.member.slash(QUAY, "persona show")
+    await until(lambda: card.text)
+    talk = await stage.member.click(card.message, "Talk to them")
     await stage.moderator.slash(QUAY, "persona clear")
     for answer in (
         await stage.member.submit(form, text="still there?"),
         await stage.member.click(reply, "Reply"),
+        await stage.member.click(reply, "Regenerate"),
     ):
         assert answer.ephemeral and "is no longer here" in answer.message["content"]
+    for answer in (
+        await stage.member.submit(talk, text="still there?"),
+        await stage.member.click(card.message, "Talk to them"),
+    ):
+        assert answer.ephemeral and "Ballast does not live here." in answer.message["content"]
     await stage.member.say(QUAY, "really?", reply_to=reply)
     assert "no persona lives here" in await why(stage)
     await stage.moderator.slash(QUAY, "persona set", persona="oda")
