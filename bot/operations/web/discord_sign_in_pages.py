@@ -19,7 +19,7 @@ from bot.platform.discord_kit.oauth2 import (
     OAuth2Error,
     OAuth2User,
 )
-from bot.platform.localisation import gettext_lazy, join_texts
+from bot.platform.localisation import gettext_lazy, join_texts, ngettext_lazy
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.auth import AUTHENTICATOR, SignedInMember, set_session_cookie
 from bot.platform.web_kit.login_states import LOGIN_TIMEOUT_S, BegunLogin, LoginStates
@@ -164,7 +164,9 @@ async def _identify(
     if wait_s := failures.wait_s(address, now):
         raise OAuth2Error(
             gettext_lazy("Too many sign-ins failed."),
-            gettext_lazy("Try again in {seconds} seconds.", seconds=int(wait_s) + 1),
+            ngettext_lazy(
+                "Try again in {count} second.", "Try again in {count} seconds.", int(wait_s) + 1
+            ),
             status=429,
             retry_after_s=int(wait_s) + 1,
         )

@@ -17,7 +17,7 @@ import discord.http
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from yarl import URL
 
-from bot.platform.localisation import gettext_lazy
+from bot.platform.localisation import gettext_lazy, ngettext_lazy
 from personas.errors import UnderstudyError
 
 log = logging.getLogger(__name__)
@@ -248,7 +248,7 @@ def _wait_error(response: aiohttp.ClientResponse) -> OAuth2Error:
         wait_s = min(max(int(text[:6]), 1), MAX_RETRY_AFTER_S)
     return OAuth2Error(
         gettext_lazy("Discord asks this bot to wait."),
-        gettext_lazy("Try again in {seconds} seconds.", seconds=wait_s),
+        ngettext_lazy("Try again in {count} second.", "Try again in {count} seconds.", wait_s),
         retry_after_s=wait_s,
     )
 

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from aiohttp import web
 
-from bot.platform.localisation import gettext_lazy
+from bot.platform.localisation import gettext_lazy, ngettext_lazy
 from bot.platform.web_kit.problems import Problem
 
 log = logging.getLogger(__name__)
@@ -160,7 +160,11 @@ class Authenticator:
             raise Problem(
                 "too-many-tries",
                 gettext_lazy("Too many wrong tokens were sent."),
-                gettext_lazy("Try again in {count} seconds.", count=math.ceil(wait_s)),
+                ngettext_lazy(
+                    "Try again in {count} second.",
+                    "Try again in {count} seconds.",
+                    math.ceil(wait_s),
+                ),
                 headers={"Retry-After": str(math.ceil(wait_s))},
             )
         self.guesses.wrong(address, now)

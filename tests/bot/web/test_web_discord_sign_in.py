@@ -151,7 +151,7 @@ async def test_who_cancels_is_told_and_a_code_without_the_verifier_is_worth_noth
     [
         (RequestFault.ERROR_BEFORE, "Discord has a fault right now."),
         (RequestFault.CUT_BEFORE, "Discord does not answer."),
-        (RequestFault.LIMITED, "Try again in 1 seconds."),
+        (RequestFault.LIMITED, "Try again in 1 second."),
     ],
 )
 @pytest.mark.parametrize("route", ["POST /oauth2/token", "GET /users/@me"])
@@ -173,7 +173,7 @@ async def test_what_discord_does_not_answer_is_named(town, route, fault, words):
     [
         (RequestFault.ERROR_BEFORE, "Discord hat gerade eine Störung. Versuch es in einer Minute"),
         (RequestFault.CUT_BEFORE, "Discord antwortet nicht."),
-        (RequestFault.LIMITED, "Discord bittet diesen Bot zu warten. Versuch es in 1 Sekunden"),
+        (RequestFault.LIMITED, "Discord bittet diesen Bot zu warten. Versuch es in 1 Sekunde noch"),
         (None, "Discord nimmt das Client-Secret dieses Bots nicht an. Sag es denen, die"),
     ],
 )
