@@ -1,6 +1,6 @@
 """The tokens by which replies are sent where the bot is not, for as long as Discord takes them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bot.platform.db.database import Table
 
@@ -33,4 +33,5 @@ class InteractionTokens(Table):
         """Return the token of an event's reply; None where Discord takes it no more."""
         sql = """select token, is_private, at from interaction_tokens
             where event_id = :event and at >= :at"""
-        return self._db.one(InteractionToken, sql, event=event_id, at=now - TOKEN_LIFETIME_S)
+        token = self._db.one(InteractionToken, sql, event=event_id, at=now - TOKEN_LIFETIME_S)
+        return replace(token, is_private=bool(token.is_private)) if token else None
