@@ -217,12 +217,15 @@ class ReplyRecovery:
         first: after a kill in between, it is sent again, or Discord ignores the repeated nonce.
         """
         channel = reply.channel
-        assert not isinstance(channel, OutsideChannel)  # one message alone, checked when it came
         asked = self._context.store.replies.asked_messages(reply.event_id)
 
         async def send() -> None:
             for message_id in reply.message.parts:
-                await reply.message.sender.remove(message_id)
+                with suppress(discord.Forbidden):  # the text is needed all the more
+                    await reply.message.sender.remove(message_id)
+            if isinstance(channel, OutsideChannel):  # only where the rules are newer than it
+                await channel.webhook.send(text, ephemeral=True, suppress_embeds=True, wait=True)
+                return
             await channel.send(
                 text,
                 reference=discord.MessageReference(
@@ -234,7 +237,9 @@ class ReplyRecovery:
 
         try:
             await deliver(f"the notice about the event {reply.event_id}", send)
-        except discord.Forbidden as error:
+        except discord.HTTPException as error:
+            if is_temporary(error):
+                raise
             log.warning("could not tell #%s: %s", channel, error)
         await store_when_possible(
             f"the refusal of the reply {reply.event_id}", reply.take_back_question

@@ -3,12 +3,17 @@ that personas are AI.
 """
 
 import dataclasses
+from types import SimpleNamespace
 
+import discord
 import pytest
 
+from bot import compose
 from bot.chat import recovery
 from bot.chat.discord_missed import answer_missed
+from bot.chat.senders import WebhookSender
 from bot.demo_guild import SKERROW_SEED
+from bot.platform.messages import MAX_MESSAGE_CHARS
 from bot.platform.permissions import required_permissions
 from bot.safety.actions import DISCLOSURE, DISCLOSURE_INTERVAL_S, MINORS_BREAK, MINORS_DISCLOSURE
 from bot.safety.texts import shipped_texts
@@ -243,6 +248,32 @@ async def test_a_reply_that_had_begun_to_what_speaks_of_it_now_gives_way_to_the_
         await until(lambda: not stage.store.replies.unfinished())
         assert stored_texts(stage, QUAY) == [] and stage.engine.requests == []
         assert "…" not in texts_in(stage, QUAY), texts_in(stage, QUAY)
+
+
+async def test_the_text_comes_where_what_had_begun_cannot_be_deleted(tmp_path, monkeypatch):
+    async def refused(*_):
+        raise discord.Forbidden(SimpleNamespace(status=403, reason="Forbidden"), "no")
+
+    async with on_stage(tmp_path) as stage:
+        stage.engine.free.clear()
+        said = await stage.member.say(QUAY, "what a day")
+        await stage.sees("…", by="Ballast")
+        stage.store.messages.update(int(said["id"]), SAID)
+    monkeypatch.setattr(WebhookSender, "remove", refused)
+    async with on_stage(tmp_path) as stage:
+        await stage.sees(HELP, "message", 0)
+        await until(lambda: not stage.store.replies.unfinished())
+        assert stored_texts(stage, QUAY) == [] and stage.engine.requests == []
+
+
+async def test_where_discord_refuses_the_text_the_lines_are_taken_back_too(tmp_path, monkeypatch):
+    async with on_stage(tmp_path) as stage:
+        said = await say_lines(stage, 10.0)
+    too_long = dict.fromkeys(TEXTS, "x" * (MAX_MESSAGE_CHARS + 1))
+    monkeypatch.setattr(compose, "read_texts", lambda _: too_long)
+    async with on_stage(tmp_path) as stage:
+        await until(lambda: not stage.store.replies.unfinished())
+        assert_taken_back(stage, said)
 
 
 async def test_counts_survive_a_restart_and_name_nobody(tmp_path):

@@ -278,6 +278,23 @@ async def test_a_message_about_self_harm_gets_help_lines_in_private(stage):
     assert len(stage.engine.requests) == before
 
 
+async def test_an_interrupted_reply_to_what_speaks_of_it_now_gives_way_to_them(stage):
+    place = stage.sandbox.outside_channel("elsewhere")
+    await begin(stage, place, "good evening")
+    stage.engine.free.clear()
+    await stage.member.slash(place, "chat", message="what a day")
+    await until(lambda: len(stage.engine.requests) == 2)
+    (reply,) = stage.store.replies.unfinished()
+    # discord.py sends no 0 for False.
+    assert stage.store.interaction_tokens.get(reply.event_id, 0.0).is_private is False
+    (asked,) = stage.store.replies.asked_messages(reply.event_id)
+    stage.store.messages.update(asked, "I want to kill myself")
+    await stage.client.services.reply_service.recovery.resume(reply, stage.client)
+    assert "988" in seen(stage, place, stage.member)[-1]
+    assert not any("988" in text for text in seen(stage, place, stage.moderator))
+    assert stage.store.messages.text_of(asked) is None
+
+
 async def test_age_restricted_personas_never_speak_there(stage, monkeypatch):
     place = stage.sandbox.outside_channel("elsewhere", nsfw=True)
     await begin(stage, place, "good evening")
