@@ -218,7 +218,11 @@ async def create_from_form(interaction: Interaction, rest: str, values: dict[str
     )
     notes = [*_example_notes(persona, typed), *notes]
     if interaction_id and file is None:
-        notes.append(gettext_lazy("Its picture was lost when the bot restarted."))
+        notes.append(
+            gettext_lazy(
+                "Its picture or card was lost when the bot restarted: what was left empty is missing."
+            )
+        )
     try:
         services.reply_service.rules.age.require(persona, interaction.channel)
     except AgeRestrictedError as error:

@@ -256,6 +256,17 @@ async def test_a_refused_form_opens_again_with_what_was_typed(stage, monkeypatch
     assert find(stage, "marlow").avatar.read_bytes() == PIXEL
 
 
+async def test_a_form_whose_card_a_restart_lost_says_that_its_long_texts_are_missing(stage):
+    file, _ = long_card()
+    form = await opened(stage, picture=file)
+    stage.client.services.form_files.clear()  # as after a restart
+    short = {"name": "Mira", "description": "She keeps the lighthouse."}
+    taken = await stage.moderator.submit(form, **{**typed_in(form), **short})
+    message = await said(taken, "**Mira** (`mira`) is a persona of this server")
+    assert "what was left empty is missing." in message["content"]
+    assert find(stage, "mira").first_mes == ""
+
+
 async def test_what_a_form_refuses_and_takes(stage):
     for change, words in (
         ({"name": "Clyde the third"}, "Discord allows no names"),
