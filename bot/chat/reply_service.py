@@ -351,8 +351,10 @@ class ReplyService(ReplyContext):
         """Delete the replies to a message that a proxy has posted again. The copy gets them anew:
         they count for no limit, and what they told the member has to be told again.
         """
-        async for is_deleted in self.delete(replies, client):
-            if not is_deleted:  # members see it
+        for reply in replies:
+            is_deleted = await self._delete(reply, client)
+            # Members see it; or its message comes yet, whose buttons need its row.
+            if not is_deleted or self.unfinished.holds(reply.event_id):
                 return
 
         def forget() -> None:

@@ -11,6 +11,7 @@ import discord
 import pytest
 
 from bot.answering.store import AnsweringSettings
+from bot.chat import unfinished
 from bot.chat.decision_log import DecisionLog
 from bot.chat.line_wait import LineWait
 from bot.chat.places import channel_ref
@@ -315,6 +316,23 @@ async def test_a_proxys_copy_takes_the_place_of_its_line_in_the_wait(stage):
     assert asked(stage) == [["one", "how deep is it?"]]
     await asyncio.sleep(0.2)
     assert len(stage.engine.requests) == 1
+
+
+async def test_a_reply_that_is_posted_too_long_to_be_taken_back_is_not_forgotten(
+    stage, monkeypatch
+):
+    monkeypatch.setattr(unfinished, "END_WAIT_S", 0.05)
+    mark = stage.mark
+    said = await stage.member.say(QUAY, "how deep is it?")
+    await stage.finished(QUAY, mark)
+    service = stage.client.services.reply_service
+    reply = stage.store.replies.get(int(said["id"]))
+    await until(lambda: not service.unfinished.holds(reply.event_id))
+    with service.unfinished.counting(reply.event_id):
+        await service.take_back([reply], stage.client)
+    assert stage.store.replies.get(reply.event_id), "its buttons still find it"
+    await service.take_back([reply], stage.client)
+    assert stage.store.replies.get(reply.event_id) is None
 
 
 async def test_why_tells_what_refused_a_proxys_copy(stage):
