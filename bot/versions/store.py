@@ -229,19 +229,17 @@ class Versions(Table):
             versions.setdefault(row["persona_id"], []).append((row["version"], row["installed_at"]))
         return versions
 
-    def undecided(self, limit: int) -> list[InstalledVersion]:
-        """List the newest version of each persona where it was never promoted and the gate does not
+    def undecided(self, persona_id: str) -> InstalledVersion | None:
+        """Return the newest version of a persona if it was never promoted and the gate does not
         reject it.
-
-        Oldest first, at most `limit`.
         """
-        sql = f"select * from versions where {UNDECIDED} order by installed_at, rowid limit :limit"
-        return self._db.all(_installed, sql, limit=limit)
+        sql = f"select * from versions where persona_id = :persona and {UNDECIDED}"
+        return self._db.one(_installed, sql, persona=persona_id)
 
     def undecided_personas(self) -> list[str]:
-        """List the personas that have such a version."""
-        rows = self._db.read(f"select persona_id from versions where {UNDECIDED}")
-        return [row["persona_id"] for row in rows]
+        """List the personas that have such a version, that of the oldest first."""
+        sql = f"select persona_id from versions where {UNDECIDED} order by installed_at, rowid"
+        return [row["persona_id"] for row in self._db.read(sql)]
 
     def promote(
         self,

@@ -95,7 +95,8 @@ async def get_overview(request: web.Request) -> web.Response:
     everybody = services.personas.everybody()
     guilds = services.client.guilds if services.client else []
     running, queued = await _open_jobs(request, services)
-    decisions = list(islice(pending_decisions(services), MAX_DECISIONS))
+    undecided = _undecided_personas(services)
+    decisions = list(pending_decisions(services, undecided[:MAX_DECISIONS]))
     return render_page(
         request,
         "overview.html",
@@ -106,7 +107,7 @@ async def get_overview(request: web.Request) -> web.Response:
         queued=queued,
         open_cards=list_open_cards(services),
         decisions=decisions,
-        more_decisions=_decision_count(services) - len(decisions),
+        more_decisions=len(undecided) - len(decisions),
         alerts=alerts[:MAX_ALERTS],
         has_more_alerts=len(alerts) > MAX_ALERTS,
         servers=[guild.name for guild in guilds[:MAX_SHOWN_SERVERS]],
@@ -151,17 +152,22 @@ def _summarise_personas(
     return summaries
 
 
-def pending_decisions(services: Services) -> Iterator[PendingDecision]:
-    """The newest version of each persona that is neither live nor decided about."""
-    for installed in services.store.versions.undecided(MAX_ALERTS):
-        if entry := services.personas.find_owner(installed.persona_id):
-            guild_id, persona = entry
-            yield PendingDecision(OwnedPersona(services, guild_id, persona), installed)
+def _undecided_personas(services: Services) -> list[OwnedPersona]:
+    """List the personas whose newest version is neither live nor decided about."""
+    personas = []
+    for persona_id in services.store.versions.undecided_personas():
+        if owned := services.personas.find_owner(persona_id):
+            personas.append(OwnedPersona(services, *owned))
+    return personas
 
 
-def _decision_count(services: Services) -> int:
-    personas = services.store.versions.undecided_personas()
-    return sum(services.personas.find_owner(persona_id) is not None for persona_id in personas)
+def pending_decisions(
+    services: Services, personas: Sequence[OwnedPersona]
+) -> Iterator[PendingDecision]:
+    """The versions of these personas that wait to be decided about."""
+    for owned in personas:
+        if installed := services.store.versions.undecided(owned.persona.id):
+            yield PendingDecision(owned, installed)
 
 
 def list_alerts(

@@ -136,7 +136,8 @@ async def test_the_overview_counts_the_versions_that_wait_and_have_no_room(dashb
     monkeypatch.setattr(overview_pages, "MAX_DECISIONS", 1)
     held = SCORECARD.model_copy(update={"verdict": "hold"})
     install(dashboard.store, "oda", card=held)
-    install(dashboard.store, "somebody-gone", card=held)
+    for number in range(overview_pages.MAX_ALERTS):
+        install(dashboard.store, f"somebody-gone-{number}", card=held, at=0.0)
     text = (await dashboard.page("/dashboard"))[1]
     assert text.count("a moderator decides") == 1 and "more version" not in text
     install(dashboard.store, "ballast", card=held, at=2.0)
