@@ -5,9 +5,11 @@ of that time.
 import asyncio
 import datetime
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import astuple
+from functools import partial
+from typing import Any
 
 import discord
 
@@ -31,6 +33,7 @@ MAX_READ_MESSAGES = 50
 MAX_CALLS_IN_CHANNEL = 5
 """Latest messages to personas among them, with those that have an answer; the rest is answered."""
 MAX_CHANNELS_AT_ONCE = 4
+STORED_POLL_S = 0.02
 MAX_DIRECT_CHANNELS = 20
 """Direct-message channels that are read: those that were used last."""
 CALLED = frozenset({Rule.DIRECT_MESSAGE, Rule.REPLY, Rule.MENTION, Rule.NAMED})
@@ -42,13 +45,14 @@ OVERDUE_REMARK = gettext_lazy(
 )
 ANSWERED_REMARK = gettext_lazy("the bot has answered it with a notice")
 WORDLESS_REMARK = gettext_lazy("it has no words, and waited when the bot came back")
+Answer = Callable[[discord.Message], Coroutine[Any, Any, None]]
 
 
 async def answer_missed(
     client: Bot,
     services: Services,
     away_since: float,
-    answer: Callable[[discord.Message], Awaitable[None]],
+    answer: Answer,
 ) -> None:
     """Have messages to personas answered, in their order, that came since the bot was away (in
     seconds since 1970, 0 where nobody knows), at most ten minutes ago.
@@ -79,7 +83,7 @@ async def answer_missed(
                 log.info("answering messages in #%s that came while the bot was away", channel)
                 for message in lines:
                     message.author = await _member(message)
-                await asyncio.gather(*map(answer, lines))  # one reply answers those that wait
+                await _answer_lines(services, lines, answer)
 
     try:
         channels = list(_server_channels(client, services, since))
@@ -94,6 +98,19 @@ async def answer_missed(
             log.warning(
                 "a channel was not searched for what was said while the bot was away: %s", result
             )
+
+
+async def _answer_lines(services: Services, lines: list[discord.Message], answer: Answer) -> None:
+    """Have lines answered at once, as one reply answers those that wait; each is stored before the
+    next is read, however long that takes.
+    """
+    events = services.reply_service.events
+    async with asyncio.TaskGroup() as tasks:
+        for line in lines:
+            task = tasks.create_task(answer(line))
+            is_stored = partial(_is_stored, services, line)
+            while not task.done() and not await events.read(is_stored):  # noqa: ASYNC110  or ended
+                await asyncio.sleep(STORED_POLL_S)
 
 
 def _quick_lines(messages: list[discord.Message], wait_s: float) -> list[list[discord.Message]]:
@@ -205,6 +222,10 @@ def _is_handled(services: Services, message: discord.Message) -> bool:
     """
     if services.decisions.find(message.channel.id, message.id):
         return True
+    return _is_stored(services, message)
+
+
+def _is_stored(services: Services, message: discord.Message) -> bool:
     replies = services.store.replies
     return bool(replies.get(message.id) or replies.of_line(message.id))
 

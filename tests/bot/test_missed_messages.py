@@ -2,9 +2,12 @@
 once, in their order, over any number of restarts and kills.
 """
 
+import asyncio
+
 import pytest
 
 from bot.chat import discord_missed
+from bot.chat.message_reader import MessageReader
 from tests.bot.conftest import INN, MEMBER, QUAY, on_stage
 from tests.bot.set_times import AheadClock, answer_to
 from tests.fakes import until
@@ -65,7 +68,14 @@ async def test_calls_are_answered_in_order_and_once_over_a_kill_and_restarts(tmp
         assert sorted(heard(stage)) == sorted(["before", *MISSED, "after"])
 
 
-async def test_quick_lines_share_a_reply_where_the_channel_waits_for_them(tmp_path):
+async def test_quick_lines_share_a_reply_where_the_channel_waits_for_them(tmp_path, monkeypatch):
+    read = MessageReader.read
+
+    async def read_first_slowly(reader, message):
+        if "hey" in message.content:
+            await asyncio.sleep(0.2)  # as where it looks somebody up
+        return await read(reader, message)
+
     async with on_stage(tmp_path) as stage:
         channel = stage.client.get_channel(int(stage.sandbox.channel(INN)["id"]))
         stage.client.services.answering.change(channel.guild.id, channel.id, {"wait_s": 1.0})
@@ -74,10 +84,13 @@ async def test_quick_lines_share_a_reply_where_the_channel_waits_for_them(tmp_pa
         for who in (stage.member, stage.moderator):
             for text in ("hey", "are you there?"):
                 await who.say(INN, f"@Understudy {text}")
+    monkeypatch.setattr(MessageReader, "read", read_first_slowly)
     async with on_stage(tmp_path) as stage:
         await until(lambda: len(heard(stage)) == 3)
-        last = [request.turns[-1] for request in stage.engine.requests]
-        assert [turn.text for turn in last] == ["are you there?"] * 2
+        requests = stage.engine.requests
+        for request in requests:
+            assert [turn.text for turn in request.turns[-2:]] == ["hey", "are you there?"]
+        last = [request.turns[-1] for request in requests]
         assert [turn.name for turn in last] == ["Tobias Reed", "Mina Vale"]
 
 
