@@ -15,7 +15,7 @@ from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import respond_first, respond_privately
 from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import gettext_lazy, gettext_noop
-from bot.platform.messages import MAX_MESSAGE_CHARS
+from bot.platform.messages import MAX_MESSAGE_CHARS, markdown_name
 from bot.services import Services
 from bot.store import InteractionToken
 from personas.schemas.chat import Persona
@@ -84,7 +84,7 @@ async def ask_publicly(
             raise RefusedError(
                 gettext_lazy("Your message has no words."),
                 gettext_lazy(
-                    "Write something that {persona} can answer.", persona=personas[0].name
+                    "Write something that {persona} can answer.", persona=markdown_name(personas[0])
                 ),
             )
         with reply_service.store.atomic():

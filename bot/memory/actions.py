@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy
+from bot.platform.messages import markdown_name
 from bot.store import Memory, Store
 from personas.schemas.chat import Persona
 
@@ -39,7 +40,9 @@ class MemberMemories:
         if persona and memory.persona_id != persona.id:
             raise RefusedError(
                 gettext_lazy(
-                    "Memory {number} is not {persona}'s.", number=seq, persona=persona.name
+                    "Memory {number} is not {persona}'s.",
+                    number=seq,
+                    persona=markdown_name(persona),
                 ),
                 gettext_lazy("Leave out `persona`, or name a memory of theirs."),
             )
@@ -61,13 +64,13 @@ class MemberMemories:
         known = self.of_persona(persona)
         if any(memory.text.casefold() == text.casefold() for memory in known):
             raise RefusedError(
-                gettext_lazy("{persona} remembers that already.", persona=persona.name),
+                gettext_lazy("{persona} remembers that already.", persona=markdown_name(persona)),
                 gettext_lazy("`/memory show` lists it."),
             )
         if len(known) >= MAX_MEMORIES:
             what = gettext_lazy(
                 "{persona} remembers {count} things for you here, as many as it can.",
-                persona=persona.name,
+                persona=markdown_name(persona),
                 count=MAX_MEMORIES,
             )
             raise RefusedError(what, gettext_lazy("Let it forget one: `/memory forget`."))
@@ -103,7 +106,9 @@ class MemberMemories:
         memories = self.of_persona(persona)
         if not memories:
             raise RefusedError(
-                gettext_lazy("{persona} remembers nothing for you here.", persona=persona.name),
+                gettext_lazy(
+                    "{persona} remembers nothing for you here.", persona=markdown_name(persona)
+                ),
                 gettext_lazy("`/remember` lets it keep something."),
             )
         self.store.memories.forget(memory.seq for memory in memories)

@@ -18,6 +18,7 @@ from bot.personas.registry import (
 )
 from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import gettext_lazy
+from bot.platform.messages import markdown_name
 from bot.platform.request_origin import RequestOrigin
 from bot.store import Store, guild_suffix
 from personas.card.card_picture import picture_type, with_picture
@@ -209,7 +210,9 @@ class PersonaCreation:
         owner = self.personas.find_owner(persona.id)
         if owner is None or owner[0] != origin.guild_id:
             raise RefusedError(
-                gettext_lazy("{persona} does not belong to this server.", persona=persona.name),
+                gettext_lazy(
+                    "{persona} does not belong to this server.", persona=markdown_name(persona)
+                ),
                 gettext_lazy("The operator can change it on the dashboard."),
             )
         table = self.personas.table(persona.id)

@@ -224,7 +224,7 @@ class LiveVersions:
 
     def _no_earlier_version(self, persona: Persona, guild_id: int) -> RequestError:
         message = gettext_lazy(
-            "{persona} has no earlier version to roll back to.", persona=persona.name
+            "{persona} has no earlier version to roll back to.", persona=markdown_name(persona)
         )
         live = self.store.versions.live(persona.id, guild_id)
         if guild_id and live:
@@ -232,7 +232,7 @@ class LiveVersions:
                 "{version} of {persona} was made live for all servers: only the operator can roll "
                 "it back.",
                 version=live,
-                persona=persona.name,
+                persona=markdown_name(persona),
             )
         advice = gettext_lazy("Train a version first.")
         if self.store.versions.installed(persona.id, guild_id or None):

@@ -17,6 +17,7 @@ from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy, ngettext_lazy
+from bot.platform.messages import markdown_name
 from bot.store import (
     ALL_GUILDS,
     BASE_MODEL_NAME,
@@ -277,7 +278,9 @@ class BlindTests:
             if name not in (BASE_MODEL_NAME, other):
                 return name
         raise RequestError(
-            gettext_lazy("{persona} has no second version to compare.", persona=persona.name),
+            gettext_lazy(
+                "{persona} has no second version to compare.", persona=markdown_name(persona)
+            ),
             gettext_lazy("Train one with `/finetune start`."),
         )
 

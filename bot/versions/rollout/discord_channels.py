@@ -4,6 +4,7 @@ import discord
 
 from bot.chat.places import SpeakChannel, channel_ref
 from bot.platform.localisation import gettext_lazy
+from bot.platform.messages import markdown_name
 from bot.platform.permissions import VoiceChannel
 from bot.services import Services
 from personas.errors import RequestError
@@ -24,7 +25,7 @@ def require_speaks_in(services: Services, persona: Persona, channel: RolloutChan
     raise RequestError(
         gettext_lazy(
             "{persona} does not live in #{channel}, so none of its versions would answer there.",
-            persona=persona.name,
+            persona=markdown_name(persona),
             channel=channel.name,
         ),
         gettext_lazy(

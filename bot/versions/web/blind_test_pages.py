@@ -75,9 +75,10 @@ async def post_comparison(request: web.Request) -> web.Response:
     persona = _find_persona(services, form.get("persona"))
     if persona is None:
         raise Problem("invalid-request", gettext_lazy("A persona has to be chosen."))
-    contest = services.blind_tests.contest(
-        persona, form.get("version") or None, form.get("against") or None
-    )
+    with errors_as_problems("refused"):
+        contest = services.blind_tests.contest(
+            persona, form.get("version") or None, form.get("against") or None
+        )
     await services.blind_tests.assign(
         contest, OPERATOR_ORIGIN.user_id, _guild_id(services, persona)
     )

@@ -212,7 +212,7 @@ async def test_two_versions_are_compared_blindly(town):
     assert refused.status == 403 and "age-restricted" in refused.text
 
 
-async def test_the_name_in_a_refused_invitation_is_shown_as_it_is(town):
+async def test_names_in_refusals_are_shown_as_they_are(town):
     persona_id = town.bring_in(town.first, "Ida *Star* Lund")
     version = town.install(persona_id, town.first)
     browser = await town.signed_in(MODERATOR)
@@ -225,3 +225,11 @@ async def test_the_name_in_a_refused_invitation_is_shown_as_it_is(town):
         channel=str(town.channel_id(INN, town.first)),
     )
     assert refused.status == 409 and "has silenced Ida *Star* Lund here" in refused.text
+    rolled_back = await browser.submit(f"{SERVERS}/{town.first}/personas/{persona_id}/rollback")
+    assert "Ida *Star* Lund has no earlier version" in rolled_back.text
+    nowhere = await browser.submit(
+        f"{SERVERS}/{town.first}/personas/{persona_id}/rollout",
+        version=version,
+        only=str(town.channel_id(QUAY, town.first)),
+    )
+    assert "Ida *Star* Lund does not live in #" in nowhere.text
