@@ -71,7 +71,7 @@ class Photographer:
         phone = await self.visit(
             MEMBER, INN, viewport=PHONE, color_scheme="light", device_scale_factor=2
         )
-        await self.ask(phone, "I can't sleep.", "Oda")
+        await self.ask(phone, "Have you a room for tonight?", "Oda")
         await self.take(phone, "phone")
         await DashboardPhotographer(self._browser, self._url).all()
 
