@@ -202,9 +202,10 @@ def _failed_jobs(services: Services, now: float) -> Iterator[DashboardAlert]:
         advice: str = redact_paths(job.advice or "", services.home)
         if job.can_resume:
             advice = join_texts(advice, gettext_lazy("It can go on where it was."))
+        name = services.personas.name_of(job.persona, job.guild_id) if job.persona else job.name
         what = gettext_lazy(
             "The training {name} {version} failed: {error}",
-            name=job.name,
+            name=name,
             version=job.version,
             error=error,
         )

@@ -147,6 +147,8 @@ def parse_rerun_form(before: OriginalRun, texts: Mapping[str, str]) -> RerunForm
     body: dict[str, Any] = {name: text for name in RERUN_FIELDS if (text := texts[name])}
     for name in SHARE_FIELDS & body.keys():
         body[name] = parse_form_number(body[name])
+    if before.request.review and "from_card" in body:
+        body["review"] = True
     draft = RerunForm(texts, body=body)
     recipe = recipe_values(texts["recipe"]) if texts["recipe"] == before.request.recipe else {}
     named = before.request.hyperparameters.model_dump(exclude_none=True)

@@ -114,6 +114,20 @@ async def test_another_recipe_decides_what_was_not_asked_for(dashboard, run):
     }
 
 
+async def test_replies_that_were_to_be_read_first_are_again(dashboard):
+    request = {"from_card": 1.0, "recipe": "demo-cpu", "review": True}
+    put_job(dashboard, "j1", job_name="dusk", **request)
+    put_run(folder_in(dashboard, "j1"), {"learning_rate": 0.0004})
+    dashboard.queue.cancel("j1")
+    form = form_in(await shown(dashboard, "/dashboard/training/j1/repeat"))
+    status, _, html = await send(
+        dashboard, "/dashboard/training/j1/repeat", form | {"set.seed": "9"}
+    )
+    assert status == 200, words(html)
+    (job,) = dashboard.store.jobs.in_state("queued")
+    assert job.request.review and job.request.from_card == 1
+
+
 async def test_a_wrong_value_is_reported_at_its_field_and_nothing_is_queued(dashboard, run):
     form = run | {"set.learning_rate": "fast", "set.lora_r": "9000", "set.seed": "8"}
     status, _, html = await send(dashboard, "/dashboard/training/j1/repeat", form)
