@@ -43,7 +43,7 @@ class EventWriter:
         with path.open("a", encoding="utf-8") as file:
             self._sinks.append((file, fence))
             yield
-            self._sinks = [it for it in self._sinks if it[0] is not file]
+            self._sinks = [sink for sink in self._sinks if sink[0] is not file]
 
     def emit(self, event: TrainerEvent) -> None:
         """Write and flush one event."""

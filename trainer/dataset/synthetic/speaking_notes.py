@@ -152,12 +152,10 @@ def _style_notes(style: SpeakingStyle) -> list[str]:
 
 def spoken_lines(persona: Persona) -> list[str]:
     """Return what the character says in its card: its examples and greetings."""
-    replies = [turn.text for turn in example_turns(persona) if turn.by_persona]
-    greetings = (persona.first_mes, *persona.alternate_greetings)
-    return [
-        *filter(None, replies),
-        *filter(None, (spoken_greeting(it, persona) for it in greetings)),
-    ]
+    lines = [turn.text for turn in example_turns(persona) if turn.by_persona]
+    for greeting in (persona.first_mes, *persona.alternate_greetings):
+        lines.append(spoken_greeting(greeting, persona))
+    return [line for line in lines if line]
 
 
 def spoken_greeting(text: str, persona: Persona, guest: str = EXAMPLE_USER) -> str:
