@@ -133,8 +133,11 @@ export function makeComposer(root, { onRun, onAnswer, onArrowUp, onEscape }) {
   }
 
   function changed() {
+    // The conversation must not grow for the moment of the measurement: its end would be left.
+    root.style.minHeight = `${root.offsetHeight}px`;
     box.style.height = "auto";
     box.style.height = `${Math.min(box.scrollHeight, MAX_HEIGHT_PX)}px`;
+    root.style.minHeight = "";
     const left = MAX_CHARACTERS - box.value.length;
     count.textContent = box.value.length > COUNT_FROM ? String(left) : "";
     count.classList.toggle("over", left < 0);

@@ -32,7 +32,7 @@ let complete = false; // the first message is loaded
 let loading = false;
 let stuck = true; // the end is shown, and followed
 let anchor = null; // the message being read, while the end is not
-let last = { top: 0, max: 0 };
+let lastTop = 0; // the scroll position when it was last looked at
 let newAfter = null; // the last message that had been read when the channel was opened
 let missed = 0;
 let onRead = () => {};
@@ -40,14 +40,17 @@ let onRead = () => {};
 const find = (id) => log.findIndex((message) => message.id === id);
 const isAtEnd = () => drawn.to === log.length;
 
-const position = () => ({
-  top: scroller.scrollTop,
-  max: scroller.scrollHeight - scroller.clientHeight,
-});
-
 function distanceToEnd() {
   return scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
 }
+
+const isNearEnd = () => distanceToEnd() < NEAR_PX;
+
+/**
+ * Whether the reader has scrolled up since it was last looked at. Growth never moves the view up,
+ * and content that shrinks moves it to the new end at most.
+ */
+const hasScrolledUp = () => scroller.scrollTop < lastTop && !isNearEnd();
 
 /** Update the list to show the window. */
 function render() {
@@ -76,6 +79,11 @@ function render() {
  * Keep the scroll position at the end, or at the message being read, when content above changes.
  */
 function settle() {
+  if (stuck && hasScrolledUp()) {
+    // The scroll event is still to come.
+    stuck = false;
+    hold();
+  }
   if (stuck && isAtEnd()) scroller.scrollTop = scroller.scrollHeight;
   else if (anchor?.item.isConnected) {
     // Its movement within the list, regardless of scrolling since.
@@ -83,7 +91,7 @@ function settle() {
     anchor.depth += moved;
     scroller.scrollTop += moved;
   }
-  last = position();
+  lastTop = scroller.scrollTop;
   latest.hidden = stuck && isAtEnd();
   let label = "Jump to present ↓";
   if (missed) label = `${missed} new message${missed > 1 ? "s" : ""} ↓`;
@@ -100,13 +108,8 @@ function read() {
 }
 
 function onScroll() {
-  const near = distanceToEnd() < NEAR_PX;
-  const seen = position();
-  // Growth never moves the view up, and content that shrinks moves it by itself; all else is the
-  // reader.
-  const hasScrolledUp = seen.top < last.top && seen.max >= last.max;
-  stuck = (near || (stuck && !hasScrolledUp)) && isAtEnd();
-  last = seen;
+  stuck = (isNearEnd() || (stuck && !hasScrolledUp())) && isAtEnd();
+  lastTop = scroller.scrollTop;
   hold();
   latest.hidden = stuck;
   if (stuck) read();
@@ -177,12 +180,13 @@ async function loadOlder() {
 /** Load the channel; after a lost connection, back to the message that was on top. */
 export async function open({ again = false } = {}) {
   const reaching = again ? log[drawn.from]?.id : null;
-  const wasStuck = !again || stuck;
   const { channel } = state;
   let loaded = { messages: [], ended: false };
   do loaded = await prependOlder(loaded.messages);
   while (loaded && !loaded.ended && reaching && isLater(loaded.messages[0].id, reaching));
   if (!loaded) return;
+  // Only now: the reader may have scrolled while the messages were loaded.
+  const wasStuck = !again || stuck;
   const next = loaded.messages;
   newAfter = (again && newAfter) || lastRead(channel);
   let from = 0;
@@ -192,6 +196,7 @@ export async function open({ again = false } = {}) {
     items.clear();
     list.replaceChildren();
     anchor = null;
+    lastTop = 0;
     missed = 0;
   }
   // Notices of the page itself are in no history.
@@ -324,6 +329,7 @@ export function jumpToEnd() {
   stuck = true;
   newAfter = null;
   anchor = null;
+  lastTop = 0;
   look(log.length - PAGE, log.length);
 }
 

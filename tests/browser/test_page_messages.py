@@ -57,11 +57,13 @@ SCROLLING = """async () => {
 }"""
 
 # The list grows, the page follows, and before it is told of that scroll the reader scrolls up.
-SCROLLED_AFTER_GROWTH = """async () => {
+SCROLLED_AS_IT_GREW = """async (height) => {
     const scroller = document.getElementById("scroller");
-    document.querySelector("#messages > li:last-child").style.minHeight = "300px";
+    const end = document.querySelector("#messages > li:last-child");
+    end.style.minHeight = "300px";
     await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
     scroller.scrollTop -= 400;
+    end.style.minHeight = height;
     const top = scroller.scrollTop;
     await new Promise((done) => setTimeout(done, 200));
     return top;
@@ -377,20 +379,40 @@ async def test_older_messages_come_though_asking_for_them_failed(sandbox, visit)
     nils.complaints.clear()
 
 
-async def test_who_scrolls_up_right_after_something_has_grown_stays_there(sandbox, visit):
+@pytest.mark.parametrize("height", ["300px", "600px", "0"])
+async def test_who_scrolls_up_while_something_grows_or_shrinks_stays_there(sandbox, visit, height):
     mora = sandbox.member("Mora")
     nils = await visit(sandbox, "Nils", "cellar")
+    latest = await opened_at_the_end(nils, mora)
+    top = await nils.page.evaluate(SCROLLED_AS_IT_GREW, height)
+    await expect(latest).to_be_visible()
+    await mora.say("tavern", "one more.")
+    await expect(nils.page.get_by_role("button", name="1 new message")).to_be_visible()
+    assert await nils.page.evaluate("document.getElementById('scroller').scrollTop") == top
+
+
+async def test_a_long_draft_leaves_the_end_in_sight(sandbox, visit):
+    mora = sandbox.member("Mora")
+    nils = await visit(sandbox, "Nils", "cellar")
+    latest = await opened_at_the_end(nils, mora)
+    draft = nils.page.get_by_role("textbox", name="Message")
+    await draft.fill("a line\n" * 9)
+    await draft.press("x")
+    await nils.page.evaluate("new Promise((done) => setTimeout(done, 200))")
+    await mora.say("tavern", "one more.")
+    await expect(nils.message("one more.")).to_be_in_viewport()
+    await expect(latest).to_be_hidden()
+
+
+async def opened_at_the_end(nils, mora):
+    """Open a channel with sixty new messages of Mora's; return the button that leads to its end."""
     for number in range(60):
         await mora.say("tavern", f"message {number}.")
     await nils.go("tavern")
     latest = nils.page.get_by_role("button", name="Jump to present")
     await latest.click()  # it was opened at the first unread message
     await expect(latest).to_be_hidden()
-    top = await nils.page.evaluate(SCROLLED_AFTER_GROWTH)
-    await expect(latest).to_be_visible()
-    await mora.say("tavern", "one more.")
-    await expect(nils.page.get_by_role("button", name="1 new message")).to_be_visible()
-    assert await nils.page.evaluate("document.getElementById('scroller').scrollTop") == top
+    return latest
 
 
 async def test_a_phone_shows_everything(sandbox, visit):
