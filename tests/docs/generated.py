@@ -103,6 +103,8 @@ def _recipes() -> Iterator[str]:
         "over HTTP `recipe` "
         "and `hyperparameters`. Settings that a recipe does not list have the values of "
         "[demo-cpu](#demo-cpu). "
+        "Where a persona's card leaves no room for an exchange in `max_length`, samples are as long "
+        "as the card needs, and the plan says so; a length that the request names stays. "
         "`python -m trainer recipes NAME` shows what a recipe needs on this machine."
     )
     yield "| recipe | purpose |\n| --- | --- |"

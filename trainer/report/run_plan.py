@@ -230,7 +230,7 @@ def plan_job(folder: Path) -> RunPlan:
         history_trimmed=data.trimmed,
         too_long=data.counts.get(f"dropped: {TOO_LONG}", 0),
         why=chosen.chosen,
-        notes=(*data.caveats, *teacher_notes(request)),
+        notes=(*data.caveats, *job.length_notes, *teacher_notes(request)),
         first=workload_of(data.first, ()) if data.first else None,
         by_preference=request.task_type == "preference",
     )

@@ -22,6 +22,7 @@ from trainer.dataset.loader import load_job_dataset
 from trainer.dataset.written_replies import WRITTEN_SOURCE
 from trainer.estimate.model_shape import model_shape_of
 from trainer.estimate.workload import Workload, workload_of
+from trainer.recipe.card_fit import fit_length_to_card, length_notes
 from trainer.recipe.parent_adapter import ParentAdapter
 from trainer.recipe.resolve import resolve_job
 from trainer.schemas import Recipe
@@ -49,7 +50,7 @@ def load_fast_tokenizer(base: BaseModel) -> Any:
 @dataclass(frozen=True)
 class PreparedJob:
     """A job that is ready to run. `tokenizer` is the base model's; `notes` say what differs from
-    the request.
+    the request, `length_notes` those of them that a long card is the reason for.
 
     `parent` is the adapter that is trained further, None for a new one. `drafts` is the likely
     number of replies that a model is yet to write, for which others stand in, and `draft_weights`
@@ -64,6 +65,7 @@ class PreparedJob:
     tokenizer: Any
     data: Dataset
     notes: tuple[str, ...] = ()
+    length_notes: tuple[str, ...] = ()
     parent: ParentAdapter | None = None
     drafts: int = 0
     draft_weights: int = 0
@@ -110,11 +112,13 @@ def prepare_job(
     `between` is called between two conversations or samples. Raises `UnderstudyError`.
     """
     inputs = replace(read_job_inputs(folder, spec), between=between)
-    resolved = resolve_job(spec, inputs, resumed_recipe(folder, spec))
+    stored = resumed_recipe(folder, spec)
+    resolved = resolve_job(spec, inputs, stored)
     base = resolved.base
-    recipe = resolved.recipe
     tokenizer = load(base)
     renderer = Renderer(tokenizer)
+    recipe = fit_length_to_card(resolved.recipe, inputs.persona, renderer, base, stored)
+    lengthened = length_notes(resolved.recipe, recipe)
     data = load_job_dataset(
         folder,
         spec,
@@ -135,7 +139,8 @@ def prepare_job(
         base=base,
         tokenizer=tokenizer,
         data=data,
-        notes=(*resolved.notes, *data.caveats, *teacher_notes(spec.request)),
+        notes=(*resolved.notes, *lengthened, *data.caveats, *teacher_notes(spec.request)),
+        length_notes=lengthened,
         parent=resolved.parent,
         drafts=drafts,
         draft_weights=_teacher_weights(spec.request) if drafts else 0,

@@ -1,0 +1,76 @@
+"""A long card: its samples are as long as they need be, and the plan says so."""
+
+from __future__ import annotations
+
+import pytest
+
+from personas.errors import MaterialError
+from personas.home.job_folder import read_spec
+from personas.schemas.chat import Persona, Turn
+from tests.trainer import job_folders
+from trainer.recipe import card_fit
+from trainer.recipe.card_fit import LENGTH_STEP, MIN_EXCHANGE_TOKENS, fit_length_to_card
+from trainer.recipe.recipe_file import load_recipe
+from trainer.report.run_plan import plan_job
+from trainer.schemas import ResolvedRecipe
+from trainer.train.job import prepare_job
+
+QUICK = load_recipe("quick")
+ADA = Persona(id="ada", name="Ada", description="You are Ada, a clockmaker.")
+
+
+@pytest.fixture
+def long_job(tmp_path, tiny_base, monkeypatch):
+    """Makes a job whose card has more tokens than samples of the recipe `quick`."""
+    card = job_folders.ADA.replace("a clockmaker.", "a clockmaker. " + "Tick tock. " * 250)
+    monkeypatch.setattr(job_folders, "ADA", card)
+
+    def made(**hyperparameters):
+        return job_folders.persona_job(
+            tmp_path, tiny_base.source, recipe="quick", hyperparameters=hyperparameters
+        )
+
+    return made
+
+
+def prepared(folder):
+    return prepare_job(folder, read_spec(folder))
+
+
+def test_samples_are_as_long_as_the_card_needs_and_the_plan_says_so(long_job):
+    folder = long_job()
+    job = prepared(folder)
+    assert job.data.trimmed == 0 and not job.data.ledger.replies
+    assert max(len(sample.ids) for sample in job.data.heldout) > QUICK.max_length
+    told = [note for note in plan_job(folder).notes if "the persona's card is long" in note]
+    assert told and set(told) <= set(job.notes)
+    assert str(QUICK.max_length) in told[0]
+
+
+def test_a_length_that_is_asked_for_stays_and_its_failure_says_what_to_raise(long_job):
+    with pytest.raises(MaterialError) as caught:
+        prepared(long_job(max_length=QUICK.max_length))
+    assert "Raise max_length" in caught.value.advice
+
+
+def test_other_cards_change_nothing_and_no_length_is_beyond_the_model(
+    renderer, tiny_base, monkeypatch
+):
+    card = len(renderer.prompt(ADA, [Turn("", "")], max_tokens=10_000).ids)
+    fits = QUICK.with_values(max_length=card + MIN_EXCHANGE_TOKENS)
+    assert fit_length_to_card(fits, ADA, renderer, tiny_base) == fits
+    assert fit_length_to_card(fits, None, renderer, tiny_base) == fits
+    short = fits.with_values(max_length=fits.max_length - 1)
+    longer = fit_length_to_card(short, ADA, renderer, tiny_base)
+    assert longer.max_length > fits.max_length and longer.max_length % LENGTH_STEP == 0
+    monkeypatch.setattr(card_fit, "max_positions", lambda base: fits.max_length + 8)
+    least = fit_length_to_card(short, ADA, renderer, tiny_base)
+    assert least.max_length == fits.max_length + 8
+    monkeypatch.setattr(card_fit, "max_positions", lambda base: 16)
+    assert fit_length_to_card(short, ADA, renderer, tiny_base).max_length == short.max_length
+
+
+def test_a_run_that_is_resumed_keeps_its_length(renderer, tiny_base):
+    begun = ResolvedRecipe(QUICK.with_values(max_length=200))
+    ada = Persona(id="ada", name="Ada", description="Tick tock. " * 400)
+    assert fit_length_to_card(QUICK, ada, renderer, tiny_base, begun).max_length == 200
