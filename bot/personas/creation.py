@@ -1,6 +1,7 @@
 """Creates and edits personas from the fields of a form, without a card file."""
 
 import asyncio
+import hashlib
 import itertools
 import tomllib
 from collections.abc import Container, Mapping
@@ -12,6 +13,7 @@ from bot.personas.base_model_compat import CardTokenCount, count_card_tokens
 from bot.personas.card_import import MAX_UNPACKED_BYTES, CardImport, recording_contributor
 from bot.personas.registry import (
     MAX_SHORT_ID_CHARS,
+    ChangedCardError,
     PersonaRegistry,
     common_name_problem,
     short_id,
@@ -68,6 +70,7 @@ MAX_FIELD_CHARS = {
     "first_mes": 1500,
 }
 """Characters of each field, unless the card that fills it has more: that text may stay as long."""
+STAMP_CHARS = 8
 OPENING = "You are {{char}}."
 """Opens the prompt where the description does not say who speaks."""
 MAX_PICTURE_BYTES = 8 * 2**20
@@ -133,6 +136,11 @@ class PersonaForm:
     def dump(self) -> bytes:
         """Write the fields as TOML."""
         return dump_toml(asdict(self))
+
+    @property
+    def stamp(self) -> str:
+        """A short hash of the fields, by which a change of them is noticed."""
+        return hashlib.sha256(self.dump()).hexdigest()[:STAMP_CHARS]
 
     def filled_from(self, card: Card) -> Self:
         """Fill empty fields from a card."""
@@ -203,9 +211,14 @@ class PersonaCreation:
             )
         return CardImport(brought, card, room)
 
-    async def edit(self, origin: RequestOrigin, persona: Persona, form: PersonaForm) -> Persona:
-        """Replace the form's fields in the card of a guild's own persona. Raises
-        `InvalidFormError`, and `RefusedError` for a persona of all servers.
+    async def edit(
+        self, origin: RequestOrigin, persona: Persona, form: PersonaForm, *, stamp: str = ""
+    ) -> Persona:
+        """Replace the form's fields in the card of a guild's own persona; `stamp` is that of the
+        form when it was opened.
+
+        Raises `InvalidFormError`, `ChangedCardError` where the card has changed since, and
+        `RefusedError` for a persona of all servers.
         """
         owner = self.personas.find_owner(persona.id)
         if owner is None or owner[0] != origin.guild_id:
@@ -216,11 +229,14 @@ class PersonaCreation:
                 gettext_lazy("The operator can change it on the dashboard."),
             )
         table = self.personas.table(persona.id)
+        now = PersonaForm.of_table(table)
+        if stamp and now.stamp != stamp and now != form:
+            raise ChangedCardError
         check = await self.check(origin.guild_id, form, base=table, persona_id=persona.id)
         card, _, _ = check.require()
         edited = table_from_card(card, persona.id)
         with self._recording(origin, persona.id):
-            return await asyncio.to_thread(self.personas.rewrite, persona.id, edited)
+            return await asyncio.to_thread(self.personas.rewrite, persona.id, edited, over=table)
 
     def _recording(self, origin: RequestOrigin, persona_id: str) -> AbstractContextManager[None]:
         """Record a member as the contributor of the card that the block stores."""

@@ -70,7 +70,9 @@ from personas.schemas.chat import Persona
 CREATE_FORM_PREFIX = "create:"
 """Prefix of the form's custom id; `here` or `later` follows, and the command's interaction id."""
 EDIT_FORM_PREFIX = "edit:"
-"""Prefix of the form's custom id; the persona's id follows."""
+"""Prefix of the form's custom id; the persona's id follows, and the stamp of the fields that it was
+opened with.
+"""
 TALK_FORM_PREFIX = "talk:"
 """Prefix of the form's custom id; the persona's id follows."""
 DM_TEXT = gettext_lazy("A persona is created in a server.")
@@ -255,18 +257,24 @@ async def create_from_form(interaction: Interaction, rest: str, values: dict[str
     await _show(interaction, text, button_view(use_here, edit))
 
 
-async def edit_from_form(interaction: Interaction, persona_id: str, values: dict[str, str]) -> None:
-    """Save the form of a persona that was created here before."""
+async def edit_from_form(interaction: Interaction, rest: str, values: dict[str, str]) -> None:
+    """Save the form of a persona that was created here before, unless somebody else has changed its
+    card since the form was opened.
+    """
     require_guild_moderator(interaction, DM_TEXT)
+    persona_id, _, stamp = rest.partition(":")
     persona = require_persona(interaction, persona_id)
     typed = PersonaForm.of_fields(values)
     await _acknowledge(interaction)
     services = interaction.client.services
+    table = services.personas.table(persona.id)
     try:
-        typed = _with_long_fields(typed, services.personas.table(persona.id))
-        persona = await services.creation.edit(request_origin(interaction), persona, typed)
+        typed = _with_long_fields(typed, table)
+        persona = await services.creation.edit(
+            request_origin(interaction), persona, typed, stamp=stamp
+        )
     except UnderstudyError as error:
-        form_id = f"{EDIT_FORM_PREFIX}{persona_id}"
+        form_id = _edit_form_id(persona, table)
         await _offer_again(interaction, form_id, typed, None, error=error)
         return
     services.audit.record(
@@ -279,6 +287,10 @@ async def edit_from_form(interaction: Interaction, persona_id: str, values: dict
     )
     text = join_texts(head, *_example_notes(persona, typed), separator="\n")
     await _show(interaction, text, _next_steps(persona, interaction_language(interaction)))
+
+
+def _edit_form_id(persona: Persona, table: JsonObject) -> str:
+    return f"{EDIT_FORM_PREFIX}{persona.id}:{PersonaForm.of_table(table).stamp}"
 
 
 def _with_long_fields(typed: PersonaForm, table: JsonObject) -> PersonaForm:
@@ -551,7 +563,7 @@ class EditPersonaButton(_PersonaButton, template=rf"edit-persona:{PERSONA_ID}"):
         persona = self.require(interaction)
         table = interaction.client.services.personas.table(persona.id)
         typed = PersonaForm.of_table(table)
-        form_id = f"{EDIT_FORM_PREFIX}{persona.id}"
+        form_id = _edit_form_id(persona, table)
         language = interaction_language(interaction)
         title = translate(EDIT_TITLE, language, persona=persona.name)
         await send_form(interaction, persona_form(title, form_id, typed, language=language))

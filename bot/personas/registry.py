@@ -42,6 +42,19 @@ MAX_SHORT_ID_CHARS = 32
 CARD_ARCHIVE = "files.charx"
 
 
+class ChangedCardError(RefusedError):
+    """A card has changed since somebody began to edit it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            gettext_lazy("Somebody else has changed this card since you opened the form."),
+            gettext_lazy(
+                "`/persona show` in its channel has it as it is now. To replace it by what you "
+                "typed, press **Try again** and submit the form."
+            ),
+        )
+
+
 @dataclass(frozen=True)
 class ImportedPersona:
     """A persona that a guild has imported."""
@@ -176,14 +189,18 @@ class PersonaRegistry:
         guild_folder = self._home / str(owner[0] if owner else OPERATOR_GUILD_ID)
         return RevisionHistory.of(self._home.parent, guild_folder / persona_id / CARD_FILE)
 
-    def rewrite(self, persona_id: str, table: JsonObject) -> Persona:
+    def rewrite(
+        self, persona_id: str, table: JsonObject, *, over: JsonObject | None = None
+    ) -> Persona:
         """Replace the fields of a card and keep a revision; its picture and files stay.
 
         A bundled card is copied for the operator first. Raises `CardError` for an invalid card,
-        `RefusedError` where another persona or most messages have its name, `KeyError` for an
-        unknown id.
+        `ChangedCardError` where the fields are no longer those it was made `over`, `RefusedError`
+        where another persona or most messages have its name, `KeyError` for an unknown id.
         """
         with self._changing:
+            if over is not None and self.table(persona_id) != over:
+                raise ChangedCardError
             guild_id, persona = self.find_owner(persona_id) or (
                 OPERATOR_GUILD_ID,
                 self._shipped[persona_id],

@@ -7,7 +7,13 @@ import aiohttp
 import pytest
 
 from bot.personas import guild_lore
-from bot.personas.registry import MAX_GUILD_PERSONAS, PersonaRegistry, guild_card_path, short_id
+from bot.personas.registry import (
+    MAX_GUILD_PERSONAS,
+    ChangedCardError,
+    PersonaRegistry,
+    guild_card_path,
+    short_id,
+)
 from bot.platform.errors import RefusedError
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.request_materials import gather_materials
@@ -73,6 +79,15 @@ def test_a_persona_that_has_such_a_name_keeps_it_and_others_do_not_get_it(tmp_pa
     assert personas.rewrite(mira.id, table | {"name": "🦀"}).name == "🦀"
     with pytest.raises(RefusedError, match="Many messages have “You”"):
         personas.rewrite(mira.id, table)
+
+
+def test_a_card_that_has_changed_meanwhile_is_not_replaced(tmp_path):
+    personas = PersonaRegistry(SHIPPED_CARDS, tmp_path)
+    before = personas.table("oda")
+    personas.rewrite("oda", before | {"tagline": "Of the early one."}, over=before)
+    with pytest.raises(ChangedCardError, match="Somebody else"):
+        personas.rewrite("oda", before | {"tagline": "Of the late one."}, over=before)
+    assert personas.table("oda")["tagline"] == "Of the early one."
 
 
 async def test_a_card_becomes_a_persona_that_greets_answers_and_wears_its_picture(stage):

@@ -434,8 +434,32 @@ async def test_a_persona_is_edited_from_its_card(stage):
     told = await said(done, "speaks by this card from the next reply on")
     assert told["id"] != card.message["id"] and labels(told)[0] == "Talk to them"
     assert find(stage, "marlow-finch").speech == "In riddles."
+    edit = await stage.moderator.click(card.message, "Edit")
     refused = await stage.moderator.submit(edit, **{**typed_in(edit), "name": "You"})
     assert labels(await said(refused, "Choose another name.")) == ["Try again"]
+
+
+async def test_of_two_who_edit_one_card_the_later_is_told_and_loses_nothing(stage):
+    message = await created(stage)
+    await stage.moderator.click(message, f"Use it in #{OFFICE}")
+    await stage.sees("**What next?**")
+    card = await stage.moderator.slash(OFFICE, "persona show")
+    await said(card, "**Marlow Finch** (`marlow-finch`)")
+    late = await stage.moderator.click(card.message, "Edit")
+    early = await stage.moderator.click(card.message, "Edit")
+    done = await stage.moderator.submit(early, **{**typed_in(early), "speech": "In riddles."})
+    await said(done, "speaks by this card from the next reply on")
+    typed = {**typed_in(late), "description": "A keeper of bees."}
+    told = await said(await stage.moderator.submit(late, **typed), "Somebody else has changed")
+    kept = find(stage, "marlow-finch")
+    assert kept.speech == "In riddles." and kept.description != "A keeper of bees."
+    again = await stage.moderator.click(told, "Try again")
+    assert typed_in(again) == typed
+    mark = stage.mark
+    await stage.moderator.submit(again, **typed)
+    await stage.sees("speaks by this card from the next reply on", since=mark)
+    replaced = find(stage, "marlow-finch")
+    assert replaced.description == "A keeper of bees." and replaced.speech == typed["speech"]
 
 
 async def test_a_persona_never_gets_the_versions_of_a_removed_one(stage):
