@@ -49,6 +49,7 @@ from trainer.dataset.run_dataset import dataset_key
 from trainer.dataset.synthetic import reply_backends
 from trainer.dataset.synthetic.card_replies import LoreAnswers, ReplyLength, sincere_replies
 from trainer.dataset.synthetic.question_bank import draw_questions, read_openers
+from trainer.dataset.synthetic.reply_filter import ReplyFilter
 from trainer.dataset.synthetic.speaking_notes import (
     find_catchwords,
     speaking_notes,
@@ -459,6 +460,10 @@ def test_a_teacher_on_this_machine_is_found_from_anywhere_and_named_without_its_
         ("It is never late. I hold the hands myself when I have to.", "copies an example of the card"),
         ("I wind the ninety wheels of it every dusk.", "contradicts lore"),
         ("How many times have you wound the clock? I think slowly.", "repeats the question"),
+        ("I wind it at dusk, you bitch, and I am slow about it.", "strong language"),
+        ("I wind it at dusk (laughs) and I am slow about it.", "a stage direction"),
+        ("*softly sighs* I wind it at dusk, and I am slow about it.", "a stage direction"),
+        ("I wind it at dusk (with my own key), and I am slow.", None),
         ("I wind it at dusk, and I am slow about it.", None),
     ],
 )  # fmt: skip
@@ -485,6 +490,13 @@ def test_what_a_small_teacher_does_wrong(persona, message, reply, fault):
     card, lore = persona
     judge = ReplyJudge(card, lore.passages, speaking_notes(card, lore.passages))
     assert judge.fault(message, reply) == fault
+
+
+def test_a_character_may_curse_and_gesture_who_does_so_in_the_card(persona):
+    card, lore = persona
+    rough = replace(card, mes_example="<START>\n{{user}}: Late?\n{{char}}: (laughs) Shit, yes.")
+    judge = ReplyFilter(rough, lore.passages)
+    assert judge.fault("(laughs) I wind it at dusk. Shit, it is slow.", "late?", None) is None
 
 
 @pytest.mark.parametrize("name", ["booth19", "edie", "hroda", "mizzle", "quire", "sibley"])

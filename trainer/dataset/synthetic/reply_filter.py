@@ -44,6 +44,18 @@ FIRST_LABEL = re.compile(rf"\s*({LABEL}):\s")
 SPEAKERS = (EXAMPLE_USER, "user", "assistant", "you")
 LARGE = re.compile(r"\b(?:hundreds?|thousands?|[mb]illions?)\b", re.IGNORECASE)
 IDENTITY = re.compile(r"\bI(?:['’]m| am| was| used to be) an? ((?:\w+ ?){1,2})", re.IGNORECASE)
+STRONG_LANGUAGE = re.compile(
+    r"\b(?:(?:mother)?fuck\w*|(?:bull|horse)?shit\w*|bitch\w*|cunts?|whores?|sluts?|bastards?|"
+    r"(?:ass|arse)holes?|dickheads?|wank\w*|cocksuck\w*|puss(?:y|ies)|porn\w*|raped|rapists?|"
+    r"nigg\w+|faggots?|retard(?:ed|s)?|trann(?:y|ies))\b",
+    re.IGNORECASE,
+)
+"""English words that no persona learns from a model unless its card or lore has them."""
+STAGE_DIRECTION = re.compile(
+    r"[(\[*_]+(?:\w+ly )?(?:laughs?|chuckles?|giggles?|smiles?|grins?|smirks?|sighs?|nods?|shrugs?|"
+    r"winks?|blushes|pauses?|coughs?|clears? (?:\w+ )?throat)\b",
+    re.IGNORECASE,
+)
 COMMON_WORDS = frozenset("little bit very good fool friend man woman person".split())
 MIN_WORDS = 3
 COPIED_RUN_WORDS = 14
@@ -121,6 +133,8 @@ class ReplyFilter:
             ("refuses", bool(REFUSAL.search(reply) or self._refusal.search(reply))),
             ("breaks character", self._breaks_character(reply)),
             ("speaks of itself as of another", self._as_another(reply, about)),
+            ("strong language", self._uses_unknown(STRONG_LANGUAGE, reply)),
+            ("a stage direction", self._uses_unknown(STAGE_DIRECTION, reply)),
             ("out of voice", not self._style.fits(reply)),
             ("contradicts lore", self.contradicts(reply, question, asks_lore=asks_lore)),
             ("names somebody who is not in the lore", self._invents(reply, question)),
@@ -132,6 +146,10 @@ class ReplyFilter:
         # Last, because it may have to embed both texts.
         is_off_topic = about is not None and self._is_off_topic(reply, about)
         return "speaks of something else" if is_off_topic else None
+
+    def _uses_unknown(self, pattern: re.Pattern[str], reply: str) -> bool:
+        """Report whether a reply has what the pattern matches, and neither card nor lore do."""
+        return any(found.casefold() not in self._known for found in pattern.findall(reply))
 
     def _breaks_character(self, reply: str) -> bool:
         label = FIRST_LABEL.match(reply)
