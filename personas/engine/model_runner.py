@@ -13,13 +13,16 @@ class ScheduledTokens:
     """Tokens of one sequence to compute after those in its KV cache.
 
     `logits` is the number of last tokens whose logits are returned: none for a part of a prompt
-    that leaves tokens for later.
+    that leaves tokens for later. `contrast` are tokens without the persona, from whose logits the
+    reply is guided away by `guidance_scale` (`personas.engine.guidance`).
     """
 
     kv: Any
     tokens: abc.Sequence[int]
     slot: LoraSlot = BASE_MODEL_SLOT
     logits: int = 1
+    contrast: "ScheduledTokens | None" = None
+    guidance_scale: float = 1.0
 
 
 class ForwardBackend(Protocol):

@@ -177,14 +177,18 @@ class Scheduler(FairScheduler[Sequence]):
         limit = self.limits.kv_bytes
         size = 0
         if limit is not None:
-            size = self._runner.kv_bytes(seq.capacity_tokens)
+            size = self._kv_bytes(seq)
         if limit is None or not size:
             return most
         taken = 0
         for other in self.running:
             copies = 1 + len(other.other_candidates)
-            taken += copies * self._runner.kv_bytes(other.capacity_tokens)
+            taken += copies * self._kv_bytes(other)
         return min(most, max(0, limit - taken) // size)
+
+    def _kv_bytes(self, seq: Sequence) -> int:
+        own = self._runner.kv_bytes(seq.capacity_tokens)
+        return own + self._runner.kv_bytes(seq.bare_capacity_tokens)
 
     def free_candidates(self, seq: Sequence, most: int) -> int:
         """Return for how many further candidates of a running sequence there are rows and

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from personas.engine.candidates import CandidateChooser
 from personas.engine.fair_scheduler import SchedulerLimits
+from personas.engine.guidance import guide, with_contrasts
 from personas.engine.lora_slots import LoraSlots
 from personas.engine.model_runner import ModelRunner
 from personas.engine.prefix_warmer import PrefixWarmer
@@ -79,9 +80,10 @@ class BatchGenerator:
 
         Raises `BaseModelError` for a prompt with tokens that the model does not know.
         """
-        require_known_tokens([prompt.ids], self.vocabulary, renderer.tokenizer)
+        require_known_tokens([prompt.ids, prompt.bare], self.vocabulary, renderer.tokenizer)
         seq = Sequence.create(request, prompt, renderer, sink=sink, on_end=on_end)
         seq.card_prompt = prompt.card
+        seq.bare_prompt = prompt.bare
         self.scheduler.add(seq)
 
     def step(self) -> bool:
@@ -119,9 +121,10 @@ class BatchGenerator:
     def _run(self, batch: ScheduledBatch) -> list[Sampled]:
         """Compute a batch and sample; an error takes the place of the tokens that it prevents."""
         sequences = batch.sampled
-        lengths = [len(item.kv.tokens) for item in batch.tokens]
+        items = with_contrasts(batch.tokens)
+        lengths = [len(item.kv.tokens) for item in items]
         try:
-            logits = batch.runner.backend.forward(batch.tokens)
+            logits = guide(batch.runner.backend.forward(items), batch.tokens)
             tokens = sample_tokens(logits, [seq.sampler for seq in sequences])
             named = map(_name_adapter, sequences, tokens)
             return list(zip(sequences, named, strict=True))
@@ -137,7 +140,7 @@ class BatchGenerator:
             )
         # One sequence may have caused the error: the other ones must not fail with it. This is
         # outside of the handler, because the error's traceback holds the memory of the batch.
-        for item, length in zip(batch.tokens, lengths, strict=True):
+        for item, length in zip(items, lengths, strict=True):
             del item.kv.tokens[length:]
         sampled = []
         for single in batch.split():

@@ -157,7 +157,9 @@ class ChatRequest:
     `member_id` are those who ask, member 0 is nobody in particular. Prompt and reply have at most
     `context_tokens`; 0 is the engine's own limit. A model that does not see `pictures` gets the
     turns alone. `replaces` is the text in whose place the reply comes, and which it should not be
-    again.
+    again. With a `guidance_scale` above 1, the local engine takes the persona for more than its
+    prompt alone would (`personas.engine.guidance`), for the time of two replies at most; other
+    engines do not.
     """
 
     persona: Persona | None
@@ -172,6 +174,7 @@ class ChatRequest:
     context_tokens: int = 0
     pictures: tuple[Picture, ...] = ()
     replaces: str = ""
+    guidance_scale: float = 1.0
 
 
 @dataclass(frozen=True)

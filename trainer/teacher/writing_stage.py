@@ -43,6 +43,8 @@ TEMPERATURE = 0.7
 """Above that of channels: the likeliest words of a small model are its blandest, and a judge chooses
 among the drafts.
 """
+GUIDANCE_SCALE = 1.5
+"""Of what the base model writes for itself: a small model heeds a card too little."""
 SERVER_ADVICE = (
     "Check TEACHER, which ends with /v1, TEACHER_MODEL and, where the server takes a key, "
     "TEACHER_KEY."
@@ -171,6 +173,7 @@ def choose_teacher(
             request.base_model,
             at_once=REPLIES_AT_ONCE,
             temperature=TEMPERATURE,
+            guidance_scale=GUIDANCE_SCALE,
             before_step=before_step,
         )
         return own, licence

@@ -106,13 +106,14 @@ class ReplyBackend(Protocol):
 @dataclass(frozen=True)
 class EngineBackend:
     """The engine that serves Discord, with or without an adapter. `before_step` is called on its thread
-    before each step, which it may hold up.
+    before each step, which it may hold up. `guidance_scale`: see `ChatRequest`.
     """
 
     model: str
     adapter: Path | None = None
     at_once: int = 1
     temperature: float = SamplingParams.temperature
+    guidance_scale: float = 1.0
     before_step: Callable[[], object] = lambda: None
 
     @property
@@ -140,7 +141,13 @@ class EngineBackend:
         await engine.start()
         try:
             version = self._version if self.adapter else ""
-            yield _EngineGenerator(engine, self.adapter, version, self.temperature)
+            yield _EngineGenerator(
+                engine,
+                self.adapter,
+                version,
+                temperature=self.temperature,
+                guidance_scale=self.guidance_scale,
+            )
         finally:
             await engine.close()
 
@@ -151,6 +158,7 @@ class _EngineGenerator:
     adapter: Path | None
     version: str
     temperature: float
+    guidance_scale: float
 
     async def reply(
         self,
@@ -175,6 +183,7 @@ class _EngineGenerator:
             adapter=adapter,
             sampling=sampling,
             instructions=instructions,
+            guidance_scale=self.guidance_scale,
         )
         stream = self.engine.submit(request)
         async for _ in stream:
