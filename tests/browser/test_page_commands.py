@@ -9,6 +9,11 @@ from tests.fakes import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+NARROW = {"width": 1024, "height": 768}
+FIELDS_WIDER_THAN_THEIR_CELL = """fields => fields
+  .filter((field) => field.scrollWidth > field.clientWidth)
+  .map((field) => field.textContent)"""
+
 
 async def test_slash_commands_are_found_checked_and_run(sandbox, panelist, visit):
     nils = await visit(sandbox, "Nils", "tavern")
@@ -107,6 +112,27 @@ async def test_a_training_is_started_with_two_options_in_sight_and_the_others_be
     await mina.sees("Training: Ballast v1")
     await until(lambda: staged.backend.busy)
     assert staged.store.jobs.in_state("running")[0].request.hyperparameters.num_train_epochs == 2
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, NARROW, PHONE])
+async def test_options_lie_beside_one_another_and_run_is_reached(staged, visit, viewport):
+    mina = await visit(staged.sandbox, "Mina Vale", QUAY, viewport=viewport)
+    for command in ("persona create", "finetune start"):
+        form = await mina.open_command(command)
+        more = form.locator(".chip.more")
+        if await more.count():
+            await more.click()
+        chips = form.locator(".chip:visible")
+        while await chips.count():
+            await chips.first.click()
+        fields = form.locator(".field")
+        assert await fields.count() >= 2
+        assert await fields.evaluate_all(FIELDS_WIDER_THAN_THEIR_CELL) == []
+        await form.hover()
+        await mina.page.mouse.wheel(0, 2000)
+        await expect(form.get_by_role("button", name="Run")).to_be_in_viewport(ratio=1)
+        await form.get_by_role("button", name="Cancel").click()
+    await mina.fits()
 
 
 async def test_jump_to_present_lies_over_no_command(staged, visit):
