@@ -7,7 +7,7 @@ import {
   shownUser, THREAD, userName, users,
 } from "/page/guild.js";
 import { size } from "/page/message_parts.js";
-import { commandForm, commandsFor } from "/page/slash.js";
+import { commandForm, commandsFor, unknownCommand } from "/page/slash.js";
 
 const MAX_CHARACTERS = 2000;
 const COUNT_FROM = 1800;
@@ -292,11 +292,7 @@ export function makeComposer(root, { onRun, onAnswer, onArrowUp, onEscape }) {
       openCommand(command);
       return;
     }
-    const name = text.split(/\s/)[0];
-    refuse(
-      `There is no command ${name} here. Type / for a list; to send it as text, put a \\ before `
-        + "it.",
-    );
+    refuse(unknownCommand(text));
   }
 
   function say() {

@@ -32,6 +32,11 @@ function flatten(command, prefix = "") {
   return inner.flatMap((option) => flatten(option, `${name} `));
 }
 
+/** Every (sub)command that may be used here. */
+function usableCommands() {
+  return availableCommands(SLASH).flatMap((command) => flatten(command));
+}
+
 /** Suggest commands for the typed text; words after a complete name fill its options. */
 export function commandsFor(text) {
   const typed = /^\/([^\n]*)/.exec(text)?.[1].toLowerCase();
@@ -42,12 +47,31 @@ export function commandsFor(text) {
     if (`${command.name} `.startsWith(typed) || takesRest(command)) return true;
     return command.name.split(" ").some((word) => word.startsWith(typed.trim()));
   }
-  const found = availableCommands(SLASH).flatMap((command) => flatten(command)).filter(fits);
+  const found = usableCommands().filter(fits);
   found.sort((a, b) => begins(b) - begins(a) || takesRest(b) - takesRest(a));
   return found.map((command) => {
     const rest = takesRest(command) ? text.slice(command.name.length + 2).trim() : "";
     return { title: `/${command.name}`, hint: command.description, command, rest };
   });
+}
+
+/** Say that there is no such command, and what its group has. */
+export function unknownCommand(text) {
+  const words = text.slice(1).trim().toLowerCase().split(/\s+/);
+  const begin = (depth) => `/${words.slice(0, depth).join(" ")}`;
+  let depth = 0; // how many words name a group
+  let within = usableCommands().map((command) => command.name.split(" "));
+  function inGroup() {
+    return within.filter((name) => name.length > depth + 1 && name[depth] === words[depth]);
+  }
+  while (inGroup().length) {
+    within = inGroup();
+    depth += 1;
+  }
+  const names = [...new Set(within.map((name) => name[depth]))];
+  const known = depth ? `${begin(depth)} has ${names.sort().join(", ")}` : "Type / for a list";
+  const missing = begin(depth + 1);
+  return `There is no command ${missing} here. ${known}; to send it as text, put a \\ before it.`;
 }
 
 /**

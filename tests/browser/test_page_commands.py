@@ -135,6 +135,17 @@ async def test_options_lie_beside_one_another_and_run_is_reached(staged, visit, 
     await mina.fits()
 
 
+async def test_a_group_without_the_subcommand_names_those_that_it_has(staged, visit):
+    mina = await visit(staged.sandbox, "Mina Vale", QUAY)
+    await mina.say("/persona edit Ballast")
+    await expect(mina.problem).to_contain_text(
+        "There is no command /persona edit here. /persona has"
+    )
+    await expect(mina.problem).to_contain_text(", create, ")
+    await mina.say("/fortune tell")
+    await expect(mina.problem).to_contain_text("no command /fortune here. Type / for a list;")
+
+
 async def test_jump_to_present_lies_over_no_command(staged, visit):
     for number in range(30):
         await staged.member.say(OFFICE, f"number {number}")
