@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
@@ -25,7 +25,7 @@ from bot.personas.creation import (
     PersonaForm,
 )
 from bot.personas.discord import assigned_text
-from bot.personas.discord_lore import guild_lore, lore_form
+from bot.personas.discord_lore import AddLoreButton, guild_lore
 from bot.personas.registry import short_id
 from bot.platform.discord_kit.transformers import (
     PERSONA,
@@ -57,11 +57,7 @@ from bot.platform.localisation import (
     translate,
 )
 from bot.platform.messages import MAX_MESSAGE_CHARS, NO_MENTIONS, markdown_name
-from bot.training.discord_start import (
-    ReadFirstButton,
-    TrainFromCardButton,
-    from_card_notes,
-)
+from bot.training.discord_ways import show_training_ways
 from personas.card.example_lines import count_examples, first_unlabelled_answer
 from personas.card.spec_card import JsonObject
 from personas.errors import CardError, UnderstudyError
@@ -586,17 +582,6 @@ class TalkButton(_PersonaButton, template=rf"talk:{PERSONA_ID}"):
         await send_form(interaction, form(title, form_id, text))
 
 
-class AddLoreButton(_PersonaButton, template=rf"add-lore:{PERSONA_ID}"):
-    """Opens the form of `/persona lore add`."""
-
-    label = gettext_lazy("Add lore")
-    moderators_only = True
-
-    async def pressed(self, interaction: Interaction) -> None:
-        persona = self.require(interaction)
-        await send_form(interaction, lore_form(persona, interaction_language(interaction)))
-
-
 class TrainButton(_PersonaButton, template=rf"how-to-train:{PERSONA_ID}"):
     """Says how to train the persona, and offers the way that needs nothing but its card."""
 
@@ -605,67 +590,7 @@ class TrainButton(_PersonaButton, template=rf"how-to-train:{PERSONA_ID}"):
     actions = ("train",)
 
     async def pressed(self, interaction: Interaction) -> None:
-        persona = self.require(interaction)
-        guild_id = interaction.guild_id or 0
-        files = guild_lore(interaction.client.services).files(guild_id, persona.id)
-        language = interaction_language(interaction)
-        buttons: list[PersistentButton] = [
-            TrainFromCardButton(persona.id, language=language),
-            ReadFirstButton(persona.id, language=language),
-        ]
-        if not files:
-            buttons.append(AddLoreButton(persona.id, language=language))
-        text = _training_text(
-            persona,
-            short_id(persona, guild_id),
-            files=len(files),
-            notes=from_card_notes(interaction, persona.id),
-        )
-        await respond(interaction, text, button_view(*buttons))
-
-
-def _training_text(persona: Persona, short_name: str, files: int, notes: Iterable[str]) -> str:
-    """Say how a persona with so many files of lore is trained; `notes` are on the training from its
-    card.
-    """
-    lines: list[str] = [
-        gettext_lazy(
-            "A training needs replies for {persona} to learn from:", persona=markdown_name(persona)
-        ),
-        gettext_lazy(
-            "- from its card and lore, which a model writes first: press **{button}** (or type "
-            "`{command}`)",
-            button=TrainFromCardButton.label,
-            command=f"/finetune start persona:{short_name} from:card",
-        ),
-        gettext_lazy(
-            "  - **{button}** stops in between: you change or strike out on the dashboard what was "
-            "written.",
-            button=ReadFirstButton.label,
-        ),
-        *(join_texts("  -", note) for note in notes),
-    ]
-    if files:
-        lines.append(
-            ngettext_lazy(
-                "- from its lore alone (it has {count} file; two texts at least): `{command}`",
-                "- from its lore alone (it has {count} files; two texts at least): `{command}`",
-                files,
-                command=f"/finetune start persona:{short_name} lore_pairs:1",
-            )
-        )
-    lines += [
-        gettext_lazy(
-            "- or a chat log in which it speaks, which the operator uploads on the dashboard: "
-            "`{command}`",
-            command=f"/finetune start persona:{short_name} dataset:…",
-        ),
-        gettext_lazy(
-            "It keeps answering meanwhile, and you decide whether the new version goes live. After "
-            "that, `/persona teach` corrects single replies."
-        ),
-    ]
-    return join_texts(*lines, separator="\n")
+        await show_training_ways(interaction, self.require(interaction))
 
 
 CREATION_BUTTONS: tuple[Any, ...] = (

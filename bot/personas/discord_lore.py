@@ -19,7 +19,14 @@ from bot.platform.discord_kit.transformers import (
     require_guild_moderator,
     require_persona,
 )
-from bot.platform.discord_kit.ui import defer, form, respond, send_form, text_field
+from bot.platform.discord_kit.ui import (
+    PersistentButton,
+    defer,
+    form,
+    respond,
+    send_form,
+    text_field,
+)
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import (
     Language,
@@ -248,6 +255,18 @@ def lore_form(persona: Persona, language: Language) -> discord.ui.Modal:
     text = text_field(translate(TEXT_LABEL, language), "text", 4000)
     heading = translate(gettext_noop("Lore for {persona}"), language, persona=persona.name)
     return form(heading, f"{LORE_FORM_PREFIX}{persona.id}", title, text)
+
+
+class AddLoreButton(PersistentButton, template=r"add-lore:(?P<persona>[a-z0-9][a-z0-9_-]*)"):
+    """Opens the form of `/persona lore add`."""
+
+    persona: str
+    label = gettext_lazy("Add lore")
+    moderators_only = True
+
+    async def pressed(self, interaction: Interaction) -> None:
+        persona = require_persona(interaction, self.persona)
+        await send_form(interaction, lore_form(persona, interaction_language(interaction)))
 
 
 async def add_lore_from_form(

@@ -17,6 +17,7 @@ from bot.platform.discord_kit.transformers import (
     SuggestionTransformer,
     channel_persona,
     persona_option,
+    require_persona,
 )
 from bot.platform.discord_kit.ui import defer, respond, respond_with_layout
 from bot.platform.errors import error_text, redact_paths
@@ -26,6 +27,7 @@ from bot.platform.localisation import (
     interaction_language,
     localise,
 )
+from bot.platform.messages import markdown_name
 from bot.services import Bot
 from bot.store import TrainingJob
 from bot.training.discord_buttons import cancel_job, resume_job
@@ -35,6 +37,8 @@ from bot.training.discord_progress import (
     current_job_text,
 )
 from bot.training.discord_start import parse_request, progress_channel, queue_training
+from bot.training.discord_ways import show_training_ways
+from bot.training.request_materials import NoChatLogError
 from bot.training.start_options import (
     SourceOption,
     card_share,
@@ -45,7 +49,7 @@ from bot.training.status_text import plan_texts, retrain_all_text
 from bot.versions.discord import usable_versions
 from personas.home.dataset_catalogue import DatasetNotFetchedError
 from personas.schemas.chat import Persona
-from personas.schemas.training import TaskType
+from personas.schemas.training import TaskType, TrainingRequest
 
 PLAN_REST_TEXT = gettext_lazy("-# The rest is on the dashboard's page for plans.")
 RETRY_INTERVAL_S = 60.0
@@ -211,7 +215,10 @@ async def start(
             settings or "", num_train_epochs=epochs, learning_rate=learning_rate
         ),
     )
-    await queue_training(interaction, channel, request)
+    try:
+        await queue_training(interaction, channel, request)
+    except NoChatLogError:
+        await _say_no_chat_log(interaction, request)
 
 
 @FINETUNE.command(
@@ -251,6 +258,8 @@ async def preview(
         planned = await trainings.plan(request, interaction.guild_id or 0)
     except DatasetNotFetchedError as missing:
         return await offer_fetch(interaction, missing)
+    except NoChatLogError:
+        return await _say_no_chat_log(interaction, request)
     texts = plan_texts(
         planned.plan,
         request.recipe,
@@ -284,6 +293,12 @@ async def train_all(interaction: Interaction, start: bool = False) -> None:
         plan = await services.retrain_all.plan(channel.guild.id)
     text = localise(retrain_all_text(plan), interaction_language(interaction))
     await respond(interaction, redact_paths(text, services.home))
+
+
+async def _say_no_chat_log(interaction: Interaction, request: TrainingRequest) -> None:
+    persona = require_persona(interaction, request.persona or "")
+    problem = gettext_lazy("{name} has no chat log to learn from yet.", name=markdown_name(persona))
+    await show_training_ways(interaction, persona, problem=problem)
 
 
 def _trained_persona_id(

@@ -60,18 +60,14 @@ async def _train_from_card(
     persona_id = require_persona(interaction, wanted).id
     channel = progress_channel(interaction)
     await defer(interaction, ephemeral=True, thinking=True)
-    request = _from_card_request(interaction, persona_id, review=review)
+    request = from_card_request(interaction, persona_id, review=review)
     await queue_training(interaction, channel, request)
 
 
-def from_card_notes(interaction: Interaction, persona_id: str) -> list[str]:
-    """Say what is to be expected of a training by one of the buttons, where that is little."""
-    return [*map(LocalisableText, teacher_notes(_from_card_request(interaction, persona_id)))]
-
-
-def _from_card_request(
+def from_card_request(
     interaction: Interaction, persona_id: str, *, review: bool | None = None
 ) -> TrainingRequest:
+    """The request of the buttons."""
     trainings = interaction.client.services.trainings
     return parse_request(
         interaction,

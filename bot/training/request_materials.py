@@ -54,6 +54,10 @@ OPERATOR_ADVICE = (
 """The same for the operator, in the form of the dashboard and over HTTP."""
 
 
+class NoChatLogError(RequestError):
+    """A request for a persona names nothing to learn from, and the persona has no log of its own."""
+
+
 def check_request(catalogue: DatasetCatalog, request: TrainingRequest, guild_id: int = 0) -> None:
     """Raise the errors of `gather_materials` for names, rights and missing rows; reads neither texts
     nor adapters.
@@ -213,7 +217,7 @@ class RequestMaterials:
             advice: str = MODERATOR_ADVICE
             if self._guild_id == OPERATOR_GUILD_ID:
                 advice = OPERATOR_ADVICE
-            raise RequestError(
+            raise NoChatLogError(
                 gettext_lazy(
                     "{name} has no chat log to learn from yet.", name=self._name(persona_id)
                 ),

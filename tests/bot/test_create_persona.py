@@ -3,12 +3,14 @@
 import asyncio
 
 import discord
+import pytest
 
 from bot.chat.reply_service import ReplyService
 from bot.personas import discord_create, registry
 from bot.platform.errors import RefusedError
 from bot.training.backend_protocol import TrainingFailed
 from bot.training.discord_start import TrainFromCardButton
+from bot.training.request_materials import NoChatLogError
 from personas.card.card_picture import with_picture
 from personas.card.card_reader import parse_card
 from personas.card.card_writer import write_card
@@ -156,6 +158,20 @@ async def test_a_persona_of_a_card_alone_is_trained_by_a_button_as_by_the_comman
     again = await stage.moderator.click(way, "Train from the card")
     await until(lambda: again.message and not again.message["flags"] & 128)
     assert "Queued" not in again.text and len(stage.backend.runs) == 1
+
+
+@pytest.mark.parametrize("command", ["finetune start", "finetune preview"])
+async def test_a_training_without_anything_to_learn_from_offers_the_ways_as_buttons(stage, command):
+    await created(stage, {**MARLOW, "name": "Marlow _Finch_"})
+    stage.backend.refusal = NoChatLogError("There is no log.")
+    answer = await stage.moderator.slash(OFFICE, command, persona="marlow-finch")
+    way = await said(answer, r"Marlow \_Finch\_ has no chat log to learn from yet.")
+    assert "press **Train from the card**" in way["content"] and not stage.backend.runs
+    assert labels(way) == ["Train from the card", "Let me read the replies first", "Add lore"]
+    stage.backend.refusal = None
+    await stage.moderator.click(way, "Train from the card")
+    await until(lambda: stage.backend.busy)
+    assert stage.backend.runs[0].request.from_card == 1
 
 
 async def test_a_channel_of_another_persona_is_not_the_first_thing_to_take(stage):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bot.training.dataset_catalog import DatasetCatalog
-from bot.training.request_materials import gather_materials
+from bot.training.request_materials import NoChatLogError, gather_materials
 from personas.card.toml_card import SHIPPED_CARDS, read_cards
 from personas.errors import AdapterError, CardError, MaterialError, RequestError, UnderstudyError
 from personas.home.data_subjects import Consent, write_consent
@@ -155,7 +155,7 @@ def test_an_imported_persona_is_asked_to_name_a_data_set(catalogue, shipped, tmp
     own = tmp_path / "personas" / "77" / "mira-25" / "card.toml"
     own.parent.mkdir(parents=True)
     own.write_text('id = "mira-25"\nname = "Mira"\n')
-    with pytest.raises(RequestError, match=r"Mira has no chat log .*`dataset`") as raised:
+    with pytest.raises(NoChatLogError, match=r"Mira has no chat log .*`dataset`") as raised:
         gather_materials(catalogue, request("mira-25"), 77)
     assert "mira-25" not in str(raised.value) and "/persona lore add" in raised.value.advice
     assert "`/finetune start from:card`" in raised.value.advice and "HTTP" not in str(raised.value)

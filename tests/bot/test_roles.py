@@ -183,7 +183,12 @@ async def test_who_may_train_uses_the_buttons_that_lead_there(stage):
     shown = with_button(stage, "Train them")
     mark = stage.mark
     await stage.member.click(shown, "Train them")
-    await stage.sees("A training needs replies", since=mark)
+    ways = await stage.sees("A training needs replies", since=mark)
+    parts = all_components(ways["components"])
+    assert [part["label"] for part in parts if "label" in part] == [
+        "Train from the card",
+        "Let me read the replies first",
+    ]
     await stage.member.click(shown, "Roll back")
     await stage.sees("Only moderators may do this.", since=mark)
     await stage.member.click(shown, "Page")
