@@ -23,6 +23,8 @@ SCRIPTS = {
     "python -m personas": "understudy-personas",
 }
 """Scripts of pyproject.toml by the commands that they are the same as."""
+STARTED_SCRIPTS = (*SCRIPTS.values(), "model_inference")
+COMMAND_PATTERN = re.compile(r"\bpython -m (?:bot|trainer|personas)\b(?!\.)")
 DOCUMENT_PATTERN = re.compile(r"\bdocs/(?=[a-z/-]+\.md\b)")
 FOLDER_METAVARS = ("DIR", "FOLDER", "ADAPTER_FOLDER")
 """Metavars that stand for a folder; other paths are completed as files."""
@@ -106,13 +108,20 @@ else
 fi"""
 
 
-def as_typed(text: str) -> str:
-    """Name the installed scripts in place of `python -m …`, if one of them was started, and the
-    documents by their paths, if the project is installed as a package.
+def commands_as_typed(text: str) -> str:
+    """Name the installed scripts in place of `python -m …`, if one of them was started. A text
+    without such a command is returned as the object that it is: it may be localisable.
     """
-    if Path(sys.argv[0]).stem in SCRIPTS.values():
-        for module, script in SCRIPTS.items():
-            text = text.replace(module, script)
+    if "python -m " not in text or Path(sys.argv[0]).stem not in STARTED_SCRIPTS:
+        return text
+    return COMMAND_PATTERN.sub(lambda command: SCRIPTS[command[0]], text)
+
+
+def as_typed(text: str) -> str:
+    """Do the same, and name the documents by their paths, if the project is installed as a
+    package.
+    """
+    text = commands_as_typed(text)
     if not IS_SOURCE_TREE:
         text = DOCUMENT_PATTERN.sub(f"{SHIPPED_DOCS}/", text)
     return text

@@ -11,6 +11,7 @@ from bot.operations.metrics import BotMetrics
 from bot.platform.errors import connection_error
 from bot.platform.permissions import invite_url
 from bot.settings import Settings, warn_of_settings
+from personas.cli_common import commands_as_typed
 from personas.home.job_material import ShippedData
 from personas.home.private_home import protect_home
 from personas.models.base_model import EMBEDDED
@@ -67,7 +68,8 @@ async def _offer_model(app: App) -> None:
     """Print which larger model fits, at a first start with a network; the bot goes on meanwhile."""
     try:
         if await app.services.models.look_for_offer():
-            print(*app.services.models.offer.lines, sep="\n", flush=True)
+            offer = "\n".join(app.services.models.offer.lines)
+            print(commands_as_typed(offer), flush=True)
     except Exception:  # an offer must not end the bot
         log.exception("no larger model can be offered")
 

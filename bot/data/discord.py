@@ -22,6 +22,7 @@ from bot.platform.localisation import (
     localise,
 )
 from bot.platform.messages import MAX_MESSAGE_CHARS
+from personas.cli_common import commands_as_typed
 from personas.errors import RequestError
 from personas.home.dataset_catalogue import DatasetNotFetchedError
 from personas.models.hub_snapshot import find_hub_error
@@ -52,7 +53,7 @@ async def offer_fetch(interaction: Interaction, missing: DatasetNotFetchedError)
     lines = [absent, *uses]
     advice = gettext_lazy(
         "The operator can fetch it: `{command}`, or on the dashboard.",
-        command=f"python -m trainer catalogue fetch {missing.name}",
+        command=commands_as_typed(f"python -m trainer catalogue fetch {missing.name}"),
     )
     if services.fetch_datasets == "off":
         await respond(interaction, join_texts(*lines, advice, separator="\n"))

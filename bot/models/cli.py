@@ -22,7 +22,7 @@ from bot.models.table import ModelTable, build_table, speed_text
 from bot.personas.base_model_compat import VersionKey
 from bot.settings import SettingsError
 from bot.store import Store, find_databases
-from personas.cli_common import LogProgress, confirm
+from personas.cli_common import LogProgress, commands_as_typed, confirm
 from personas.models.model_fit import RESERVE_BYTES, ModelFit
 from personas.shipped_folders import IS_SOURCE_TREE
 
@@ -40,7 +40,7 @@ def run_models(arguments: argparse.Namespace, home: Path) -> int:
     if arguments.json:
         print(json.dumps(table.as_json(), ensure_ascii=False))
     else:
-        print("\n".join(table_lines(table)))
+        print(commands_as_typed("\n".join(table_lines(table))))
     return 0
 
 
@@ -67,7 +67,8 @@ def _print_fetched(arguments: argparse.Namespace, plan: FetchPlan) -> None:
         print(json.dumps({"base_model": plan.files.name, "bytes": plan.files.bytes}))
         return
     print(f"{plan.title} is here, and its files are whole.")
-    print(f"  python -m bot models use {plan.model.name if plan.model else plan.files.name}")
+    name = plan.model.name if plan.model else plan.files.name
+    print(commands_as_typed(f"  python -m bot models use {name}"))
 
 
 class _ProgressLine:

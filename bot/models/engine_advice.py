@@ -7,6 +7,7 @@ from typing import Self
 from bot.models.table import ModelTable
 from bot.platform.localisation import gettext_lazy
 from bot.settings import Settings
+from personas.cli_common import commands_as_typed
 from personas.models.base_model import split_name
 from personas.models.catalogue import CatalogueModel, find_model
 from personas.models.model_fit import EngineName
@@ -82,7 +83,7 @@ def _missing_for_llamacpp(path: str, model: CatalogueModel, present: PresentEngi
     if path == model.id:
         return gettext_lazy(
             "Fetch its GGUF file: {command}",
-            command=f"python -m bot models fetch {model.name} --gguf",
+            command=commands_as_typed(f"python -m bot models fetch {model.name} --gguf"),
         )
     # What works with servers is imported only where it is asked about.
     from personas.engine.remote.llamacpp_command import NoLlamaServerError, find_program

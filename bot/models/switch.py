@@ -15,6 +15,7 @@ from bot.models.table import ModelTable
 from bot.personas.base_model_compat import VersionKey, find_incompatible_versions
 from bot.platform.localisation import gettext_lazy
 from bot.settings import SettingsError
+from personas.cli_common import commands_as_typed
 from personas.errors import BaseModelError
 from personas.models.base_model import EMBEDDED, fingerprint, locate, split_name
 from personas.models.catalogue import catalogue_models, find_model
@@ -182,7 +183,10 @@ def find_local_name(name: str, table: ModelTable) -> str:
     fetched = model.name if model and "@" not in path and "/" not in path else path
     raise BaseModelError(
         gettext_lazy("{path} is not on this machine.", path=path),
-        gettext_lazy("Fetch it first: {command}", command=f"python -m bot models fetch {fetched}"),
+        gettext_lazy(
+            "Fetch it first: {command}",
+            command=commands_as_typed(f"python -m bot models fetch {fetched}"),
+        ),
     )
 
 
@@ -193,7 +197,9 @@ def _without_suffixes(name: str) -> str:
     if not name.strip():
         raise BaseModelError(
             gettext_lazy("The base model has no name."),
-            gettext_lazy("Name a model: {command}", command="python -m bot models"),
+            gettext_lazy(
+                "Name a model: {command}", command=commands_as_typed("python -m bot models")
+            ),
         )
     if "#" in name and Path(name).expanduser().is_file():
         raise BaseModelError(
@@ -215,7 +221,7 @@ def _is_file_name(path: str) -> bool:
 def _unknown_name_error(name: str) -> BaseModelError:
     known = [EMBEDDED, *(model.name for model in catalogue_models())]
     close = difflib.get_close_matches(name.casefold(), known)
-    advice = gettext_lazy("See {command}.", command="python -m bot models")
+    advice = gettext_lazy("See {command}.", command=commands_as_typed("python -m bot models"))
     if close:
         advice = gettext_lazy("Did you mean {names}?", names=reduce(_either, close))
     return BaseModelError(

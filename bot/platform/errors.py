@@ -22,6 +22,7 @@ from bot.platform.localisation import (
     join_texts,
 )
 from bot.store import StoreError
+from personas.cli_common import commands_as_typed
 from personas.cli_entry import DISK_FULL_ERRNOS
 from personas.errors import EngineBusyError, UnderstudyError
 from personas.prompt.renderer import PromptTooLongError
@@ -281,7 +282,8 @@ def _own_text(error: UnderstudyError) -> str:
         # The engine knows no languages; a translation does not have its figures.
         values = {"seconds": math.ceil(error.wait_s)}
         return LocalisableText(BUSY_TEXT, values=values, english=str(error))
-    if (shown := hide_paths(str(error))) != str(error):
+    text = commands_as_typed(str(error))
+    if (shown := hide_paths(text)) != text:
         log.warning("an error was shown without its paths: %s", error)
     return shown
 

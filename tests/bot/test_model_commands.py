@@ -72,6 +72,8 @@ def test_a_model_is_fetched_once_its_licence_is_accepted(hub, type_models, monke
     assert code == 0 and "python -m bot models use qwen3-0.6b" in output
     assert locate("Qwen/Qwen3-0.6B", fetch=False).revision == COMMIT
     hub.asked.clear()
+    code, output, _ = type_models("fetch", "qwen3-0.6b", program="/tools/bin/understudy")
+    assert code == 0 and "  understudy models use qwen3-0.6b\n" in output
     code, output, _ = type_models("fetch", "qwen3-0.6b", "--yes", "--json")
     assert code == 0 and json.loads(output)["base_model"] == PINNED and not downloads(hub)
 

@@ -163,5 +163,10 @@ def test_the_command_prints_the_table_or_one_object(monkeypatch, capsys, tmp_pat
         and not errors
         and output.startswith("This machine: 16.0 GiB of memory (1 GiB of it for other programs), ")
     )
+    assert "  python -m bot models fetch " in output
+    code, output, _ = typed(
+        monkeypatch, capsys, tmp_path, "models", program="/tools/bin/understudy"
+    )
+    assert "  understudy models fetch " in output and "python -m" not in output
     code, output, _ = typed(monkeypatch, capsys, tmp_path, "models", "--json")
     assert code == 0 and json.loads(output)["base_model"] == "embedded"

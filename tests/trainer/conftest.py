@@ -86,15 +86,17 @@ def two_trained(tmp_path_factory, tiny_base):
 
 @pytest.fixture
 def command(monkeypatch, capsys, tmp_path):
-    """Runs `python -m trainer …` in this process, in an empty home: exit code, output, errors."""
+    """Runs `python -m trainer …`, or the script of that name, in this process, in an empty home:
+    exit code, output, errors.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNDERSTUDY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv(
         RESTARTED_VARIABLE, "1"
     )  # else what computes takes the place of this process
 
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["trainer", *words])
+    def run(*words, program="trainer"):
+        monkeypatch.setattr(sys, "argv", [program, *words])
         code = main()
         said = capsys.readouterr()
         return code, said.out, said.err

@@ -96,7 +96,7 @@ def test_the_docs_list_each_with_language_and_licence():
         )
 
 
-async def test_listed_shown_fetched_read_and_removed(hub, tmp_path, capsys):
+async def test_listed_shown_fetched_read_and_removed(hub, tmp_path, capsys, monkeypatch):
     enter(tmp_path)
     await ask(list_datasets, tmp_path)
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
@@ -105,8 +105,10 @@ async def test_listed_shown_fetched_read_and_removed(hub, tmp_path, capsys):
         and "CC-BY-NC-4.0" in rows["alpaca"]
         and "no licence stated" in rows["firefly"]
     )
+    monkeypatch.setattr(sys, "argv", ["/tools/bin/understudy-trainer"])
     await ask(fetch_dataset, tmp_path)
     out, err = capsys.readouterr()
+    assert "Train on it: understudy-trainer train --dialogue --dataset oasst2\n" in out
     assert f"OpenAssistant/oasst2, 1 file(s), {len(TREES) / 1000:.1f} kB, MIT" in out
     assert f"{len(TREES) / 1000:.1f} kB of {len(TREES) / 1000:.1f} kB fetched" in err
     folder = tmp_path / "fetched" / "oasst2"

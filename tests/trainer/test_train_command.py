@@ -326,7 +326,7 @@ def train(command, tmp_path, monkeypatch):
     monkeypatch.setattr("trainer.cli.train_command.configure_process", lambda nice, threads: None)
     monkeypatch.setattr("trainer.cli.train_command.claim_stdout", lambda: sys.stdout)
     monkeypatch.setattr("trainer.cli.main.cancel_on_signals", lambda stop: None)
-    return lambda *words: command("train", *words)
+    return lambda *words, **how: command("train", *words, **how)
 
 
 def test_stopped_and_started_again_it_ends_in_an_adapter_and_says_what_comes_next(
@@ -343,7 +343,7 @@ def test_stopped_and_started_again_it_ends_in_an_adapter_and_says_what_comes_nex
     )
     with pytest.raises(RunCancelled):
         run_job(make(*words), stopping(1))
-    code, out, errors = train(*words)
+    code, out, errors = train(*words, program="/tools/bin/understudy-trainer")
     assert code == 0, errors
     folder = next(Path("home/runs").iterdir()).absolute()
     lines = out.splitlines()
@@ -363,7 +363,8 @@ def test_stopped_and_started_again_it_ends_in_an_adapter_and_says_what_comes_nex
     assert [line.split(" | ")[0] for line in lines[-13:-9]] == ["| epoch", "| ---", "| 1", "| 2"]
     assert (
         f"adapter: {folder / 'adapter'}" in lines
-        and f"training samples: python -m trainer mask {folder}" in lines
+        and f"training samples: understudy-trainer mask {folder}" in lines
+        and "python -m" not in out
     )
     assert "{" not in out and "Traceback" not in errors
     assert verify_adapter(folder / "adapter").persona == "ada"

@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from personas.cli_common import LogProgress, add_examples
+from personas.cli_common import LogProgress, add_examples, commands_as_typed
 from personas.errors import MaterialError, RequestError
 from personas.home.atomic_files import fsync_tree, replace_durably, write_model
 from personas.home.dataset_catalogue import (
@@ -199,7 +199,8 @@ def fetch_dataset(options: argparse.Namespace) -> None:
         print(json.dumps(_facts(entry), ensure_ascii=False))
     else:
         print(f"{entry.name} is in {entry.fetched}.")
-        print(f"Train on it: python -m trainer train --dialogue --dataset {entry.name}")
+        command = commands_as_typed("python -m trainer train")
+        print(f"Train on it: {command} --dialogue --dataset {entry.name}")
         if not entry.statement.right:
             print(
                 "Its page states no licence: state a right to it in catalogue.toml before "

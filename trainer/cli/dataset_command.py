@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from personas.card.toml_card import SHIPPED_CARDS
-from personas.cli_common import add_examples
+from personas.cli_common import add_examples, commands_as_typed
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.errors import RequestError
 from personas.home.column_maps import read_mapping, split_pairs, write_mapping
@@ -329,7 +329,7 @@ def run_openai_job(options: argparse.Namespace) -> int:
     out = sys.stderr if options.json else sys.stdout
 
     def report(line: str) -> None:
-        print(line, file=out, flush=True)
+        print(commands_as_typed(line), file=out, flush=True)
 
     if options.follow or options.cancel or options.delete_files:
         if options.folder:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+from personas.cli_common import commands_as_typed
 from personas.cli_entry import EXIT_DONE
 from personas.errors import RequestError
 from personas.home.adapters import read_epochs, score_card_file
@@ -175,7 +176,7 @@ def _run_sweep(options: argparse.Namespace, run: JobRunner) -> int:
         best_job = folder / SWEEP_RUNS_FOLDER / best.name
         next_steps = _next_step_lines(options, best_job, folder / SWEEP_ADAPTER_FOLDER)
         table = sweep_results_table(results, best)
-        report("\n".join([table, "", *next_steps]))
+        report("\n".join([table, "", *map(commands_as_typed, next_steps)]))
         if options.json:
             # In one line, as the events before it.
             written = (folder / SWEEP_RESULTS_FILE).read_text(encoding="utf-8")
@@ -193,7 +194,8 @@ def _run_with_progress(options: argparse.Namespace, run: JobRunner) -> int:
     print(head, file=out)
     print(_adapter_owner_note(options), end="", file=out, flush=True)
     code = run(options, EventPrinter(out))  # type: ignore[arg-type]  # as much of a stream as events need
-    print("", *_result_lines(options, code), sep="\n", file=out, flush=True)
+    lines = "\n".join(["", *_result_lines(options, code)])
+    print(commands_as_typed(lines), file=out, flush=True)
     return code
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self, get_args
 
 import discord
 
+from personas.cli_common import commands_as_typed
 from personas.gettext_marker import gettext_noop as gettext_noop
 
 Language = Literal["en", "vi", "de", "es", "zh_Hans"]
@@ -163,6 +164,7 @@ def _fill(
         text = catalogue.gettext(source) if source else ""
     else:
         text = catalogue.ngettext(source, plural, count)
+    text = commands_as_typed(text)
     localised: dict[str, Any] = {}
     for name, value in values.items():
         localised[name] = localise(value, language) if isinstance(value, str) else value

@@ -17,6 +17,7 @@ from bot.platform.localisation import (
     translate,
     translate_number,
 )
+from personas.cli_common import commands_as_typed
 
 TAG_PATTERN = re.compile(r"</?[a-z][^<>]*>")
 """A tag in the English text of a template."""
@@ -66,7 +67,7 @@ class PageTexts:
         return localise(value, self.language) if isinstance(value, str) else value
 
     def _fill(self, text: str, source: str, values: Mapping[str, object]) -> Markup:
-        shown = str(escape(text))
+        shown = commands_as_typed(str(escape(text)))
         for tag in set(TAG_PATTERN.findall(source)):
             shown = shown.replace(str(escape(tag)), tag)
         localised = {name: self.finalize(value) for name, value in values.items()}

@@ -20,6 +20,7 @@ from bot.platform.localisation import (
     join_texts,
     localise,
 )
+from personas.cli_common import commands_as_typed
 from personas.errors import EngineBusyError, UnderstudyError
 
 log = logging.getLogger(__name__)
@@ -128,8 +129,12 @@ def field_problem(field: str, message: str, advice: str = "") -> Problem:
 
 
 def redacted_texts(error: UnderstudyError, home: Path | None) -> tuple[str, str]:
-    """An error's message and advice without the machine's folders."""
-    return redact_paths(error.message, home), redact_paths(error.advice, home)
+    """An error's message and advice without the machine's folders, and with the commands as the bot
+    was started.
+    """
+    message = commands_as_typed(error.message)
+    advice = commands_as_typed(error.advice)
+    return redact_paths(message, home), redact_paths(advice, home)
 
 
 def redacted_problem(slug: str, error: UnderstudyError, home: Path | None) -> Problem:

@@ -35,6 +35,7 @@ from bot.platform.web_kit.page_language import language_tag, request_language
 from bot.platform.web_kit.page_texts import PageTexts
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.script_texts import script_texts
+from personas.cli_common import commands_as_typed
 from personas.schemas.formatting import format_size, format_time_left
 
 DASHBOARD = "/dashboard"
@@ -438,6 +439,7 @@ def _environment(language: Language) -> Environment:
     environment.filters |= {
         "term": partial(_translate_term, language=language),
         "shown": texts.finalize,
+        "as_typed": commands_as_typed,
         "inline_code": partial(format_inline_code, language=language),
         "join": partial(_join, language=language),
         "when": partial(format_time, language=language),
@@ -453,7 +455,10 @@ def _environment(language: Language) -> Environment:
 
 
 def shell_command(command: str, home: Path) -> str:
-    """A command for a terminal, with the bot's home set if it is not the default."""
+    """A command for a terminal, with the bot's home set if it is not the default, named as the bot
+    was started.
+    """
+    command = commands_as_typed(command)
     if home.absolute() == Path.home() / ".understudy":
         return command
     return f"UNDERSTUDY_HOME={shlex.quote(str(home.absolute()))} {command}"

@@ -23,6 +23,7 @@ from bot.training.status_text import format_duration
 from bot.training.web import run_view, setting_view
 from bot.training.web.requests import require_job, start_training
 from bot.training.web.run_details import read_run_settings
+from personas.cli_common import commands_as_typed
 from personas.errors import RequestError, UnderstudyError
 from personas.home.job_material import ShippedData
 from personas.schemas.hyperparameters import (
@@ -316,4 +317,4 @@ def _error_text(error: UnderstudyError, services: Services) -> str:
     # The advice of a problem with fields speaks of JSON.
     if not (isinstance(error, Problem) and error.errors):
         text = f"{text} {error.advice}".strip()
-    return redact_paths(text, services.home)
+    return redact_paths(commands_as_typed(text), services.home)

@@ -20,6 +20,7 @@ from bot.store import InstalledVersion, TrainingJob
 from bot.training.status_text import outcome_counts
 from bot.versions.export import exported_bytes
 from bot.versions.web import scorecard_comparison, scorecard_view
+from personas.cli_common import commands_as_typed
 from personas.home.adapters import adapter_ref, dialogue_adapter_folder, score_card_file
 from personas.schemas.base import explain_validation_error
 from personas.schemas.formatting import format_value
@@ -146,7 +147,9 @@ async def read_full_card(place: ScoreCardLocation) -> ScoreCard | None:
 async def _require_full_card(place: ScoreCardLocation) -> ScoreCard:
     card = await read_full_card(place)
     if card is None:
-        command = f"python -m trainer evaluate --adapter UNDERSTUDY_HOME/models/…/{place.version}"
+        command = commands_as_typed(
+            f"python -m trainer evaluate --adapter UNDERSTUDY_HOME/models/…/{place.version}"
+        )
         raise Problem(
             "not-found",
             gettext_lazy("There is no whole card of {name}.", name=place.name),
