@@ -105,6 +105,7 @@ def compose(
     )
     audit = AuditTrail(store, client)
     faces = FaceActions(store, personas, client, record_change=audit.record)
+    personas.names_of_bot = faces.own_names
     generation = GenerationActions(
         store=store,
         engine=engine,

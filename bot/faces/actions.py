@@ -105,6 +105,18 @@ class FaceActions:
         """Return the persona whose face the bot is to have in a guild."""
         return self._persona(self.store.faces.get(guild_id))
 
+    def own_names(self, guild_id: int) -> set[str]:
+        """Return what the bot itself is called in a guild; a nickname that is a persona's is not the
+        bot's. Cards are read in threads: it asks no database.
+        """
+        if self.client is None or self.client.user is None:
+            return set()
+        names = {self.client.user.name, self.client.user.display_name}
+        guild = self.client.get_guild(guild_id)
+        if guild and guild.me.nick:
+            names.add(guild.me.nick)
+        return names - set(map(_nickname, self.personas.of(guild_id).values()))
+
     def problem(self, guild_id: int) -> str:
         """Say why the face that is wanted in a guild is not shown; empty where it is, or nobody has
         tried yet.

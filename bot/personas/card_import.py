@@ -12,8 +12,8 @@ from pathlib import Path
 from bot.personas.base_model_compat import CardTokenCount, count_card_tokens, require_token_budget
 from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore, lore_file_name
 from bot.personas.registry import ImportedPersona, PersonaRegistry, imported_persona_id
-from bot.platform.errors import RefusedError
-from bot.platform.localisation import gettext_lazy
+from bot.platform.errors import RefusedError, error_text
+from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts, ngettext_lazy
 from bot.platform.messages import markdown_name
 from bot.platform.request_origin import RequestOrigin
 from bot.store import CARD_CONTRIBUTION, Contribution, MemberRecords, Store
@@ -27,10 +27,9 @@ from personas.home.external_files import record_export
 from personas.home.lore_sets import LoreSets
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.home.shared_personas import OPERATOR_GUILD_ID
-from personas.lore.lorebook_markdown import describe_uses, lorebook_as_markdown
+from personas.lore.lorebook_markdown import count_uses, lorebook_as_markdown
 from personas.lore.lorebooks import Lorebook
 from personas.schemas.chat import Persona
-from personas.schemas.formatting import count_of
 from personas.schemas.import_report import ImportReport, not_taken
 
 MAX_CARD_BYTES = 25 * 2**20
@@ -161,7 +160,10 @@ async def import_character_book(
             lore.require_room, guild_id, persona.id, sizes=sizes, without=earlier
         )
     except RefusedError as error:
-        note = f"Its character book stays in the card, and its lore is as before: {error}"
+        note = gettext_lazy(
+            "Its character book stays in the card, and its lore is as before: {problem}",
+            problem=error_text(error),
+        )
         return [note], ImportReport((not_taken("character_book", error.message),))
     passages = 0
     for file in earlier:
@@ -171,19 +173,35 @@ async def import_character_book(
             _, added = await lore.add(guild_id, persona.id, file, content)
             passages += added
     except UnderstudyError as error:
-        note = f"Not all of its character book could be kept as lore: {error}"
+        note = gettext_lazy(
+            "Not all of its character book could be kept as lore: {problem}",
+            problem=error_text(error),
+        )
         return [note], ImportReport((not_taken("part of character_book", error.message),))
-    notes = []
+    notes: list[str] = []
     if passages:
         notes.append(_book_note(book, passages))
     return notes, book.report()
 
 
-def _book_note(book: Lorebook, passages: int) -> str:
+def _book_note(book: Lorebook, passages: int) -> LocalisableText:
     """Say what gives the passages of a book."""
-    return (
-        f"Its character book is lore now ({count_of(passages, 'passage')}): "
-        f"{describe_uses(book.entries)}."
+    uses = count_uses(book.entries)
+    by_keys = ngettext_lazy(
+        "{count} entry by keys and meaning", "{count} entries by keys and meaning", uses.by_keys
+    )
+    always = ngettext_lazy(
+        "{count} entry always given", "{count} entries always given", uses.always
+    )
+    by_meaning = ngettext_lazy(
+        "{count} entry by meaning", "{count} entries by meaning", uses.by_meaning
+    )
+    texts = [text for text, count in zip((by_keys, always, by_meaning), uses, strict=True) if count]
+    return ngettext_lazy(
+        "Its character book is lore now ({count} passage): {uses}.",
+        "Its character book is lore now ({count} passages): {uses}.",
+        passages,
+        uses=join_texts(*texts, separator=", "),
     )
 
 

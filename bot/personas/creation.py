@@ -9,17 +9,18 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Self
 
+from discord.utils import escape_markdown
+
 from bot.personas.base_model_compat import CardTokenCount, count_card_tokens
 from bot.personas.card_import import MAX_UNPACKED_BYTES, CardImport, recording_contributor
 from bot.personas.registry import (
     MAX_SHORT_ID_CHARS,
     ChangedCardError,
     PersonaRegistry,
-    common_name_problem,
     short_id,
 )
 from bot.platform.errors import RefusedError, error_text
-from bot.platform.localisation import gettext_lazy
+from bot.platform.localisation import LocalisableText, gettext_lazy
 from bot.platform.messages import markdown_name
 from bot.platform.request_origin import RequestOrigin
 from bot.store import Store, guild_suffix
@@ -298,7 +299,8 @@ class PersonaCreation:
         try:
             form.card_examples(table)
         except InvalidExampleError as error:
-            wrong.setdefault("mes_example", str(error))
+            values = {name: escape_markdown(text) for name, text in error.values.items()}
+            wrong.setdefault("mes_example", LocalisableText(error.source, values=values))
         return wrong
 
     def _name_problem(self, guild_id: int, name: str, persona_id: str) -> str:
@@ -312,14 +314,16 @@ class PersonaCreation:
         if fold_key(name) in WORLD_KEYS | CONTAINER_KEYS:
             return gettext_lazy("This name is reserved. Choose another name.")
         before = self.personas.of(guild_id).get(persona_id)
-        if (before is None or before.name != name) and (problem := common_name_problem(name)):
-            return problem
+        if before is None or before.name != name:
+            problem = self.personas.calling_name_problem(guild_id, name)
+            if problem:
+                return problem
         for other in self.personas.of(guild_id).values():
             names = filter(None, (other.name, other.nickname, short_id(other, guild_id)))
             if other.id != persona_id and fold_name(name) in map(fold_name, names):
                 return gettext_lazy(
                     "There is a persona {persona} already. Choose another name.",
-                    persona=other.name,
+                    persona=markdown_name(other),
                 )
         return ""
 

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from bot.personas.revisions import RevisionHistory
 from bot.platform.chat_language import is_common_word
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy
+from bot.platform.messages import markdown_name
 from bot.store import guild_suffix
 from personas.card.card_picture import card_picture
 from personas.card.card_reader import parse_card
@@ -32,7 +33,8 @@ from personas.card.toml_card import (
 from personas.errors import CardError
 from personas.home.atomic_files import write_file
 from personas.home.shared_personas import CARD_FILE, OPERATOR_GUILD_ID
-from personas.schemas.chat import Persona
+from personas.lore.lore_folder import fold_key
+from personas.schemas.chat import Persona, fold_name
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +80,8 @@ class PersonaRegistry:
         self._cards: dict[str, Path] = {}
         self._own: dict[int, dict[str, Persona]] = {}
         self._changing = threading.Lock()
+        self.names_of_bot: Callable[[int], Iterable[str]] = lambda guild_id: ()
+        """The bot's own names in a guild, once it has a client; no persona is given one of them."""
         self.reload_guild_cards()
 
     def of(self, guild_id: int) -> Mapping[str, Persona]:
@@ -208,7 +212,7 @@ class PersonaRegistry:
             card = self._card_of(table | {"id": persona_id}, persona)
             renamed = to_persona(card, persona.name, persona_id)
             self._require_own_name(guild_id, renamed, persona_id)
-            require_calling_names(renamed, persona)
+            self._require_calling_names(guild_id, renamed, persona)
             self.earlier(persona_id).keep(self._cards[persona_id].read_bytes(), time.time())
             self._keep(guild_id, card, persona_id)
             return self._own[guild_id][persona_id]
@@ -246,7 +250,7 @@ class PersonaRegistry:
             if full_id not in own:
                 self.require_room(guild_id)
             self._require_own_name(guild_id, persona, full_id if replacing else "")
-            require_calling_names(persona, own.get(full_id))
+            self._require_calling_names(guild_id, persona, own.get(full_id))
             if keeping and full_id in self._cards:
                 self.earlier(full_id).keep(self._cards[full_id].read_bytes(), time.time())
             self._keep(guild_id, card, full_id)
@@ -261,7 +265,7 @@ class PersonaRegistry:
                 raise RefusedError(
                     gettext_lazy(
                         "There is a persona {persona} (`{id}`) already.",
-                        persona=other.name,
+                        persona=markdown_name(other),
                         id=short_id(other, guild_id),
                     ),
                     gettext_lazy(
@@ -269,6 +273,32 @@ class PersonaRegistry:
                         "to replace."
                     ),
                 )
+
+    def calling_name_problem(self, guild_id: int, name: str) -> str:
+        """Say that a name is the bot's own, or that most messages have it, which would call its
+        bearer in all of them; else empty.
+        """
+        if any(_is_alike(name, own) for own in self.names_of_bot(guild_id)):
+            return gettext_lazy(
+                "The bot itself is called so here, and nobody could tell the two apart. Choose another "
+                "name."
+            )
+        if is_common_word(name):
+            return gettext_lazy(
+                "Many messages have “{name}”, whoever they are for. Choose another name.", name=name
+            )
+        return ""
+
+    def _require_calling_names(
+        self, guild_id: int, persona: Persona, before: Persona | None
+    ) -> None:
+        """Raise `RefusedError` for a name or nickname that calls others, too, and that a persona did
+        not have `before`.
+        """
+        had = {before.name, before.nickname} if before else set()
+        for name in filter(None, (persona.name, persona.nickname)):
+            if name not in had and (problem := self.calling_name_problem(guild_id, name)):
+                raise RefusedError(problem)
 
     def remove(self, guild_id: int, persona: Persona, *, keeping: bool = False) -> None:
         """Remove a guild's own persona, or the operator's copy of a bundled card, which then is
@@ -279,7 +309,7 @@ class PersonaRegistry:
         """
         if persona.id not in self._own.get(guild_id, {}):
             raise RefusedError(
-                gettext_lazy("{persona} came with the bot.", persona=persona.name),
+                gettext_lazy("{persona} came with the bot.", persona=markdown_name(persona)),
                 gettext_lazy("Only personas of this server can be removed."),
             )
         path = self._cards[persona.id]
@@ -413,21 +443,10 @@ def _guild_of(card: Path) -> int | None:
     return int(name) if name.isdecimal() else None
 
 
-def common_name_problem(name: str) -> str:
-    """Say that most messages have a name, which would call its bearer in all of them; else empty."""
-    if is_common_word(name):
-        return f"Many messages have “{name}”, whoever they are for. Choose another name."
-    return ""
-
-
-def require_calling_names(persona: Persona, before: Persona | None) -> None:
-    """Raise `RefusedError` where most messages have a name or nickname that a persona did not have
-    `before`.
-    """
-    had = {before.name, before.nickname} if before else set()
-    for name in (persona.name, persona.nickname):
-        if name not in had and (problem := common_name_problem(name)):
-            raise RefusedError(problem)
+def _is_alike(name: str, other: str) -> bool:
+    """Compare names without case, diacritics, spaces at their ends and signs between words."""
+    key = fold_key(name)
+    return fold_name(name) == fold_name(other) or (key != "" and key == fold_key(other))
 
 
 def short_id(persona: Persona, guild_id: int) -> str:

@@ -116,6 +116,13 @@ def job_status_text(
         place = gettext_lazy("Place {position} in the queue.", position=position or 1)
         return _joined([title, place], language)
     lines = [job_title(job, gettext_lazy("Training"), learner), *_progress_lines(job.progress)]
+    if job.stops_for_review and job.progress and job.progress.left_s is not None:
+        lines.append(
+            gettext_lazy(
+                "-# The time does not count your reading: it stops once the replies are written, for "
+                "you to read them."
+            )
+        )
     if job.started_at:
         lines.append(_running_text(job, now - job.started_at, gives_way))
     return _joined(lines, language)

@@ -16,6 +16,7 @@ from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import (
     TRAINER_EVENT,
     Epoch,
+    Phase,
     RunPosition,
     ScoreSummary,
     TrainerEvent,
@@ -94,6 +95,13 @@ class TrainingJob:
     def has_open_card(self) -> bool:
         """The rest of its score card is still to be measured."""
         return self.card_state in ("waiting", "running")
+
+    @property
+    def stops_for_review(self) -> bool:
+        """The replies are being written for which the job then stops, to be read."""
+        at = self.progress
+        is_writing = isinstance(at, Phase) and at.name == "writing replies"
+        return is_writing and bool(self.request.review)
 
     @property
     def waits_for_review(self) -> bool:

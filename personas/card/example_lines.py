@@ -4,6 +4,7 @@ import re
 from typing import NamedTuple
 
 from personas.card.toml_card import START_PATTERN, normalise_examples
+from personas.gettext_marker import gettext_noop
 
 LABEL_PATTERN = re.compile(r"\{\{(user|char)\}\}:\s*", re.IGNORECASE)
 OTHER_LABEL_PATTERN = re.compile(r"[^\W\d_][^:：]{0,39}[:：]\s*")
@@ -24,8 +25,13 @@ class Turn(NamedTuple):
 
 class InvalidExampleError(ValueError):
     """A line of an example has no answer, or answers nothing; its text quotes it and says the
-    form.
+    form. `source` is the text with gaps for `values`, for its translation.
     """
+
+    def __init__(self, source: str, **values: str) -> None:
+        super().__init__(source.format(**values))
+        self.source = source
+        self.values = values
 
 
 def parse_example_lines(text: str, name: str) -> list[Exchange]:
@@ -46,14 +52,20 @@ def parse_example_lines(text: str, name: str) -> list[Exchange]:
                 continue
             if not asked:
                 raise InvalidExampleError(
-                    f"“{_shorten(said)}” has no “You: …” before it. Write what somebody says, "
-                    f"“You: …”, and on the next line the answer, “{label}: …”."
+                    gettext_noop(
+                        "“{said}” has no “You: …” before it. Write what somebody says, “You: …”, and "
+                        "on the next line the answer, “{name}: …”."
+                    ),
+                    said=_shorten(said),
+                    name=label,
                 )
             exchanges.append((asked, said))
             asked = ""
         if asked:
             raise InvalidExampleError(
-                f"“{_shorten(asked)}” has no answer. Write one on the next line: “{label}: …”."
+                gettext_noop("“{said}” has no answer. Write one on the next line: “{name}: …”."),
+                said=_shorten(asked),
+                name=label,
             )
     return exchanges
 

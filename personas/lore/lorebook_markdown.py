@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from personas.lore.entry_rules import format_rules
 from personas.lore.lorebook_entry import LorebookEntry
@@ -39,22 +40,19 @@ def _section_text(text: str, max_bytes: int) -> str:
     return plain.encode()[: max(0, max_bytes)].decode(errors="ignore")
 
 
-def describe_uses(entries: Iterable[LorebookEntry]) -> str:
-    """Say in words how many entries are given by their keys, always, or only by their words and
+class EntryUses(NamedTuple):
+    """How many entries of a lorebook are given by their keys, always, or only by their words and
     meaning.
     """
-    counts = {"by keys and meaning": 0, "always given": 0, "by meaning": 0}
-    for entry in entries:
-        if entry.unused:
-            continue
-        if entry.rules.always:
-            counts["always given"] += 1
-        elif entry.rules.keys:
-            counts["by keys and meaning"] += 1
-        else:
-            counts["by meaning"] += 1
-    parts = []
-    for use, count in counts.items():
-        if count:
-            parts.append(f"{count} {'entry' if count == 1 else 'entries'} {use}")
-    return ", ".join(parts)
+
+    by_keys: int
+    always: int
+    by_meaning: int
+
+
+def count_uses(entries: Iterable[LorebookEntry]) -> EntryUses:
+    """Count the entries that are used, by what gives them."""
+    used = [entry for entry in entries if not entry.unused]
+    always = sum(entry.rules.always for entry in used)
+    by_keys = sum(bool(entry.rules.keys) and not entry.rules.always for entry in used)
+    return EntryUses(by_keys, always, by_meaning=len(used) - always - by_keys)

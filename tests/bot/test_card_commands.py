@@ -90,6 +90,15 @@ def test_a_card_that_has_changed_meanwhile_is_not_replaced(tmp_path):
     assert personas.table("oda")["tagline"] == "Of the early one."
 
 
+@pytest.mark.parametrize("change", [{"name": "understudy"}, {"nickname": "Understudy."}])
+async def test_a_card_with_the_bots_name_is_refused(stage, change):
+    card = v3()
+    card["data"] |= change
+    refused = await bring_in(stage, as_json(card), "mira.json")
+    await response_text(refused, "The bot itself is called so here")
+    assert stage.client.services.personas.own(int(stage.sandbox.guild_id)) == []
+
+
 async def test_a_card_becomes_a_persona_that_greets_answers_and_wears_its_picture(stage):
     said = await response_text(await bring_in(stage), "**Mira** (`mira`) is a persona")
     assert "tokens of every prompt" in said["content"]

@@ -7,6 +7,8 @@ import pytest
 
 from bot.chat.reply_service import ReplyService
 from bot.personas import discord_create, registry
+from bot.personas.creation import PersonaForm
+from bot.personas.web.creation_http import describe_check
 from bot.platform.errors import RefusedError
 from bot.training.backend_protocol import TrainingFailed
 from bot.training.discord_start import TrainFromCardButton
@@ -216,9 +218,13 @@ async def test_replies_are_read_before_the_training_and_a_cancelled_one_starts_a
     await until(lambda: stage.backend.busy)
     request = stage.backend.runs[0].request
     assert (request.from_card, request.review) == (1, True)
-    stage.backend.on_event(Phase(name="writing replies", count=57, of=150))
+    stage.backend.on_event(Phase(name="base model", left_s=700))
+    read = await stage.sees("loading the base model · ready in about 12 min", since=mark)
+    assert "your reading" not in read["content"]
+    stage.backend.on_event(Phase(name="writing replies", count=57, of=150, left_s=600))
     await stage.sees("Training: **Marlow Finch v1**", since=mark)
-    await stage.sees("writing replies, 57 of 150", since=mark)
+    progress = await stage.sees("writing replies, 57 of 150 · ready in about 10 min", since=mark)
+    assert "-# The time does not count your reading: it stops" in progress["content"]
     stage.backend.finish(TrainingFailed("150 are written.", REVIEW_ADVICE, can_resume=True))
     stopped = await stage.sees("The replies are written: **Marlow Finch v1**", since=mark)
     assert "under **Written replies**" in stopped["content"] and "Failed" not in stopped["content"]
@@ -272,6 +278,46 @@ async def test_a_refused_form_opens_again_with_what_was_typed(stage, monkeypatch
     assert find(stage, "marlow").avatar.read_bytes() == PIXEL
 
 
+async def test_no_persona_is_called_as_the_bot_is_in_its_server(stage):
+    """The bot's nickname is a persona's where it wears its face; that persona may be renamed."""
+
+    async def rename_bot(nick):
+        container = stage.sandbox._container
+        member = container.guild.change_bot(nick=nick)
+        container.gateway.dispatch("GUILD_MEMBER_UPDATE", member | {"guild_id": container.guild.id})
+        await until(lambda: stage.client.guilds[0].me.nick == nick)
+
+    await rename_bot("Mother")
+    form = await opened(stage)
+    answer = await stage.moderator.submit(form, **{**MARLOW, "name": "mother"})
+    await said(answer, "**Name:** The bot itself is called so here, and nobody could tell")
+    await rename_bot(None)
+    message = await created(stage, {**MARLOW, "name": "mother"})
+    await stage.moderator.slash(OFFICE, "persona face", persona="mother")
+    await until(lambda: stage.client.guilds[0].me.nick == "mother")
+    edit = await stage.moderator.click(message, "Edit")
+    mark = stage.mark
+    await stage.moderator.submit(edit, **{**typed_in(edit), "name": "Mother"})
+    await stage.sees("speaks by this card from the next reply on", since=mark)
+    assert find(stage, "mother").name == "Mother"
+
+
+async def test_a_refusal_shows_a_name_and_an_example_as_they_were_typed(stage):
+    """On Discord and on a page, whose texts are no Markdown."""
+    await created(stage, {**MARLOW, "name": "Marlow *Finch*"})
+    again = {**MARLOW, "name": "marlow *finch*", "mes_example": "You: *hello*"}
+    refused = await stage.moderator.submit(await opened(stage), **again)
+    told = await said(refused, r"There is a persona Marlow \*Finch\* already.")
+    assert r"“\*hello\*” has no answer." in told["content"]
+    form = PersonaForm(**{**again, "speech": ""})
+    check = await stage.client.services.creation.check(guild_id(stage), form)
+    wrong = describe_check(check, stage.client.services).wrong
+    assert "There is a persona Marlow *Finch* already." in wrong["name"]
+    assert "“*hello*” has no answer." in wrong["mes_example"]
+    translated = check.wrong["mes_example"].in_language("de")
+    assert translated.startswith(r"Auf „\*hello\*“")
+
+
 async def test_a_form_whose_card_a_restart_lost_says_that_its_long_texts_are_missing(stage):
     file, _ = long_card()
     form = await opened(stage, picture=file)
@@ -295,6 +341,8 @@ async def test_what_a_form_refuses_and_takes(stage):
             "**Name:** Many messages have “YOU”, whoever they are for. Choose another",
         ),
         ({"name": "bạn"}, "Many messages have “bạn”"),
+        ({"name": " UNDERSTUDY "}, "The bot itself is called so here"),
+        ({"name": "Ùnderstudy!"}, "The bot itself is called so here"),
         ({"name": " ODA MARROW "}, "There is a persona Oda"),
         ({"description": LONG_TEXT}, "tokens of every prompt; at most"),
         (
@@ -303,6 +351,7 @@ async def test_what_a_form_refuses_and_takes(stage):
             "“You: …”, and on the next line the answer, “Marlow Finch: …”.",
         ),
         ({"mes_example": "Marlow: hello"}, "“hello” has no “You: …” before it."),
+        ({"mes_example": "You: *hello*"}, r"“\*hello\*” has no answer."),
         (
             {"mes_example": "You: Hi\nMarlow: Ahoy.\n\nAnd more."},
             "“And more.” has no “You: …” before it.",

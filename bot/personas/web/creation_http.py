@@ -20,7 +20,7 @@ from bot.personas.web.lookup import OwnedPersona, channels_by_persona
 from bot.personas.web.lore_files import lore_store
 from bot.platform.errors import error_text
 from bot.platform.localisation import gettext_lazy
-from bot.platform.messages import markdown_name
+from bot.platform.messages import markdown_name, without_escapes
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.openapi import ApiModel, ApiRoutes, BodySpec, ResponseSpec
@@ -115,7 +115,7 @@ def describe_check(check: FormCheck, services: Services) -> CheckedPersona:
         lines = [f"{turn.name}: {turn.text}" for turn in example_turns(check.persona)]
         prompt = "\n".join([system_text(check.persona, EXAMPLE_USER), *lines])
     return CheckedPersona(
-        wrong=dict(check.wrong),
+        wrong={name: without_escapes(problem) for name, problem in check.wrong.items()},
         first_line=first_line,
         prompt=prompt,
         tokens=check.room.tokens if check.room else None,
@@ -269,6 +269,8 @@ def form_problems() -> Iterator[None]:
     try:
         yield
     except InvalidFormError as error:
-        errors = [field_error(name, detail) for name, detail in error.wrong.items()]
+        errors = [
+            field_error(name, without_escapes(detail)) for name, detail in error.wrong.items()
+        ]
         advice = "Correct what `errors` names."
         raise Problem("invalid-request", error.message, advice, errors=errors) from error

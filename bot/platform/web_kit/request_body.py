@@ -17,6 +17,7 @@ from bot.platform.errors import is_disk_full
 from bot.platform.localisation import gettext_lazy
 from bot.platform.messages import without_escapes
 from bot.platform.web_kit.problems import Problem, disk_full_problem
+from personas.cli_common import commands_as_typed
 from personas.errors import UnderstudyError
 
 MAX_BODY_BYTES = 64 * 2**10
@@ -248,7 +249,8 @@ def errors_as_problems(slug: str) -> Iterator[None]:
             raise disk_full_problem(error) from error
         if not isinstance(error, UnderstudyError):
             raise
-        raise Problem(slug, without_escapes(error.message), error.advice) from error
+        message = without_escapes(commands_as_typed(error.message))
+        raise Problem(slug, message, commands_as_typed(error.advice)) from error
 
 
 def changed_fields(
