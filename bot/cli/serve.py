@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 import signal
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,14 +12,16 @@ from bot.app import App, open_app
 from bot.operations.metrics import BotMetrics
 from bot.platform.errors import connection_error
 from bot.platform.permissions import invite_url
-from bot.settings import Settings, warn_of_settings
+from bot.settings import Settings, SettingsError, setting_place, warn_of_settings
 from personas.cli_common import commands_as_typed
+from personas.cli_entry import DISK_FULL_ERRNOS
 from personas.home.job_material import ShippedData
 from personas.home.private_home import protect_home
 from personas.models.base_model import EMBEDDED
 from personas.models.model_packages import require_model_packages
 
 log = logging.getLogger(__name__)
+HOME_SETTING = "UNDERSTUDY_HOME"
 
 
 async def serve(settings: Settings, env_file: Path | None = None) -> None:
@@ -38,6 +42,7 @@ async def serve(settings: Settings, env_file: Path | None = None) -> None:
     with metrics.listening():
         warn_of_settings(settings, env_file)
         protect_home(settings.home)
+        _create_home(settings, env_file)
         if settings.engine == "vllm":
             from bot.operations.vllm_setup import (
                 offer_installation,
@@ -62,6 +67,24 @@ async def serve(settings: Settings, env_file: Path | None = None) -> None:
                 if error and not stopped.is_set():
                     raise connection_error(error) from error
                 print("Stopping …", flush=True)
+
+
+def _create_home(settings: Settings, env_file: Path | None) -> None:
+    """Create the home. Raises `SettingsError` where it cannot be created or written."""
+    home = settings.home
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        if error.errno in DISK_FULL_ERRNOS:
+            raise
+        place = setting_place(HOME_SETTING, env_file, os.environ)
+        place = place or f"{HOME_SETTING} is {str(home)!r} by default"
+        raise SettingsError(
+            f"{place}, and the bot cannot store its data there: {error.strerror or error}.",
+            f"Set {HOME_SETTING} to another folder, or give this user the right to write there.",
+        ) from error
 
 
 async def _offer_model(app: App) -> None:

@@ -5,6 +5,7 @@ from huggingface_hub import constants
 
 from bot import app
 from bot.app import open_app
+from bot.cli import run
 from bot.demo_guild import SKERROW_SEED
 from bot.operations import startup_checks
 from bot.operations.startup_checks import require_base_model
@@ -60,6 +61,19 @@ def nothing_opened(monkeypatch):
         raise AssertionError("the start went on")
 
     monkeypatch.setattr(app, "_open_store", begin)
+
+
+def test_a_home_that_cannot_be_made_names_the_setting_and_where_it_stands(
+    tmp_path, monkeypatch, capsys, nothing_opened
+):
+    file = tmp_path / ".env"
+    file.write_text("\nUNDERSTUDY_HOME=/proc/understudy\n")
+    monkeypatch.delenv("UNDERSTUDY_HOME", raising=False)
+    monkeypatch.setattr("sys.argv", ["bot", "--env", str(file)])
+    assert run.main() == 1
+    errors = capsys.readouterr().err
+    assert f"UNDERSTUDY_HOME is '/proc/understudy' in {file} line 2, and the bot cannot" in errors
+    assert "Set UNDERSTUDY_HOME to another folder" in errors and "database" not in errors
 
 
 async def test_a_dead_base_model_ends_the_start_before_anything_is_opened(tmp_path, nothing_opened):
