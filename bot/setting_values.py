@@ -18,6 +18,7 @@ MIN_STATEMENT_CHARS = 20
 HOST_NAME_PATTERN = re.compile(
     r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[0-9]{1,5})?"
 )
+BOT_TOKEN_PATTERN = re.compile(r"[\w-]+=*(\.[\w-]+=*){2}", re.ASCII)
 INTEGER_PATTERN = re.compile(r"-?[0-9]+")
 
 
@@ -42,6 +43,13 @@ def _parse_number(value: object) -> object:
 def _parse_token(text: str) -> str:
     if not text.isascii() or any(character.isspace() for character in text):
         raise ValueError("not a token")
+    return text
+
+
+def _parse_bot_token(text: str) -> str:
+    # The first part is the bot's id, in base 64; what the parts hold is Discord's matter.
+    if text and not BOT_TOKEN_PATTERN.fullmatch(text):
+        raise ValueError("not a bot's token")
     return text
 
 
@@ -101,6 +109,7 @@ Integer = Annotated[int, BeforeValidator(_parse_integer)]
 CandidateCount = Annotated[Integer, Field(ge=1, le=MAX_CANDIDATES)]
 Number = Annotated[float, BeforeValidator(_parse_number)]
 Token = Annotated[str, AfterValidator(_parse_token)]
+BotToken = Annotated[str, AfterValidator(_parse_bot_token)]
 WebToken = Annotated[str, AfterValidator(_parse_web_token)]
 UsableFolder = Annotated[Path, AfterValidator(_parse_folder)]
 ServerFolder = Annotated[str, AfterValidator(_parse_server_folder)]

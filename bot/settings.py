@@ -29,6 +29,7 @@ from bot.setting_values import (
     MIN_DISTINCT_TOKEN_CHARS,
     MIN_STATEMENT_CHARS,
     MIN_TOKEN_CHARS,
+    BotToken,
     CandidateCount,
     Host,
     HostNames,
@@ -83,8 +84,11 @@ class Settings(BaseSettings):
         validate_default=False,
     )
 
-    discord_token: Token = Field(
-        default="", repr=False, description="the bot's token alone, without spaces"
+    discord_token: BotToken = Field(
+        default="",
+        repr=False,
+        description="the bot's token alone: three parts with dots between, as Bot → Reset Token shows "
+        "it, and not the application's id or public key",
     )
     home: UsableFolder = Field(
         default_factory=lambda: Path.home() / ".understudy",

@@ -38,16 +38,14 @@ TOKEN = f"{base64.urlsafe_b64encode(ID.encode()).decode().rstrip('=')}.sandbox.s
     [
         ("", "ok", "a sandbox on this machine"),
         (TOKEN, "ok", ID),
-        (ID, "fail", "the application's id"),
-        ("not.a.token", "fail", "something else"),
-        (TOKEN.replace(".sandbox", ""), "fail", "something else"),
-        (f"é{TOKEN}", "fail", "something else"),
+        ("not.a.token", "fail", "begins with no id"),
+        (f"é{TOKEN}", "fail", "begins with no id"),
     ],
 )
 def test_a_token_is_reported_by_its_shape_and_never_shown(text, state, words):
     check = local_checks.check_token(text)
     assert check.state == state and words in check.found
-    assert not text or text == ID or text not in check.found + check.remedy
+    assert not text or text not in check.found + check.remedy
     assert local_checks.check_token(text, accepted=True).state == "ok", "Discord knows better"
 
 
@@ -134,7 +132,7 @@ def test_the_command_says_what_is_well_and_what_is_wrong_with_its_exit_code(
         and re.search(r"ok +database +none yet", out)
     )
     code, out, _ = typed(
-        monkeypatch, capsys, tmp_path, "doctor", "--quick", "--json", DISCORD_TOKEN="abc"
+        monkeypatch, capsys, tmp_path, "doctor", "--quick", "--json", DISCORD_TOKEN="abc.d.e"
     )
     result = json.loads(out)
     assert code == 1 and not result["well"]

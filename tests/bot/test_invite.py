@@ -40,5 +40,5 @@ def test_with_a_token_discord_is_asked_who_it_is(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
         setup_commands, "fetch_application_id", answer
     )  # asked for real in test_doctor
-    code, out, _ = typed(monkeypatch, capsys, tmp_path, "invite", DISCORD_TOKEN="t")
-    assert code == 0 and asked == ["t"] and out.startswith(invite_url(42))
+    code, out, _ = typed(monkeypatch, capsys, tmp_path, "invite", DISCORD_TOKEN="a.b.c")
+    assert code == 0 and asked == ["a.b.c"] and out.startswith(invite_url(42))

@@ -24,7 +24,15 @@ from personas.schemas.chat import DEFAULT_CANDIDATES
 
 EXAMPLE = Path(__file__).parent.parent.parent / ".env.example"
 WRONG = {
-    "DISCORD_TOKEN": ["Bot abc", "ключ"],
+    "DISCORD_TOKEN": [
+        "Bot a.b.c",
+        "ключ",
+        "abcdef",
+        "1100000000000000001",
+        "a.b",
+        "a..c",
+        "a.b.c.d",
+    ],
     "UNDERSTUDY_HOME": ["/dev/null", "~nobody-by-this-name/x"],
     "WEB_HOST": ["example.org", "300.1.1.1", "http://127.0.0.1", "*"],
     "WEB_PORT": ["-1", "65536", "http", "8420.5"],
@@ -102,7 +110,7 @@ def test_nothing_set_is_the_sandbox_with_defaults(tmp_path):
 
 def test_every_setting_is_read(tmp_path):
     text = f"""\
-export DISCORD_TOKEN='abc.def-ghi'  # quoted
+export DISCORD_TOKEN='abc.def-ghi.j_k='  # quoted
 UNDERSTUDY_HOME={tmp_path}/home
 BASE_MODEL="Qwen/Qwen2.5-3B-Instruct"
 ENGINE=vLLM
@@ -138,7 +146,7 @@ SHARDS=0-4/10
 SHARED_DB=postgresql://bot:secret@db/understudy
 """
     assert load_settings(env_file(tmp_path, text), {}) == Settings(
-        discord_token="abc.def-ghi",
+        discord_token="abc.def-ghi.j_k=",
         home=tmp_path / "home",
         base_model="Qwen/Qwen2.5-3B-Instruct",
         engine="vllm",
@@ -190,7 +198,7 @@ def test_only_sampling_that_is_set_takes_the_place_of_the_base_models():
      ("3/10", [3], False, False), ("0-4/10", [0, 1, 2, 3, 4], False, True)],
 )  # fmt: skip
 def test_shards_are_all_or_a_range(text, ids, is_whole, has_first):
-    shards = load_settings(None, {"SHARDS": text, "DISCORD_TOKEN": "abc"}).shards
+    shards = load_settings(None, {"SHARDS": text, "DISCORD_TOKEN": "a.b.c"}).shards
     assert (shards.ids, shards.is_whole, shards.has_first) == (ids, is_whole, has_first)
     assert load_settings(None, {}).shards is None
 
@@ -210,11 +218,11 @@ def test_a_part_of_the_shards_needs_discord_and_a_shared_database_shards():
 
 
 def test_on_discord_the_intents_are_off_until_asked_for():
-    unasked = load_settings(None, {"DISCORD_TOKEN": "abc"})
+    unasked = load_settings(None, {"DISCORD_TOKEN": "a.b.c"})
     assert not unasked.message_content_intent and not unasked.members_intent
-    assert load_settings(None, {"DISCORD_TOKEN": "abc", "MEMBERS_INTENT": "on"}).members_intent
+    assert load_settings(None, {"DISCORD_TOKEN": "a.b.c", "MEMBERS_INTENT": "on"}).members_intent
     assert load_settings(
-        None, {"DISCORD_TOKEN": "abc", "MESSAGE_CONTENT_INTENT": "on"}
+        None, {"DISCORD_TOKEN": "a.b.c", "MESSAGE_CONTENT_INTENT": "on"}
     ).message_content_intent
 
 
@@ -227,12 +235,12 @@ def test_the_environment_wins_even_when_empty(tmp_path):
 def test_a_dollar_sign_stays_as_it_is(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME_OF_SECRETS", "oops")
     assert load_settings(
-        env_file(tmp_path, "DISCORD_TOKEN=a${HOME_OF_SECRETS}b"), {}
-    ).discord_token.startswith("a${")
+        env_file(tmp_path, "ENGINE_KEY=a${HOME_OF_SECRETS}b"), {}
+    ).engine_key.startswith("a${")
 
 
 def test_the_token_is_never_shown(tmp_path):
-    assert "hidden" not in repr(load_settings(None, {"DISCORD_TOKEN": "hidden"}))
+    assert "hidden" not in repr(load_settings(None, {"DISCORD_TOKEN": "hidden.b.c"}))
     with pytest.raises(SettingsError) as refused:
         load_settings(None, {"DISCORD_TOKEN": "hidden token"})
     assert "hidden" not in str(refused.value) and "DISCORD_TOKEN" in str(refused.value)
@@ -271,7 +279,7 @@ def test_llama_cpp_needs_no_address_and_computes_fewer_replies_at_once():
     "environ",
     [{"ENGINE_URLS": "http://bot:hidden@gpu:8001"}, {"ENGINE_URLS": "http://a:1, http://hid@d,en@gpu/v1"},
      {"TRAINER": "ray", "RAY_ADDRESS": "http://bot:hidden@head:8265"},
-     {"SHARED_DB": "postgresql://bot:hid/den@db/understudy", "SHARDS": "0-4/10", "DISCORD_TOKEN": "abc"}],
+     {"SHARED_DB": "postgresql://bot:hid/den@db/understudy", "SHARDS": "0-4/10", "DISCORD_TOKEN": "a.b.c"}],
 )  # fmt: skip
 def test_a_password_in_an_address_is_refused_and_not_shown(environ):
     with pytest.raises(SettingsError) as refused:
@@ -286,7 +294,7 @@ def test_a_password_in_an_address_is_refused_and_not_shown(environ):
 )  # fmt: skip
 def test_forms_of_a_databases_address(url):
     assert (
-        load_settings(None, {"SHARED_DB": url, "SHARDS": "0/2", "DISCORD_TOKEN": "abc"}).shared_db
+        load_settings(None, {"SHARED_DB": url, "SHARDS": "0/2", "DISCORD_TOKEN": "a.b.c"}).shared_db
         == url
     )
 

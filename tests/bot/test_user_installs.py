@@ -143,7 +143,7 @@ async def test_the_token_of_a_reply_goes_with_its_end(stage):
 
 
 def test_a_part_of_a_bot_cannot_be_installed_by_people(tmp_path):
-    settings = {"discord_token": "abc", "home": tmp_path, "user_install": True}
+    settings = {"discord_token": "a.b.c", "home": tmp_path, "user_install": True}
     assert Settings(**settings, shards="auto").user_install
     with pytest.raises(SettingsError, match="USER_INSTALL is true, but SHARDS is"):
         Settings(**settings, shards="0-4/10", shared_db="postgresql://a:b@host/db")
