@@ -195,8 +195,13 @@ export function markdown(text) {
   });
 }
 
-/** A message's text on one line, for references and screen readers. */
+/** A message's text on one line, for references: without small print, unless it has nothing else. */
 export function plainText(text) {
-  const words = h("div", {}, ...markdown(text)).textContent;
-  return words.replace(/\s+/g, " ").trim();
+  const all = markdown(text);
+  const large = all.filter((block) => !block.matches(".subtext"));
+  const shown = large.length ? large : all;
+  for (const block of shown) {
+    for (const inner of block.querySelectorAll("li, blockquote > *")) inner.prepend(" ");
+  }
+  return shown.map((block) => block.textContent).join(" ").replace(/\s+/g, " ").trim();
 }

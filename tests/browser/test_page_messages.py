@@ -136,6 +136,22 @@ async def test_a_reply_leads_back_to_what_it_answers(sandbox, visit):
     await expect(first).to_be_focused()
 
 
+@pytest.mark.parametrize(
+    ("text", "quoted"),
+    [
+        ("Good evening.\n-# AI-written, by v3", "Good evening."),
+        ("# Tides\nHigh at six:\n- bring rope\n- and tea", "Tides High at six: bring rope and tea"),
+        ("-# Only a note", "Only a note"),
+    ],
+)
+async def test_a_quote_has_its_lines_apart_and_no_small_print(sandbox, visit, text, quoted):
+    nils = await visit(sandbox, "Nils", "tavern")
+    first = await sandbox.member("Mora").say("tavern", text)
+    await sandbox.member("Mora").say("tavern", "is that so?", reply_to=first)
+    reply = await nils.sees("is that so?")
+    await expect(reply.locator(".cause button > span").last).to_have_text(quoted)
+
+
 async def test_markdown_is_drawn_and_nothing_else(sandbox, visit):
     nils = await visit(sandbox, "Nils", "tavern")
     await nils.box.fill(MARKDOWN)
