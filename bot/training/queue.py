@@ -22,6 +22,7 @@ from bot.training.card_completion import CardCompletions
 from bot.training.guild_turns import GuildTurns, QueueConflictError, fair_order
 from bot.training.store import NewTrainingJob
 from bot.training.training_plan import TrainingPlan
+from personas.cli_common import commands_as_typed
 from personas.errors import RequestError, UnderstudyError
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import TrainerEvent
@@ -408,7 +409,7 @@ class JobQueue:
         failed = self._store.jobs.fail(
             job,
             failure.error,
-            failure.advice,
+            commands_as_typed(failure.advice),
             self._clock.now(),
             can_resume=failure.can_resume,
         )

@@ -134,17 +134,19 @@ async def test_one_trainer_at_a_time(home):
     assert (await home.running()).job_id == second
 
 
-async def test_a_failed_job_says_why_and_the_next_one_runs(home):
+async def test_a_failed_job_says_why_and_the_next_one_runs(home, monkeypatch):
+    """The trainer's process names commands as it was started itself, not as the bot was."""
+    monkeypatch.setattr("sys.argv", ["/tools/bin/understudy"])
     home.queue.start()
     first = home.ask("oda")
     second = home.ask("thrip")
     await home.running()
-    await home.finish(TrainingFailed("The log is empty.", "Fill it."))
+    await home.finish(TrainingFailed("The log is empty.", "See `python -m bot models`."))
     failed = home.store.jobs.get(first)
     assert (failed.state, failed.error, failed.advice) == (
         "failed",
         "The log is empty.",
-        "Fill it.",
+        "See `understudy models`.",
     )
     assert failed.finished_at is not None
     assert (await home.running()).job_id == second
