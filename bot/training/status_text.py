@@ -118,9 +118,12 @@ def job_status_text(
     lines = [job_title(job, gettext_lazy("Training"), learner), *_progress_lines(job.progress)]
     if job.stops_for_review and job.progress and job.progress.left_s is not None:
         lines.append(
-            gettext_lazy(
-                "-# The time does not count your reading: it stops once the replies are written, for "
-                "you to read them."
+            join_texts(
+                "-#",
+                gettext_lazy(
+                    "The time does not count your reading: it stops once the replies are written, for "
+                    "you to read them."
+                ),
             )
         )
     if job.started_at:

@@ -110,6 +110,18 @@ async def test_a_page_without_replies_and_a_damaged_file_say_so(dashboard, writt
     assert (await dashboard.page("/dashboard/training/none/written"))[0] == 404
 
 
+async def test_the_time_until_replies_are_read_counts_no_reading(dashboard):
+    put_job(dashboard, "j1", from_card=1, recipe="card", review=True)
+    dashboard.queue.start()
+    await until(lambda: dashboard.backend.busy)
+    dashboard.backend.on_event(Phase(name="writing replies", count=1, of=150, left_s=600))
+    _, page, _ = await dashboard.page("/dashboard/training/j1")
+    assert "The time does not count your reading: it stops once the replies are" in page
+    dashboard.backend.on_event(Phase(name="base model", left_s=600))
+    _, page, _ = await dashboard.page("/dashboard/training/j1")
+    assert "ready in about <b>10 min</b>" in page and "your reading" not in page
+
+
 async def test_replies_are_read_while_they_are_written(dashboard):
     put_job(dashboard, "j1", from_card=1, recipe="card")
     _, page, _ = await dashboard.page(PATH)
