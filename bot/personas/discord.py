@@ -170,7 +170,11 @@ async def alias(
     channels = services.store.channels
     guild_id = interaction.guild_id or 0
     if names is not None:
-        channels.set_aliases(guild_id, persona.id, _alias_list(names))
+        aliases = _alias_list(names)
+        for name in aliases:
+            if problem := services.personas.calling_name_problem(guild_id, name):
+                raise RefusedError(problem)
+        channels.set_aliases(guild_id, persona.id, aliases)
         services.audit.record(
             guild_id,
             interaction.user.id,
