@@ -23,7 +23,7 @@ from tests.chaos import (
     trainer_kills,
     wire_storms,
 )
-from tests.chaos.conversation import Outcome
+from tests.chaos.outcome import Outcome
 
 RESULT = Path("build/chaos/result.json")
 DEFAULT_SEEDS = 300

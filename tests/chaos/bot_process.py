@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import re
 import sys
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -20,15 +22,19 @@ import discord
 
 from bot import app
 from bot.chat import delivery, held_events, streaming_reply
+from bot.chat.line_wait import MAX_LINES
 from bot.cli import run
+from bot.settings import Settings
 from bot.store import TrainingJob
 from bot.training import discord as finetune_cog
 from bot.training import discord_progress as progress_messages
 from bot.training.backend_protocol import OnEvent, RunResult, TrainingSucceeded
+from bot.transcription.transcriber import Transcriber
 from personas.lore.index import LoreIndex
 from personas.schemas.chat import ChatRequest, asked_turn
 from personas.schemas.training_events import Progress
 from sandbox import patch_discord
+from tests.bot import scripted_recogniser
 from tests.chaos import failpoints
 from tests.fake_engine import FakeEngine
 from tests.fakes import SCORECARD, FakeTrainingBackend
@@ -37,14 +43,21 @@ PERMISSION = "Granted by Discord to the tests, 2026"
 HASTE = 50.0
 """Pauses after errors are shorter by this factor."""
 TRAINING_STEPS = 3
+QUOTE = "[replying to"
+"""The beginning of a message that another one replies to, which may be another reply."""
 LONG_REPLY_WORDS = 420
 """Words of a long reply, which fills two messages."""
 
 
 def script(request: ChatRequest) -> list[str]:
-    """Repeat the question, so that a reply can be recognised; at length if the question says so."""
-    question = asked_turn(request.turns).text
-    pieces = ["I hear: ", question, ". "]
+    """Repeat the question, so that a reply can be recognised, and the numbers of the last ones; at
+    length if the question says so.
+    """
+    asked = asked_turn(request.turns).text.splitlines()
+    question = "\n".join(line for line in asked if not line.startswith(QUOTE))
+    said = " ".join(turn.text for turn in request.turns[-MAX_LINES:] if not turn.by_persona)
+    numbers = " ".join(re.findall(r"question (\d+)", said))
+    pieces = ["I hear: ", question, ". ", f"Lines: {numbers}. "]
     return pieces + (
         ["word " * 60] * (LONG_REPLY_WORDS // 60) if "at length" in question else ["Aye."]
     )
@@ -94,6 +107,7 @@ def run_bot(
         app.create_engine = _create_engine
         app.create_backend = lambda *parts: ScriptedBackend()  # type: ignore[assignment]
     app._open_lore = _no_lore  # type: ignore[assignment]
+    app._open_transcriber = _open_recogniser
     app.GUILDS_SETTLE_S = 0.02
     streaming_reply.FIRST_EDIT_DELAY_S = streaming_reply.EDIT_INTERVAL_S = 0.0
     _shorten_pauses()
@@ -137,6 +151,14 @@ def _shorten_pauses() -> None:
     delivery.MAX_PAUSE_S /= HASTE
     held_events.RETRY_DELAY_S /= HASTE
     held_events.MAX_RETRY_DELAY_S /= HASTE
+
+
+async def _open_recogniser(settings: Settings, stack: AsyncExitStack) -> Transcriber:
+    """Recognise voice messages by what they say, in a process as a model's."""
+    command = [sys.executable, scripted_recogniser.__file__, os.devnull, "works"]
+    transcriber = Transcriber(command)
+    stack.push_async_callback(transcriber.close)
+    return transcriber
 
 
 async def _no_lore(*parts: Any) -> LoreIndex:

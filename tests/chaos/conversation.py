@@ -13,27 +13,29 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
+from bot.moderation.store import Block, ReplyLimits
 from bot.platform.db.database import Row, open_read_only
 from bot.privacy.texts import TEXTS
-from bot.store import HOME_DATABASE, Channel, Store
+from bot.store import ALL_PERSONAS, HOME_DATABASE, Channel, Store
 from sandbox import Sandbox, SandboxRefusal, message_text
 from sandbox.interactions import CallbackType
 from sandbox.member_client import InteractionResponse
 from sandbox.message_components import all_components
+from tests.chaos.answers import AnswerCheck
 from tests.chaos.bot_process import LONG_REPLY_WORDS, BotProcesses
+from tests.chaos.message_kinds import BLOCKED, NAMES, WAITS, Sent, Traffic
+from tests.chaos.outcome import Outcome
 
-CHANNELS = {"weighbridge-quay": "ballast", "the-damp-lantern": "oda"}
-NAMES = {"ballast": "Ballast", "oda": "Oda Marrow", "thrip": "Sir Aurelio Thrip"}
-CALLS = ("Oda, Thrip", "Thrip and Ballast", "Ballast, Oda and Thrip")
-"""How a message calls several personas."""
+CHANNELS = {"weighbridge-quay": "ballast", "the-damp-lantern": "oda", "drowned-stage": "thrip"}
 FACE = "oda"
 """The persona that is the bot itself, in every second conversation."""
+LIMITS = (ReplyLimits(), ReplyLimits(), ReplyLimits(per_day=30), ReplyLimits(cooldown_s=1))
+"""The limits of replies to a member; a moderator has none."""
 SETTLE_TIMEOUT_S = 90.0
 QUIET_POLLS = 8
 UNSETTLED = """select (select count(*) from replies where state in ('waiting', 'streaming') or end_note is not null)
@@ -41,37 +43,6 @@ UNSETTLED = """select (select count(*) from replies where state in ('waiting', '
 OPTED_IN = ("opt_in_done", "opt_in_already")
 OPTED_OUT = ("opt_out_done",)
 QUEUED = re.compile(r"Queued as `(\w+)`")
-
-
-@dataclass
-class Outcome:
-    """The findings of a suite; `faults` counts what was done, by kind or place."""
-
-    tried: int = 0
-    lost: list[str] = field(default_factory=list)
-    doubled: list[str] = field(default_factory=list)
-    orphans: list[str] = field(default_factory=list)
-    faults: Counter[str] = field(default_factory=Counter)
-
-    def __iadd__(self, other: Outcome) -> Outcome:
-        self.tried += other.tried
-        self.lost += other.lost
-        self.doubled += other.doubled
-        self.orphans += other.orphans
-        self.faults += other.faults
-        return self
-
-    @property
-    def is_clean(self) -> bool:
-        return not (self.lost or self.doubled or self.orphans)
-
-    def __str__(self) -> str:
-        counts = (
-            f"{len(self.lost)} lost · {len(self.doubled)} doubled · {len(self.orphans)} orphans"
-        )
-        return "\n".join(
-            [f"tried {self.tried} · {counts}", *self.lost[:9], *self.doubled[:9], *self.orphans[:9]]
-        )
 
 
 class Conversation:
@@ -87,7 +58,9 @@ class Conversation:
         channels: Mapping[str, str] = CHANNELS,
     ) -> None:
         """`base` is the folder of a real base model; `channels` are those with a persona."""
-        self.has_face = seed % 2 == 0
+        draws = random.Random(f"{seed} rules")
+        self.has_face = draws.random() < 0.5
+        self.limits = draws.choice(LIMITS)
         self.home = home
         self.sandbox = sandbox
         self._processes = processes
@@ -95,9 +68,9 @@ class Conversation:
         self.channels = channels
         self.random = random.Random(seed)
         self.outcome = Outcome()
-        self._said = 0
+        self.traffic = Traffic(sandbox, channels, self.random, self.has_face)
+        self.answers = AnswerCheck(self.traffic, self.limits, self.rows)
         self.actions = [self.vote, self.train, self.decide, self.tell]
-        self._deleted: set[int] = set()
         self.was_killed = False
         """Events that the bot had received, but not stored, are gone: Discord sends a new session
         none of them.
@@ -117,6 +90,18 @@ class Conversation:
                 store.channels.assign(channel, further)
             if self.has_face:
                 store.faces.choose(self.sandbox.guild_id, FACE)
+
+    async def set_rules(self) -> None:
+        """Block a member, limit the replies to others, and have replies wait for further lines."""
+        guild_id = self.sandbox.guild_id
+        blocked_id = int(self.sandbox.member(BLOCKED).id)
+        with Store.open(self.home / HOME_DATABASE) as store:
+            block = Block(guild_id, blocked_id, ALL_PERSONAS, blocked_by=1, at=1.0)
+            store.blocks.add(block)
+            store.limits.set(guild_id, self.limits)
+            for name, wait_s in WAITS.items():
+                channel_id = int(self.sandbox.channel(name)["id"])
+                store.answering.change(guild_id, channel_id, {"wait_s": wait_s}, at=1.0)
 
     def start_bot(
         self, plan: str = "", trace: Path | None = None, environ: Mapping[str, str] | None = None
@@ -157,18 +142,16 @@ class Conversation:
                 ):  # not wait_for, which loses cancellations before Python 3.12
                     await self.random.choice(self.actions)(name)
 
-    async def say(self, channel: str = "") -> None:
-        self._said += 1
-        more = " at length" if self.random.random() < 0.3 else ""
-        member = self.sandbox.member(self.random.choice((MEMBER, MODERATOR)))
-        channel = channel or self.random.choice(list(self.channels))
-        text = f"question {self._said}{more}"
-        if self.random.random() < 0.25:
-            text = f"{self.random.choice(CALLS)}: {text}"
-        message = await member.say(channel, text)
-        if self.random.random() < 0.1:
-            await member.delete(message)
-            self._deleted.add(int(message["id"]))
+    async def say(self, channel: str = "", kind: str = "") -> list[Sent]:
+        """Send a message of any kind, by default in any channel."""
+        return await self.traffic.say(channel or self.random.choice(list(self.channels)), kind)
+
+    async def call_while_away(self) -> None:
+        """Send mentions to a bot that is not there, and note what it owes when it comes back."""
+        for channel in self.channels:
+            if self.random.random() < 0.5:
+                await self.say(channel, "mention")
+        self.answers.note_owed()
 
     async def vote(self, channel: str) -> None:
         ended = [
@@ -246,10 +229,13 @@ class Conversation:
             for row in self.rows("select event_id, persona_id from replies")
         }
         visible: dict[int, list[str]] = defaultdict(list)
+        bot_id = str(self.sandbox.bot_id)
         for channel in self.channels:
             for message in self.sandbox.messages(channel):
                 event_id = owner.get(int(message["id"]))
                 speaker = message["author"]["username"]
+                if message.get("webhook_id") and message["application_id"] != bot_id:
+                    continue  # a proxy's copy
                 if not message.get("webhook_id"):
                     if not self._is_of_face(message, is_part=event_id is not None):
                         continue  # a member's, or an error that the bot reports
@@ -265,12 +251,12 @@ class Conversation:
                         f"{message['id']}: {message['content'][:60]!r} {_buttons(message)}"
                     )
             self.outcome.orphans += [
-                f"the webhook {hook['id']}" for hook in self.sandbox.webhooks(channel)[1:]
+                f"the webhook {hook['id']}" for hook in self._own_webhooks(channel)[1:]
             ]
-        for row in self.rows("select * from replies"):
+        self.answers.check(self.outcome, is_all_owed=not self.was_killed)
+        for row in self.answers.replies:
             self._check_reply(row, visible[row["event_id"]])
         self._check_jobs()
-        self._check_rounds()
         known = {
             row["discord_message_id"]
             for row in self.rows("select discord_message_id from messages")
@@ -279,7 +265,7 @@ class Conversation:
             row["discord_message_id"]
             for row in self.rows("select discord_message_id from deleted_messages")
         }
-        deleted = self._deleted & stored if self.was_killed else self._deleted
+        deleted = self.traffic.deleted & stored if self.was_killed else self.traffic.deleted
         self.outcome.doubled += [
             f"the deleted message {one} is there again" for one in known & deleted
         ]
@@ -289,6 +275,10 @@ class Conversation:
         self.outcome.lost += [f"the lore {title}" for title, times in found.items() if not times]
         self.outcome.doubled += [f"the lore {title}" for title, times in found.items() if times > 1]
 
+    def _own_webhooks(self, channel: str) -> list[dict[str, Any]]:
+        bot_id = str(self.sandbox.bot_id)
+        return [hook for hook in self.sandbox.webhooks(channel) if hook["user"]["id"] == bot_id]
+
     def _is_of_face(self, message: dict[str, Any], *, is_part: bool) -> bool:
         """Tell what the persona that is the bot replies from what the bot says else: by the store, or
         by the buttons of replies.
@@ -296,19 +286,6 @@ class Conversation:
         is_bots = message["author"]["id"] == str(self.sandbox.bot_id)
         is_reply = any(re.match(r"(stop|reply):", button) for button in _buttons(message))
         return self.has_face and is_bots and (is_part or is_reply)
-
-    def _check_rounds(self) -> None:
-        """Each persona that a stored message calls has a reply to it, in its turn."""
-        sql = """select text, discord_message_id as event_id, (select count(*) from replies
-            where trigger_seq = messages.seq) as replies from messages where persona_id is null"""
-        for row in self.rows(sql):
-            call = row["text"].partition(":")[0]
-            called = len(re.findall("Oda|Thrip|Ballast", call)) if call in CALLS else 1
-            if row["replies"] != called:
-                found = self.outcome.lost if row["replies"] < called else self.outcome.doubled
-                found.append(
-                    f"the message {row['event_id']} has {row['replies']} of {called} replies"
-                )
 
     def _check_votes(self) -> None:
         stored = Counter(row["event_id"] for row in self.rows("select event_id from votes"))
@@ -350,9 +327,10 @@ class Conversation:
         if row["state"] in ("waiting", "streaming") or (texts and "-# " not in texts[-1]):
             self.outcome.lost.append(what)
         elif row["state"] == "done" and self.base:
-            if not texts and row["event_id"] not in self._deleted:
+            if not texts and row["event_id"] not in self.traffic.deleted:
                 self.outcome.lost.append(what)
         elif row["state"] == "done":
+            self.answers.check_heard(self.outcome, row, " ".join(texts))
             whole = " ".join(texts)
             if "…" in whole or not ("Aye." in whole or whole.count("word") == LONG_REPLY_WORDS):
                 self.outcome.lost.append(what)
@@ -396,6 +374,7 @@ async def conversation(seed: int, base: str = "") -> AsyncIterator[Conversation]
     try:
         made = Conversation(home, sandbox, BotProcesses(has_model=bool(base)), seed, base)
         await made.prepare()
+        await made.set_rules()
         yield made
     finally:
         await sandbox.stop()

@@ -12,7 +12,8 @@ import time
 from collections.abc import Sequence
 from itertools import count
 
-from tests.chaos.conversation import Conversation, Outcome, conversation
+from tests.chaos.conversation import Conversation, conversation
+from tests.chaos.outcome import Outcome
 from tests.chaos.reply_kills import recover
 
 ERRORS = "EIO", "ENOSPC"

@@ -29,7 +29,7 @@ from personas.schemas.chat import ChatRequest
 from sandbox.interactions import CallbackType
 from tests.bot.conftest import QUAY, Stage, on_stage
 from tests.chaos.bot_process import _HastyAsyncio
-from tests.chaos.conversation import Outcome
+from tests.chaos.outcome import Outcome
 from tests.fake_engine import FakeEngine, FakeReplyStream
 from tests.fakes import until
 

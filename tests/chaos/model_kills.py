@@ -23,7 +23,8 @@ from personas.home.adapters import adapter_ref, verify_adapter
 from personas.home.job_attempt import find_trainer
 from personas.models.base_model import EMBEDDED, locate
 from personas.models.loading import load_tokenizer
-from tests.chaos.conversation import Conversation, Outcome, conversation, report, wait_for
+from tests.chaos.conversation import Conversation, conversation, report, wait_for
+from tests.chaos.outcome import Outcome
 
 ENGINE_HITS, ALL_HITS = 120, 200
 """Hits of failpoints in one life, about: of the engine, and of all."""
@@ -97,9 +98,10 @@ async def recover(talk: Conversation) -> None:
     """Run the bot without faults until replies and jobs have ended, stop it, and check what is
     left.
     """
+    await talk.call_while_away()
     process = talk.start_bot()
     await wait_for(lambda: talk.is_connected or not process.is_alive(), TRAINER_TIMEOUT_S)
-    await talk.say()
+    talk.answers.owe(await talk.say())
     await asyncio.sleep(0.5)
     await talk.settle(process, SETTLE_TIMEOUT_S)
     await talk.stop_bot(process)

@@ -12,7 +12,8 @@ import asyncio
 import signal
 import time
 
-from tests.chaos.conversation import Conversation, Outcome, conversation, report, wait_for
+from tests.chaos.conversation import Conversation, conversation, report, wait_for
+from tests.chaos.outcome import Outcome
 
 HITS_OF_A_LIFE = 120
 """Hits of failpoints in one life, about: start, three replies and a vote."""
@@ -46,9 +47,10 @@ async def kill_once(talk: Conversation) -> None:
 
 async def recover(talk: Conversation) -> None:
     """Run the bot without faults until every reply has ended, stop it, and check what is left."""
+    await talk.call_while_away()
     process = talk.start_bot()
     await wait_for(lambda: talk.is_connected or not process.is_alive(), CONNECT_TIMEOUT_S)
-    await talk.say()
+    talk.answers.owe(await talk.say())
     await asyncio.sleep(0.3)
     await talk.settle(process)
     await talk.stop_bot(process)

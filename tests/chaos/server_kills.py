@@ -32,7 +32,8 @@ from personas.models.loading import load_tokenizer
 from sandbox import MemberSeed, Sandbox
 from tests.bot.version_rows import install
 from tests.chaos.bot_process import BotProcesses
-from tests.chaos.conversation import Conversation, Outcome, report, wait_for
+from tests.chaos.conversation import Conversation, report, wait_for
+from tests.chaos.outcome import Outcome
 from tests.real_llama import find_llama_program, setting_of
 
 if TYPE_CHECKING:

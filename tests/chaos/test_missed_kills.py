@@ -4,7 +4,7 @@ of that.
 
 import asyncio
 
-from bot.demo_guild import MEMBER
+from bot.demo_guild import MODERATOR
 from tests.chaos.conversation import conversation, wait_for
 
 INN = "the-damp-lantern"
@@ -24,7 +24,7 @@ async def test_mentions_said_to_a_killed_bot_are_answered_once_over_a_further_ki
             texts = [message["content"] for message in talk.sandbox.messages(INN)]
             return sum(f"I hear: missed {number}." in text for text in texts)
 
-        member = talk.sandbox.member(MEMBER)
+        member = talk.sandbox.member(MODERATOR)
         process = talk.start_bot()
         await wait_for(lambda: talk.is_connected, CONNECT_TIMEOUT_S)
         await member.say(INN, "@Understudy hello")

@@ -40,7 +40,7 @@ from personas.home.job_attempt import find_trainer
 from personas.schemas.training_events import Phase
 from tests.bot.restartable_queue import TrainingHome
 from tests.bot.subprocess_trainer import Workshop
-from tests.chaos.conversation import Outcome
+from tests.chaos.outcome import Outcome
 from tests.samples import SCORECARD
 
 LIFE_S = 1.2

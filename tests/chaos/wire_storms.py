@@ -11,9 +11,10 @@ import asyncio
 import time
 from multiprocessing.process import BaseProcess
 
-from bot.demo_guild import MEMBER
+from bot.demo_guild import MODERATOR
 from sandbox import FaultRates
-from tests.chaos.conversation import CHANNELS, Conversation, Outcome, conversation, report
+from tests.chaos.conversation import CHANNELS, Conversation, conversation, report
+from tests.chaos.outcome import Outcome
 
 SHARES = 0.05, 0.15, 0.4
 """Shares of requests and events that are disturbed, in turn."""
@@ -43,7 +44,9 @@ async def read_all(talk: Conversation, process: BaseProcess) -> None:
         if len(said) == MAX_LAST_WORDS:
             raise TimeoutError("the bot reads no events any more")
         said.append(
-            (await talk.sandbox.member(MEMBER).say(next(iter(CHANNELS)), "a last question"))["id"]
+            (await talk.sandbox.member(MODERATOR).say(next(iter(CHANNELS)), "a last question"))[
+                "id"
+            ]
         )
         await asyncio.sleep(
             LAST_WORD_S
@@ -61,6 +64,7 @@ async def run(seeds: int, first: int) -> Outcome:
             await read_all(talk, process)  # a bot that cannot log in ends, as it should
             for number in range(min(SEEDS_PER_LIFE, seeds - outcome.tried)):
                 await storm(talk, first + outcome.tried + number)
+            talk.answers.note_owed()
             await (
                 talk.sandbox.drop_gateway()
             )  # the bot shows what it could not show before once it has resumed
