@@ -12,7 +12,7 @@ from functools import partial
 import discord
 from discord.ext import commands
 
-from bot.chat.delivery import DELIVERY_ERRORS
+from bot.chat.delivery import DELIVERY_ERRORS, deliver
 from bot.chat.discord_addressing import addressees, decide_on, persona_replied_to
 from bot.chat.discord_outside import CHOOSE_TEXT, direct_personas
 from bot.chat.message_parts import has_pictures
@@ -424,7 +424,7 @@ class MessageAnswerer:
         """Answer a message that speaks of self-harm with the fixed text."""
         is_there = message.id not in self._deleted
         if is_there and not self._safety_answers.update_rate_limit(message):
-            await self._notify(message, text, is_beside=True)
+            await _send_help(message, text)
 
     async def _say_limit(self, message: discord.Message, error: LimitReachedError) -> None:
         """Say once when a member is answered again."""
@@ -498,6 +498,20 @@ class MessageAnswerer:
         beside = message if is_beside else None
         text = localise(text, self._language(message))
         await _notify(message.channel, text, view, beside=beside)
+
+
+async def _send_help(message: discord.Message, text: str) -> None:
+    """Send the fixed text with helplines as soon as Discord takes it; it ignores a repeated nonce,
+    also that of a bot that was killed in between.
+    """
+
+    async def send() -> None:
+        await message.reply(text, nonce=str(message.id), suppress_embeds=True)
+
+    try:
+        await deliver(f"the notice about the event {message.id}", send)
+    except DELIVERY_ERRORS as error:
+        log.warning("could not tell #%s: %s", message.channel, error)
 
 
 async def _send_beside_reply(notice: Awaitable[None]) -> None:

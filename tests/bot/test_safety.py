@@ -2,6 +2,7 @@
 that personas are AI.
 """
 
+import asyncio
 import dataclasses
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import discord
 import pytest
 
 from bot import compose
-from bot.chat import recovery
+from bot.chat import delivery, recovery
 from bot.chat.discord_missed import answer_missed
 from bot.chat.senders import WebhookSender
 from bot.demo_guild import SKERROW_SEED
@@ -75,6 +76,17 @@ async def test_the_bot_answers_in_the_language_and_no_model_nor_history_has_the_
 async def test_figures_of_speech_are_answered_by_the_persona(stage):
     assert "Ballast hears: This game kills me" in await asked(stage, QUAY, "This game kills me")
     assert stage.store.safety_answers.by_language() == {}
+
+
+@pytest.mark.parametrize("fault", ["cut_before", "cut_after", "blocked"])
+async def test_the_text_comes_once_although_discord_fails(stage, monkeypatch, fault):
+    monkeypatch.setattr(delivery, "FIRST_PAUSE_S", 0.01)
+    route = "POST /channels/{channel_id}/messages"
+    stage.sandbox.fail_requests(route, fault, 3)
+    await stage.member.say(QUAY, SAID)
+    await until(lambda: TEXTS["en"] in texts_in(stage, QUAY))
+    await asyncio.sleep(0.2)  # a second one would come
+    assert texts_in(stage, QUAY).count(TEXTS["en"]) == 1
 
 
 async def test_a_command_shows_it_to_the_member_alone_and_posts_nothing(stage):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bot.demo_guild import MEMBER, MODERATOR, NEWCOMER, OWNER
@@ -186,7 +186,7 @@ async def send_reply(draft: Draft) -> list[Sent]:
     """A reply to a persona's message."""
     before = draft.traffic.ended_reply(draft.channel)
     if before is None:
-        return await send_text(draft)
+        return await send_text(replace(draft, kind="text"))
     names = [key for key, name in NAMES.items() if name == before["author"]["username"]]
     message = await draft.member.say(draft.channel, draft.text(), reply_to=before)
     return [draft.sent(message, personas=tuple(names), is_call=True)]
@@ -224,7 +224,7 @@ async def send_forward(draft: Draft) -> list[Sent]:
     """A forward of a member's message from any channel."""
     before = draft.traffic.plain()
     if before is None:
-        return await send_text(draft)
+        return await send_text(replace(draft, kind="text"))
     return [draft.sent(await draft.member.forward(draft.channel, before))]
 
 
@@ -268,7 +268,7 @@ async def send_edited(draft: Draft) -> list[Sent]:
 async def send_self_harm(draft: Draft) -> list[Sent]:
     """Words that a fixed text answers, and no persona."""
     if not draft.traffic.asks_for_help(draft.channel, draft.author):
-        return await send_text(draft)
+        return await send_text(replace(draft, kind="text"))
     words = f"{MENTION} {SELF_HARM}, {draft.text()}"
     message = await draft.member.say(draft.channel, words)
     ids = (int(message["id"]),)

@@ -2,7 +2,6 @@
 
 import asyncio
 
-from bot.demo_guild import MODERATOR
 from tests.chaos.conversation import CHANNELS, conversation, report, wait_for
 from tests.chaos.message_kinds import KINDS
 
