@@ -37,7 +37,7 @@ class AnswerCheck:
         self, traffic: Traffic, limits: ReplyLimits, rows: Callable[[str], list[Row]]
     ) -> None:
         self._traffic = traffic
-        self._limits = limits
+        self.limits = limits
         self._rows = rows
         self._owed: set[Sent] = set()
         self.replies: list[Row] = []
@@ -128,7 +128,7 @@ class AnswerCheck:
         return not any(BUSY_TEXT in message["content"] for message in shown)
 
     def _is_limited(self, sent: Sent) -> bool:
-        return sent.author != MODERATOR and self._limits != ReplyLimits()
+        return sent.author != MODERATOR and self.limits != ReplyLimits()
 
     def _check_help(self, outcome: Outcome, sent: Iterable[Sent]) -> None:
         """Each message that speaks of self-harm has the fixed text, once."""
@@ -160,14 +160,14 @@ class AnswerCheck:
             by_day[member_id, str(day)] += reply["attempt"]
             if reply["first_event"] is None:
                 times[member_id].append(reply["created_at"])
-        if self._limits.per_day:
+        if self.limits.per_day:
             for key, number in by_day.items():
-                if number > self._limits.per_day:
+                if number > self.limits.per_day:
                     outcome.doubled.append(f"{key} had {number} replies")
-        if self._limits.cooldown_s:
+        if self.limits.cooldown_s:
             for member_id, at in times.items():
                 gaps = [later - earlier for earlier, later in pairwise(sorted(at))]
-                if gaps and min(gaps) < self._limits.cooldown_s:
+                if gaps and min(gaps) < self.limits.cooldown_s:
                     outcome.doubled.append(f"{member_id} waited {min(gaps):.2f} s for a reply")
 
     def check_heard(self, outcome: Outcome, reply: Row, text: str) -> None:

@@ -242,9 +242,9 @@ class Conversation:
                     speaker = NAMES[FACE]
                 if event_id:
                     visible[event_id].append(message["content"])
-                    if speaker != speakers[event_id]:
+                    if speaker != speakers.get(event_id):
                         self.outcome.orphans.append(
-                            f"{speaker} speaks for {speakers[event_id]} in reply {event_id}"
+                            f"{speaker} speaks for {speakers.get(event_id)} in reply {event_id}"
                         )
                 else:
                     self.outcome.orphans.append(

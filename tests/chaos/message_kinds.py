@@ -79,20 +79,21 @@ class Traffic:
     def __post_init__(self) -> None:
         self.proxy = self.sandbox.proxy_bot()
 
-    async def say(self, channel: str, kind: str = "") -> list[Sent]:
+    async def say(self, channel: str, kind: str = "", author: str = "") -> list[Sent]:
         """Send a message of a kind, by default one that is drawn, or several lines."""
         if not kind:
             is_plain = self.random.random() < PLAIN_SHARE
             kind = "text" if is_plain else self.random.choice(list(KINDS))
-        author = self.random.choice((MEMBER, MODERATOR))
-        if kind == "proxy's copy":
-            author = PROXIED
-        elif self.random.random() < BLOCKED_SHARE:
-            author = BLOCKED
+        author = author or self._author(kind)
         sent = await KINDS[kind](Draft(self, kind, channel, author))
         for each in sent:
             self.sent |= dict.fromkeys(each.ids, each)
         return sent
+
+    def _author(self, kind: str) -> str:
+        if self.random.random() < BLOCKED_SHARE:
+            return BLOCKED
+        return PROXIED if kind == "proxy's copy" else self.random.choice((MEMBER, MODERATOR))
 
     def next_text(self) -> str:
         """Return a text that no other message has."""
