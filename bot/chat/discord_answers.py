@@ -163,7 +163,7 @@ class MessageAnswerer:
         self.proxies.note_member(original)
         if noted := services.decisions.find(channel.id, message.id):
             services.decisions.note(channel.id, copy.id, noted.decision)
-        async with self._handling(copy):
+        async with self._handling(copy, original=message):
             if replies := await events.read(lambda: self._superseded_replies(message)):
                 await services.reply_service.take_back(replies, self.bot)
             text = services.message_reader.text(copy)
@@ -190,9 +190,11 @@ class MessageAnswerer:
         return [reply for reply in replies if reply.parts or reply.event_id == message.id]
 
     @asynccontextmanager
-    async def _handling(self, message: discord.Message) -> AsyncIterator[None]:
-        """Mark a message as being answered. An error is shown in its channel: an event has no
-        caller.
+    async def _handling(
+        self, message: discord.Message, *, original: discord.Message | None = None
+    ) -> AsyncIterator[None]:
+        """Mark a message, or the copy of its `original`, as being answered. An error is shown in its
+        channel: an event has no caller.
         """
         self.answering[message.id] = None
         try:
@@ -205,7 +207,7 @@ class MessageAnswerer:
             await self._say_limit(message, error)
         except SelfHarmError as error:
             self._remark(message.channel.id, message.id, SAFETY_REMARK)
-            await self._say_help(message, error.message)
+            await self._say_help(message, error.message, original=original)
         except Exception as error:
             if message.id in self._deleted:
                 return
@@ -420,10 +422,14 @@ class MessageAnswerer:
         elif not self._errors.update_rate_limit(message):
             await self._notify(message, join_texts(*NO_PERSONA_TEXTS))
 
-    async def _say_help(self, message: discord.Message, text: str) -> None:
-        """Answer a message that speaks of self-harm with the fixed text."""
+    async def _say_help(
+        self, message: discord.Message, text: str, *, original: discord.Message | None = None
+    ) -> None:
+        """Answer a message that speaks of self-harm with the fixed text, a copy of one only where its
+        `original` has none.
+        """
         is_there = message.id not in self._deleted
-        if is_there and not self._safety_answers.update_rate_limit(message):
+        if is_there and not self._safety_answers.update_rate_limit(original or message):
             await _send_help(message, text)
 
     async def _say_limit(self, message: discord.Message, error: LimitReachedError) -> None:
@@ -501,12 +507,15 @@ class MessageAnswerer:
 
 
 async def _send_help(message: discord.Message, text: str) -> None:
-    """Send the fixed text with helplines as soon as Discord takes it; it ignores a repeated nonce,
-    also that of a bot that was killed in between.
+    """Send the fixed text with helplines as soon as Discord takes it, also if a proxy deletes the
+    message meanwhile. Discord ignores a repeated nonce, also that of a bot that was killed.
     """
+    reference = message.to_reference(fail_if_not_exists=False)
 
     async def send() -> None:
-        await message.reply(text, nonce=str(message.id), suppress_embeds=True)
+        await message.channel.send(
+            text, reference=reference, nonce=str(message.id), suppress_embeds=True
+        )
 
     try:
         await deliver(f"the notice about the event {message.id}", send)

@@ -89,6 +89,19 @@ async def test_the_text_comes_once_although_discord_fails(stage, monkeypatch, fa
     assert texts_in(stage, QUAY).count(TEXTS["en"]) == 1
 
 
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_a_message_that_a_proxy_posts_again_gets_it_once(stage, is_late):
+    proxy = stage.sandbox.proxy_bot()
+    said = await stage.member.say(QUAY, f"W: {SAID}")
+    if is_late:
+        await until(lambda: TEXTS["en"] in texts_in(stage, QUAY))
+    proxy.copy(said, "Wren", SAID)
+    proxy.delete(said)
+    await asked(stage, QUAY, "Is the ferry late?")  # events come in order
+    assert texts_in(stage, QUAY).count(TEXTS["en"]) == 1
+    assert SAID not in " ".join(stored_texts(stage, QUAY))
+
+
 async def test_a_command_shows_it_to_the_member_alone_and_posts_nothing(stage):
     before = texts_in(stage, QUAY)
     answer = await stage.member.slash(QUAY, "chat", message=SAID)
