@@ -132,14 +132,17 @@ class AnswerCheck:
 
     def _check_help(self, outcome: Outcome, sent: Iterable[Sent]) -> None:
         """Each message that speaks of self-harm has the fixed text, once."""
-        answers = Counter[int]()
+        answers = Counter[int | str]()
         for channel in self._traffic.channels:
             for message in self._traffic.sandbox.messages(channel):
-                reference = message.get("message_reference")
-                if reference and message["content"] == shipped_texts()["en"]:
-                    answers[int(reference["message_id"])] += 1
+                if message["content"] == shipped_texts()["en"]:
+                    # Without one, the message was deleted before its answer came.
+                    reference = message.get("message_reference")
+                    answers[int(reference["message_id"]) if reference else channel] += 1
         for each in sent:
             number = sum(answers.pop(one, 0) for one in each.ids)
+            if each.kind == "self-harm" and self._traffic.deleted.intersection(each.ids):
+                number += answers.pop(each.channel, 0)
             if each.kind != "self-harm":
                 outcome.orphans += [f"{each} is answered with helplines"] * number
             elif number > 1:

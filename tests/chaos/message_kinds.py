@@ -93,7 +93,10 @@ class Traffic:
     def _author(self, kind: str) -> str:
         if self.random.random() < BLOCKED_SHARE:
             return BLOCKED
-        return PROXIED if kind == "proxy's copy" else self.random.choice((MEMBER, MODERATOR))
+        if kind == "proxy's copy":
+            return PROXIED
+        authors = (MEMBER, MODERATOR, *([PROXIED] if kind == "self-harm" else []))
+        return self.random.choice(authors)
 
     def next_text(self) -> str:
         """Return a text that no other message has."""
@@ -231,21 +234,23 @@ async def send_forward(draft: Draft) -> list[Sent]:
 
 async def send_proxied(draft: Draft) -> list[Sent]:
     """A message that a proxy posts again under another name, before or after it deletes it."""
+    return [draft.sent(*await _proxied(draft, draft.text()))]
+
+
+async def _proxied(draft: Draft, text: str) -> list[dict[str, Any]]:
     proxy = draft.traffic.proxy
-    text = draft.text()
     message = await draft.member.say(draft.channel, f"W: {text}")
-    copy = None
+    messages = [message]
     steps = ["copy", "delete"]
     draft.random.shuffle(steps)
     for step in steps:
         await asyncio.sleep(draft.random.choice((0.0, 0.02, 0.2)))
         if step == "copy":
-            copy = proxy.copy(message, "Wren", text)
+            messages.append(proxy.copy(message, "Wren", text))
         else:
             proxy.delete(message)
             draft.traffic.deleted.add(int(message["id"]))
-    assert copy is not None
-    return [draft.sent(message, copy)]
+    return messages
 
 
 async def send_lines(draft: Draft) -> list[Sent]:
@@ -270,10 +275,14 @@ async def send_self_harm(draft: Draft) -> list[Sent]:
     """Words that a fixed text answers, and no persona."""
     if not draft.traffic.asks_for_help(draft.channel, draft.author):
         return await send_text(replace(draft, kind="text"))
-    words = f"{MENTION} {SELF_HARM}, {draft.text()}"
-    message = await draft.member.say(draft.channel, words)
-    ids = (int(message["id"]),)
-    return [Sent("self-harm", draft.channel, draft.author, ids, frozenset(), is_call=True)]
+    words = f"{SELF_HARM}, {draft.text()}"
+    is_proxied = draft.author == PROXIED
+    if is_proxied:
+        messages = await _proxied(draft, words)
+    else:
+        messages = [await draft.member.say(draft.channel, f"{MENTION} {words}")]
+    ids = tuple(int(message["id"]) for message in messages)
+    return [Sent(draft.kind, draft.channel, draft.author, ids, frozenset(), not is_proxied)]
 
 
 Kind = Callable[[Draft], Awaitable[list[Sent]]]
