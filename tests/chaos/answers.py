@@ -65,7 +65,8 @@ class AnswerCheck:
         self._lines = self._rows("select * from reply_lines")
         sent = set(self._traffic.sent.values())
         if is_all_owed:
-            self.owe(sent)
+            # A bot that ends while it recognises a voice message has not stored it.
+            self.owe(each for each in sent if each.kind != "voice message")
         for message in self.messages:
             self._check_stored(outcome, message)
         for each in sent:

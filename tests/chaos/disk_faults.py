@@ -19,7 +19,7 @@ from tests.chaos.reply_kills import recover
 ERRORS = "EIO", "ENOSPC"
 POINTS = "store.*", "file.*"
 LIFE_TIMEOUT_S = 30.0
-MESSAGES = 3
+MESSAGES = 6
 
 
 async def live(talk: Conversation, plan: str) -> int:
@@ -30,6 +30,8 @@ async def live(talk: Conversation, plan: str) -> int:
     deadline = time.monotonic() + LIFE_TIMEOUT_S
     while process.is_alive() and not talk.is_connected and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
+    if not talk.is_connected:  # it did not start, and Discord tells it nothing of what it misses
+        talk.was_killed = True
     for _ in range(MESSAGES):
         await talk.say()
         await asyncio.sleep(0.05)

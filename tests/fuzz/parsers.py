@@ -74,6 +74,7 @@ from personas.lore.lorebooks import parse_lorebook, read_lorebook
 from personas.lore.passages import split_passages
 from personas.models.loading import load_torch
 from personas.schemas.chat import Persona
+from tests.fuzz.answer_parsers import ANSWER_PARSERS
 from tests.fuzz.harness import Parser, Seed
 from tests.fuzz.mutations import HOSTILE_NAMES, change_zip, mutate
 from tests.personas.cards import PIXEL, V1, V2, as_json, v3
@@ -726,5 +727,6 @@ PARSERS: tuple[Parser, ...] = (
     Parser("file upload", uploads, read_upload, (Problem,), 5),
     Parser(".env", settings_files, read_settings, (SettingsError,), 4),
     Parser("sent file", sent_files, read_sent_file, (NotReadError,), 5),
+    *ANSWER_PARSERS,
     Parser("recipe and hyperparameters", recipes, read_recipe, (RequestError, Problem), 10),
 )

@@ -25,7 +25,7 @@ from personas.engine.remote.server_checks import (
     failed_check,
     limited,
 )
-from personas.engine.remote.server_errors import ReplicaError, VllmError
+from personas.engine.remote.server_errors import FOREIGN_ERRORS, ReplicaError, VllmError
 from personas.engine.remote.vllm_client import (
     CALL_TIMEOUT_S,
     ServedModels,
@@ -112,7 +112,7 @@ class LlamaCppClient(VllmClient):
                 slots=int(props["total_slots"]),
                 media_marker=_media_marker(props),
             )
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except FOREIGN_ERRORS as error:
             raise self._foreign_answer("/props") from error
 
     async def vocabulary(self) -> int | None:
@@ -120,7 +120,7 @@ class LlamaCppClient(VllmClient):
         answer = await self._expect_json("GET", "/v1/models")
         try:
             return int(answer["data"][0]["meta"]["n_vocab"])
-        except (LookupError, TypeError, ValueError):
+        except FOREIGN_ERRORS:
             return None
 
     async def tokenize(self, model: str, text: str) -> tuple[int, ...]:
@@ -183,7 +183,7 @@ class LlamaCppClient(VllmClient):
                             return
         except (aiohttp.ClientError, OSError) as error:
             raise self._connection_error(error) from error
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except FOREIGN_ERRORS as error:
             what = f"{self.url} sent what is no part of a reply ({type(error).__name__}: {error})."
             raise ReplicaError(what, self.advice) from error
 

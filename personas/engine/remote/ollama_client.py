@@ -19,7 +19,12 @@ from personas.engine.remote.server_checks import (
     failed_check,
     limited,
 )
-from personas.engine.remote.server_errors import ReplicaError, VllmError, error_text
+from personas.engine.remote.server_errors import (
+    FOREIGN_ERRORS,
+    ReplicaError,
+    VllmError,
+    error_text,
+)
 from personas.engine.remote.vllm_client import (
     CALL_TIMEOUT_S,
     MAX_EVENT_BYTES,
@@ -90,7 +95,7 @@ class OllamaClient(VllmClient):
         answer = await self._expect_json("GET", path)
         try:
             return {str(model["name"]): int(model["size"]) for model in answer["models"] or ()}
-        except (LookupError, TypeError, ValueError) as error:
+        except FOREIGN_ERRORS as error:
             raise self._foreign_answer(path) from error
 
     async def upload(self, file: Path, digest: str) -> None:

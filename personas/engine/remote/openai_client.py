@@ -24,6 +24,7 @@ from personas.engine.remote.server_checks import (
     limited,
 )
 from personas.engine.remote.server_errors import (
+    FOREIGN_ERRORS,
     REASONING_ADVICE,
     OnlyThoughtError,
     ReplicaError,
@@ -130,7 +131,7 @@ class OpenAIServerClient(VllmClient):
                 if not card.get("parent"):  # which only adapters have
                     lengths[card["id"]] = _longest_sequence(card)
             return lengths
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except FOREIGN_ERRORS as error:
             raise self._foreign_answer(MODELS_PATH) from error
 
     async def tokenize(self, model: str, text: str) -> tuple[int, ...]:

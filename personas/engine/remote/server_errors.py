@@ -5,6 +5,15 @@ from typing import Any, Literal
 from personas.errors import AdapterError, ServerError
 from personas.gettext_marker import gettext_noop
 
+FOREIGN_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""Errors of reading JSON that has another form: infinite numbers and deep nesting, too."""
 MAX_MESSAGE_CHARS = 400
 REASONING_ADVICE = (
     "Serve a model that does not reason, turn reasoning off there, or raise MAX_NEW_TOKENS."

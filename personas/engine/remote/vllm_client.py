@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from personas.engine.remote.server_errors import (
+    FOREIGN_ERRORS,
     AdapterNotServedError,
     FailureKind,
     ReplicaError,
@@ -158,7 +159,7 @@ class VllmClient:
             base = next(card for card in answer["data"] if not card["parent"])
             adapters = {card["id"]: card["root"] for card in answer["data"] if card["parent"]}
             return ServedModels(base["id"], base["root"], base["max_model_len"], adapters)
-        except (LookupError, TypeError, StopIteration) as error:
+        except (*FOREIGN_ERRORS, StopIteration) as error:
             raise self._foreign_answer("/v1/models") from error
 
     async def tokenize(self, model: str, text: str) -> tuple[int, ...]:
@@ -176,7 +177,10 @@ class VllmClient:
         values = re.findall(pattern, str(answer.body), re.MULTILINE)
         if not values:
             return None
-        return sum(map(float, values))
+        try:
+            return sum(map(float, values))
+        except ValueError as error:
+            raise self._foreign_answer("/metrics") from error
 
     async def load_adapter(self, name: str, path: str) -> None:
         """Load an adapter, or find it loaded from the same path. Raises `AdapterNotServedError`."""
@@ -232,7 +236,7 @@ class VllmClient:
                 float(position[str(token)]["logprob"]) if position else None
                 for token, position in pairs
             ]
-        except (LookupError, TypeError, ValueError) as error:
+        except FOREIGN_ERRORS as error:
             raise self._foreign_answer(COMPLETIONS_PATH) from error
 
     async def generate(self, body: Mapping[str, Any]) -> AsyncGenerator[TokenChunk, None]:
@@ -273,7 +277,7 @@ class VllmClient:
                 log.error("%s counts %s new tokens, %d were received", self.url, counted, received)
         except (aiohttp.ClientError, OSError) as error:
             raise self._connection_error(error) from error
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except FOREIGN_ERRORS as error:
             what = f"{self.url} sent what is no part of a reply ({type(error).__name__}: {error})."
             raise ReplicaError(what, self.advice) from error
 
@@ -424,5 +428,5 @@ async def read_answer(response: aiohttp.ClientResponse) -> ServerAnswer:
     retry_after_s = parse_retry_after(response.headers)
     try:
         return ServerAnswer(response.status, json.loads(text), retry_after_s)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ServerAnswer(response.status, text, retry_after_s)
