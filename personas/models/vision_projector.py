@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from personas.models.gguf_file import READ_ERRORS
-from personas.models.gguf_header import read_value
+from personas.models.gguf_header import open_gguf, read_value
 from personas.models.gguf_names import PROJECTOR_MARK, model_files
 
 log = logging.getLogger(__name__)
@@ -29,10 +29,8 @@ class Projector:
     @classmethod
     def read(cls, file: Path) -> Self | None:
         """Read a file's header; None if it is no projector for pictures, or damaged."""
-        from gguf import GGUFReader  # takes 0.2 s
-
         try:
-            reader = GGUFReader(file)
+            reader = open_gguf(file)
             if read_value(reader, "general.architecture") != ARCHITECTURE:
                 return None
             if not read_value(reader, f"{ARCHITECTURE}.has_vision_encoder"):
@@ -63,10 +61,8 @@ def find_projector(model: Path, width: int) -> Path | None:
 
 
 def _fitting(projectors: Sequence[Projector], model: Path, width: int) -> list[Projector]:
-    from gguf import GGUFReader
-
     wide = [projector for projector in projectors if projector.width in (0, width)]
-    for name in _names(GGUFReader(model)):
+    for name in _names(open_gguf(model)):
         if named := [projector for projector in wide if name in projector.names]:
             return named
     return wide if model_files(model.parent) == [model] else []

@@ -17,6 +17,7 @@ import pytest
 
 from personas.errors import CardError
 from tests.fuzz import __main__ as command
+from tests.fuzz.answer_parsers import gguf_files
 from tests.fuzz.harness import MAX_CPU_S, MAX_GROWTH_BYTES, Fuzzer, Parser, Seed, Tally, limited
 from tests.fuzz.parsers import PARSERS, adapter_files, adapters, uploads, zipped
 from tests.personas.cards import V2, as_json, v3
@@ -104,6 +105,8 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
     for before, name in zip("abcdefgh", "bcdefghi", strict=True)
 )
+INFINITE = b'{"data": [{"id": "base", "max_model_len": 1e999}]}'
+ENDLESS = gguf_files()[0].content.replace(struct.pack("<IQ", 5, 3), struct.pack("<IQ", 5, 2**60))
 DAY = {"general/2026-03-01.json": [logs.slack("hi")]}
 FOUND = [
     ("card JSON", as_json({**V2, "spec": ["chara_card_v2"]}), "unknown spec"),
@@ -172,6 +175,11 @@ FOUND = [
         "incomplete",
     ),
     ("file upload", uploads()[0].content.replace(b"name=", b"name\0=", 1), "incomplete"),
+    ("model server's answer", INFINITE.replace(b"base", b"gpt"), "does not answer as"),
+    ("model server's answer", b"[" * 100_000, "does not answer as"),
+    ("model server's stream", b"data: " + b"[" * 100_000 + b"\n\n", "no part of a reply"),
+    ("model server's metrics", b"vllm:num_requests_running C:\\x\n", "does not answer as"),
+    ("GGUF header", ENDLESS, "cut short"),
 ]
 
 
