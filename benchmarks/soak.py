@@ -3,7 +3,9 @@ model.
 
 The whole bot runs in a process of its own, with a fake engine and a fake trainer
 (`tests/chaos/bot_process.py`). The sandbox's gateway sends it messages of members who talk and who
-flood, edits, deletions and typing.
+flood, edits, deletions and typing: text, files, pictures, stickers, polls, voice messages, forwards,
+replies, mentions, what speaks of self-harm, and what a proxy posts again. In one of the channels
+replies wait for further lines.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import statistics
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,11 @@ from bot.demo_guild import MEMBER, SKERROW_SEED
 from bot.store import HOME_DATABASE, Channel, Store
 from personas.errors import UnderstudyError
 from sandbox import Sandbox
+from sandbox.object_store import StoredFile
+from tests.bot.scripted_recogniser import sound
 from tests.chaos import bot_process
+from tests.chaos.message_kinds import SELF_HARM
+from tests.personas.cards import PIXEL
 
 CHANNELS = {"weighbridge-quay": "ballast", "the-damp-lantern": "oda", "drowned-stage": "thrip"}
 WARM_UP_SHARE = 0.2
@@ -40,6 +46,10 @@ MAX_QUEUED_FRAMES = 500
 CONNECT_TIMEOUT_S = 60.0
 SNOWFLAKE_STEP = 1 << 22
 KINDS = {"MESSAGE_CREATE": 80, "MESSAGE_UPDATE": 8, "MESSAGE_DELETE": 8, "TYPING_START": 4}
+PLAIN_SHARE = 0.6
+"""Share of the messages that are text alone."""
+PROXIED_SHARE = 0.03
+WAIT_S = 0.2
 FLOODER_SHARE = 0.5
 STRANGER_SHARE = 0.05
 MEMBER_IDS = range(10**17, 10**17 + 50)
@@ -60,14 +70,25 @@ def serve(home: Path, url: str, token: str) -> None:
 
 
 class EventSource:
-    """Events that members of a guild cause; messages are like one that the sandbox sent."""
+    """Events that members of a guild cause; messages are like those that the sandbox sent: `plain`,
+    one of each of the `others`, and a proxy's copy.
+    """
 
-    def __init__(self, sandbox: Sandbox, message: dict[str, Any], seed: int) -> None:
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        plain: dict[str, Any],
+        others: Sequence[dict[str, Any]],
+        copy: dict[str, Any],
+        seed: int,
+    ) -> None:
         self._random = random.Random(seed)
-        self._message = message
+        self._message = plain
+        self._others = others
+        self._copy = copy
         self._guild_id = str(sandbox.guild_id)
         self._channels = [sandbox.channel(name)["id"] for name in CHANNELS]
-        first = int(message["id"]) + SNOWFLAKE_STEP
+        first = int(copy["id"]) + SNOWFLAKE_STEP
         self._ids = itertools.count(first, SNOWFLAKE_STEP)
         self._sent: deque[dict[str, Any]] = deque(maxlen=1000)
 
@@ -77,7 +98,10 @@ class EventSource:
         while True:
             (kind,) = self._random.choices(kinds, weights)
             if kind == "MESSAGE_CREATE" or not self._sent:
-                yield "MESSAGE_CREATE", self._new_message()
+                if self._random.random() < PROXIED_SHARE:
+                    yield from self._proxied()
+                else:
+                    yield "MESSAGE_CREATE", self._new_message()
                 continue
             earlier = self._random.choice(self._sent)
             place = {"channel_id": earlier["channel_id"], "guild_id": self._guild_id}
@@ -100,16 +124,50 @@ class EventSource:
             author = number
         else:
             author = self._random.choice(MEMBER_IDS[1:])
+        like = self._message
+        if self._random.random() > PLAIN_SHARE:
+            like = self._random.choice(self._others)
+        content = like["content"]
         message = {
-            **self._message,
+            **like,
             "id": str(number),
             "guild_id": self._guild_id,
             "channel_id": self._random.choice(self._channels),
             "author": {**self._message["author"], "id": str(author), "username": f"m{author}"},
-            "content": f"What about {number}?",
+            "content": f"{content} {number}" if content else "",
         }
         self._sent.append(message)
         return message
+
+    def _proxied(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield a message, a proxy's copy of it, and its deletion."""
+        message = {**self._new_message(), "content": f"W: {next(self._ids)}"}
+        self._sent.pop()
+        place = {"channel_id": message["channel_id"], "guild_id": self._guild_id}
+        yield "MESSAGE_CREATE", message
+        copy = {**self._copy, "id": str(next(self._ids)), **place}
+        yield "MESSAGE_CREATE", {**copy, "content": message["content"].removeprefix("W: ")}
+        yield "MESSAGE_DELETE", {"id": message["id"], **place}
+
+
+async def sent_by_members(sandbox: Sandbox) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Send a message of each kind; returns text alone, and the others."""
+    channel = next(iter(CHANNELS))
+    member = sandbox.member(MEMBER)
+    plain = await member.say(channel, "What about")
+    others = [
+        await member.say(channel, "@Understudy what about"),
+        await member.say(channel, f"{SELF_HARM},"),
+        await member.say(channel, "Oda, Thrip and Ballast: what about"),
+        await member.say(channel, "about", reply_to=plain),
+        await member.say(channel, "", files=[StoredFile.named("notes.txt", b"Two crabs.")]),
+        await member.say(channel, "look at", files=[StoredFile.named("quay.png", PIXEL)]),
+        await member.sticker(channel, "Wave"),
+        await member.poll(channel, "Tea?", ["yes", "no"]),
+        await member.voice_message(channel, sound=sound("say where is the ferry?")),
+        await member.forward(channel, plain),
+    ]
+    return plain, others
 
 
 class Soak:
@@ -125,8 +183,9 @@ class Soak:
     async def run(self, events: int, reconnects: int) -> None:
         """Send the events, with the reconnects in between, and sample the memory."""
         await self._connected()
-        message = await self._sandbox.member(MEMBER).say(next(iter(CHANNELS)), "Good evening.")
-        source = iter(EventSource(self._sandbox, message, self._seed))
+        plain, others = await sent_by_members(self._sandbox)
+        copy = self._sandbox.proxy_bot().copy(plain, "Wren")
+        source = iter(EventSource(self._sandbox, plain, others, copy, self._seed))
         every = max(1, events // max(1, reconnects))
         for number in range(1, events + 1):
             self._gateway.dispatch(*next(source))
@@ -180,7 +239,10 @@ async def _measure(home: Path, events: int, reconnects: int, seed: int) -> dict[
                 set_by=1,
                 set_at=time.time(),
             )
-            store.channels.assign(channel)
+            further = [other for other in CHANNELS.values() if other != persona]
+            store.channels.assign(channel, further)
+        waiting = int(sandbox.channel(next(reversed(CHANNELS)))["id"])
+        store.answering.change(sandbox.guild_id, waiting, {"wait_s": WAIT_S}, at=1.0)
     arguments = home, sandbox.url, sandbox.token
     process = multiprocessing.get_context("spawn").Process(
         target=serve, args=arguments, daemon=True
