@@ -89,10 +89,10 @@ def _bounded_reader() -> Any:
     from gguf.gguf_reader import GGUFReader  # takes 0.2 s
 
     class BoundedReader(GGUFReader):
-        def _get(self, offset: int, dtype: Any, count: int = 1, **order: Any) -> Any:
+        def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
             if int(offset) + np.dtype(dtype).itemsize * int(count) > len(self.data):
                 raise ValueError("it is cut short")
-            return super()._get(offset, dtype, count, **order)
+            return super()._get(offset, dtype, count, override_order)
 
     return BoundedReader
 
