@@ -217,10 +217,11 @@ async def _read_missed(
 
 
 def _is_handled(services: Services, message: discord.Message) -> bool:
-    """Report whether a message was answered, or decided on by this process, as after a connection
-    that was lost later than it seemed.
+    """Report whether a message was answered, or taken by this process, as after a connection that was
+    lost later than it seemed. An edit may since have made one that was left alone a call.
     """
-    if services.decisions.find(message.channel.id, message.id):
+    noted = services.decisions.find(message.channel.id, message.id)
+    if noted and noted.decision.is_answered:
         return True
     return _is_stored(services, message)
 

@@ -152,6 +152,21 @@ async def test_a_message_that_comes_before_the_search_hides_none_before_it(stage
     await until(lambda: sorted(heard(stage)) == ["live", "lost"])
 
 
+async def test_a_mention_that_an_edit_adds_while_the_connection_is_lost_is_answered(
+    stage, monkeypatch
+):
+    said = await stage.member.say(INN, "!play a song")
+    decisions = stage.client.services.decisions
+    await until(lambda: decisions.find(int(said["channel_id"]), int(said["id"])))
+    gateway = stage.sandbox._container.gateway
+    stage.client.dispatch("disconnect")
+    with monkeypatch.context() as patched:
+        patched.setattr(gateway, "dispatch", lambda name, data: None)
+        await stage.member.edit(said, "@Understudy play a song")
+    stage.client.dispatch("ready")
+    await until(lambda: heard(stage) == ["play a song"])
+
+
 @pytest.mark.parametrize("text", [HARM, ""])
 async def test_a_notice_is_not_repeated_after_a_restart(tmp_path, text):
     async with on_stage(tmp_path) as stage:
