@@ -189,7 +189,7 @@ class Fuzzer:
         for name in ("tmp", "in"):
             (self._folder / name).mkdir(parents=True)
         tempfile.tempdir = str(self._folder / "tmp")
-        logging.disable(logging.WARNING)  # lines for the operator about skipped files
+        logging.disable(logging.ERROR)  # lines for the operator about skipped files and odd servers
         warnings.simplefilter(
             "ignore", RuntimeWarning
         )  # aiohttp's, of headers that it cannot parse
