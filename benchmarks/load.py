@@ -25,6 +25,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -42,13 +43,15 @@ from benchmarks.chat_latency import (
 from bot.app import App, open_app
 from bot.chat.message_reader import IncomingMessage
 from bot.demo_guild import MODERATOR
+from bot.safety.actions import SelfHarmError
 from bot.settings import Settings, load_settings
+from bot.store import StoredReply
 from personas.engine import Engine, ReplyStream
 from personas.errors import EngineBusyError, UnderstudyError
 from personas.home.job_attempt import find_trainer
 from personas.home.job_material import ShippedData
 from personas.prompt.renderer import RECENT_BLOCK_MESSAGES, RECENT_MESSAGES
-from personas.schemas.chat import ChatReply, ChatRequest
+from personas.schemas.chat import ChatReply, ChatRequest, Persona
 
 HOME_FOLDER = Path("build/bench/load-home")
 RESULT_FILE = Path("build/bench/load.json")
@@ -84,7 +87,15 @@ BARS = {
     "training_p95_ratio": ("<=", 1.2),
     "memory_growth": ("<=", 0.02),
 }
-Outcome = Literal["done", "refused", "lost"]
+Outcome = Literal["done", "refused", "helped", "lost"]
+"""`helped`: a message that speaks of self-harm was given the fixed text."""
+FLOOD_KINDS = (*["text"] * 8, "parts", "two personas", "quick lines", "self-harm")
+"""What those who flood send."""
+PARTS = "[a sticker: Wave]\n[a poll: Tea? (yes / no)]\n[a file: notes.txt, 20 B]"
+SELF_HARM = "I want to kill myself"
+LINES = 3
+LINE_WAIT_S = 0.1
+POLL_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -122,6 +133,9 @@ class MemoryChannel:
         message_id = next(self.ids)
         self.texts[message_id] = content
         return SimpleNamespace(id=message_id)
+
+    async def typing(self) -> None:
+        return
 
     def get_partial_message(self, message_id: int) -> Any:
         async def edit(content: str, **_: Any) -> None:
@@ -237,24 +251,69 @@ class Load:
         talk = Talk(group.name, time.monotonic())
         CURRENT_TALK.set(talk)
         channel: Any = generator.choice(self._channels[group.guild_id])
-        persona = self._personas[self._all_channels.index(channel) % len(self._personas)]
+        kind = generator.choice(FLOOD_KINDS) if group.name.startswith("flooding") else "text"
+        at = self._all_channels.index(channel)
+        personas = [self._personas[at % len(self._personas)]]
+        if kind == "two personas":
+            personas.append(self._personas[(at + 1) % len(self._personas)])
         member = generator.choice(self._members[group.name])
-        message = IncomingMessage(
-            next(MemoryChannel.ids), member, f"Member {member}", generator.choice(self._messages)
-        )
+        messages = []
+        for _ in range(LINES if kind == "quick lines" else 1):
+            text = generator.choice(self._messages)
+            text = {"parts": f"{text}\n{PARTS}", "self-harm": SELF_HARM}.get(kind, text)
+            message_id = next(MemoryChannel.ids)
+            messages.append(IncomingMessage(message_id, member, f"Member {member}", text))
         try:
-            await self._service.answer(message, persona, channel)
+            await self._answer(messages, personas, channel)
         except EngineBusyError:
             talk.outcome = "refused"
+        except SelfHarmError:
+            talk.outcome = "helped"
         talk.ended_at = time.monotonic()
-        reply = self._services.store.replies.get(message.event_id)
-        if (
-            reply
-            and reply.state == "done"
-            and "-# AI-written" in channel.texts.get(reply.parts[-1], "")
-        ):
+        if all(self._is_answered(message, personas, channel) for message in messages):
             talk.outcome = "done"
         return talk
+
+    async def _answer(
+        self, messages: Sequence[IncomingMessage], personas: Sequence[Persona], channel: Any
+    ) -> None:
+        """Have one message answered, or lines together; those may join lines said before."""
+        service = self._service
+        accept = service.accept
+        if len(messages) > 1:
+            accept = partial(service.accept_line, wait_s=LINE_WAIT_S)
+        rounds = []
+        refusal: EngineBusyError | None = None
+        for message in messages:
+            try:
+                one = await service.events.store(partial(accept, message, personas, channel))
+            except EngineBusyError as error:  # the lines before it are answered all the same
+                refusal = error
+                break
+            rounds.append(one)
+        for one in filter(None, rounds):
+            await one.answer()
+        if refusal:
+            raise refusal
+        while any(reply.is_unfinished for reply in self._replies(messages[-1])):  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)
+        if not any(rounds) and not self._replies(messages[-1]):
+            raise EngineBusyError("The reply that these lines have joined was refused.", "", 0.0)
+
+    def _replies(self, message: IncomingMessage) -> list[StoredReply]:
+        return self._services.store.replies.of_asked(message.event_id)
+
+    def _is_answered(
+        self, message: IncomingMessage, personas: Sequence[Persona], channel: MemoryChannel
+    ) -> bool:
+        """Report whether each persona that was asked has replied, and members see all of it."""
+        replies = self._replies(message)
+        for reply in replies:
+            shown = channel.texts.get(reply.parts[-1], "") if reply.parts else ""
+            if reply.state != "done" or "-# AI-written" not in shown:
+                return False
+        answered = sorted(reply.persona_id for reply in replies)
+        return answered == sorted(persona.id for persona in personas)
 
     async def capacity(self, seconds: float) -> float:
         """Return how many replies the machine makes in a second when so many are asked for at once.
