@@ -75,13 +75,29 @@ def fill_menu(guild: Guild, command: Json, target: Json) -> Json:
     return data | {"target_id": target["id"], "resolved": {"messages": {target["id"]: target}}}
 
 
-def fill_select(guild: Guild, select: Json, values: Sequence[object]) -> Json:
-    """Build a select menu's values. Raises SandboxRefusal."""
-    low = select.get("min_values", 1)
-    high = select.get("max_values", 1)
+def _check_count(part: Json, values: Sequence[object], unit: str = "") -> None:
+    """Check the number of chosen values, or of files. Raises SandboxRefusal."""
+    low = 1 if part.get("min_values") is None else part["min_values"]
+    high = 1 if part.get("max_values") is None else part["max_values"]
     if not low <= len(values) <= high:
         count = str(low) if low == high else f"between {low} and {high}"
-        raise SandboxRefusal(f"Choose {count}.")
+        raise SandboxRefusal(f"Choose {count}{unit}.")
+
+
+def fill_upload(guild: Guild, part: Json, files: Sequence[object]) -> Json:
+    """Build the values of a form's file upload: the ids of the files. Raises SandboxRefusal."""
+    _check_count(part, files, " files")
+    named = {"name": part["placeholder"]}
+    resolved: dict[str, Json] = {}
+    return {
+        "values": [_attachment(guild, named, file, resolved) for file in files],
+        "resolved": resolved,
+    }
+
+
+def fill_select(guild: Guild, select: Json, values: Sequence[object]) -> Json:
+    """Build a select menu's values. Raises SandboxRefusal."""
+    _check_count(select, values)
     named = {"name": select.get("placeholder") or select["custom_id"], **select}
     if select["type"] == STRING_SELECT:
         options = [{**option, "name": option["label"]} for option in select["options"]]

@@ -264,7 +264,7 @@ class InteractionManager:
         elif reply is CallbackType.CHOICES:
             validation.check_limits(draft.body, validation.CHOICES)
         elif reply is CallbackType.FORM:
-            validation.check_limits(draft.body, validation.MODAL)
+            validation.check_modal(draft.body)
         else:
             interaction.original = interaction.source
             if reply is CallbackType.UPDATE and interaction.source is not None:

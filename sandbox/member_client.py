@@ -23,17 +23,17 @@ from sandbox.message_components import BUTTON, all_components, message_text
 from sandbox.object_store import StoredFile
 from sandbox.sandbox_errors import ApiError, Json, SandboxRefusal
 from sandbox.stickers_and_polls import STICKERS
-from sandbox.validation import USER_COMMAND
+from sandbox.validation import FILE_UPLOAD, TEXT_INPUT, USER_COMMAND
 
 LINK_STYLE = 5
-TEXT_INPUT = 4
 # Discord's limits: its client refuses longer texts before it sends them.
 MAX_FORM_TEXT_CHARACTERS = 4000
 MAX_MESSAGE_CHARACTERS = 2000
 MAX_CHANNEL_NAME_CHARACTERS = 100
 # A channel, thread or direct messages: the object or its id, or a channel's name.
 ChannelReference = str | Json
-FormFields = dict[str, str | list[str]]
+FormValue = str | StoredFile | list[str] | list[StoredFile]
+FormFields = dict[str, FormValue]
 
 
 @dataclass
@@ -362,49 +362,61 @@ class MemberClient:
         return visible_to(message, self.id) and self._may(Permission.VIEW_CHANNEL, location)
 
     async def submit(
-        self, answer: InteractionResponse, /, **fields: str | list[str]
+        self, answer: InteractionResponse, /, **fields: FormValue
     ) -> InteractionResponse:
-        """Submit a form; fields by custom_id or label."""
+        """Submit a form; fields by custom_id or label: a text, values of a select, or files."""
         form = answer.modal
         interaction = answer.interaction
         if form is None:
             raise SandboxRefusal("There is no form to submit.")
         rows = []
+        resolved: dict[str, Json] = {}
         for row in form["components"]:
-            if filled := self._form_row(row, fields):
+            if filled := self._form_row(row, fields, resolved):
                 rows.append(filled)
         data = {"custom_id": form["custom_id"], "components": rows}
+        if resolved:
+            data["resolved"] = resolved
         source = self._visible(interaction.source) if interaction.source else None
         location = self._container.guild.location(interaction.payload["channel_id"])
         return await self._ask(
             InteractionType.FORM, location, data, source=source, trigger=interaction
         )
 
-    def _form_row(self, row: Json, fields: FormFields) -> Json | None:
+    def _form_row(
+        self, row: Json, fields: FormFields, resolved: dict[str, Json]
+    ) -> Json | None:
         """Fill in a row: an action row with inputs, or a label around an input; None for a row
-        without inputs.
+        without inputs. `resolved` gets what the values stand for, by kind and id.
         """
         if "component" in row:
-            field = self._form_field(row["component"], row.get("label", ""), fields)
+            field = self._form_field(row["component"], row.get("label", ""), fields, resolved)
             return {"type": row["type"], "component": field}
         if "components" not in row:
             return None
         inputs = []
         for field in row["components"]:
-            inputs.append(self._form_field(field, field.get("label", ""), fields))
+            inputs.append(self._form_field(field, field.get("label", ""), fields, resolved))
         return {"type": row["type"], "components": inputs}
 
-    def _form_field(self, field: Json, label: str, fields: FormFields) -> Json:
+    def _form_field(
+        self, field: Json, label: str, fields: FormFields, resolved: dict[str, Json]
+    ) -> Json:
         if field["type"] == TEXT_INPUT:
             return _form_text(field, label, fields)
-        values = fields.get(field["custom_id"], fields.get(label, []))
-        if isinstance(values, str):
-            values = [values]
-        menu = {"placeholder": label, **field}
-        # What is not required may stay empty, whatever its least number is.
-        if not values and not field.get("required", True):
-            menu["min_values"] = 0
-        filled = command_options.fill_select(self._container.guild, menu, values)
+        chosen = fields.get(field["custom_id"], fields.get(label))
+        if chosen is None:
+            chosen = _default_values(field)
+        values: Sequence[object] = chosen if isinstance(chosen, list) else [chosen]
+        part = {"placeholder": label, **field}
+        # What is not required may stay empty, whatever its least number is; what is required may not.
+        if not values:
+            part["min_values"] = 1 if field.get("required", True) else 0
+        is_upload = field["type"] == FILE_UPLOAD
+        fill = command_options.fill_upload if is_upload else command_options.fill_select
+        filled = fill(self._container.guild, part, values)
+        for kind, found in filled.get("resolved", {}).items():
+            resolved.setdefault(kind, {}).update(found)
         return {"type": field["type"], "custom_id": field["custom_id"], "values": filled["values"]}
 
     async def _ask(
@@ -444,6 +456,12 @@ def _component(message: Json, name: str, what: str, kinds: tuple[int, ...]) -> J
             raise SandboxRefusal(f"This {what} cannot be {action}.")
         return component
     raise SandboxRefusal(f"The message has no {what} called {name}.")
+
+
+def _default_values(field: Json) -> list[str]:
+    """Return what is chosen in a form's select before a member changes it."""
+    chosen = [option["value"] for option in field.get("options", ()) if option.get("default")]
+    return [*chosen, *(each["id"] for each in field.get("default_values", ()))]
 
 
 def _form_text(text: Json, label: str, fields: FormFields) -> Json:

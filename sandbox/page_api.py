@@ -269,13 +269,24 @@ class _Page:
         return [self._uploads[upload_id] for upload_id in upload_ids]
 
     async def submit(self, me: MemberClient, body: Json) -> InteractionResponse:
-        """Submit a form that was opened before; it stays open if the bot rejects it."""
+        """Submit a form that was opened before; it stays open if the bot rejects it. Files come as
+        {uploads: their ids}.
+        """
         opened = self._forms.get(body["form"])
         if opened is None or opened.interaction.user["id"] != me.id:
             raise SandboxRefusal("This form has expired: open it again.")
-        answer = await me.submit(opened, **body["fields"])
+        upload_ids = []
+        fields = {}
+        for name, value in body["fields"].items():
+            fields[name] = value
+            if isinstance(value, dict):
+                fields[name] = self._uploaded(value["uploads"])
+                upload_ids += value["uploads"]
+        answer = await me.submit(opened, **fields)
         if answer.type is not None:
             del self._forms[body["form"]]
+            for upload_id in upload_ids:
+                self._uploads.pop(upload_id, None)
         return answer
 
     async def language(self, me: MemberClient, body: Json) -> Json:

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from typing import cast
 
 from sandbox.message_components import (
+    ACTION_ROW,
     IS_COMPONENTS_V2,
+    SELECTS,
+    TEXT_DISPLAY,
     check_components,
     check_legacy_fields,
 )
@@ -41,9 +44,20 @@ MODAL: FieldLimits = (
     ("components[].label", 45),
     ("components[].description", 100),
     ("components[].component.custom_id", 100),
-    ("components[].component.placeholder", 100),
     ("components[].component.value", 4000),
+    ("components[].component.options", 25),
+    ("components[].component.options[].label", 100),
+    ("components[].component.options[].value", 100),
+    ("components[].component.options[].description", 100),
 )
+TEXT_INPUT = 4
+LABEL = 18
+FILE_UPLOAD = 19
+MODAL_ROWS = (ACTION_ROW, TEXT_DISPLAY, LABEL)
+MODAL_INPUTS = (TEXT_INPUT, *SELECTS, FILE_UPLOAD)
+"""What a label may have. Discord has checkboxes and radio groups, too, which discord.py cannot send."""
+MAX_SELECT_VALUES = 25
+MAX_UPLOAD_FILES = 10
 CHOICES: FieldLimits = (("choices", 25), ("choices[].name", 100))
 COMMAND: FieldLimits = (
     ("name", 32),
@@ -73,6 +87,62 @@ def check_limits(body: object, rules: FieldLimits) -> None:
                 _add_error(errors, field, f"Must be {most} or fewer in length.")
     if errors:
         raise ApiError(50035, errors)
+
+
+def check_modal(body: Json) -> None:
+    """Check a form. Raises ApiError 50035.
+
+    Sources: Discord's reference ("Component Reference"), and its description of the HTTP API.
+    """
+    check_limits(body, MODAL)
+    custom_ids: set[str] = set()
+    for index, row in enumerate(body.get("components") or []):
+        field = f"components.{index}"
+        _check_type(field, row, MODAL_ROWS)
+        if row["type"] == TEXT_DISPLAY:
+            continue
+        is_label = row["type"] == LABEL
+        inputs = {f"{field}.component": row["component"]} if is_label else {}
+        for place, part in enumerate(row.get("components") or []):
+            inputs[f"{field}.components.{place}"] = part
+        for path, part in inputs.items():
+            _check_type(path, part, MODAL_INPUTS if is_label else (TEXT_INPUT, *SELECTS))
+            _check_modal_input(path, part)
+            if part["custom_id"] in custom_ids:
+                message = "Component custom id cannot be duplicated"
+                code = "COMPONENT_CUSTOM_ID_DUPLICATED"
+                raise ApiError.field(f"{path}.custom_id", code, message)
+            custom_ids.add(part["custom_id"])
+
+
+def _check_type(field: str, component: Json, allowed: tuple[int, ...]) -> None:
+    if component.get("type") not in allowed:
+        listed = ", ".join(map(str, allowed))
+        message = f'Value of field "type" must be one of ({listed},).'
+        raise ApiError.field(f"{field}.type", "UNION_TYPE_CHOICES", message)
+
+
+def _check_modal_input(field: str, part: Json) -> None:
+    if not part.get("custom_id"):
+        raise ApiError.field(f"{field}.custom_id", "BASE_TYPE_REQUIRED", "This field is required")
+    if part.get("disabled"):
+        message = "A component of a modal cannot be disabled"
+        raise ApiError.field(f"{field}.disabled", "COMPONENT_MODAL_DISABLED", message)
+    most_characters = 100 if part["type"] == TEXT_INPUT else 150
+    if len(part.get("placeholder") or "") > most_characters:
+        message = f"Must be {most_characters} or fewer in length."
+        raise ApiError.field(f"{field}.placeholder", "BASE_TYPE_MAX_LENGTH", message)
+    limit = MAX_UPLOAD_FILES if part["type"] == FILE_UPLOAD else MAX_SELECT_VALUES
+    for name, low in (("min_values", 0), ("max_values", 1)):
+        value = part.get(name)
+        if value is not None and not low <= value <= limit:
+            message = f"int value should be between {low} and {limit}."
+            raise ApiError.field(f"{field}.{name}", "NUMBER_TYPE_RANGE", message)
+    defaults = [option for option in part.get("options") or () if option.get("default")]
+    most = 1 if part.get("max_values") is None else part["max_values"]
+    if len(defaults) > most:
+        message = f"The number of default options cannot exceed {most}"
+        raise ApiError.field(f"{field}.options", "SELECT_COMPONENT_TOO_MANY_DEFAULTS", message)
 
 
 def check_message(body: Json, present: Json | None = None) -> None:

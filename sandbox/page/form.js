@@ -1,6 +1,6 @@
 /** A form the bot opens (Discord's modal). */
 
-import { act } from "/page/api.js";
+import { act, upload } from "/page/api.js";
 import { choose, isSelect, selectedLabels, defaultValues } from "/page/select_menu.js";
 import { field, h, openDialog } from "/page/dom.js";
 import { markdown } from "/page/markdown.js";
@@ -8,6 +8,7 @@ import { selectButton } from "/page/message_parts.js";
 
 const PARAGRAPH = 2;
 const TEXT_DISPLAY = 10;
+const FILE_UPLOAD = 19;
 
 function makeSelect(part) {
   const button = selectButton(part);
@@ -22,8 +23,28 @@ function makeSelect(part) {
   return button;
 }
 
+/** A field for files. What is chosen stays until the form is submitted, also if it is refused. */
+function makeUpload({ label, description, part, required }) {
+  const most = part.max_values ?? 1;
+  const least = part.min_values ?? 1;
+  const input = h("input", { type: "file", multiple: most > 1 });
+  function findProblem() {
+    const { length } = input.files;
+    if (length > most) return `Choose ${most} or fewer files. There are ${length}.`;
+    if (length && length < least) return `Choose at least ${least} files.`;
+    return "";
+  }
+  const made = field({ label, description, input, required, findProblem });
+  const value = async () => {
+    const uploaded = await Promise.all([...input.files].map(upload));
+    return { uploads: uploaded.map((file) => file.id) };
+  };
+  return { ...made, name: part.custom_id, value };
+}
+
 function makeField({ label, description, part }) {
   const required = part.required ?? true;
+  if (part.type === FILE_UPLOAD) return makeUpload({ label, description, part, required });
   if (isSelect(part)) {
     const input = makeSelect(part);
     const findProblem = () => (required && !input.values.length ? "Make a selection." : "");
@@ -69,8 +90,9 @@ export function openForm({ modal, form }, onAnswer) {
     fields,
     submit: "Submit",
     async onSubmit() {
-      const filled = fields.map((each) => [each.name, each.value()]);
-      const answer = await act("submit", { form, fields: Object.fromEntries(filled) });
+      const filled = fields.map(async (each) => [each.name, await each.value()]);
+      const values = Object.fromEntries(await Promise.all(filled));
+      const answer = await act("submit", { form, fields: values });
       if (answer.type === null) throw new Error("Something went wrong. Try again.");
       onAnswer(answer);
     },

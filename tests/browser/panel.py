@@ -29,6 +29,20 @@ class Order(discord.ui.Modal, title="Your order"):
         await interaction.response.send_message(f"{chosen} for {self.guest.value}", ephemeral=True)
 
 
+class Delivery(discord.ui.Modal, title="Your delivery"):
+    papers: Any = discord.ui.Label(
+        text="Papers",
+        description="Two at most",
+        component=discord.ui.FileUpload(min_values=1, max_values=2),
+    )
+    to: Any = discord.ui.Label(text="To", component=discord.ui.UserSelect(required=True))
+
+    async def on_submit(self, interaction: Press, /) -> None:
+        papers = [f"{each.filename} ({each.size})" for each in self.papers.component.values]
+        (to,) = self.to.component.values
+        await interaction.response.send_message(f"{' and '.join(papers)} to {to.display_name}")
+
+
 class Panel(discord.ui.View):
     def __init__(self) -> None:
         super().__init__(timeout=None)
@@ -36,6 +50,10 @@ class Panel(discord.ui.View):
     @discord.ui.button(label="Order", style=discord.ButtonStyle.primary, custom_id="order")
     async def order(self, interaction: Press, button: Any) -> None:
         await interaction.response.send_modal(Order())
+
+    @discord.ui.button(label="Deliver", custom_id="deliver")
+    async def deliver(self, interaction: Press, button: Any) -> None:
+        await interaction.response.send_modal(Delivery())
 
     @discord.ui.button(label="Closed", disabled=True, custom_id="closed")
     async def closed(self, interaction: Press, button: Any) -> None:

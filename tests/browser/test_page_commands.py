@@ -3,6 +3,7 @@
 import pytest
 from playwright.async_api import expect
 
+from sandbox.interactions import ATTACHMENT_LIMIT_BYTES
 from tests.bot.conftest import OFFICE, QUAY
 from tests.browser.conftest import DESKTOP, PHONE
 from tests.fakes import until
@@ -231,6 +232,47 @@ async def test_a_form_is_checked_and_focus_comes_back(sandbox, panelist, visit):
     await expect(answer).to_have_count(0)
     await nils.page.reload()
     await nils.sees("Press something")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "viewport"),
+    [("light", DESKTOP), pytest.param("dark", PHONE, marks=pytest.mark.slow)],
+    ids=["desktop", "phone"],
+)
+async def test_a_form_takes_files(sandbox, panelist, visit, tmp_path, *, scheme, viewport):
+    nils = await visit(sandbox, "Nils", "tavern", color_scheme=scheme, viewport=viewport)
+    await nils.command("panel")
+    deliver = (await nils.sees("Press something")).get_by_role("button", name="Deliver")
+    await deliver.press("Enter")
+    form = nils.page.get_by_role("dialog", name="Your delivery")
+    papers = form.get_by_label("Papers")
+    await expect(papers).to_be_focused()
+    await expect(papers).to_have_accessible_description("Two at most")
+    await nils.has_no_serious_problem()
+    await nils.fits()
+    assert not await form.evaluate("dialog => dialog.scrollWidth - dialog.clientWidth")
+    submit = form.get_by_role("button", name="Submit")
+    await submit.press("Enter")
+    await expect(form.locator(".field .problem").first).not_to_be_empty()
+    await expect(papers).to_be_focused()
+
+    def file(name, size=3):
+        path = tmp_path / name
+        path.write_bytes(bytes(size))
+        return path
+
+    await papers.set_input_files([file("a.txt"), file("b.txt"), file("c.txt")])
+    await expect(form.get_by_text("Choose 2 or fewer files. There are 3.")).to_be_visible()
+    await form.get_by_label("To").press("Enter")
+    await nils.page.get_by_role("option", name="Mora").press("Enter")
+    await papers.set_input_files([file("a.txt"), file("big.txt", ATTACHMENT_LIMIT_BYTES + 1)])
+    await submit.press("Enter")
+    await expect(form.get_by_text("too powerful")).to_be_visible()
+    await expect(form.get_by_label("To")).to_contain_text("Mora")
+    await papers.set_input_files([file("a.txt"), file("b.txt", 5)])
+    await submit.press("Enter")
+    await nils.sees("a.txt (3) and b.txt (5) to Mora")
+    await expect(deliver).to_be_focused()
 
 
 async def test_menu_commands_on_messages_and_people(sandbox, panelist, visit):

@@ -5,6 +5,10 @@ import pytest
 from discord import app_commands
 
 from sandbox import SandboxRefusal
+from sandbox.interactions import ATTACHMENT_LIMIT_BYTES
+from sandbox.object_store import StoredFile
+from sandbox.sandbox_errors import ApiError
+from sandbox.validation import check_modal
 from tests.fakes import until
 
 
@@ -66,6 +70,27 @@ class Wish(discord.ui.Modal, title="A wish"):
         )
 
 
+class Sending(discord.ui.Modal, title="Files and a person"):
+    """Files, and selects of what a guild has."""
+
+    notes = discord.ui.Label(
+        text="Notes", component=discord.ui.FileUpload(min_values=2, max_values=3)
+    )
+    face = discord.ui.Label(text="Face", component=discord.ui.FileUpload(required=False))
+    who = discord.ui.Label(text="Who", component=discord.ui.UserSelect(required=True))
+    where = discord.ui.Label(text="Where", component=discord.ui.ChannelSelect(required=True))
+    role = discord.ui.Label(text="Role", component=discord.ui.RoleSelect(required=False))
+
+    async def on_submit(self, interaction: discord.Interaction) -> None:
+        notes = [f"{one.filename}={await one.read()!r}" for one in self.notes.component.values]
+        (who,) = self.who.component.values
+        (where,) = self.where.component.values
+        roles = [role.name for role in self.role.component.values]
+        await interaction.response.send_message(
+            f"{notes} {len(self.face.component.values)} {who.display_name} {where.name} {roles}"
+        )
+
+
 @pytest.fixture
 async def bot(sandbox, probe):
     @probe.tree.context_menu(name="Look At")
@@ -88,6 +113,10 @@ async def bot(sandbox, probe):
     @probe.tree.command(description="A form")
     async def wish(interaction: discord.Interaction) -> None:
         await interaction.response.send_modal(Wish())
+
+    @probe.tree.command(description="A form for files")
+    async def send(interaction: discord.Interaction) -> None:
+        await interaction.response.send_modal(Sending())
 
     @probe.tree.command(description="Not for everybody", nsfw=True)
     async def grim(interaction: discord.Interaction) -> None:
@@ -144,6 +173,64 @@ async def test_forms_with_menus(sandbox, bot):
         with pytest.raises(SandboxRefusal, match=words):
             await nils.submit(form, **fields)
     assert (await nils.submit(form, Why="so", Wood=["Ash"])).message["content"] == "['ash'] []"
+
+
+async def test_forms_with_files_and_selects_of_the_guild(sandbox, bot):
+    nils = sandbox.member("Nils")
+    form = await nils.slash("tavern", "send")
+    files = [StoredFile.named(f"{name}.txt", name.encode()) for name in "abcd"]
+    chosen = {"Notes": files[:2], "Who": ["Mora"], "Where": "#cellar", "Role": ["Moderator"]}
+    large = StoredFile.named("x", bytes(ATTACHMENT_LIMIT_BYTES + 1))
+    for fields, words in (
+        ({"Notes": files[:1]}, "between 2 and 3 files"),
+        ({"Notes": files}, "between 2 and 3 files"),
+        ({"Notes": []}, "between 1 and 3 files"),
+        ({"Notes": [files[0], large]}, "too powerful"),
+        ({"Notes": ["a.txt", "b.txt"]}, "takes a file"),
+        ({"Face": files[:2]}, "Choose 1 files"),
+        ({"Who": []}, "Choose 1"),
+    ):
+        with pytest.raises(SandboxRefusal, match=words):
+            await nils.submit(form, **{**chosen, **fields})
+    said = (await nils.submit(form, **chosen)).message["content"]
+    assert said == """["a.txt=b'a'", "b.txt=b'b'"] 0 Mora cellar ['Moderator']"""
+
+
+def _changed(part=None, **row):
+    """A label around an upload, changed."""
+    upload = {"type": 19, "custom_id": "a", **(part or {})}
+    return {"type": 18, "label": "Files", "component": upload, **row}
+
+
+@pytest.mark.parametrize(
+    ("rows", "path"),
+    [
+        ([_changed(label="x" * 46)], "components.0.label"),
+        ([_changed({"max_values": 11})], "components.0.component.max_values"),
+        ([_changed({"min_values": -1})], "components.0.component.min_values"),
+        ([_changed({"custom_id": ""})], "components.0.component.custom_id"),
+        ([_changed({"type": 2})], "components.0.component.type"),
+        ([_changed(type=17)], "components.0.type"),
+        ([_changed({"type": 5, "disabled": True})], "components.0.component.disabled"),
+        ([_changed({"type": 5, "placeholder": "x" * 151})], "components.0.component.placeholder"),
+        (
+            [_changed({"type": 3, "options": [{"label": "a", "value": "a", "default": True}] * 2})],
+            "components.0.component.options",
+        ),
+        ([_changed(), _changed()], "components.1.component.custom_id"),
+        ([{"type": 1, "components": [{"type": 19, "custom_id": "a"}]}], "components.0.components.0.type"),
+        ([_changed({"custom_id": str(number)}) for number in range(6)], "components"),
+    ],
+)  # fmt: skip
+def test_forms_that_discord_does_not_take(rows, path):
+    form = {"custom_id": "form", "title": "A form", "components": [_changed()]}
+    check_modal(form)
+    with pytest.raises(ApiError) as refused:
+        check_modal({**form, "components": rows})
+    place = refused.value.errors
+    for step in path.split("."):
+        place = place[step]
+    assert place["_errors"]
 
 
 async def test_context_menus_act_on_members_and_messages(sandbox, bot):
