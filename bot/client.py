@@ -57,7 +57,13 @@ from bot.platform.discord_kit.transformers import FINETUNE, MODERATION, PERSONA
 from bot.platform.discord_kit.ui import BotCommandTree, FormCog
 from bot.platform.errors import connection_error
 from bot.privacy.discord import PRIVACY_BUTTONS, PrivacyCog
-from bot.reports.discord import ReasonSelect, ReportCog
+from bot.reports.discord import (
+    REPORT_FORM_PREFIX,
+    ReasonSelect,
+    ReportAgainButton,
+    ReportCog,
+    report_from_form,
+)
 from bot.schedules.discord import ScheduleCog
 from bot.schedules.discord_greetings import GreetingCog
 from bot.services import Bot
@@ -73,7 +79,7 @@ RESPONSE_TIMEOUT_S = 10.0
 PERSISTENT_ITEMS = (
     *REPLY_BUTTONS, *PRIVACY_BUTTONS, *JOB_BUTTONS, *VERSION_BUTTONS, *ROLLOUT_BUTTONS,
     *COMPARE_BUTTONS, *MEMORY_BUTTONS, *CREATION_BUTTONS, PersonaSelect, UnteachButton, DialogueStopButton,
-    ReasonSelect,
+    ReasonSelect, ReportAgainButton,
 )  # fmt: skip
 FORM_HANDLERS = {
     ANSWER_FORM_PREFIX: answer_form,
@@ -83,6 +89,7 @@ FORM_HANDLERS = {
     LORE_FORM_PREFIX: add_lore_from_form,
     MEMORY_FORM_PREFIX: edit_memory,
     TEACH_FORM_PREFIX: store_lesson,
+    REPORT_FORM_PREFIX: report_from_form,
 }
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import cast
 
 from sandbox import command_options
@@ -372,9 +373,8 @@ class MemberClient:
         rows = []
         resolved: dict[str, Json] = {}
         for row in form["components"]:
-            if filled := self._form_row(row, fields, resolved):
-                rows.append(filled)
-        data = {"custom_id": form["custom_id"], "components": rows}
+            rows.append(self._form_row(row, fields, resolved))
+        data = {"custom_id": form["custom_id"], "components": _numbered(rows)}
         if resolved:
             data["resolved"] = resolved
         source = self._visible(interaction.source) if interaction.source else None
@@ -383,17 +383,15 @@ class MemberClient:
             InteractionType.FORM, location, data, source=source, trigger=interaction
         )
 
-    def _form_row(
-        self, row: Json, fields: FormFields, resolved: dict[str, Json]
-    ) -> Json | None:
-        """Fill in a row: an action row with inputs, or a label around an input; None for a row
-        without inputs. `resolved` gets what the values stand for, by kind and id.
+    def _form_row(self, row: Json, fields: FormFields, resolved: dict[str, Json]) -> Json:
+        """Fill in a row: an action row with inputs, a label around an input, or a text. `resolved`
+        gets what the values stand for, by kind and id.
         """
         if "component" in row:
             field = self._form_field(row["component"], row.get("label", ""), fields, resolved)
             return {"type": row["type"], "component": field}
         if "components" not in row:
-            return None
+            return {"type": row["type"]}
         inputs = []
         for field in row["components"]:
             inputs.append(self._form_field(field, field.get("label", ""), fields, resolved))
@@ -456,6 +454,20 @@ def _component(message: Json, name: str, what: str, kinds: tuple[int, ...]) -> J
             raise SandboxRefusal(f"This {what} cannot be {action}.")
         return component
     raise SandboxRefusal(f"The message has no {what} called {name}.")
+
+
+def _numbered(rows: Sequence[Json]) -> list[Json]:
+    """Give rows and inputs their ids, in their order."""
+    numbers = count(1)
+    numbered = []
+    for row in rows:
+        row = {"id": next(numbers), **row}
+        if "component" in row:
+            row["component"]["id"] = next(numbers)
+        for part in row.get("components", ()):
+            part["id"] = next(numbers)
+        numbered.append(row)
+    return numbered
 
 
 def _default_values(field: Json) -> list[str]:

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import itertools
-import tomllib
 from collections.abc import Container, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
@@ -128,11 +127,6 @@ class PersonaForm:
         own = str(table.get("name", ""))
         examples = example_lines(str(table.get("mes_example", "")), own, name)
         return cls.of_fields({**table, "name": name or own, "mes_example": examples})
-
-    @classmethod
-    def parse(cls, data: bytes) -> Self:
-        """Read what `dump` has written. Raises `ValueError`."""
-        return cls.of_fields(tomllib.loads(data.decode()))
 
     def dump(self) -> bytes:
         """Write the fields as TOML."""

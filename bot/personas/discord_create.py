@@ -27,6 +27,12 @@ from bot.personas.creation import (
 from bot.personas.discord import assigned_text
 from bot.personas.discord_lore import AddLoreButton, guild_lore
 from bot.personas.registry import short_id
+from bot.platform.discord_kit.refused_forms import (
+    NOTHING_LOST_TEXT,
+    TYPED_FILE,
+    TryAgainButton,
+    read_in_time,
+)
 from bot.platform.discord_kit.transformers import (
     PERSONA,
     Interaction,
@@ -72,13 +78,7 @@ opened with.
 TALK_FORM_PREFIX = "talk:"
 """Prefix of the form's custom id; the persona's id follows."""
 DM_TEXT = gettext_lazy("A persona is created in a server.")
-TYPED_FILE = "what-you-typed.toml"
-"""The file on a refused form's answer from which it is opened again: nothing is stored for it, and
-it outlives a restart.
-"""
 MAX_MODAL_VALUE_CHARS = 4000
-READ_TIMEOUT_S = 1.5
-"""Time to read a file before a form opens, which Discord wants within three seconds."""
 PLACEHOLDERS = {
     "name": "Marlow Finch",
     "description": gettext_lazy(
@@ -145,18 +145,10 @@ async def _fields_of_card(attachment: discord.Attachment) -> PersonaForm:
     late. The form's submission reads it again, and says what is wrong with it.
     """
     with suppress(discord.HTTPException, CardError, *UNCERTAIN_ERRORS):
-        card = CardFile(attachment.filename, await _read_in_time(attachment)).card()
+        card = CardFile(attachment.filename, await read_in_time(attachment)).card()
         if card:
             return PersonaForm().filled_from(card)
     return PersonaForm()
-
-
-async def _read_in_time(attachment: discord.Attachment) -> bytes:
-    """The content of a file that a form is opened with. Raises `TimeoutError` after
-    `READ_TIMEOUT_S`, and as `discord.Attachment.read`.
-    """
-    async with asyncio.timeout(READ_TIMEOUT_S):
-        return await attachment.read()
 
 
 def persona_form(
@@ -386,10 +378,8 @@ async def _offer_again(
     files = {TYPED_FILE: typed.dump()}
     if file and is_good_file:
         files[file.name] = file.content
-    lines.append(
-        gettext_lazy("-# Nothing you typed is lost: **Try again** opens the form with it.")
-    )
-    button = TryAgainButton(form_id, language=interaction_language(interaction))
+    lines.append(NOTHING_LOST_TEXT)
+    button = PersonaFormAgainButton(form_id, language=interaction_language(interaction))
     text = join_texts(*lines, separator="\n")
     await _show(interaction, text, button_view(button), files=files)
 
@@ -474,39 +464,19 @@ def _channel_of(interaction: Interaction, persona: Persona) -> GuildChannel:
 # ------------------------------------------------------------------------------------------ buttons
 
 
-async def _typed_before(attachment: discord.Attachment) -> PersonaForm:
-    """What was typed into a refused form. Raises `RefusedError` where it comes too late: an empty
-    form would lose it.
-    """
-    try:
-        return PersonaForm.parse(await _read_in_time(attachment))
-    except (discord.HTTPException, *UNCERTAIN_ERRORS):
-        raise RefusedError(
-            gettext_lazy("Discord does not deliver what you typed."),
-            gettext_lazy("Press **Try again** once more."),
-        ) from None
-
-
-class TryAgainButton(PersistentButton, template=r"retry-form:(?P<form>.+)"):
-    """Opens a refused form with what was typed."""
+class PersonaFormAgainButton(TryAgainButton, template=r"retry-form:(?P<form>.+)"):
+    """Opens a refused form of a persona with what was typed."""
 
     form: str
-    label = gettext_lazy("Try again")
-    style = discord.ButtonStyle.primary
     moderators_only = True
 
-    async def pressed(self, interaction: Interaction) -> None:
-        message = interaction.message
-        attachments = message.attachments if message else []
-        typed = PersonaForm()
-        for attachment in attachments:
-            if attachment.filename == TYPED_FILE:
-                typed = await _typed_before(attachment)
+    def form_with(self, interaction: Interaction, typed: Mapping[str, str]) -> discord.ui.Modal:
+        fields = PersonaForm.of_fields(typed)
         language = interaction_language(interaction)
         title = translate(NEW_PERSONA_TITLE, language)
         if self.form.startswith(EDIT_FORM_PREFIX):
-            title = translate(EDIT_TITLE, language, persona=typed.name)
-        await send_form(interaction, persona_form(title, self.form, typed, language=language))
+            title = translate(EDIT_TITLE, language, persona=fields.name)
+        return persona_form(title, self.form, fields, language=language)
 
 
 class _PersonaButton(PersistentButton, template=r"never persona:"):
@@ -594,7 +564,7 @@ class TrainButton(_PersonaButton, template=rf"how-to-train:{PERSONA_ID}"):
 
 
 CREATION_BUTTONS: tuple[Any, ...] = (
-    TryAgainButton,
+    PersonaFormAgainButton,
     UseHereButton,
     EditPersonaButton,
     TalkButton,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from bot.audit.actions import AuditTrail
 from bot.personas.registry import PersonaRegistry
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import gettext_lazy
+from bot.platform.localisation import gettext_lazy, join_texts
 from bot.reports.store import Report
 from bot.store import Store, StoredReply
 
@@ -30,6 +30,11 @@ REPORT_DAYS = 30
 HOUR_S = 3600.0
 MAX_PER_HOUR = 5
 """Reports of a member in a server."""
+MAX_NOTE_CHARS = 300
+
+
+class AlreadyReportedError(RefusedError):
+    """The member has reported this reply."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class ReplyReports:
                 gettext_lazy("In direct messages, there are none."),
             )
         if self.store.reports.has(reply.event_id, user_id):
-            raise RefusedError(
+            raise AlreadyReportedError(
                 gettext_lazy("You have reported this reply."), gettext_lazy("Moderators see it.")
             )
         now = self.clock()
@@ -68,10 +73,33 @@ class ReplyReports:
             )
 
     def report(
-        self, reply: StoredReply, message_id: int, reason: str, *, guild_id: int, user_id: int
+        self,
+        reply: StoredReply,
+        message_id: int,
+        reason: str,
+        *,
+        guild_id: int,
+        user_id: int,
+        note: str = "",
     ) -> None:
-        """Store a report, and tell moderators. Raises `RefusedError` as `require_can_report`."""
+        """Store a report, and tell moderators. Raises `RefusedError` as `require_can_report`, for a
+        reason that is not listed, and for a note that is too long.
+        """
         self.require_can_report(reply, guild_id, user_id)
+        if reason not in REASONS:
+            raise RefusedError(
+                gettext_lazy("The report has no reason."), gettext_lazy("Choose one from the list.")
+            )
+        note = note.strip()
+        if len(note) > MAX_NOTE_CHARS:
+            raise RefusedError(
+                gettext_lazy(
+                    "It has {count:,} characters; {most:,} is the most.",
+                    count=len(note),
+                    most=MAX_NOTE_CHARS,
+                ),
+                gettext_lazy("Shorten it."),
+            )
         report = Report(
             seq=0,
             guild_id=guild_id,
@@ -83,6 +111,7 @@ class ReplyReports:
             reason=reason,
             user_id=user_id,
             at=self.clock(),
+            note=note,
         )
         seq = self.store.reports.add(report)
         text = gettext_lazy(
@@ -92,6 +121,8 @@ class ReplyReports:
             reason=REASONS[reason],
             link=reply_link(report),
         )
+        if note:  # the audit channel has nothing that somebody wrote
+            text = join_texts(text, gettext_lazy("`/moderation reports` has a note on it."))
         self.audit.post(guild_id, text)
 
     def close(self, guild_id: int, seq: int, by: int) -> int:

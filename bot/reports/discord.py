@@ -1,16 +1,23 @@
 """Apps → **Report this reply** for members, and `/moderation reports`, which lists reports."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import discord
 from discord import app_commands
 from discord.ext import commands
 
+from bot.platform.discord_kit.refused_forms import TryAgainButton, offer_again
 from bot.platform.discord_kit.transformers import MODERATION, Interaction
 from bot.platform.discord_kit.ui import (
     PersistentSelect,
-    button_view,
+    form,
     respond,
+    select_field,
+    send_form,
     update_message,
 )
+from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import (
     Language,
     gettext_lazy,
@@ -21,16 +28,26 @@ from bot.platform.localisation import (
     translate,
 )
 from bot.platform.messages import latest_lines
-from bot.reports.actions import REASONS, REPORT_DAYS, reply_link
+from bot.reports.actions import (
+    MAX_NOTE_CHARS,
+    REASONS,
+    REPORT_DAYS,
+    AlreadyReportedError,
+    reply_link,
+)
 from bot.reports.store import Report
-from bot.services import Bot, Services
+from bot.services import Bot
 
+REPORT_FORM_PREFIX = "report-reply:"
+"""Prefix of the form's custom id; the id of the reported message follows."""
+FORM_TITLE = gettext_noop("Report this reply")
 ASK_TEXT = gettext_lazy(
-    "**What is wrong with this reply?** Moderators of this server see your reason and the reply, "
-    "not who reported it."
+    "Moderators of this server see your reason, your note and the reply, not who reported it."
 )
 MAX_LISTED = 20
 """Reported replies that are read for a list; fewer have room in a message."""
+MAX_LISTED_NOTES = 2
+"""Notes on a reported reply in a list, whose length is limited; the dashboard has all of them."""
 LIST_FOOTER = gettext_lazy("-# `/moderation reports done` deletes one that you have dealt with.")
 THANKS_TEXT = gettext_lazy(
     "Thank you. Moderators of this server see the report, not who made it. It is deleted once they "
@@ -39,32 +56,90 @@ THANKS_TEXT = gettext_lazy(
 )
 
 
-class ReasonSelect(PersistentSelect, template=r"report:(?P<message>[0-9]+)"):
-    """The menu of reasons for the report of a message."""
+def report_form(
+    message_id: int, language: Language, typed: Mapping[str, str] | None = None
+) -> discord.ui.Modal:
+    """The form for the report of a message, with what was typed before."""
+    before = typed or {}
+    options = []
+    for reason, label in REASONS.items():
+        shown = localise(label, language)
+        option = discord.SelectOption(
+            label=shown[0].upper() + shown[1:],
+            value=reason,
+            default=reason == before.get("reason"),
+        )
+        options.append(option)
+    reason_field = select_field(
+        translate(gettext_noop("What is wrong with this reply?"), language),
+        "reason",
+        options,
+        placeholder=translate(gettext_noop("Choose a reason"), language),
+    )
+    note: discord.ui.TextInput[Any] = discord.ui.TextInput(
+        custom_id="note",
+        style=discord.TextStyle.paragraph,
+        default=before.get("note") or None,
+        max_length=max(MAX_NOTE_CHARS, len(before.get("note", ""))),
+        required=False,
+    )
+    note_field: discord.ui.Label[Any] = discord.ui.Label(
+        text=translate(gettext_noop("Note"), language),
+        description=translate(
+            gettext_noop("What moderators should know. It may stay empty."), language
+        ),
+        component=note,
+    )
+    intro: discord.ui.TextDisplay[Any] = discord.ui.TextDisplay(localise(ASK_TEXT, language))
+    title = translate(FORM_TITLE, language)
+    return form(title, f"{REPORT_FORM_PREFIX}{message_id}", intro, reason_field, note_field)
+
+
+async def report_from_form(
+    interaction: Interaction, message_id: str, values: dict[str, str]
+) -> None:
+    """Store the report of a submitted form, or say what is wrong and offer the form again."""
+    try:
+        _report(interaction, int(message_id), values.get("reason", ""), values.get("note", ""))
+    except AlreadyReportedError:
+        raise
+    except RefusedError as error:
+        language = interaction_language(interaction)
+        button = ReportAgainButton(message_id, language=language)
+        await offer_again(interaction, error_text(error), button, values)
+        return
+    await respond(interaction, THANKS_TEXT)
+
+
+def _report(interaction: Interaction, message_id: int, reason: str, note: str = "") -> None:
+    services = interaction.client.services
+    reply = services.store.replies.of_message(message_id)
+    services.reports.report(
+        services.reply_service.rules.require_reply(reply),
+        message_id,
+        reason,
+        guild_id=interaction.guild_id or 0,
+        user_id=interaction.user.id,
+        note=note,
+    )
+
+
+class ReportAgainButton(TryAgainButton, template=r"retry-report:(?P<message>[0-9]+)"):
+    """Opens a refused report with what was typed."""
 
     message: str
 
-    @classmethod
-    def for_message(cls, message_id: int, language: Language) -> "ReasonSelect":
-        options = []
-        for reason, label in REASONS.items():
-            shown = localise(label, language)
-            option = discord.SelectOption(label=shown[0].upper() + shown[1:], value=reason)
-            options.append(option)
-        placeholder = translate(gettext_noop("Choose a reason"), language)
-        return cls(options, str(message_id), placeholder=placeholder)
+    def form_with(self, interaction: Interaction, typed: Mapping[str, str]) -> discord.ui.Modal:
+        return report_form(int(self.message), interaction_language(interaction), typed)
+
+
+class ReasonSelect(PersistentSelect, template=r"report:(?P<message>[0-9]+)"):
+    """The menu of reasons that stood in place of the form before; sent ones still work."""
+
+    message: str
 
     async def chosen(self, interaction: Interaction, value: str) -> None:
-        services = interaction.client.services
-        message_id = int(self.message)
-        reply = services.store.replies.of_message(message_id)
-        services.reports.report(
-            services.reply_service.rules.require_reply(reply),
-            message_id,
-            value,
-            guild_id=interaction.guild_id or 0,
-            user_id=interaction.user.id,
-        )
+        _report(interaction, int(self.message), value)
         await update_message(interaction, content=THANKS_TEXT, view=None)
 
 
@@ -74,7 +149,7 @@ class ReportCog(commands.Cog):
     def __init__(self, bot: Bot) -> None:
         self.bot = bot
         self._menu = app_commands.ContextMenu(
-            name=gettext_noop("Report this reply"),
+            name=FORM_TITLE,
             callback=self.report_reply,
             allowed_contexts=app_commands.AppCommandContext(guild=True),
         )
@@ -86,15 +161,14 @@ class ReportCog(commands.Cog):
         self.bot.tree.remove_command(self._menu.name, type=self._menu.type)
 
     async def report_reply(self, interaction: Interaction, message: discord.Message) -> None:
-        """Ask a member why they report a persona's reply."""
+        """Open the form for the report of a persona's reply."""
         services = self.bot.services
         reply = services.reply_service.rules.require_reply(
             services.store.replies.of_message(message.id)
         )
         guild_id = interaction.guild_id or 0
         services.reports.require_can_report(reply, guild_id, interaction.user.id)
-        menu = ReasonSelect.for_message(message.id, interaction_language(interaction))
-        await respond(interaction, ASK_TEXT, button_view(menu))
+        await send_form(interaction, report_form(message.id, interaction_language(interaction)))
 
 
 @MODERATION.command(description=gettext_noop("List the replies that members have reported."))
@@ -117,26 +191,54 @@ async def reports(
             ),
         )
         return
-    text = _list_text(services, guild_id, interaction_language(interaction))
+    text = _list_text(interaction)
     await respond(interaction, text or gettext_lazy("No reply is reported."), suppress_embeds=True)
 
 
-def _list_text(services: Services, guild_id: int, language: Language) -> str:
+def _list_text(interaction: Interaction) -> str:
     """List the reported replies, each once, latest last; empty where there are none."""
-    reports = services.store.reports
+    reports = interaction.client.services.store.reports
+    guild_id = interaction.guild_id or 0
     latest = reports.latest(guild_id, MAX_LISTED)
-    lines = [_reply_line(services, first, language) for first in latest]
+    lines = [_reply_text(interaction, first) for first in latest]
     earlier = reports.count_replies(guild_id) - len(latest)
+    language = interaction_language(interaction)
     return latest_lines(lines, LIST_FOOTER, earlier=earlier, language=language)
 
 
-def _reply_line(services: Services, first: Report, language: Language) -> str:
+def _reply_text(interaction: Interaction, first: Report) -> str:
+    """A reported reply: what was reported and why, and the latest notes below."""
+    services = interaction.client.services
+    language = interaction_language(interaction)
     reasons = []
     for reason, count in services.store.reports.reasons(first.event_id).items():
         why = localise(REASONS.get(reason, reason), language)
         reasons.append(f"{why} ×{count}" if count > 1 else why)
     version = localise(services.reports.version_text(first), language)
-    return (
+    line = (
         f"**{first.seq}** · <t:{int(first.at)}:R> · {version}: "
         f"{', '.join(reasons)}. {reply_link(first)}"
     )
+    notes = _notes(interaction, first)
+    return "\n> ".join([line, *(localise(note, language) for note in notes)])
+
+
+def _notes(interaction: Interaction, first: Report) -> list[str]:
+    """The latest notes on a reported reply, which may quote it, in a line each."""
+    notes = interaction.client.services.store.reports.notes(first.event_id)
+    channel = interaction.guild and interaction.guild.get_channel_or_thread(first.channel_id)
+    member = interaction.user
+    if notes and not (
+        channel
+        and isinstance(member, discord.Member)
+        and channel.permissions_for(member).view_channel
+    ):
+        return [gettext_lazy("Notes are not shown: you do not see its channel.")]
+    lines = [
+        discord.utils.escape_markdown(" ".join(note.split())) for note in notes[-MAX_LISTED_NOTES:]
+    ]
+    more = len(notes) - len(lines)
+    if more:
+        text = ngettext_lazy("… and {count} earlier note", "… and {count} earlier notes", more)
+        lines.append(text)
+    return lines

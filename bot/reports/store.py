@@ -1,4 +1,6 @@
-"""Reports of replies, in the database: which reply, why and by whom, never what it says."""
+"""Reports of replies, in the database: which reply, why and by whom. What the reply says is not kept
+with them; what the one who reports it says is.
+"""
 
 from dataclasses import dataclass
 
@@ -9,7 +11,8 @@ from bot.platform.db.database import Table
 class Report:
     """A member's report of the reply to an event. `message_id` is the reported message, `version`
     the one that wrote the reply (None: the base model), `reason` a key of
-    `bot.reports.actions.REASONS`, `at` in seconds since 1970. `seq` is 0 before it is stored.
+    `bot.reports.actions.REASONS`, `at` in seconds since 1970. `note` is what the member has written
+    beside the reason. `seq` is 0 before it is stored.
     """
 
     seq: int
@@ -22,6 +25,7 @@ class Report:
     reason: str
     user_id: int
     at: float
+    note: str = ""
 
 
 class Reports(Table):
@@ -59,6 +63,11 @@ class Reports(Table):
         sql = """select reason, count(*) as count from reports where event_id = :event
             group by reason order by min(seq)"""
         return {row["reason"]: row["count"] for row in self._db.read(sql, event=event_id)}
+
+    def notes(self, event_id: int) -> list[str]:
+        """List what members have written in their reports of a reply, latest last."""
+        sql = "select note from reports where event_id = :event and note <> '' order by seq"
+        return self._db.column(str, sql, event=event_id)
 
     def remove(self, guild_id: int, seq: int) -> int:
         """Remove all reports of the reply that one of them is about; returns their number."""

@@ -382,6 +382,11 @@ def dump_toml(table: JsonObject) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
+def dump_texts(texts: Mapping[str, str]) -> bytes:
+    """Write texts by their keys, which are words."""
+    return "".join(f"{key} = {_toml_value(text)}\n" for key, text in texts.items()).encode()
+
+
 def _toml_value(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(_toml_value(text) for text in value)}]"

@@ -26,7 +26,7 @@ Function = ast.AsyncFunctionDef
 
 def functions() -> dict[str, list[Function]]:
     found: dict[str, list[Function]] = {}
-    for file in FOLDER.rglob("discord*.py"):
+    for file in (*FOLDER.rglob("discord*.py"), *FOLDER.rglob("refused_forms.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, Function):
                 found.setdefault(node.name, []).append(node)

@@ -9,6 +9,7 @@ from bot.chat.reply_service import ReplyService
 from bot.personas import discord_create, registry
 from bot.personas.creation import PersonaForm
 from bot.personas.web.creation_http import describe_check
+from bot.platform.discord_kit import refused_forms
 from bot.platform.errors import RefusedError
 from bot.training.backend_protocol import TrainingFailed
 from bot.training.discord_start import TrainFromCardButton
@@ -265,7 +266,7 @@ async def test_a_refused_form_opens_again_with_what_was_typed(stage, monkeypatch
     assert labels(refused) == ["Try again"]
     stage.client.services.form_files.clear()  # as after a restart
     with monkeypatch.context() as slow:
-        slow.setattr(discord_create, "READ_TIMEOUT_S", 0)
+        slow.setattr(refused_forms, "READ_TIMEOUT_S", 0)
         late = await stage.moderator.click(refused, "Try again")
     assert late.modal is None, "an empty form would lose what was typed"
     await said(late, "Discord does not deliver what you typed.")

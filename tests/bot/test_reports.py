@@ -3,14 +3,17 @@
 import time
 from dataclasses import replace
 
+import discord
 import pytest
 
 from bot.platform.clock import SystemClock
+from bot.platform.discord_kit.ui import button_view
 from bot.platform.localisation import LANGUAGES
 from bot.platform.messages import MAX_MESSAGE_CHARS
 from bot.privacy.retention import Retention, RetentionPeriods
 from bot.privacy.texts import translate
-from bot.reports.actions import REASONS, REPORT_DAYS
+from bot.reports.actions import MAX_NOTE_CHARS, REASONS, REPORT_DAYS
+from bot.reports.discord import ReasonSelect
 from bot.reports.store import Report
 from sandbox.guild_seed import DEFAULT_BOT_PERMISSIONS, Permission
 from sandbox.sandbox_errors import SandboxRefusal
@@ -27,16 +30,24 @@ async def asked(stage, words="hello", channel=QUAY, who=None):
     return await stage.finished(channel, mark)
 
 
-async def reported(stage, reply, reason="hateful", who=None):
+async def opened(stage, reply, who=None):
+    """The form for a report of a reply."""
+    answer = await (who or stage.member).context(QUAY, MENU, reply)
+    await until(lambda: answer.modal is not None or answer.message)
+    return answer
+
+
+async def reported(stage, reply, reason="hateful", who=None, **fields):
     """Report a reply; the answer that the member sees alone."""
     who = who or stage.member
-    menu = await who.context(QUAY, MENU, reply)
-    assert menu.ephemeral and "What is wrong with this reply?" in menu.message["content"]
-    options = menu.message["components"][0]["components"][0]["options"]
+    form = await opened(stage, reply, who)
+    intro, menu, _ = form.modal["components"]
+    assert "not who reported it" in intro["content"]
+    options = menu["component"]["options"]
     assert {option["value"] for option in options} == set(REASONS)
-    await who.select(menu.message, "Choose a reason", [reason])
-    await until(lambda: "Thank you." in menu.message["content"])
-    return menu.message
+    answer = await who.submit(form, reason=[reason], **fields)
+    assert answer.ephemeral and "Thank you." in answer.text, answer.message
+    return answer
 
 
 async def refused(stage, reply, words, who=None):
@@ -59,8 +70,7 @@ async def test_a_report_is_confirmed_in_private_and_listed_without_its_member(tm
     async with on_stage(tmp_path) as stage:
         assert await listed(stage) == "No reply is reported."
         reply = await asked(stage, "a secret question")
-        shown = await reported(stage, reply)
-        assert not shown["components"]
+        await reported(stage, reply)
         await reported(stage, reply, "private", stage.moderator)
         (report,) = stored(stage)
         assert (report.reason, report.persona_id) == ("hateful", "ballast")
@@ -105,11 +115,11 @@ async def test_with_an_audit_channel_moderators_read_it_there_and_it_may_be_brok
 
 async def test_a_member_reports_a_reply_once_and_few_in_an_hour(stage):
     reply = await asked(stage)
-    first = await stage.member.context(QUAY, MENU, reply)
+    first = await opened(stage, reply)
     await reported(stage, reply)
     await refused(stage, reply, "You have reported this reply.")
-    await stage.member.select(first.message, "Choose a reason", ["other"])  # the menu from before
-    await stage.sees("You have reported this reply.", "message")
+    late = await stage.member.submit(first, reason="other")  # the form from before
+    assert late.text.startswith("You have reported this reply.") and not late.message["components"]
     assert len(stored(stage)) == 1
     for _ in range(4):
         await reported(stage, await asked(stage))
@@ -132,6 +142,72 @@ async def test_only_replies_of_personas_on_the_server_can_be_reported(stage):
     with pytest.raises(SandboxRefusal):
         await stage.member.context(channel, MENU, reply)
     assert stored(stage) == []
+
+
+async def test_a_note_goes_to_moderators_who_see_the_channel_and_not_into_the_audit_channel(stage):
+    office = stage.sandbox.channel(OFFICE)["id"]
+    await stage.moderator.slash(QUAY, "moderation audit", channel=office)
+    mark = stage.mark
+    reply = await asked(stage)
+    note = "It is **about me**.\n<@1> https://example.org/x"
+    await reported(stage, reply, note=f"  {note} ")
+    line = await stage.sees("hateful or harassing", "message", mark)
+    assert "`/moderation reports` has a note on it." in line["content"]
+    assert "about me" not in line["content"]
+    shown = "\n> It is \\*\\*about me\\*\\*. <@1> https://example.org/x\n"
+    assert shown in await listed(stage)
+    (report,) = stored(stage)
+    assert stage.store.reports.notes(report.event_id) == [note]
+    assert stage.store.erasure.rows_of(int(stage.member.id))["reports"][0]["note"] == note
+    for user in range(2):
+        stage.store.reports.add(
+            replace(_report(stage, report.event_id, user=user), note=f"note {user}")
+        )
+    text = await listed(stage)
+    assert "\n> note 0\n> note 1\n> … and 1 earlier note\n" in text and "about me" not in text
+    stage.store.reports._db.write("update reports set channel_id = 1")
+    text = await listed(stage)
+    assert "Notes are not shown: you do not see its channel." in text and "note 0" not in text
+
+
+async def test_a_refused_report_opens_again_with_what_was_typed(stage):
+    reply = await asked(stage)
+    form = await opened(stage, reply)
+    form.modal["components"][1]["component"]["options"][0]["value"] = "unlisted"
+    refused = await stage.member.submit(form, reason="unlisted", note='It is "rude".\nVery.')
+    await until(lambda: "Nothing you typed is lost" in refused.text)
+    assert "The report has no reason. Choose one from the list." in refused.text
+    assert refused.ephemeral
+    form = await opened(stage, reply)
+    form.modal["components"][2]["component"]["max_length"] = 4000
+    long = await stage.member.submit(form, reason="sexual", note="x" * (MAX_NOTE_CHARS + 1))
+    await until(lambda: "It has 301 characters; 300 is the most." in long.text)
+    assert stored(stage) == []
+    for answer, reason, note in (
+        (refused, None, 'It is "rude".\nVery.'),
+        (long, "sexual", "x" * 301),
+    ):
+        again = await stage.member.click(answer.message, "Try again")
+        _, menu, typed = (row.get("component") for row in again.modal["components"])
+        chosen = [option["value"] for option in menu["options"] if option.get("default")]
+        assert (chosen, typed["value"]) == ([reason] if reason else [], note)
+    sent = await stage.member.submit(again, note='It is "rude".\nVery.')
+    assert "Thank you." in sent.text
+    assert [report.reason for report in stored(stage)] == ["sexual"]
+
+
+async def test_a_menu_of_reasons_that_was_sent_before_the_form_still_reports(stage):
+    reply = await asked(stage)
+    options = [discord.SelectOption(label="False", value="false")]
+    view = button_view(ReasonSelect(options, reply["id"], placeholder="Choose a reason"))
+    channel = stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"]))
+    mark = stage.mark
+    await channel.send("What is wrong with this reply?", view=view)
+    menu = await stage.sees("What is wrong", "message", mark)
+    await stage.member.select(menu, "Choose a reason", ["false"])
+    shown = await stage.sees("Thank you.", since=mark)
+    assert shown["id"] == menu["id"] and not shown["components"]
+    assert [report.reason for report in stored(stage)] == ["false"]
 
 
 @pytest.mark.parametrize("options", [{}, {"done": 1}])

@@ -23,8 +23,8 @@ routes = MemberRoutes()
 
 @dataclass(frozen=True)
 class ReportedReply:
-    """A reported reply: its first report, who wrote it, and why it was reported how often. `text` is
-    what it says; where that is not shown, `why_not` says why.
+    """A reported reply: its first report, who wrote it, and why it was reported how often, with the
+    notes of those who did, which may quote it. `text` is what it says; where that is not shown, `why_not` says why.
     """
 
     first: Report
@@ -33,6 +33,7 @@ class ReportedReply:
     channel: str
     link: str
     reasons: list[tuple[str, int]]
+    notes: list[str]
     text: str = ""
     why_not: str = ""
 
@@ -83,6 +84,7 @@ def _describe(access: GuildAccess, first: Report) -> ReportedReply:
     services = access.services
     text = services.reports.stored_text(first)
     why_not = _why_not_shown(access, first)
+    notes = [] if why_not else services.store.reports.notes(first.event_id)
     if not why_not and text is None:
         why_not = gettext_lazy("Nothing of it is stored any more.")
     reasons = services.store.reports.reasons(first.event_id)
@@ -93,6 +95,7 @@ def _describe(access: GuildAccess, first: Report) -> ReportedReply:
         channel=channel_name(access, first.channel_id),
         link=reply_link(first),
         reasons=[(REASONS.get(reason, reason), count) for reason, count in reasons.items()],
+        notes=notes,
         text="" if why_not else text or "",
         why_not=why_not,
     )

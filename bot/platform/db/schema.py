@@ -799,6 +799,11 @@ create table bot_faces (
 ) strict;
 """
 
+REPORT_NOTES = """
+-- What a member has written beside the reason of a report.
+alter table reports add column note text not null default '';
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -845,4 +850,5 @@ MIGRATIONS = (
     GREETED_MEMBERS,
     INTERACTION_TOKENS,
     BOT_FACES,
+    REPORT_NOTES,
 )

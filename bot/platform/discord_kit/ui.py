@@ -395,6 +395,24 @@ class PersistentPersonaSelect(PersistentSelect, template=r"never:"):
         return cls(options, *values, placeholder=localise(CHOOSE_PERSONA_TEXT, language))
 
 
+def select_field(
+    label: str,
+    custom_id: str,
+    options: Iterable[discord.SelectOption],
+    *,
+    placeholder: str = "",
+    description: str | None = None,
+) -> discord.ui.Label[Any]:
+    """A field of a form for one of up to 25 options, which has to be chosen."""
+    menu: discord.ui.Select[Any] = discord.ui.Select(
+        custom_id=custom_id,
+        placeholder=placeholder or None,
+        options=list(islice(options, MAX_SELECT_OPTIONS)),
+        required=True,
+    )
+    return discord.ui.Label(text=label, description=description, component=menu)
+
+
 def text_field(
     label: str, custom_id: str, max_chars: int, *, required: bool = True
 ) -> discord.ui.TextInput[Any]:
@@ -442,11 +460,30 @@ class FormCog(commands.Cog):
 
 def _submitted_values(data: Any) -> dict[str, str]:
     """The values by custom id, read from the raw interaction: the form's own object may be from
-    before a restart.
+    before a restart. A menu has its first value, and nothing where none is chosen.
     """
     values = {}
-    for row in data["components"]:
-        # Discord puts each field into a label or a row.
-        field = row["component"] if "component" in row else row["components"][0]
-        values[str(field["custom_id"])] = str(field["value"])
+    for field in _submitted_fields(data):
+        chosen = field.get("values") or [field.get("value", "")]
+        values[str(field["custom_id"])] = str(chosen[0])
     return values
+
+
+def _submitted_fields(data: Any) -> Iterator[Any]:
+    """The fields of a submitted form, each of which Discord puts into a label or a row."""
+    for row in data["components"]:
+        if "component" in row:
+            yield row["component"]
+        yield from row.get("components", ())
+
+
+def submitted_files(interaction: discord.Interaction[Any]) -> list[discord.Attachment]:
+    """The files of a submitted form, in their order."""
+    data: Any = interaction.data or {}
+    found = data.get("resolved", {}).get("attachments", {})
+    files = []
+    for field in _submitted_fields(data):
+        for file_id in field.get("values", ()):
+            if file_id in found:
+                files.append(discord.Attachment(data=found[file_id], state=interaction._state))
+    return files

@@ -191,7 +191,7 @@ class Erasure(Table):
             "mutes": "select guild_id, channel_id, persona_id, at from mutes where muted_by = :user",
             "blocks": "select guild_id, persona_id, at, user_id = :user as of_you from blocks "
             "where :user in (user_id, blocked_by)",
-            "reports": "select guild_id, channel_id, message_id, persona_id, reason, at from reports "
+            "reports": "select guild_id, channel_id, message_id, persona_id, reason, note, at from reports "
             "where user_id = :user order by seq",
             "talks": "select guild_id, channel_id, spoke_at, told_at, told_event from talks where user_id = :user",
             "greeted_members": "select guild_id, at from greeted_members where user_id = :user",

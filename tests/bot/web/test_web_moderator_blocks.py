@@ -294,7 +294,7 @@ async def test_without_discord_the_operator_lifts_blocks_and_cannot_name_members
 # ------------------------------------------------------------------------------------------ reports
 
 
-async def reported(town, channel=QUAY, words="hello", guild_id=None):
+async def reported(town, channel=QUAY, words="hello", guild_id=None, note=""):
     """A reply that a member has reported; returns the report's number and the reply's message."""
     guild_id = guild_id or town.first
     sandbox, services = town.stage.sandbox, town.stage.client.services
@@ -308,18 +308,19 @@ async def reported(town, channel=QUAY, words="hello", guild_id=None):
     )
     reply = services.store.replies.of_message(int(message["id"]))
     by = {"guild_id": guild_id, "user_id": town.user_id(MEMBER, guild_id)}
-    services.reports.report(reply, int(message["id"]), "hateful", **by)
+    services.reports.report(reply, int(message["id"]), "hateful", note=note, **by)
     return services.store.reports.latest(guild_id, 1)[0].seq, message
 
 
 async def test_reported_replies_are_read_and_dealt_with(town, moderator):
     audited(town)
-    number, message = await reported(town, words="who is there?")
+    number, message = await reported(town, words="who is there?", note="It means <b>me</b>.")
     page = f"{SERVERS}/{town.first}/reports"
     assert 'class="badge warn">1<' in (await moderator.get(f"{SERVERS}/{town.first}")).text
     shown = (await moderator.get(page)).text
     for words in ("Ballast (base model)", REASONS["hateful"], "hears: who is there?", "#weigh"):
         assert words in shown, words
+    assert "Note: It means &lt;b&gt;me&lt;/b&gt;." in shown
     assert f"/{message['channel_id']}/{message['id']}" in shown and "<time " in shown
     assert MEMBER not in shown and str(town.user_id(MEMBER)) not in shown, "nobody learns who"
     answer = await moderator.submit(f"{page}/done", number=str(number))
@@ -353,13 +354,14 @@ async def test_a_reply_is_not_shown_to_whom_discord_would_not_show_it(town, mode
     shown = (await moderator.get(page)).text
     assert "for age-restricted channels" in shown and "hears:" not in shown
     town.settle(town.second, "boathouse", "ballast")
-    number, _ = await reported(town, "boathouse", guild_id=town.second)
+    number, _ = await reported(town, "boathouse", guild_id=town.second, note="quoted")
     otto, nora = await town.signed_in(OTTO), await town.signed_in(UNSEEING)
     theirs = f"{SERVERS}/{town.second}/reports"
-    assert "hears: hello" in (await otto.get(theirs)).text
+    theirs_shown = (await otto.get(theirs)).text
+    assert "hears: hello" in theirs_shown and "quoted" in theirs_shown
     shown = (await nora.get(theirs)).text  # she moderates, but a role hides all channels
     assert "You do not see its channel on Discord." in shown
-    assert "hears:" not in shown and "boathouse" not in shown
+    assert not any(words in shown for words in ("hears:", "boathouse", "quoted"))
     assert (await moderator.submit(f"{page}/done", number=str(number))).status == 404
     assert services.store.reports.count_replies(town.second) == 1, "another server's"
 
