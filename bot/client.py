@@ -69,6 +69,7 @@ from bot.schedules.discord_greetings import GreetingCog
 from bot.services import Bot
 from bot.training.discord import FinetuneCog
 from bot.training.discord_progress import JOB_BUTTONS
+from bot.training.discord_repeat import REPEAT_FORM_PREFIX, repeat_from_form
 from bot.versions.blind_test.discord import COMPARE_BUTTONS
 from bot.versions.discord import VERSION_BUTTONS
 from bot.versions.rollout.discord import ROLLOUT_BUTTONS, RolloutCog
@@ -90,6 +91,7 @@ FORM_HANDLERS = {
     MEMORY_FORM_PREFIX: edit_memory,
     TEACH_FORM_PREFIX: store_lesson,
     REPORT_FORM_PREFIX: report_from_form,
+    REPEAT_FORM_PREFIX: repeat_from_form,
 }
 
 

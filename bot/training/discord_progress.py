@@ -26,12 +26,14 @@ from bot.platform.localisation import (
 from bot.services import Bot, Services
 from bot.store import StoreError, TrainingJob
 from bot.training.discord_buttons import CancelJobButton, ResumeJobButton, StopMeasuringButton
+from bot.training.discord_repeat import RepeatAgainButton, RepeatButton
 from bot.training.discord_result import JobMessage, result_message, text_message
 from bot.training.discord_start import (
     ReadFirstButton,
     TrainFromCardButton,
     repeats_by_button,
 )
+from bot.training.repeat import is_repeatable
 from bot.training.status_text import (
     NO_EXCERPT,
     CardExcerpt,
@@ -320,14 +322,15 @@ def job_buttons(
     """Create the buttons under a job's message; `live` is its persona's live version."""
     if not job.has_ended:
         return [CancelJobButton(job.job_id, language=language)]
+    repeat = [RepeatButton(job.job_id, language=language)] if is_repeatable(job) else []
     if job.state == "done" and job.persona is None:
         name = job.name.removeprefix(DIALOGUE_PREFIX)
-        return [PromoteDialogueButton(name, language=language)]
+        return [PromoteDialogueButton(name, language=language), *repeat]
     stop = [StopMeasuringButton(job.job_id, language=language)] if job.has_open_card else []
     if job.state == "done" and live == job.version:
-        return [RollbackButton(job.persona, language=language), *stop]
+        return [RollbackButton(job.persona, language=language), *stop, *repeat]
     if job.state == "done":
-        return [PromoteButton(job.persona, job.version, language=language), *stop]
+        return [PromoteButton(job.persona, job.version, language=language), *stop, *repeat]
     buttons: list[Item] = []
     if job.can_resume:
         buttons.append(ResumeJobButton(job.job_id, language=language))
@@ -335,7 +338,7 @@ def job_buttons(
     if repeats_by_button(job) and not job.waits_for_review:
         button = ReadFirstButton if job.request.review else TrainFromCardButton
         buttons.append(button(job.persona, label=START_AGAIN_TEXT, language=language))
-    return buttons
+    return [*buttons, *repeat]
 
 
 JOB_BUTTONS = (
@@ -344,5 +347,7 @@ JOB_BUTTONS = (
     StopMeasuringButton,
     TrainFromCardButton,
     ReadFirstButton,
+    RepeatButton,
+    RepeatAgainButton,
     *FETCH_BUTTONS,
 )

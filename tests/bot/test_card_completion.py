@@ -178,11 +178,16 @@ async def test_a_result_says_how_far_the_rest_of_its_card_is_and_offers_to_stop_
     job = home.store.jobs.get(job_id)
     assert "being measured: 25%, at most 9 s left" in job_result_text(job)
     labels = [button.item.label for button in job_buttons(job, None)]
-    assert labels == ["Promote", "Stop measuring"], "the version can be promoted meanwhile"
+    assert labels == ["Promote", "Stop measuring", "Repeat with changes"], (
+        "the version can be promoted meanwhile"
+    )
     home.queue.cancel(job_id)
     job = home.store.jobs.get(job_id)
     assert "not measured. It was stopped." in job_result_text(job)
-    assert [button.item.label for button in job_buttons(job, None)] == ["Promote"]
+    assert [button.item.label for button in job_buttons(job, None)] == [
+        "Promote",
+        "Repeat with changes",
+    ]
 
 
 async def test_another_verdict_is_said_and_the_same_one_is_not(home):

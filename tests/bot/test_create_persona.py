@@ -237,7 +237,7 @@ async def test_replies_are_read_before_the_training_and_a_cancelled_one_starts_a
     stage.client.services.trainings.cancel(job.job_id)
     cancelled = await stage.sees("Cancelled: **Marlow Finch v1**", since=mark)
     assert "replies written so far are kept" in cancelled["content"]
-    assert labels(cancelled) == ["Start it again"]
+    assert labels(cancelled) == ["Start it again", "Repeat with changes"]
     await stage.moderator.click(cancelled, "Start it again")
     await until(lambda: len(stage.backend.runs) == 3)
     again = stage.backend.runs[2].request
@@ -245,13 +245,15 @@ async def test_replies_are_read_before_the_training_and_a_cancelled_one_starts_a
     mark = stage.mark
     stage.backend.finish(TrainingFailed("big wrote too few usable replies.", "Name a larger one."))
     failed = await stage.sees("Failed: **Marlow Finch v", since=mark)
-    assert labels(failed) == ["Start it again"], "with another teacher, which is no resumption"
+    assert labels(failed) == ["Start it again", "Repeat with changes"], (
+        "with another teacher, which is no resumption"
+    )
     mark = stage.mark
     await stage.moderator.click(failed, "Start it again")
     await until(lambda: len(stage.backend.runs) == 4)
     stage.backend.finish(TrainingFailed("The server is away.", "Wait for it.", can_resume=True))
     away = await stage.sees("Failed: **Marlow Finch v", since=mark)
-    assert labels(away) == ["Resume", "Start it again"]
+    assert labels(away) == ["Resume", "Start it again", "Repeat with changes"]
 
 
 async def test_a_refused_form_opens_again_with_what_was_typed(stage, monkeypatch):

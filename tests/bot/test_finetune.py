@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 from discord import app_commands
 
-from bot.store import InstalledVersion
+from bot.store import InstalledVersion, JobResult
 from bot.training.backend_protocol import TrainingFailed, TrainingSucceeded
+from bot.training.repeat import is_repeatable
 from personas.errors import AdapterError, RequestError
 from personas.schemas.training import Teacher
 from personas.schemas.training_events import Epoch, Progress
@@ -63,13 +64,13 @@ async def test_the_whole_way_from_start_to_promote_to_rollback(stage):
         await stage.member.say(channel, "hello")
         assert f"AI-written · {version}" in (await stage.finished(channel, mark))["content"]
 
-    await until(lambda: buttons_of(stage, result) == ["Roll back"])
+    await until(lambda: buttons_of(stage, result) == ["Roll back", "Repeat with changes"])
     await stage.moderator.click(result, "Roll back")
     await stage.sees("Rolled back: the base model answers for **Ballast**")
     mark = stage.mark
     await stage.member.say(QUAY, "hello again")
     assert "AI-written · base model" in (await stage.finished(QUAY, mark))["content"]
-    await until(lambda: buttons_of(stage, result) == ["Promote"])
+    await until(lambda: buttons_of(stage, result) == ["Promote", "Repeat with changes"])
 
 
 def buttons_of(stage, message):
@@ -152,7 +153,9 @@ async def ready_with_first_card(stage, version):
     first = SCORECARD.model_copy(update={"pending": True, "verdict": "promote"})
     stage.backend.finish(TrainingSucceeded(Path("/models/x"), 61.0, first))
     result = await stage.sees(f"Trained: **Ballast {version}**")
-    await until(lambda: buttons_of(stage, result) == ["Promote", "Stop measuring"])
+    await until(
+        lambda: buttons_of(stage, result) == ["Promote", "Stop measuring", "Repeat with changes"]
+    )
     return result
 
 
@@ -162,14 +165,16 @@ async def test_another_verdict_of_the_whole_card_is_told_and_its_rest_can_be_lef
     stage.backend.finish(TrainingSucceeded(Path("/models/x"), 61.0, whole))
     told = await stage.sees("The verdict has changed")
     assert "the gate says hold; it said promote before" in told["content"]
-    await until(lambda: buttons_of(stage, result) == ["Promote"])
+    await until(lambda: buttons_of(stage, result) == ["Promote", "Repeat with changes"])
 
     result = await ready_with_first_card(stage, "v2")
     answer = await stage.member.click(result, "Stop measuring")
     assert answer.ephemeral and "Only moderators" in answer.message["content"]
     await stage.moderator.click(result, "Stop measuring")
     await stage.sees("The rest of its score card was not measured. It was stopped.")
-    assert buttons_of(stage, result) == ["Promote"] and not stage.backend.busy
+    assert (
+        buttons_of(stage, result) == ["Promote", "Repeat with changes"] and not stage.backend.busy
+    )
 
 
 async def test_a_failed_job_says_why_and_what_to_do(stage):
@@ -178,7 +183,109 @@ async def test_a_failed_job_says_why_and_what_to_do(stage):
     stage.backend.finish(TrainingFailed("The log is empty.", "Give the persona something to say."))
     failed = await stage.sees("Failed: **Ballast v1**")
     assert "The log is empty." in failed["content"] and "something to say" in failed["content"]
-    assert not failed["components"]
+    assert buttons_of(stage, failed) == ["Repeat with changes"]
+
+
+def typed_in(form):
+    """Values of a form's texts, and of what is chosen in its menus."""
+    values = {}
+    for row in form.modal["components"]:
+        if field := row.get("component"):
+            chosen = [each["value"] for each in field.get("options", ()) if each.get("default")]
+            values[field["custom_id"]] = field.get("value", "".join(chosen))
+    return values
+
+
+async def test_a_training_is_repeated_with_changes_by_a_form_that_has_its_settings(stage):
+    settings = "lora_r=4, target_modules=q_proj, v_proj"
+    await start(stage, recipe="quick", epochs=2, settings=settings, job_name="dusk")
+    await until(lambda: stage.backend.busy)
+    before = stage.backend.runs[0].request
+    stage.backend.finish(TrainingFailed("The log is empty.", "Give the persona something to say."))
+    failed = await stage.sees("Failed: **Ballast v1**")
+    answer = await stage.member.click(failed, "Repeat with changes")
+    assert answer.modal is None and "Only moderators" in answer.text
+    form = await stage.moderator.click(failed, "Repeat with changes")
+    assert "**Ballast v1**" in form.modal["components"][0]["content"]
+    assert typed_in(form) == {
+        "recipe": "quick", "epochs": "2", "learning_rate": "", "settings": settings
+    }  # fmt: skip
+    mark = stage.mark
+    answer = await stage.moderator.submit(
+        form, recipe="demo-cpu", epochs="", learning_rate="2e-4", settings=settings
+    )
+    await until(lambda: "with the recipe `demo-cpu`" in answer.text)
+    assert answer.ephemeral
+    await until(lambda: stage.backend.busy)
+    request = stage.backend.runs[1].request
+    assert (request.job_name, request.recipe) == ("dusk-2", "demo-cpu")
+    hyperparameters = {"lora_r": 4, "target_modules": ["q_proj", "v_proj"], "learning_rate": 2e-4}
+    assert request.hyperparameters.model_dump(mode="json", exclude_none=True) == hyperparameters
+    changed = {"job_name", "recipe", "hyperparameters"}
+    assert request.model_dump(exclude=changed) == before.model_dump(exclude=changed)
+    stage.backend.finish()
+    result = await stage.sees("Trained: **Ballast v2**", since=mark)  # a card, which takes no text
+    form = await stage.moderator.click(result, "Repeat with changes")
+    assert typed_in(form)["recipe"] == "demo-cpu"
+    answer = await stage.moderator.submit(form)
+    await until(lambda: "Queued as" in answer.text and stage.backend.busy)
+    assert stage.backend.runs[2].request.job_name == "dusk-3"
+
+
+async def test_a_refused_repetition_opens_again_with_what_was_typed(stage):
+    await start(stage, recipe="quick")
+    await until(lambda: stage.backend.busy)
+    stage.backend.finish(TrainingFailed("The log is empty.", "Give the persona something to say."))
+    failed = await stage.sees("Failed: **Ballast v1**")
+    form = await stage.moderator.click(failed, "Repeat with changes")
+    wrong = {
+        "recipe": "demo-cpu",
+        "epochs": "many",
+        "learning_rate": "0",
+        "settings": "lora_r=8,\nx",
+    }
+    refused = await stage.moderator.submit(form, **wrong)
+    await until(lambda: "**Try again** opens the form" in refused.text)
+    assert "num_train_epochs cannot be" in refused.text and not stage.backend.busy
+    assert refused.ephemeral
+    again = await stage.moderator.click(refused.message, "Try again")
+    assert typed_in(again) == wrong
+    answer = await stage.moderator.submit(again, epochs="", learning_rate="", settings="lora_r=8")
+    await until(lambda: "with the recipe `demo-cpu`" in answer.text and stage.backend.busy)
+    busy = await stage.moderator.click(failed, "Repeat with changes")
+    second = await stage.moderator.submit(busy)
+    await until(lambda: "is running already. Wait, or cancel it." in second.text)
+    assert len(stage.backend.runs) == 2
+    unlisted = await stage.moderator.click(failed, "Repeat with changes")
+    unlisted.modal["components"][1]["component"]["required"] = False
+    empty = await stage.moderator.submit(unlisted, recipe=[])
+    await until(lambda: "There is no recipe. Choose one from the list." in empty.text)
+
+
+async def test_what_a_server_cannot_repeat(stage):
+    await start(stage)
+    await until(lambda: stage.backend.busy)
+    stage.backend.finish(TrainingFailed("The log is empty.", "Give the persona something to say."))
+    failed = await stage.sees("Failed: **Ballast v1**")
+    (job,) = stage.store.jobs.of_guild(int(stage.sandbox.guild_id))
+    assert is_repeatable(job)
+    by_path = job.request.model_copy(update={"dataset_path": "/tmp/talk.jsonl"})
+    result = JobResult(adapter="x", seconds=1.0, scorecard=SCORECARD, imported=True)
+    for changed in (
+        replace(job, request_json=by_path.model_dump_json()),
+        replace(job, request_json="{}"),
+        replace(job, state="done", result_json=result.model_dump_json()),
+        replace(job, state="running"),
+    ):
+        assert not is_repeatable(changed)
+    form = await stage.moderator.click(failed, "Repeat with changes")
+    stage.store.jobs._db.write("update jobs set guild_id = 5")  # another server's
+    for answer in (
+        await stage.moderator.click(failed, "Repeat with changes"),
+        await stage.moderator.submit(form),
+    ):
+        await until(lambda answer=answer: "cannot be repeated" in answer.text)
+    assert not stage.backend.busy
 
 
 async def test_a_job_that_somebody_can_mend_goes_on_by_button_or_command(stage):
@@ -189,7 +296,7 @@ async def test_a_job_that_somebody_can_mend_goes_on_by_button_or_command(stage):
     failed = await stage.sees("Failed: **Ballast v1**")
     for words in (full.error, full.advice, "**Resume**"):
         assert words in failed["content"]
-    assert buttons_of(stage, failed) == ["Resume"]
+    assert buttons_of(stage, failed) == ["Resume", "Repeat with changes"]
     answer = await stage.member.click(failed, "Resume")
     assert (
         answer.ephemeral
@@ -403,15 +510,16 @@ async def test_a_result_says_what_is_so_however_it_came_about(stage):
     stage.backend.finish()
     result = await stage.sees("Trained: **Ballast v1**")
     assert "Promote makes it live" in message_text(result) and buttons_of(stage, result) == [
-        "Promote"
+        "Promote",
+        "Repeat with changes",
     ]
     await stage.moderator.slash(QUAY, "finetune promote")
     await stage.sees("It is live now.")
-    assert buttons_of(stage, result) == ["Roll back"]
+    assert buttons_of(stage, result) == ["Roll back", "Repeat with changes"]
     status = await stage.moderator.slash(QUAY, "finetune status")
     assert "It is live now." in status.message["content"]
     await stage.moderator.slash(QUAY, "finetune rollback")
-    await until(lambda: buttons_of(stage, result) == ["Promote"])
+    await until(lambda: buttons_of(stage, result) == ["Promote", "Repeat with changes"])
 
 
 async def test_a_job_is_cancelled_by_the_name_of_its_persona(stage):

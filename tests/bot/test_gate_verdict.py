@@ -219,7 +219,7 @@ async def test_a_result_that_was_sent_as_a_text_gets_its_layout_when_it_changes(
     (shown,) = [one for one in stage.sandbox.messages(QUAY) if one["id"] == str(old.id)]
     await stage.moderator.click(shown, "Promote")
     await stage.sees("v1 of **Ballast** is live")
-    await until(lambda: buttons_of(stage, shown) == ["Roll back"])
+    await until(lambda: buttons_of(stage, shown) == ["Roll back", "Repeat with changes"])
     (changed,) = [one for one in stage.sandbox.messages(QUAY) if one["id"] == str(old.id)]
     assert changed["content"] == "" and changed["attachments"] == []
     assert "It is live now." in message_text(changed)
@@ -297,7 +297,7 @@ async def test_what_is_measurably_better_goes_live_by_itself_is_said_and_can_be_
     assert stage.engine.loaded[0].name == "ballast-v1", "it was loaded before it went live"
     assert stage.live("ballast") == "v1"
     assert stage.store.versions.history("ballast")[-1].kind == "automatic promotion"
-    assert buttons_of(stage, result) == ["Roll back"]
+    assert buttons_of(stage, result) == ["Roll back", "Repeat with changes"]
     await stage.moderator.click(result, "Roll back")
     await stage.sees("Rolled back: the base model answers for **Ballast**")
 
@@ -306,14 +306,20 @@ async def test_what_is_measurably_better_goes_live_by_itself_is_said_and_can_be_
 async def test_all_else_waits_for_a_moderator_where_promotion_is_automatic(stage, verdict):
     await choose(stage, way="automatic")
     result = await finish(stage, verdict)
-    assert stage.live("ballast") is None and buttons_of(stage, result) == ["Promote"]
+    assert stage.live("ballast") is None and buttons_of(stage, result) == [
+        "Promote",
+        "Repeat with changes",
+    ]
 
 
 async def test_what_cannot_be_loaded_does_not_go_live_by_itself(stage):
     await choose(stage, way="automatic")
     stage.engine.failure = AdapterError("The adapter is damaged.", "Train it again.")
     result = await finish(stage, "promote")
-    assert stage.live("ballast") is None and buttons_of(stage, result) == ["Promote"]
+    assert stage.live("ballast") is None and buttons_of(stage, result) == [
+        "Promote",
+        "Repeat with changes",
+    ]
 
 
 def test_the_choice_is_one_servers_own_and_goes_with_it(tmp_path):

@@ -24,6 +24,7 @@ from bot.platform.web_kit.templating import (
 )
 from bot.services import Services
 from bot.store import JobState, TrainingJob
+from bot.training.repeat import setting_text
 from bot.training.status_text import cancelled_writing_lines, card_state_text
 from bot.training.web import run_charts, run_view, setting_view
 from bot.training.web.requests import (
@@ -176,7 +177,7 @@ async def get_run(request: web.Request) -> web.Response:
     requested = requested_settings(services, job)
     about = []
     for name, value in record.settings.about.items():
-        about.append((name, setting_view.setting_text(value)))
+        about.append((name, setting_text(value)))
     return render_page(
         request,
         "training/run.html",
@@ -256,7 +257,7 @@ def requested_settings(services: Services, job: TrainingJob) -> dict[str, str]:
         return {}
     texts = {}
     for name in ("job_name", *setting_view.REQUEST_FIELDS):
-        text = setting_view.setting_text(getattr(request, name))
+        text = setting_text(getattr(request, name))
         if text:
             texts[name] = redact_paths(text, services.home)
     return texts

@@ -1,7 +1,6 @@
 """`/dashboard/training/ID/repeat`: starts a run again with changed settings."""
 
 import asyncio
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from bot.platform.web_kit.templating import FormError, format_bytes, redirect_to
 from bot.services import Services
 from bot.store import TrainingJob
 from bot.training.backends.job_folder_backend import job_folder
+from bot.training.repeat import next_job_name, setting_text
 from bot.training.request_checks import requested_recipe_plan
 from bot.training.status_text import format_duration
 from bot.training.web import run_view, setting_view
@@ -33,8 +33,6 @@ from personas.schemas.hyperparameters import (
 )
 from personas.schemas.training import DEFAULT_RECIPE, TrainingRequest
 
-MAX_JOB_NAME_CHARS = 64
-NUMBERED_NAME_PATTERN = re.compile(r"(.*?)-(\d{1,6})")
 SETTING_PREFIX = "set."
 """Prefix of settings' names in the form."""
 SHARE_FIELDS = {"lore_pairs", "from_card"}
@@ -74,11 +72,9 @@ class OriginalRun:
     @property
     def texts(self) -> dict[str, str]:
         """Every form field as the run had it."""
-        texts = {
-            name: setting_view.setting_text(getattr(self.request, name)) for name in RERUN_FIELDS
-        }
+        texts = {name: setting_text(getattr(self.request, name)) for name in RERUN_FIELDS}
         for name in Hyperparameters.model_fields:
-            texts[SETTING_PREFIX + name] = setting_view.setting_text(self.used.get(name))
+            texts[SETTING_PREFIX + name] = setting_text(self.used.get(name))
         return texts
 
 
@@ -129,16 +125,6 @@ async def post_rerun_form(request: web.Request) -> web.Response:
     return redirect_to(request, run_view.run_path(job.job_id), message)
 
 
-def next_job_name(name: str) -> str:
-    """A name for the next run: `dusk` becomes `dusk-2`, and that `dusk-3`."""
-    stem = name
-    number = 2
-    if numbered := NUMBERED_NAME_PATTERN.fullmatch(name):
-        stem = numbered[1]
-        number = int(numbered[2]) + 1
-    return f"{stem[: MAX_JOB_NAME_CHARS - len(str(number)) - 1]}-{number}"
-
-
 def parse_rerun_form(before: OriginalRun, texts: Mapping[str, str]) -> RerunForm:
     """Build the request from the form.
 
@@ -157,11 +143,9 @@ def parse_rerun_form(before: OriginalRun, texts: Mapping[str, str]) -> RerunForm
     for name in Hyperparameters.model_fields:
         text = texts[SETTING_PREFIX + name]
         had = before.used.get(name)
-        is_changed = text != setting_view.setting_text(had)
+        is_changed = text != setting_text(had)
         is_special = name in named or (
-            name in recipe
-            and had is not None
-            and setting_view.setting_text(recipe[name]) != setting_view.setting_text(had)
+            name in recipe and had is not None and setting_text(recipe[name]) != setting_text(had)
         )
         if not text or not (is_changed or is_special):
             continue

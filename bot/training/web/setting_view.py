@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bot.platform.localisation import gettext_lazy
+from bot.training.repeat import setting_text
 
 SETTING_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (gettext_lazy("Optimisation"), (
@@ -52,20 +53,6 @@ class SettingComparison:
     @property
     def differs(self) -> bool:
         return self.is_known and self.a != self.b
-
-
-def setting_text(value: object) -> str:
-    """A value as it is typed: `true`, `0.0002`, `q_proj, v_proj`; empty for None."""
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case float() if value.is_integer() and abs(value) < 1e15:
-            return str(int(value))
-        case list() | tuple():
-            return ", ".join(setting_text(item) for item in value)
-    return str(value)
 
 
 def group_settings(values: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -6,10 +6,10 @@ from html import unescape
 
 import pytest
 
+from bot.training.repeat import next_job_name, setting_text
 from bot.training.web.rerun_pages import (
     OriginalRun,
     changed_settings,
-    next_job_name,
     parse_rerun_form,
     recipe_values,
 )
@@ -17,7 +17,6 @@ from bot.training.web.setting_view import (
     SETTING_GROUPS,
     compare_settings,
     group_settings,
-    setting_text,
 )
 from personas.schemas.hyperparameters import Hyperparameters
 from tests.bot.web.conftest import put_talk

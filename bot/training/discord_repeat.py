@@ -1,0 +1,154 @@
+"""**Repeat with changes** below a training that has ended: a form with its recipe and settings."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import discord
+
+from bot.platform.discord_kit.refused_forms import TryAgainButton, offer_again
+from bot.platform.discord_kit.transformers import Interaction, require_action
+from bot.platform.discord_kit.ui import (
+    MAX_DESCRIPTION_CHARS,
+    PersistentButton,
+    defer,
+    form,
+    select_field,
+    send_form,
+)
+from bot.platform.errors import error_text
+from bot.platform.localisation import (
+    Language,
+    gettext_lazy,
+    gettext_noop,
+    interaction_language,
+    join_texts,
+    localise,
+    translate,
+)
+from bot.training.discord_start import progress_channel, queue_training
+from bot.training.repeat import RepeatForm, find_repeatable
+from bot.training.status_text import job_title
+from personas.errors import UnderstudyError
+
+REPEAT_FORM_PREFIX = "repeat-training:"
+"""Prefix of the form's custom id; the job's id follows."""
+MAX_SETTINGS_CHARS = 1000
+MAX_NUMBER_CHARS = 20
+REPEAT_TEXT = gettext_lazy("Repeat with changes")
+INTRO_TEXT = gettext_lazy(
+    "It is trained anew, on the same material as it is now, as another version. The recipe decides "
+    "what you leave empty."
+)
+
+
+class RepeatButton(PersistentButton, template=r"repeat-training:(?P<job_id>[\w.-]+)"):
+    """Opens the form of a training that has ended, with its recipe and settings."""
+
+    label = REPEAT_TEXT
+    moderators_only = True
+    actions = ("train",)
+    job_id: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        store = interaction.client.services.store
+        job = find_repeatable(store, self.job_id, interaction.guild_id or 0)
+        typed = RepeatForm.of_request(job.request)
+        await send_form(interaction, repeat_form(interaction, self.job_id, typed))
+
+
+def repeat_form(interaction: Interaction, job_id: str, typed: RepeatForm) -> discord.ui.Modal:
+    """The form, with these texts."""
+    services = interaction.client.services
+    language = interaction_language(interaction)
+    job = find_repeatable(services.store, job_id, interaction.guild_id or 0)
+    learner = ""
+    if job.persona:
+        learner = services.personas.markdown_name_of(job.persona, job.guild_id)
+    title = job_title(job, REPEAT_TEXT, learner)
+    intro: discord.ui.TextDisplay[Any] = discord.ui.TextDisplay(
+        localise(join_texts(title, INTRO_TEXT, separator="\n"), language)
+    )
+    options = []
+    for name, text in services.catalogue.recipe_labels().items():
+        purpose = text.removeprefix(name).removeprefix(": ")[:MAX_DESCRIPTION_CHARS]
+        options.append(
+            discord.SelectOption(
+                label=name, value=name, description=purpose or None, default=name == typed.recipe
+            )
+        )
+    return form(
+        translate(gettext_noop("Repeat with changes"), language),
+        f"{REPEAT_FORM_PREFIX}{job_id}",
+        intro,
+        select_field(
+            translate(gettext_noop("Recipe"), language),
+            "recipe",
+            options,
+            placeholder=translate(gettext_noop("Choose a recipe"), language),
+        ),
+        _text(
+            gettext_noop("Epochs"),
+            gettext_noop("Passes over the data (the recipe's if left out)"),
+            "epochs",
+            typed.epochs,
+            language=language,
+        ),
+        _text(
+            gettext_noop("Learning rate"),
+            gettext_noop("Peak learning rate (the recipe's if left out)"),
+            "learning_rate",
+            typed.learning_rate,
+            language=language,
+        ),
+        _text(
+            gettext_noop("More settings"),
+            gettext_noop("More settings of the recipe, such as: lora_r=8, warmup_ratio=0.1"),
+            "settings",
+            typed.settings,
+            language=language,
+        ),
+    )
+
+
+def _text(
+    label: str, hint: str, custom_id: str, value: str, *, language: Language
+) -> discord.ui.Label[Any]:
+    is_long = custom_id == "settings"
+    box: discord.ui.TextInput[Any] = discord.ui.TextInput(
+        custom_id=custom_id,
+        style=discord.TextStyle.paragraph if is_long else discord.TextStyle.short,
+        default=value or None,
+        max_length=max(MAX_SETTINGS_CHARS if is_long else MAX_NUMBER_CHARS, len(value)),
+        required=False,
+    )
+    return discord.ui.Label(
+        text=translate(label, language), description=translate(hint, language), component=box
+    )
+
+
+async def repeat_from_form(interaction: Interaction, job_id: str, values: dict[str, str]) -> None:
+    """Queue the training of a submitted form, or say what is wrong and offer the form again."""
+    require_action(interaction, "train")
+    channel = progress_channel(interaction)
+    services = interaction.client.services
+    job = find_repeatable(services.store, job_id, channel.guild.id)
+    await defer(interaction, ephemeral=True, thinking=True)
+    typed = RepeatForm(**{key: values.get(key, "") for key in asdict(RepeatForm())})
+    try:
+        request = services.trainings.parse(typed.body(job.request))
+        await queue_training(interaction, channel, request)
+    except UnderstudyError as error:
+        button = RepeatAgainButton(job_id, language=interaction_language(interaction))
+        await offer_again(interaction, error_text(error), button, asdict(typed))
+
+
+class RepeatAgainButton(TryAgainButton, template=r"retry-training:(?P<job_id>[\w.-]+)"):
+    """Opens a refused form with what was typed."""
+
+    moderators_only = True
+    actions = ("train",)
+    job_id: str
+
+    def form_with(self, interaction: Interaction, typed: Mapping[str, str]) -> discord.ui.Modal:
+        return repeat_form(interaction, self.job_id, RepeatForm(**typed))
