@@ -43,6 +43,7 @@ from bot.personas.discord_create import (
     talk_from_form,
 )
 from bot.personas.discord_lore import LORE_FORM_PREFIX, add_lore_from_form
+from bot.personas.discord_picture import PICTURE_FORM_PREFIX, picture_from_form
 from bot.platform import permissions
 from bot.platform.discord_kit.command_installs import offer_commands
 from bot.platform.discord_kit.command_order import (
@@ -87,6 +88,7 @@ FORM_HANDLERS = {
     CREATE_FORM_PREFIX: create_from_form,
     EDIT_FORM_PREFIX: edit_from_form,
     TALK_FORM_PREFIX: talk_from_form,
+    PICTURE_FORM_PREFIX: picture_from_form,
     LORE_FORM_PREFIX: add_lore_from_form,
     MEMORY_FORM_PREFIX: edit_memory,
     TEACH_FORM_PREFIX: store_lesson,

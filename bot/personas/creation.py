@@ -23,7 +23,7 @@ from bot.platform.localisation import LocalisableText, gettext_lazy
 from bot.platform.messages import markdown_name
 from bot.platform.request_origin import RequestOrigin
 from bot.store import Store, guild_suffix
-from personas.card.card_picture import picture_type, with_picture
+from personas.card.card_picture import card_picture, picture_type, with_picture
 from personas.card.card_reader import parse_card
 from personas.card.example_lines import (
     InvalidExampleError,
@@ -215,14 +215,7 @@ class PersonaCreation:
         Raises `InvalidFormError`, `ChangedCardError` where the card has changed since, and
         `RefusedError` for a persona of all servers.
         """
-        owner = self.personas.find_owner(persona.id)
-        if owner is None or owner[0] != origin.guild_id:
-            raise RefusedError(
-                gettext_lazy(
-                    "{persona} does not belong to this server.", persona=markdown_name(persona)
-                ),
-                gettext_lazy("The operator can change it on the dashboard."),
-            )
+        self._require_own(origin, persona)
         table = self.personas.table(persona.id)
         now = PersonaForm.of_table(table)
         if stamp and now.stamp != stamp and now != form:
@@ -232,6 +225,42 @@ class PersonaCreation:
         edited = table_from_card(card, persona.id)
         with self._recording(origin, persona.id):
             return await asyncio.to_thread(self.personas.rewrite, persona.id, edited, over=table)
+
+    async def add_file(
+        self, origin: RequestOrigin, persona: Persona, file: CardFile
+    ) -> tuple[Persona, Card | None]:
+        """Give a guild's own persona a picture, or what its card lacks from another card, which is
+        returned, too. Raises `CardError`, and as `edit`.
+        """
+        self._require_own(origin, persona)
+        card = await asyncio.to_thread(file.card)
+        table = self.personas.table(persona.id)
+        filled_table = table
+        picture: bytes | None = file.content
+        if card:
+            picture = card_picture(card)
+            own = {key: value for key, value in table.items() if value}
+            form = PersonaForm.of_table(table).filled_from(card)
+            base = {**table_from_card(card), **own}
+            check = await self.check(origin.guild_id, form, base=base, persona_id=persona.id)
+            filled, _, _ = check.require()
+            filled_table = table_from_card(filled, persona.id)
+        with self._recording(origin, persona.id):
+            changed = await asyncio.to_thread(
+                self.personas.rewrite, persona.id, filled_table, picture=picture, over=table
+            )
+        return changed, card
+
+    def _require_own(self, origin: RequestOrigin, persona: Persona) -> None:
+        """Raise `RefusedError` for a persona that does not belong to the origin's guild."""
+        owner = self.personas.find_owner(persona.id)
+        if owner is None or owner[0] != origin.guild_id:
+            raise RefusedError(
+                gettext_lazy(
+                    "{persona} does not belong to this server.", persona=markdown_name(persona)
+                ),
+                gettext_lazy("The operator can change it on the dashboard."),
+            )
 
     def _recording(self, origin: RequestOrigin, persona_id: str) -> AbstractContextManager[None]:
         """Record a member as the contributor of the card that the block stores."""

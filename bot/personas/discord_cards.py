@@ -21,6 +21,7 @@ from bot.personas.card_import import (
 )
 from bot.personas.discord_import_list import with_import_list
 from bot.personas.discord_lore import guild_lore
+from bot.personas.discord_picture import PictureButton
 from bot.personas.registry import short_id
 from bot.platform.discord_kit.transformers import (
     PERSONA,
@@ -201,6 +202,8 @@ async def _import_card(
     if job:
         live = services.store.versions.live(persona.id, guild_id)
         view = button_view(*job_buttons(job, live, interaction_language(interaction)))
+    elif not persona.avatar:
+        view = button_view(PictureButton(persona.id, language=interaction_language(interaction)))
     return persona, [*lines, *notes], view, report_fields(imported.card, card.filename) + book
 
 

@@ -19,13 +19,13 @@ from bot.personas.creation import (
     FIELD_HINTS,
     FIELD_LABELS,
     MAX_FIELD_CHARS,
-    MAX_PICTURE_BYTES,
     CardFile,
     InvalidFormError,
     PersonaForm,
 )
 from bot.personas.discord import assigned_text
 from bot.personas.discord_lore import AddLoreButton, guild_lore
+from bot.personas.discord_picture import PictureButton, read_card_file, require_small
 from bot.personas.registry import short_id
 from bot.platform.discord_kit.refused_forms import (
     NOTHING_LOST_TEXT,
@@ -121,17 +121,7 @@ async def create(
     where = "here" if use_here else "later"
     custom_id = f"{CREATE_FORM_PREFIX}{where}"
     if picture:
-        if picture.size > MAX_PICTURE_BYTES:
-            raise RefusedError(
-                gettext_lazy(
-                    "{file} has more than {size} MB.",
-                    file=picture.filename,
-                    size=MAX_PICTURE_BYTES // 2**20,
-                ),
-                gettext_lazy(
-                    "Choose a smaller picture. `/persona import` takes cards of up to 25 MB."
-                ),
-            )
+        require_small(picture)
         typed = await _fields_of_card(picture)
         interaction.client.services.form_files[interaction.id] = picture
         custom_id += f":{interaction.id}"
@@ -242,7 +232,10 @@ async def create_from_form(interaction: Interaction, rest: str, values: dict[str
     )
     edit = EditPersonaButton(persona.id, language=interaction_language(interaction))
     text = join_texts(head, *notes, *steps, separator="\n")
-    await _show(interaction, text, button_view(use_here, edit))
+    buttons: list[PersistentButton] = [use_here, edit]
+    if not persona.avatar:
+        buttons.append(PictureButton(persona.id, language=interaction_language(interaction)))
+    await _show(interaction, text, button_view(*buttons))
 
 
 async def edit_from_form(interaction: Interaction, rest: str, values: dict[str, str]) -> None:
@@ -395,14 +388,7 @@ async def _attached_file(interaction: Interaction, interaction_id: str) -> CardF
                 attachment = candidate
     elif interaction_id.isdecimal():
         attachment = interaction.client.services.form_files.get(int(interaction_id))
-    if attachment is None:
-        return None
-    try:
-        return CardFile(attachment.filename, await attachment.read())
-    except (discord.HTTPException, *UNCERTAIN_ERRORS):
-        raise RefusedError(
-            gettext_lazy("Discord does not deliver the picture."), gettext_lazy("Try again.")
-        ) from None
+    return await read_card_file(attachment) if attachment else None
 
 
 async def _use_here(interaction: Interaction, persona: Persona, notes: list[str]) -> None:
@@ -431,12 +417,15 @@ async def _use_here(interaction: Interaction, persona: Persona, notes: list[str]
 
 def _next_steps(persona: Persona, language: Language) -> discord.ui.View:
     edit = gettext_lazy("Edit, add examples")
-    return button_view(
+    buttons: list[PersistentButton] = [
         TalkButton(persona.id, language=language),
         AddLoreButton(persona.id, language=language),
         EditPersonaButton(persona.id, label=edit, language=language),
         TrainButton(persona.id, language=language),
-    )
+    ]
+    if not persona.avatar:
+        buttons.append(PictureButton(persona.id, language=language))
+    return button_view(*buttons)
 
 
 def _channel(interaction: Interaction) -> GuildChannel:
@@ -565,6 +554,7 @@ class TrainButton(_PersonaButton, template=rf"how-to-train:{PERSONA_ID}"):
 
 CREATION_BUTTONS: tuple[Any, ...] = (
     PersonaFormAgainButton,
+    PictureButton,
     UseHereButton,
     EditPersonaButton,
     TalkButton,

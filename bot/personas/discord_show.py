@@ -14,6 +14,7 @@ from bot.generation.discord import generation_lines
 from bot.moderation.roles import RolePermissions
 from bot.personas.discord import further_text, live_text
 from bot.personas.discord_create import EditPersonaButton, TalkButton, TrainButton
+from bot.personas.discord_picture import PictureButton
 from bot.personas.registry import short_id
 from bot.platform import permissions
 from bot.platform.discord_kit.layouts import Item, button_row, card_layout, fit_texts
@@ -130,7 +131,7 @@ def _buttons(interaction: Interaction, persona: Persona, place: ChannelRef) -> l
     if permissions.is_moderator(interaction.user) and persona in services.personas.own(
         place.guild_id
     ):
-        buttons.append(EditPersonaButton(persona.id))
+        buttons += [EditPersonaButton(persona.id), PictureButton(persona.id)]
     roles = RolePermissions(services.store)
     if roles.allows(interaction.user, place.guild_id, "train"):
         buttons.append(TrainButton(persona.id))

@@ -18,7 +18,7 @@ from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy
 from bot.platform.messages import markdown_name
 from bot.store import guild_suffix
-from personas.card.card_picture import card_picture
+from personas.card.card_picture import card_picture, with_picture
 from personas.card.card_reader import parse_card
 from personas.card.card_writer import write_card
 from personas.card.spec_card import Card, JsonObject
@@ -194,9 +194,15 @@ class PersonaRegistry:
         return RevisionHistory.of(self._home.parent, guild_folder / persona_id / CARD_FILE)
 
     def rewrite(
-        self, persona_id: str, table: JsonObject, *, over: JsonObject | None = None
+        self,
+        persona_id: str,
+        table: JsonObject,
+        *,
+        picture: bytes | None = None,
+        over: JsonObject | None = None,
     ) -> Persona:
-        """Replace the fields of a card and keep a revision; its picture and files stay.
+        """Replace the fields of a card, and its picture if there is one, and keep a revision; its
+        files stay.
 
         A bundled card is copied for the operator first. Raises `CardError` for an invalid card,
         `ChangedCardError` where the fields are no longer those it was made `over`, `RefusedError`
@@ -210,6 +216,8 @@ class PersonaRegistry:
                 self._shipped[persona_id],
             )
             card = self._card_of(table | {"id": persona_id}, persona)
+            if picture:
+                card = with_picture(card, picture, persona.name)
             renamed = to_persona(card, persona.name, persona_id)
             self._require_own_name(guild_id, renamed, persona_id)
             self._require_calling_names(guild_id, renamed, persona)

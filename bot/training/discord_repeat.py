@@ -37,8 +37,8 @@ MAX_SETTINGS_CHARS = 1000
 MAX_NUMBER_CHARS = 20
 REPEAT_TEXT = gettext_lazy("Repeat with changes")
 INTRO_TEXT = gettext_lazy(
-    "It is trained anew, on the same material as it is now, as another version. The recipe decides "
-    "what you leave empty."
+    "This trains a new version on the same material, as it is now. The recipe decides what you leave "
+    "empty."
 )
 
 

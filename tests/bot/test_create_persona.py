@@ -7,10 +7,11 @@ import pytest
 
 from bot.chat.reply_service import ReplyService
 from bot.personas import discord_create, registry
-from bot.personas.creation import PersonaForm
+from bot.personas.creation import MAX_PICTURE_BYTES, CardFile, PersonaForm
 from bot.personas.web.creation_http import describe_check
 from bot.platform.discord_kit import refused_forms
 from bot.platform.errors import RefusedError
+from bot.platform.request_origin import RequestOrigin
 from bot.training.backend_protocol import TrainingFailed
 from bot.training.discord_start import TrainFromCardButton
 from bot.training.request_materials import NoChatLogError
@@ -22,6 +23,7 @@ from personas.home.written_replies import REVIEW_ADVICE
 from personas.schemas.training_events import Phase
 from sandbox.message_components import all_components
 from sandbox.object_store import StoredFile
+from sandbox.validation import FILE_UPLOAD
 from tests.bot.conftest import OFFICE
 from tests.bot.version_rows import install
 from tests.fakes import until
@@ -94,7 +96,7 @@ async def test_a_form_makes_a_persona_that_greets_once_and_says_what_next(stage,
     message = await said(
         await stage.moderator.submit(form, **MARLOW), "**Marlow Finch** (`marlow-finch`) is"
     )
-    assert labels(message) == [f"Use it in #{OFFICE}", "Edit"]
+    assert labels(message) == [f"Use it in #{OFFICE}", "Edit", "Picture or card"]
     assert "They have 2 examples of how they talk." in message["content"]
     assert f"Press **Use it in #{OFFICE}**: they say their first line" in message["content"]
     assert "token" not in message["content"]
@@ -107,7 +109,9 @@ async def test_a_form_makes_a_persona_that_greets_once_and_says_what_next(stage,
     await stage.sees("Mind the step, Mina Vale.", by="Marlow Finch", since=mark)
     steps = await stage.sees("**What next?**", since=mark)
     assert "3. **Train them** on replies that a model writes from their card" in steps["content"]
-    assert labels(steps) == ["Talk to them", "Add lore", "Edit, add examples", "Train them"]
+    assert labels(steps) == [
+        "Talk to them", "Add lore", "Edit, add examples", "Train them", "Picture or card"
+    ]  # fmt: skip
     talk = await stage.moderator.click(steps, "Talk to them")
     mark = stage.mark
     await stage.moderator.submit(talk, text="Good evening")
@@ -180,12 +184,14 @@ async def test_a_training_without_anything_to_learn_from_offers_the_ways_as_butt
 async def test_a_channel_of_another_persona_is_not_the_first_thing_to_take(stage):
     """A press on the button that stands out evicts nobody; another channel is named as a way."""
     first = await created(stage)
-    assert styles(first) == {f"Use it in #{OFFICE}": 1, "Edit": 2}
+    assert styles(first) == {f"Use it in #{OFFICE}": 1, "Edit": 2, "Picture or card": 2}
     assert "another channel" not in first["content"]
     await stage.moderator.click(first, f"Use it in #{OFFICE}")
     await stage.sees("**What next?**")
     second = await created(stage, {**MARLOW, "name": "Bold **md** _x_", "mes_example": ""})
-    assert styles(second) == {f"Use it in #{OFFICE}, in place of Marlow Finch": 2, "Edit": 2}
+    assert styles(second) == {
+        f"Use it in #{OFFICE}, in place of Marlow Finch": 2, "Edit": 2, "Picture or card": 2
+    }  # fmt: skip
     assert "another channel: type `/persona set persona:bold-md-x` there." in second["content"]
     assert r"**Bold \*\*md\*\* \_x\_** (`bold-md-x`) is a persona" in second["content"]
     assert find(stage, "bold-md-x").name == "Bold **md** _x_"
@@ -451,6 +457,82 @@ async def test_only_moderators_create_and_a_card_fills_in_the_form(stage, tmp_pa
     edited = find(stage, "Mira of the Stairs")
     assert edited.speech == "In riddles." and edited.mes_example == persona.mes_example
     assert edited.avatar.read_bytes() == PIXEL and edited.scenario == persona.scenario
+
+
+async def sent_file(stage, message, *files, button="Picture or card"):
+    """The answer to a form of a file, which shows it alone."""
+    form = await stage.moderator.click(message, button)
+    (row,) = form.modal["components"]
+    assert row["component"]["type"] == FILE_UPLOAD
+    row["component"] |= {"max_values": 5, "required": False}  # as by a client of its own
+    answer = await stage.moderator.submit(form, file=list(files))
+    await until(lambda: answer.text)
+    assert answer.ephemeral
+    return answer
+
+
+async def test_a_persona_gets_a_picture_by_a_form_that_takes_a_file(stage):
+    office = stage.sandbox.channel(OFFICE)["id"]
+    await stage.moderator.slash(OFFICE, "moderation audit", channel=office)
+    message = await created(stage)
+    assert find(stage, "marlow-finch").avatar is None
+    face = StoredFile.named("face.png", PIXEL)
+    refused = None
+    for files, words in (
+        ([StoredFile.named("a.png", b"size = none")], "a.png is not a picture. Choose a PNG, JPEG"),
+        ([face, face], "The form has no picture, or several. Choose one file."),
+        ([], "The form has no picture, or several. Choose one file."),
+        ([StoredFile.named("b.png", bytes(MAX_PICTURE_BYTES + 1))], "b.png has more than 8 MB."),
+    ):
+        refused = await sent_file(stage, message, *files)
+        assert words in refused.text and labels(refused.message) == ["Try again"]
+    assert find(stage, "marlow-finch").avatar is None
+    mark = stage.mark
+    answer = await sent_file(stage, refused.message, face, button="Try again")
+    assert answer.text == "**Marlow Finch** has this picture from the next reply on."
+    persona = find(stage, "marlow-finch")
+    assert persona.avatar.read_bytes() == PIXEL and "two" not in persona.description
+    assert persona.mes_example.count("<START>") == 2
+    await stage.sees("changed the picture of **Marlow Finch**.", since=mark)
+    same = await sent_file(stage, message, face)
+    assert same.text == "**Marlow Finch** has this picture already."
+    assert labels(message) == [f"Use it in #{OFFICE}", "Edit", "Picture or card"]
+    ballast = stage.client.services.personas.get("ballast", 0)
+    origin = RequestOrigin(guild_id=guild_id(stage), channel_id=1, user_id=5)
+    with pytest.raises(RefusedError, match="Ballast does not belong to this server"):
+        await stage.client.services.creation.add_file(origin, ballast, CardFile("a", PIXEL))
+
+
+async def test_a_card_by_a_form_fills_in_what_is_empty_and_changes_nothing_else(stage):
+    message = await created(stage, {**MARLOW, "speech": "", "first_mes": ""})
+    mira = write_card(with_picture(parse_card(as_json(V2), "it"), PIXEL, "it"), "png", "it").content
+    answer = await sent_file(stage, message, StoredFile.named("mi_ra.png", mira))
+    assert (
+        r"What was empty in the card of **Marlow Finch** comes from mi\_ra.png now."
+        in answer.text
+    )
+    assert "has this picture from the next reply on." in answer.text
+    assert "lore now (1 passage)" in answer.text
+    persona = find(stage, "marlow-finch")
+    assert persona.name == "Marlow Finch" and persona.avatar.read_bytes() == PIXEL
+    assert persona.first_mes == "You found the stairs, {{user}}."
+    assert "retired lighthouse keeper" in persona.description and "Monday" in persona.mes_example
+    assert persona.scenario == "A stormy night."
+    again = await sent_file(stage, message, StoredFile.named("mira.json", as_json(V2)))
+    assert "lore" not in again.text and "picture" not in again.text
+    assert find(stage, "marlow-finch").avatar.read_bytes() == PIXEL
+
+
+async def test_members_change_no_picture(stage):
+    message = await created(stage)
+    form = await stage.moderator.click(message, "Picture or card")
+    stage.sandbox.set_roles(stage.moderator.id, ())
+    for answer in (
+        await stage.moderator.click(message, "Picture or card"),
+        await stage.moderator.submit(form, file=StoredFile.named("face.png", PIXEL)),
+    ):
+        await said(answer, "Only moderators")
+    assert find(stage, "marlow-finch").avatar is None
 
 
 def long_card():

@@ -17,6 +17,7 @@ from bot.platform.localisation import (
 )
 from bot.privacy.texts import TEXTS
 from bot.safety.actions import DISCLOSURE, MINORS_BREAK, MINORS_DISCLOSURE
+from bot.training.backend_protocol import TrainingFailed
 from personas.engine.remote.server_errors import OnlyThoughtError
 from personas.errors import EngineBusyError
 from personas.schemas.training_events import Epoch
@@ -214,13 +215,39 @@ async def test_reporting_a_reply_is_chinese_for_whom_discord_is(stage):
     reply = await ask(stage, QUAY, "how heavy?", BY_AI["en"])
     stage.member.set_locale("zh-CN")
     asked = await stage.member.context(QUAY, "Report this reply", reply)
-    menu = await told(asked, "这条回复有什么问题？")
-    options = menu["components"][0]["components"][0]["options"]
+    intro, menu, note = asked.modal["components"]
+    assert "但看不到是谁举报的" in intro["content"] and note["label"] == "备注"
+    assert menu["label"] == "这条回复有什么问题？"
+    assert menu["component"]["placeholder"] == "选择理由"
+    options = menu["component"]["options"]
     assert [option["label"] for option in options][:2] == ["仇恨或骚扰", "色情"]
-    await stage.member.select(menu, "选择理由", ["other"])
-    await until(lambda: "谢谢。" in asked.message["content"])
+    await told(await stage.member.submit(asked, reason="other"), "谢谢。")
     (stored,) = stage.store.reports.latest(int(stage.sandbox.guild_id), 10)
     assert stored.reason == "other"
+
+
+@pytest.mark.parametrize("locale", ["vi", "de", "es-ES", "zh-CN"])
+async def test_forms_with_menus_and_files_fit_in_every_language(stage, locale):
+    """The sandbox refuses a form with a label or hint that Discord finds too long."""
+    await stage.moderator.slash(QUAY, "finetune start")
+    await until(lambda: stage.backend.busy)
+    mark = stage.mark
+    stage.backend.finish(TrainingFailed("The log is empty.", "Write one."))
+    failed = await stage.sees("Failed: **Ballast v1**", since=mark)
+    reply = await ask(stage, QUAY, "how heavy?", BY_AI["en"])
+    moderator = stage.moderator
+    creation = await moderator.slash(QUAY, "persona create")
+    made = await moderator.submit(creation, name="Marlow", description="Marlow mends clocks.")
+    await until(lambda: "**Marlow**" in made.text)
+    moderator.set_locale(locale)
+    for form in (
+        await moderator.context(QUAY, "Report this reply", reply),
+        await moderator.click(failed, "Repeat with changes"),
+        await moderator.click(made.message, "Picture or card"),
+    ):
+        assert form.modal, form.text
+        english = {row.get("label") for row in form.modal["components"]}
+        assert not {"What is wrong with this reply?", "Recipe", "Picture or card"} & english
 
 
 async def test_moderators_texts_are_in_their_language(stage):
@@ -384,7 +411,7 @@ async def test_a_german_moderator_reads_no_english_from_a_training_to_its_promot
     stage.backend.on_event(Epoch(epoch=1, train_loss=2.0, eval_loss=2.1, seconds=9.0))
     stage.backend.finish()
     result = await stage.sees("Trainiert: **Ballast v1**", since=mark)
-    assert labels(result) == ["Live schalten"]
+    assert labels(result) == ["Live schalten", "Mit Änderungen wiederholen"]
     await stage.moderator.click(result, "Live schalten")
     await stage.sees("v1 von **Ballast** ist ab der nächsten Antwort live.", since=mark)
     history = await stage.moderator.slash(QUAY, "finetune history")
