@@ -22,13 +22,10 @@ from bot.platform.localisation import (
     gettext_lazy,
     gettext_noop,
     interaction_language,
-    join_texts,
-    localise,
     translate,
 )
 from bot.training.discord_start import progress_channel, queue_training
 from bot.training.repeat import RepeatForm, find_repeatable
-from bot.training.status_text import job_title
 from personas.errors import UnderstudyError
 
 REPEAT_FORM_PREFIX = "repeat-training:"
@@ -36,9 +33,9 @@ REPEAT_FORM_PREFIX = "repeat-training:"
 MAX_SETTINGS_CHARS = 1000
 MAX_NUMBER_CHARS = 20
 REPEAT_TEXT = gettext_lazy("Repeat with changes")
-INTRO_TEXT = gettext_lazy(
-    "This trains a new version on the same material, as it is now. The recipe decides what you leave "
-    "empty."
+INTRO_TEXT = gettext_noop(
+    "This repeats {version} as a new version, on the same material as it is now. The recipe decides "
+    "what you leave empty."
 )
 
 
@@ -62,12 +59,12 @@ def repeat_form(interaction: Interaction, job_id: str, typed: RepeatForm) -> dis
     services = interaction.client.services
     language = interaction_language(interaction)
     job = find_repeatable(services.store, job_id, interaction.guild_id or 0)
-    learner = ""
+    names = [job.version]
     if job.persona:
-        learner = services.personas.markdown_name_of(job.persona, job.guild_id)
-    title = job_title(job, REPEAT_TEXT, learner)
+        names.insert(0, services.personas.markdown_name_of(job.persona, job.guild_id))
+    version = f"**{' '.join(names)}**"
     intro: discord.ui.TextDisplay[Any] = discord.ui.TextDisplay(
-        localise(join_texts(title, INTRO_TEXT, separator="\n"), language)
+        translate(INTRO_TEXT, language, version=version)
     )
     options = []
     for name, text in services.catalogue.recipe_labels().items():

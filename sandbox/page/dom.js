@@ -139,6 +139,7 @@ export function openMenu(items, at, { label, values = false, stay = false, onClo
     return h("div", { role: "group", ariaLabel: item.title }, title, item.items.map(row));
   }
   const menuProps = {
+    id: newId("menu"),
     className: "menu",
     role: values ? "listbox" : "menu",
     popover: "auto",
@@ -158,16 +159,23 @@ export function openMenu(items, at, { label, values = false, stay = false, onClo
     const begins = (each) => each.textContent.toLowerCase().startsWith(key);
     return rows.find((each, place) => place > index && begins(each));
   }
+  /** Focus a row, the only one that the Tab key would reach. */
+  function focusRow(next) {
+    if (!next) return;
+    for (const each of rows) each.tabIndex = each === next ? 0 : -1;
+    next.focus();
+  }
   menu.onkeydown = (event) => {
     const next = rowAfter(event.key);
     if (event.key === "Tab") menu.hidePopover();
-    else next?.focus();
+    else focusRow(next);
     if (next || event.key === "Tab") event.preventDefault();
     event.stopPropagation();
   };
   menu.addEventListener("beforetoggle", (event) => {
     if (event.newState === "open") return;
     if (menu.contains(document.activeElement)) from?.focus();
+    if (values) at.removeAttribute("aria-controls");
     setTimeout(() => menu.remove());
     onClose?.();
   });
@@ -175,8 +183,8 @@ export function openMenu(items, at, { label, values = false, stay = false, onClo
   (document.querySelector("dialog:modal") ?? $("main")).append(menu);
   menu.showPopover();
   placeMenu(menu, at.getBoundingClientRect?.() ?? { left: at.x, top: at.y, bottom: at.y });
-  const first = rows.find((each) => each.item.checked) ?? rows[0];
-  first?.focus();
+  if (values) at.setAttribute("aria-controls", menu.id);
+  focusRow(rows.find((each) => each.item.checked) ?? rows[0]);
 }
 
 /** Place a menu below a box, or above it where there is no room, 8 pixels inside the window. */
