@@ -264,6 +264,18 @@ async def test_erasure_takes_own_reports_and_those_of_replies_to_the_member(stag
     assert stored(stage) == []
 
 
+async def test_the_notes_of_others_lose_the_name_of_somebody_who_is_erased(stage):
+    reply = await asked(stage, who=stage.moderator)
+    await reported(stage, reply, who=stage.moderator, note="It mocks Tobias Reed.")
+
+    def redacted(text):
+        return text.replace("Tobias Reed", "[removed]")
+
+    stage.store.erasure.erase(int(stage.member.id), time.time() + 1, redacted)
+    (report,) = stored(stage)
+    assert stage.store.reports.notes(report.event_id) == ["It mocks [removed]."]
+
+
 async def test_reports_are_deleted_after_the_stated_time(stage):
     for language in LANGUAGES:
         assert f"{REPORT_DAYS} " in translate(language, "show_reports", count=1)

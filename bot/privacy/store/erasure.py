@@ -94,6 +94,7 @@ FREE_TEXT_COLUMNS = {
     "line_prompts": ("prompt",),
     "member_greetings": ("text",),
     "answered": ("body",),
+    "reports": ("note",),
 }
 """Free-text columns by table, in which names and texts are replaced."""
 ROWS_AT_A_TIME = 200
