@@ -17,7 +17,6 @@ import bot.generation.discord
 import bot.guilds.discord
 import bot.moderation.discord
 import bot.personas.discord
-import bot.personas.discord_cards
 import bot.personas.discord_show
 import bot.safety.discord
 import bot.schedules.discord_lines  # noqa: F401  registers its commands
@@ -33,6 +32,7 @@ from bot.operations.doctor.connection_checks import missing_permissions
 from bot.operations.shards import ShardRange
 from bot.operations.shards.request_limiter import RequestLimiter
 from bot.operations.shards.shared_log import SharedRow
+from bot.personas.discord_cards import IMPORT_FORM_PREFIX, ImportAgainButton, import_from_form
 from bot.personas.discord_create import (
     CREATE_FORM_PREFIX,
     CREATION_BUTTONS,
@@ -81,7 +81,7 @@ RESPONSE_TIMEOUT_S = 10.0
 PERSISTENT_ITEMS = (
     *REPLY_BUTTONS, *PRIVACY_BUTTONS, *JOB_BUTTONS, *VERSION_BUTTONS, *ROLLOUT_BUTTONS,
     *COMPARE_BUTTONS, *MEMORY_BUTTONS, *CREATION_BUTTONS, PersonaSelect, UnteachButton, DialogueStopButton,
-    ReasonSelect, ReportAgainButton,
+    ReasonSelect, ReportAgainButton, ImportAgainButton,
 )  # fmt: skip
 FORM_HANDLERS = {
     ANSWER_FORM_PREFIX: answer_form,
@@ -89,6 +89,7 @@ FORM_HANDLERS = {
     EDIT_FORM_PREFIX: edit_from_form,
     TALK_FORM_PREFIX: talk_from_form,
     PICTURE_FORM_PREFIX: picture_from_form,
+    IMPORT_FORM_PREFIX: import_from_form,
     LORE_FORM_PREFIX: add_lore_from_form,
     MEMORY_FORM_PREFIX: edit_memory,
     TEACH_FORM_PREFIX: store_lesson,

@@ -21,7 +21,7 @@ from bot.personas.card_import import (
 )
 from bot.personas.discord_import_list import with_import_list
 from bot.personas.discord_lore import guild_lore
-from bot.personas.discord_picture import PictureButton
+from bot.personas.discord_picture import PictureButton, require_one_file, upload_field
 from bot.personas.registry import short_id
 from bot.platform.discord_kit.transformers import (
     PERSONA,
@@ -30,8 +30,17 @@ from bot.platform.discord_kit.transformers import (
     PersonaOption,
     guild_moderators_only,
     request_origin,
+    require_guild_moderator,
 )
-from bot.platform.discord_kit.ui import button_view, defer, edit_response, respond
+from bot.platform.discord_kit.ui import (
+    PersistentButton,
+    button_view,
+    defer,
+    edit_response,
+    respond,
+    send_form,
+)
+from bot.platform.discord_kit.ui import form as make_form
 from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import (
     gettext_lazy,
@@ -58,7 +67,14 @@ from personas.prompt.renderer import MAX_CARD_TOKENS
 from personas.schemas.chat import Persona
 from personas.schemas.import_report import ImportReport
 
-cards_are_for_moderators = guild_moderators_only(gettext_lazy("Cards belong to a server."))
+DM_TEXT = gettext_lazy("Cards belong to a server.")
+IMPORT_FORM_PREFIX = "import-card:"
+"""Prefix of the form's custom id; a short name for the persona follows, if one was given."""
+CARD_TEXT = gettext_lazy("Card")
+CARD_HINT = gettext_noop(
+    "The card: a PNG picture with a card inside, JSON, CHARX or TOML; at most 25 MB"
+)
+cards_are_for_moderators = guild_moderators_only(DM_TEXT)
 FORM_LABELS: dict[CardForm, str] = {
     "png": gettext_noop("PNG: its picture, which carries the card"),
     "v2": gettext_noop("JSON, version 2"),
@@ -75,9 +91,7 @@ PROGRESS_INTERVAL_S = 2.0
     name="import", description=gettext_noop("Import a character card or an adapter (moderators).")
 )
 @app_commands.describe(
-    card=gettext_noop(
-        "The card: a PNG picture with a card inside, JSON, CHARX or TOML; at most 25 MB"
-    ),
+    card=CARD_HINT,
     persona_id=gettext_noop(
         "A short name for the card's persona, or the persona that an adapter without a card is for"
     ),
@@ -94,6 +108,9 @@ async def import_(
     adapter: discord.Attachment | None = None,
     hub: app_commands.Range[str, 3, 200] | None = None,
 ) -> None:
+    if not (card or adapter or hub):
+        await send_form(interaction, import_form(interaction, persona_id or ""))
+        return
     services = interaction.client.services
     guild_id = interaction.guild_id or 0
     _require_importable(services, card, adapter, hub)
@@ -114,11 +131,63 @@ async def import_(
     if persona and (adapter or hub):
         notes, view = await _import_adapter(interaction, persona, adapter or f"{HUB_PREFIX}{hub}")
         lines += notes
+    await _show_import(interaction, lines, view, report)
+
+
+async def _show_import(
+    interaction: Interaction, lines: list[str], view: discord.ui.View | None, report: ImportReport
+) -> None:
     language = interaction_language(interaction)
     text, files = with_import_list([localise(line, language) for line in lines], report, language)
     await edit_response(interaction, content=text, view=view, allowed_mentions=NO_MENTIONS)
     if files:
         await respond(interaction, gettext_lazy("The result for each part:"), files=files)
+
+
+def import_form(interaction: Interaction, persona_id: str) -> discord.ui.Modal:
+    """The form for a card, of a persona with this short name (empty: that of the card)."""
+    language = interaction_language(interaction)
+    field = upload_field(localise(CARD_TEXT, language), translate(CARD_HINT, language))
+    title = translate(gettext_noop("Import a character card"), language)
+    return make_form(title, f"{IMPORT_FORM_PREFIX}{persona_id}", field)
+
+
+async def import_from_form(
+    interaction: Interaction, persona_id: str, values: dict[str, str]
+) -> None:
+    """Import the card of a submitted form, or say what is wrong and offer the form again."""
+    require_guild_moderator(interaction, DM_TEXT)
+    await defer(interaction, ephemeral=True, thinking=True)
+    try:
+        card = require_one_file(interaction)
+        _require_card_size(card)
+        _, lines, view, report = await _import_card(interaction, card, persona_id)
+    except UnderstudyError as error:
+        again = ImportAgainButton(persona_id, language=interaction_language(interaction))
+        await respond(interaction, error_text(error), button_view(again))
+        return
+    await _show_import(interaction, lines, view, report)
+
+
+class ImportAgainButton(PersistentButton, template=r"import-card:(?P<persona_id>.*)"):
+    """Opens the form for a card again."""
+
+    label = gettext_lazy("Try again")
+    style = discord.ButtonStyle.primary
+    moderators_only = True
+    persona_id: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await send_form(interaction, import_form(interaction, self.persona_id))
+
+
+def _require_card_size(card: discord.Attachment) -> None:
+    """Raise `RefusedError` for a card that is too large."""
+    if card.size > MAX_CARD_BYTES:
+        raise RefusedError(
+            gettext_lazy("{filename} has more than 25 MB.", filename=card.filename),
+            gettext_lazy("Leave its largest pictures out."),
+        )
 
 
 def _require_importable(
@@ -127,24 +196,14 @@ def _require_importable(
     adapter: discord.Attachment | None,
     hub: str | None,
 ) -> None:
-    """Raise `RefusedError` unless one thing or two fitting ones are given, small enough and
-    allowed.
-    """
-    if not (card or adapter or hub):
-        raise RefusedError(
-            gettext_lazy("There is nothing to import."),
-            gettext_lazy("Give a card, an adapter as a zip, or a hub's owner/name."),
-        )
+    """Raise `RefusedError` unless what is given fits together, is small enough and allowed."""
     if adapter and hub:
         raise RefusedError(
             gettext_lazy("There are two adapters."),
             gettext_lazy("Give a zip or a hub's owner/name."),
         )
-    if card and card.size > MAX_CARD_BYTES:
-        raise RefusedError(
-            gettext_lazy("{filename} has more than 25 MB.", filename=card.filename),
-            gettext_lazy("Leave its largest pictures out."),
-        )
+    if card:
+        _require_card_size(card)
     if adapter and adapter.size > MAX_CARD_BYTES:
         raise RefusedError(
             gettext_lazy("{filename} has more than 25 MB.", filename=adapter.filename),

@@ -41,6 +41,24 @@ DM_TEXT = gettext_lazy("A persona is changed in its server.")
 AGAIN_TEXT = gettext_lazy("Try again")
 
 
+def upload_field(label: str, hint: str) -> discord.ui.Label[Any]:
+    """A field of a form for one file."""
+    upload: discord.ui.FileUpload[Any] = discord.ui.FileUpload(
+        custom_id="file", min_values=1, max_values=1, required=True
+    )
+    return discord.ui.Label(text=label, description=hint, component=upload)
+
+
+def require_one_file(interaction: Interaction) -> discord.Attachment:
+    """The file of a submitted form that takes one. Raises `RefusedError`."""
+    files = submitted_files(interaction)
+    if len(files) != 1:
+        raise RefusedError(
+            gettext_lazy("The form has no file, or several."), gettext_lazy("Choose one file.")
+        )
+    return files[0]
+
+
 def require_small(attachment: discord.Attachment) -> None:
     """Raise `RefusedError` for a file that is larger than a picture may be."""
     if attachment.size > MAX_PICTURE_BYTES:
@@ -74,15 +92,8 @@ class PictureButton(PersistentButton, template=r"persona-picture:(?P<persona>[a-
     async def pressed(self, interaction: Interaction) -> None:
         persona = require_persona(interaction, self.persona)
         language = interaction_language(interaction)
-        upload: discord.ui.FileUpload[Any] = discord.ui.FileUpload(
-            custom_id="file", min_values=1, max_values=1, required=True
-        )
         hint = gettext_noop("At most 8 MB. A character card fills in what is empty in theirs.")
-        field: discord.ui.Label[Any] = discord.ui.Label(
-            text=localise(FIELD_LABELS["file"], language),
-            description=translate(hint, language),
-            component=upload,
-        )
+        field = upload_field(localise(FIELD_LABELS["file"], language), translate(hint, language))
         title = translate(gettext_noop("Picture of {persona}"), language, persona=persona.name)
         await send_form(interaction, form(title, f"{PICTURE_FORM_PREFIX}{persona.id}", field))
 
@@ -97,7 +108,9 @@ async def picture_from_form(
     services = interaction.client.services
     origin = request_origin(interaction)
     try:
-        file = await _submitted_file(interaction)
+        attachment = require_one_file(interaction)
+        require_small(attachment)
+        file = await read_card_file(attachment)
         changed, card = await services.creation.add_file(origin, persona, file)
     except UnderstudyError as error:
         language = interaction_language(interaction)
@@ -132,14 +145,3 @@ async def picture_from_form(
         else gettext_lazy("**{persona}** has this picture already.", persona=name)
     )
     await respond(interaction, text)
-
-
-async def _submitted_file(interaction: Interaction) -> CardFile:
-    """The one file of a form. Raises `RefusedError`."""
-    attachments = submitted_files(interaction)
-    if len(attachments) != 1:
-        raise RefusedError(
-            gettext_lazy("The form has no picture, or several."), gettext_lazy("Choose one file.")
-        )
-    require_small(attachments[0])
-    return await read_card_file(attachments[0])

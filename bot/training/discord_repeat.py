@@ -131,7 +131,7 @@ async def repeat_from_form(interaction: Interaction, job_id: str, values: dict[s
     services = interaction.client.services
     job = find_repeatable(services.store, job_id, channel.guild.id)
     await defer(interaction, ephemeral=True, thinking=True)
-    typed = RepeatForm(**{key: values.get(key, "") for key in asdict(RepeatForm())})
+    typed = RepeatForm.of_fields(values)
     try:
         request = services.trainings.parse(typed.body(job.request))
         await queue_training(interaction, channel, request)
@@ -148,4 +148,4 @@ class RepeatAgainButton(TryAgainButton, template=r"retry-training:(?P<job_id>[\w
     job_id: str
 
     def form_with(self, interaction: Interaction, typed: Mapping[str, str]) -> discord.ui.Modal:
-        return repeat_form(interaction, self.job_id, RepeatForm(**typed))
+        return repeat_form(interaction, self.job_id, RepeatForm.of_fields(typed))

@@ -1,7 +1,8 @@
 """What a form changes of a training's request when it is started once more."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy
@@ -35,6 +36,11 @@ class RepeatForm:
         own = {key: setting_text(named.pop(name, None)) for key, name in OWN_FIELDS.items()}
         rest = [f"{name}={setting_text(value)}" for name, value in named.items()]
         return cls(recipe=request.recipe, settings=", ".join(rest), **own)
+
+    @classmethod
+    def of_fields(cls, values: Mapping[str, str]) -> "RepeatForm":
+        """The form with these fields; others are left out."""
+        return cls(**{each.name: values.get(each.name, "") for each in fields(cls)})
 
     def body(self, request: TrainingRequest) -> RequestJson:
         """The body of the request with these changes, under a new name. Raises `RequestError`."""

@@ -148,7 +148,6 @@ async def test_a_download_can_be_cancelled_and_then_continues(stage, hub, tmp_pa
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "There is nothing to import."),
         ({"hub": NAME}, "An adapter needs a persona."),
         ({"hub": NAME, "id": "nobody"}, "An adapter needs a persona."),
         ({"hub": NAME, "id": "oda", "adapter": zipped()}, "There are two adapters."),

@@ -28,6 +28,7 @@ from personas.schemas.training import TrainingRequest
 from sandbox import channel_webhooks
 from sandbox.object_store import StoredFile
 from sandbox.sandbox_errors import ApiError
+from sandbox.validation import FILE_UPLOAD
 from tests.bot.conftest import INN, OFFICE, on_stage
 from tests.fakes import until
 from tests.personas.cards import PIXEL, V2, as_json, v3
@@ -53,6 +54,46 @@ async def bring_in(stage, content=MIRA, name="mira.png", who=None, **more):
 async def fetched(url):
     async with aiohttp.ClientSession() as http, http.get(url) as answer:
         return await answer.read()
+
+
+async def sent(form, who, *files):
+    """The answer to the form of a card, which shows it alone."""
+    (row,) = form.modal["components"]
+    row["component"] |= {"max_values": 2}  # as by a client of its own
+    answer = await who.submit(form, file=[StoredFile.named(*file) for file in files])
+    await until(lambda: answer.text)
+    return answer
+
+
+async def test_without_options_a_form_takes_the_card(stage):
+    form = await stage.moderator.slash(OFFICE, "persona import", id="keeper")
+    (row,) = form.modal["components"]
+    assert row["component"]["type"] == FILE_UPLOAD and "at most 25 MB" in row["description"]
+    for files, words in (
+        ([("a.png", MIRA), ("b.png", MIRA)], "The form has no file, or several. Choose one file."),
+        ([("a.png", b"no card")], "a.png"),
+    ):
+        refused = await sent(form, stage.moderator, *files)
+        await response_text(refused, words)
+        form = await stage.moderator.click(refused.message, "Try again")
+    answer = await sent(form, stage.moderator, ("mira.png", MIRA))
+    await response_text(answer, "**Mira** (`keeper`) is a persona of this server now.")
+    persona = stage.client.services.personas.find("keeper", int(stage.sandbox.guild_id))
+    assert persona.avatar.read_bytes() == PIXEL
+    form = await stage.moderator.slash(OFFICE, "persona import")
+    stage.sandbox.set_roles(stage.moderator.id, ())
+    late = await sent(form, stage.moderator, ("mira.png", MIRA))
+    await response_text(late, "Only moderators")
+
+
+async def test_a_card_without_a_picture_has_a_button_for_one(stage):
+    answer = await bring_in(stage, as_json(V2), "mira.json")
+    message = await response_text(answer, "The card came without a picture.")
+    form = await stage.moderator.click(message, "Picture or card")
+    given = await stage.moderator.submit(form, file=StoredFile.named("face.png", PIXEL))
+    await response_text(given, "**Mira** has this picture from the next reply on.")
+    persona = stage.client.services.personas.find("mira", int(stage.sandbox.guild_id))
+    assert persona.avatar.read_bytes() == PIXEL
 
 
 @pytest.mark.parametrize("change", [{"name": "You"}, {"name": "Mira", "nickname": "hello"}])

@@ -480,8 +480,8 @@ async def test_a_persona_gets_a_picture_by_a_form_that_takes_a_file(stage):
     refused = None
     for files, words in (
         ([StoredFile.named("a.png", b"size = none")], "a.png is not a picture. Choose a PNG, JPEG"),
-        ([face, face], "The form has no picture, or several. Choose one file."),
-        ([], "The form has no picture, or several. Choose one file."),
+        ([face, face], "The form has no file, or several. Choose one file."),
+        ([], "The form has no file, or several. Choose one file."),
         ([StoredFile.named("b.png", bytes(MAX_PICTURE_BYTES + 1))], "b.png has more than 8 MB."),
     ):
         refused = await sent_file(stage, message, *files)
@@ -508,8 +508,7 @@ async def test_a_card_by_a_form_fills_in_what_is_empty_and_changes_nothing_else(
     mira = write_card(with_picture(parse_card(as_json(V2), "it"), PIXEL, "it"), "png", "it").content
     answer = await sent_file(stage, message, StoredFile.named("mi_ra.png", mira))
     assert (
-        r"What was empty in the card of **Marlow Finch** comes from mi\_ra.png now."
-        in answer.text
+        r"What was empty in the card of **Marlow Finch** comes from mi\_ra.png now." in answer.text
     )
     assert "has this picture from the next reply on." in answer.text
     assert "lore now (1 passage)" in answer.text

@@ -172,7 +172,11 @@ async def test_forms_with_menus(sandbox, bot):
     ):
         with pytest.raises(SandboxRefusal, match=words):
             await nils.submit(form, **fields)
-    assert (await nils.submit(form, Why="so", Wood=["Ash"])).message["content"] == "['ash'] []"
+    answer = await nils.submit(form, Why="so", Wood=["Ash"])
+    assert answer.message["content"] == "['ash'] []"
+    text, wood, *_ = answer.interaction.payload["data"]["components"]
+    assert text == {"id": 1, "type": 10}
+    assert (wood["id"], wood["component"]["id"], wood["component"]["values"]) == (2, 3, ["ash"])
 
 
 async def test_forms_with_files_and_selects_of_the_guild(sandbox, bot):
