@@ -53,7 +53,7 @@ class CandidateChooser:
             # Greedy candidates would be equal, and a runner without a prefix cache computes one
             # sequence at a time.
             can_choose = seq.card_prompt and sampling.temperature > 0 and seq.runner.prefixes
-            if count > 1 and can_choose:
+            if count > 1 and can_choose and not seq.negative_prompt:
                 run_or_log(partial(fork_candidates, seq, count))
 
     def make_room(self) -> None:

@@ -430,10 +430,10 @@ class LLMEngine:
                 max_tokens=max_tokens,
             )
             prompt = replace(prompt, card=card)
-        if request.guidance_scale != 1 and request.persona:
+        if request.guidance_scale > 1 and request.persona:
             turns = [replace(turn, name="") for turn in request.turns]
-            bare = self._renderer.prompt(None, turns, (), max_tokens, prefill=request.prefill)
-            prompt = replace(prompt, bare=bare.ids)
+            negative = self._renderer.prompt(None, turns, (), max_tokens, prefill=request.prefill)
+            prompt = replace(prompt, negative=negative.ids)
         self._parts.batch.submit(request, prompt, self._renderer, sink=stream, on_end=on_end)
 
     def _clear_prefix_cache(self) -> None:

@@ -13,7 +13,7 @@ class ScheduledTokens:
     """Tokens of one sequence to compute after those in its KV cache.
 
     `logits` is the number of last tokens whose logits are returned: none for a part of a prompt
-    that leaves tokens for later. `contrast` are tokens without the persona, from whose logits the
+    that leaves tokens for later. `negative` are tokens without the persona, from whose logits the
     reply is guided away by `guidance_scale` (`personas.engine.guidance`).
     """
 
@@ -21,7 +21,7 @@ class ScheduledTokens:
     tokens: abc.Sequence[int]
     slot: LoraSlot = BASE_MODEL_SLOT
     logits: int = 1
-    contrast: "ScheduledTokens | None" = None
+    negative: "ScheduledTokens | None" = None
     guidance_scale: float = 1.0
 
 

@@ -188,7 +188,7 @@ class Scheduler(FairScheduler[Sequence]):
 
     def _kv_bytes(self, seq: Sequence) -> int:
         own = self._runner.kv_bytes(seq.capacity_tokens)
-        return own + self._runner.kv_bytes(seq.bare_capacity_tokens)
+        return own + self._runner.kv_bytes(seq.negative_capacity_tokens)
 
     def free_candidates(self, seq: Sequence, most: int) -> int:
         """Return for how many further candidates of a running sequence there are rows and

@@ -23,7 +23,7 @@ class Sequence(ReplySequence):
     other ones have been drawn again. `card_prompt` is the card's prompt without the talk.
 
     A reply that is guided (guidance.py) has the tokens of the talk without the persona,
-    `bare_prompt`, whose keys and values are in `bare_kv`.
+    `negative_prompt`, whose keys and values are in `negative_kv`. It has no candidates.
     """
 
     slot: LoraSlot
@@ -33,8 +33,8 @@ class Sequence(ReplySequence):
     last_token: int | None = None
     is_cacheable: bool = True
     card_prompt: tuple[int, ...] = ()
-    bare_prompt: tuple[int, ...] = ()
-    bare_kv: Any = None
+    negative_prompt: tuple[int, ...] = ()
+    negative_kv: Any = None
     first_candidate: "Sequence | None" = None
     other_candidates: tuple["Sequence", ...] = ()
     candidate_tokens: int | None = None
@@ -47,8 +47,8 @@ class Sequence(ReplySequence):
         self.runner = runner
         self.started_at = now
         self.kv = runner.new_kv_cache(self.capacity_tokens)
-        if self.bare_prompt:
-            self.bare_kv = runner.new_kv_cache(self.bare_capacity_tokens)
+        if self.negative_prompt:
+            self.negative_kv = runner.new_kv_cache(self.negative_capacity_tokens)
         if sampling.candidates > 1:
             sampling = replace(sampling, logprobs=True)  # candidates are compared by them
         self.sampler = SamplerState(sampling, self.seed, set(self.prompt))
@@ -59,11 +59,11 @@ class Sequence(ReplySequence):
         return len(self.prompt) + self.request.sampling.max_new_tokens
 
     @property
-    def bare_capacity_tokens(self) -> int:
-        """Number of tokens of the bare prompt and the longest reply; 0 without guidance."""
-        if not self.bare_prompt:
+    def negative_capacity_tokens(self) -> int:
+        """Number of tokens of the negative prompt and the longest reply; 0 without guidance."""
+        if not self.negative_prompt:
             return 0
-        return len(self.bare_prompt) + self.request.sampling.max_new_tokens
+        return len(self.negative_prompt) + self.request.sampling.max_new_tokens
 
     @property
     def is_prefilling(self) -> bool:
@@ -87,10 +87,10 @@ class Sequence(ReplySequence):
         return self._guided(scheduled) if completes_prompt else scheduled
 
     def _guided(self, scheduled: ScheduledTokens) -> ScheduledTokens:
-        """Add what a guided reply is contrasted with: the bare prompt at first, then each token."""
-        if self.bare_prompt:
-            tokens = scheduled.tokens if self.bare_kv.tokens else self.bare_prompt
-            scheduled.contrast = ScheduledTokens(self.bare_kv, tokens, self.slot)
+        """Add the negative of a guided reply: its prompt at first, all at once, then each token."""
+        if self.negative_prompt:
+            tokens = scheduled.tokens if self.negative_kv.tokens else self.negative_prompt
+            scheduled.negative = ScheduledTokens(self.negative_kv, tokens, self.slot)
             scheduled.guidance_scale = self.request.guidance_scale
         return scheduled
 
@@ -143,7 +143,6 @@ class Sequence(ReplySequence):
         other = Sequence(
             self.request, self.prompt, seed, sink=self._sink, detokenizer=self._detokenizer.fork()
         )
-        other.bare_prompt = self.bare_prompt
         other.start(self.slot, self.runner, self.started_at)
         other.kv.copy_from(self.kv, len(self.prompt) - 1)
         other.is_cacheable = False
@@ -172,7 +171,6 @@ class Sequence(ReplySequence):
         self.other_candidates = ()
         self.candidate_tokens = None
         self.kv = best.kv
-        self.bare_kv = best.bare_kv
         self.sampler = best.sampler
         self.last_token = best.last_token
         self._detokenizer = best._detokenizer

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from personas.engine.candidates import CandidateChooser
 from personas.engine.fair_scheduler import SchedulerLimits
-from personas.engine.guidance import guide, with_contrasts
+from personas.engine.guidance import apply_guidance, with_negatives
 from personas.engine.lora_slots import LoraSlots
 from personas.engine.model_runner import ModelRunner
 from personas.engine.prefix_warmer import PrefixWarmer
@@ -80,10 +80,10 @@ class BatchGenerator:
 
         Raises `BaseModelError` for a prompt with tokens that the model does not know.
         """
-        require_known_tokens([prompt.ids, prompt.bare], self.vocabulary, renderer.tokenizer)
+        require_known_tokens([prompt.ids, prompt.negative], self.vocabulary, renderer.tokenizer)
         seq = Sequence.create(request, prompt, renderer, sink=sink, on_end=on_end)
         seq.card_prompt = prompt.card
-        seq.bare_prompt = prompt.bare
+        seq.negative_prompt = prompt.negative
         self.scheduler.add(seq)
 
     def step(self) -> bool:
@@ -112,7 +112,7 @@ class BatchGenerator:
         """Compute a phase of a step; returns the number of its tokens."""
         computed = 0
         for batch in self.scheduler.schedule(phase):
-            computed += sum(len(item.tokens) for item in batch.tokens)
+            computed += sum(len(item.tokens) for item in with_negatives(batch.tokens))
             sampled = self._run(batch)
             self._chooser.begin(sampled)
             self.scheduler.postprocess(sampled)
@@ -121,10 +121,10 @@ class BatchGenerator:
     def _run(self, batch: ScheduledBatch) -> list[Sampled]:
         """Compute a batch and sample; an error takes the place of the tokens that it prevents."""
         sequences = batch.sampled
-        items = with_contrasts(batch.tokens)
+        items = with_negatives(batch.tokens)
         lengths = [len(item.kv.tokens) for item in items]
         try:
-            logits = guide(batch.runner.backend.forward(items), batch.tokens)
+            logits = apply_guidance(batch.runner.backend.forward(items), batch.tokens)
             tokens = sample_tokens(logits, [seq.sampler for seq in sequences])
             named = map(_name_adapter, sequences, tokens)
             return list(zip(sequences, named, strict=True))

@@ -84,8 +84,8 @@ class RenderedPrompt:
     one was left out.
 
     `messages` are those that were rendered, `lore` what of it had room. `card` are the tokens of
-    `Renderer.card_prompt`, for a reply that is chosen among candidates, and `bare` those of the talk
-    without the persona, for one that is guided.
+    `Renderer.card_prompt`, for a reply that is chosen among candidates, and `negative` those of the
+    talk without the persona, for one that is guided.
     """
 
     ids: tuple[int, ...]
@@ -95,7 +95,7 @@ class RenderedPrompt:
     messages: tuple[Message, ...] = ()
     lore: tuple[LoreHit, ...] = ()
     card: tuple[int, ...] = ()
-    bare: tuple[int, ...] = ()
+    negative: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -157,9 +157,9 @@ class ChatRequest:
     `member_id` are those who ask, member 0 is nobody in particular. Prompt and reply have at most
     `context_tokens`; 0 is the engine's own limit. A model that does not see `pictures` gets the
     turns alone. `replaces` is the text in whose place the reply comes, and which it should not be
-    again. With a `guidance_scale` above 1, the local engine takes the persona for more than its
-    prompt alone would (`personas.engine.guidance`), for the time of two replies at most; other
-    engines do not.
+    again. With a `guidance_scale` above 1, the local engine weights the persona more strongly than
+    its prompt alone does (`personas.engine.guidance`), for the time of two replies at most; other
+    engines ignore it.
     """
 
     persona: Persona | None

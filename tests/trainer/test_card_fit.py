@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import pytest
 
+from personas.card.toml_card import SHIPPED_CARDS, read_cards
 from personas.errors import MaterialError
 from personas.home.job_folder import read_spec
 from personas.schemas.chat import Persona, Turn
 from tests.trainer import job_folders
 from trainer.recipe import card_fit
-from trainer.recipe.card_fit import LENGTH_STEP, MIN_EXCHANGE_TOKENS, fit_length_to_card
+from trainer.recipe.auto_recipe import MAX_CPU_LENGTH
+from trainer.recipe.card_fit import (
+    LENGTH_STEP,
+    QUESTION_TOKENS,
+    CardSize,
+    fit_length_to_card,
+)
 from trainer.recipe.recipe_file import load_recipe
+from trainer.recipe.resolve import resolve_run
 from trainer.report.run_plan import plan_job
 from trainer.schemas import ResolvedRecipe
 from trainer.train.job import prepare_job
@@ -22,12 +30,13 @@ ADA = Persona(id="ada", name="Ada", description="You are Ada, a clockmaker.")
 @pytest.fixture
 def long_job(tmp_path, tiny_base, monkeypatch):
     """Makes a job whose card has more tokens than samples of the recipe `quick`."""
-    card = job_folders.ADA.replace("a clockmaker.", "a clockmaker. " + "Tick tock. " * 250)
-    monkeypatch.setattr(job_folders, "ADA", card)
+    short = job_folders.ADA
 
-    def made(**hyperparameters):
+    def made(recipe="quick", **hyperparameters):
+        card = short.replace("a clockmaker.", "a clockmaker. " + "Tick tock. " * 250)
+        monkeypatch.setattr(job_folders, "ADA", card)
         return job_folders.persona_job(
-            tmp_path, tiny_base.source, recipe="quick", hyperparameters=hyperparameters
+            tmp_path, tiny_base.source, recipe=recipe, hyperparameters=hyperparameters
         )
 
     return made
@@ -53,24 +62,47 @@ def test_a_length_that_is_asked_for_stays_and_its_failure_says_what_to_raise(lon
     assert "Raise max_length" in caught.value.advice
 
 
+def test_each_recipe_of_the_plan_is_estimated_over_all_samples(long_job):
+    plan = plan_job(long_job())
+    rows = plan.as_json(())["recipes"]
+    counted = {row["recipe"]: row["samples"] for row in rows}
+    assert counted.keys() >= {"card", "demo-cpu", "auto"} and min(counted.values()) > 0, counted
+
+
+def test_the_automatic_recipe_keeps_the_length_of_its_samples(long_job):
+    job = prepared(long_job(recipe="auto"))
+    longest = max(len(sample.ids) for sample in job.data.train)
+    run = resolve_run("auto", job.recipe, job.base, job.data, work=job.workload)
+    assert run.recipe.max_length == job.recipe.max_length >= longest > MAX_CPU_LENGTH
+    assert not any(f"max_length {MAX_CPU_LENGTH}" in why for why in run.chosen)
+
+
 def test_other_cards_change_nothing_and_no_length_is_beyond_the_model(
     renderer, tiny_base, monkeypatch
 ):
+    size = CardSize.of(ADA, renderer)
     card = len(renderer.prompt(ADA, [Turn("", "")], max_tokens=10_000).ids)
-    fits = QUICK.with_values(max_length=card + MIN_EXCHANGE_TOKENS)
-    assert fit_length_to_card(fits, ADA, renderer, tiny_base) == fits
-    assert fit_length_to_card(fits, None, renderer, tiny_base) == fits
+    assert size.card == card and size.with_exchange > card + QUESTION_TOKENS
+    fits = QUICK.with_values(max_length=size.with_exchange)
+    assert fit_length_to_card(fits, size, tiny_base) == fits
+    assert fit_length_to_card(fits, CardSize.of(None, renderer), tiny_base) == fits
     short = fits.with_values(max_length=fits.max_length - 1)
-    longer = fit_length_to_card(short, ADA, renderer, tiny_base)
+    longer = fit_length_to_card(short, size, tiny_base)
     assert longer.max_length > fits.max_length and longer.max_length % LENGTH_STEP == 0
     monkeypatch.setattr(card_fit, "max_positions", lambda base: fits.max_length + 8)
-    least = fit_length_to_card(short, ADA, renderer, tiny_base)
-    assert least.max_length == fits.max_length + 8
+    assert fit_length_to_card(short, size, tiny_base).max_length == fits.max_length + 8
     monkeypatch.setattr(card_fit, "max_positions", lambda base: 16)
-    assert fit_length_to_card(short, ADA, renderer, tiny_base).max_length == short.max_length
+    assert fit_length_to_card(short, size, tiny_base).max_length == short.max_length
+
+
+def test_the_shipped_personas_fit_the_recipes_as_they_are(renderer, tiny_base):
+    for persona in read_cards(SHIPPED_CARDS).values():
+        size = CardSize.of(persona, renderer)
+        assert fit_length_to_card(QUICK, size, tiny_base) == QUICK, persona.name
 
 
 def test_a_run_that_is_resumed_keeps_its_length(renderer, tiny_base):
     begun = ResolvedRecipe(QUICK.with_values(max_length=200))
     ada = Persona(id="ada", name="Ada", description="Tick tock. " * 400)
-    assert fit_length_to_card(QUICK, ada, renderer, tiny_base, begun).max_length == 200
+    size = CardSize.of(ada, renderer)
+    assert fit_length_to_card(QUICK, size, tiny_base, begun).max_length == 200

@@ -463,6 +463,7 @@ def test_a_teacher_on_this_machine_is_found_from_anywhere_and_named_without_its_
         ("I wind it at dusk, you bitch, and I am slow about it.", "strong language"),
         ("I wind it at dusk (laughs) and I am slow about it.", "a stage direction"),
         ("*softly sighs* I wind it at dusk, and I am slow about it.", "a stage direction"),
+        ("I wind it at dusk (pause between strokes), and the cold retards it.", None),
         ("I wind it at dusk (with my own key), and I am slow.", None),
         ("I wind it at dusk, and I am slow about it.", None),
     ],
@@ -496,7 +497,10 @@ def test_a_character_may_curse_and_gesture_who_does_so_in_the_card(persona):
     card, lore = persona
     rough = replace(card, mes_example="<START>\n{{user}}: Late?\n{{char}}: (laughs) Shit, yes.")
     judge = ReplyFilter(rough, lore.passages)
-    assert judge.fault("(laughs) I wind it at dusk. Shit, it is slow.", "late?", None) is None
+    assert judge.fault("*sighs* I wind it at dusk. It is a bastard.", "late?", None) is None
+    spoken = replace(card, speech="They say shit a lot. (laughs)")
+    judge = ReplyFilter(spoken, lore.passages)
+    assert judge.fault("(nods) I wind it at dusk. Shit, it is slow.", "late?", None) is None
 
 
 @pytest.mark.parametrize("name", ["booth19", "edie", "hroda", "mizzle", "quire", "sibley"])

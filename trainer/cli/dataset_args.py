@@ -36,7 +36,7 @@ from trainer.dataset.quality_filters import QualityFilters, list_languages
 from trainer.dataset.writer import DatasetBuildSpec
 from trainer.process.environment import find_home
 from trainer.recipe.auto_recipe import choose_sample_settings
-from trainer.recipe.card_fit import fit_length_to_card
+from trainer.recipe.card_fit import CardSize, fit_length_to_card
 from trainer.recipe.recipe_file import make_request, requested_recipe
 from trainer.sources.conversation import day_of
 from trainer.sources.hub_source import resolve_path
@@ -68,7 +68,7 @@ def make_build_spec(
     recipe = choose_sample_settings(options.recipe, recipe, base)
     plan = DatasetPlan(
         renderer=renderer,
-        recipe=fit_length_to_card(recipe, persona, renderer, base),
+        recipe=fit_length_to_card(recipe, CardSize.of(persona, renderer), base),
         persona=persona,
         lore=load_lore_index(persona, options.lore, home) if persona else None,
         key=keys.pseudonyms,

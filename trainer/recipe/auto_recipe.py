@@ -102,9 +102,9 @@ class RecipeChooser:
         self._share = machine.memory_bytes * share
         self._room = min(self._share, free_bytes * MAX_FREE_MEMORY_SHARE)
 
-    def choose_data_settings(self) -> None:
+    def choose_data_settings(self, made_length: int = 0) -> None:
         """Choose the maximum length and history of samples; free memory has no influence, so they
-        stay the same.
+        stay the same. Samples that are made already may have a longer `made_length`.
         """
         bound = "the model sets no bound"
         longest = CANDIDATE_LENGTHS[0]
@@ -127,7 +127,11 @@ class RecipeChooser:
                 fit = "one such sample"
                 length = candidate
                 break
-        self._take(f"{bound}, and {fit} fits into {format_gib(self._share)}", max_length=length)
+        why = f"{bound}, and {fit} fits into {format_gib(self._share)}"
+        if made_length > length:
+            why = "the persona's card is long"
+            length = made_length
+        self._take(why, max_length=length)
         turns = 8 if self.recipe.max_length >= MIN_FULL_HISTORY_LENGTH else 4
         self._take(
             f"as much of the talk as {self.recipe.max_length} tokens have room for",
@@ -321,20 +325,27 @@ def choose_settings(
     base: BaseModel,
     replies: SampleStats,
     machine: MachineSpec | None = None,
+    made_length: int = 0,
 ) -> ResolvedRecipe:
-    """Choose all settings that the recipe `auto` leaves open; another recipe stays the same."""
+    """Choose all settings that the recipe `auto` leaves open; another recipe stays the same.
+    `made_length`: see `RecipeChooser.choose_data_settings`.
+    """
     if name != AUTO_RECIPE:
         return ResolvedRecipe(recipe)
     machine = machine or probe_machine_without_torch()
-    return choose_recipe(recipe, model_traits(base), replies, machine)
+    return choose_recipe(recipe, model_traits(base), replies, machine, made_length)
 
 
 def choose_recipe(
-    recipe: Recipe, model: ModelTraits, replies: SampleStats, machine: MachineSpec
+    recipe: Recipe,
+    model: ModelTraits,
+    replies: SampleStats,
+    machine: MachineSpec,
+    made_length: int = 0,
 ) -> ResolvedRecipe:
     """Choose all settings that the request leaves open."""
     choice = RecipeChooser(recipe, model, machine)
-    choice.choose_data_settings()
+    choice.choose_data_settings(made_length)
     choice.choose_run_settings(replies)
     return ResolvedRecipe(choice.recipe, tuple(choice.why))
 

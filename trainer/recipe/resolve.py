@@ -133,7 +133,9 @@ def resolve_run(
         fitted = fit_to_hardware(_keep(recipe, stored, FITTED_SETTINGS), machine)
         order_batch = stored.order_batch
     else:
-        chosen = choose_settings(name, recipe, base, sample_stats(data.train))
+        replies = sample_stats(data.train)
+        made = recipe.max_length
+        chosen = choose_settings(name, recipe, base, replies, made_length=made)
         free_bytes = available_memory_bytes(machine)
         fitted = fit_to_machine(
             name, chosen.recipe, base, work, machine=machine, free_bytes=free_bytes

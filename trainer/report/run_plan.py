@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from trainer.estimate.run_estimate import MachineSpeed, estimate_run, estimate_s
 from trainer.estimate.workload import Workload, WorkloadCounter, common_prefix_length, workload_of
 from trainer.machine import probe_machine_without_torch
 from trainer.recipe.auto_recipe import SampleStats, choose_settings, sample_stats
+from trainer.recipe.card_fit import CardSize, fit_length_to_card
 from trainer.recipe.machine_fit import fit_notes, fit_to_machine, stage_warnings
 from trainer.recipe.model_fit import context_length_error, match_target_modules
 from trainer.recipe.recipe_file import load_recipe, recipe_names
@@ -70,7 +71,7 @@ class RunPlan:
     fit, `too_long` replies that yield no sample because they do not fit at all. `why` explains the
     choices of the recipe `auto`; `notes` lists deviations of the material from the request. `first`
     is the workload of a first stage. `by_preference` marks an adapter that continues with
-    preferences, for which no other recipe applies.
+    preferences, for which no other recipe applies. Other recipes are fitted to the `card_size`.
     """
 
     persona: str | None
@@ -87,6 +88,7 @@ class RunPlan:
     notes: tuple[str, ...] = ()
     first: Workload | None = None
     by_preference: bool = False
+    card_size: CardSize = field(default_factory=CardSize)
 
     def as_json(
         self,
@@ -102,7 +104,8 @@ class RunPlan:
         machine = probe_machine_without_torch()
         recipes: dict[str, Recipe] = {}
         if not self.by_preference:
-            recipes = {name: load_recipe(name) for name in recipe_names()}
+            for name in recipe_names():
+                recipes[name] = fit_length_to_card(load_recipe(name), self.card_size, self.base)
             del recipes[PREFERENCE_RECIPE]
         recipes[self.recipe] = self.settings
         reductions = memory_reductions(self.settings, self.base, self.work, speed, machine=machine)
@@ -151,7 +154,8 @@ class RunPlan:
             chosen = ResolvedRecipe(recipe, self.why, self.notes)
             first = self.first
         else:
-            chosen = choose_settings(name, recipe, self.base, self.replies)
+            made = recipe.max_length if recipe.max_length > load_recipe(name).max_length else 0
+            chosen = choose_settings(name, recipe, self.base, self.replies, made_length=made)
             first = None
         machine = probe_machine_without_torch()
         fitted = fit_to_machine(
@@ -217,7 +221,8 @@ def plan_job(folder: Path) -> RunPlan:
     if stored := resumed_recipe(folder, job.spec):
         chosen = ResolvedRecipe(job.recipe, stored.chosen)
     else:
-        chosen = choose_settings(request.recipe, job.recipe, job.base, replies)
+        made = job.recipe.max_length
+        chosen = choose_settings(request.recipe, job.recipe, job.base, replies, made_length=made)
     return RunPlan(
         persona=request.persona,
         base=job.base,
@@ -233,6 +238,7 @@ def plan_job(folder: Path) -> RunPlan:
         notes=(*data.caveats, *job.length_notes, *teacher_notes(request)),
         first=workload_of(data.first, ()) if data.first else None,
         by_preference=request.task_type == "preference",
+        card_size=job.card_size,
     )
 
 
@@ -290,7 +296,8 @@ def plan_sources(request: DatasetBuildSpec, recipe: str, report_progress: ReadPr
     summary = dataset_summary(statistics, builder.ledger, digest.hexdigest(), request.describe())
     work = count.work()
     replies = SampleStats(count.trained, max(work.train), count.trained_tokens)
-    chosen = choose_settings(recipe, plan.recipe, request.base, replies)
+    made = plan.recipe.max_length
+    chosen = choose_settings(recipe, plan.recipe, request.base, replies, made_length=made)
     return RunPlan(
         persona=plan.persona_id,
         base=request.base,

@@ -44,7 +44,7 @@ TEMPERATURE = 0.7
 among the drafts.
 """
 GUIDANCE_SCALE = 1.5
-"""Of what the base model writes for itself: a small model heeds a card too little."""
+"""Guidance scale of the base model's own drafts: a small model heeds a card too little."""
 SERVER_ADVICE = (
     "Check TEACHER, which ends with /v1, TEACHER_MODEL and, where the server takes a key, "
     "TEACHER_KEY."
