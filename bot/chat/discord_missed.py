@@ -102,8 +102,11 @@ async def answer_missed(
 
 async def _answer_lines(services: Services, lines: list[discord.Message], answer: Answer) -> None:
     """Have lines answered at once, as one reply answers those that wait; each is stored before the
-    next is read, however long that takes.
+    next is read, however long that takes. None once the bot stops: its next start answers them, in
+    their order.
     """
+    if services.reply_service.is_closed:
+        return
     events = services.reply_service.events
     async with asyncio.TaskGroup() as tasks:
         for line in lines:
