@@ -65,7 +65,7 @@ FULL_TALK_REPLIES = (RECENT_MESSAGES + RECENT_BLOCK_MESSAGES) // 2
 """Replies after which a channel's talk fills a prompt's window, half of whose messages are
 replies.
 """
-SHORT_SOAK = (30_000, 30)
+SHORT_SOAK = (60_000, 60)
 LONG_SOAK = (1_000_000, 1_000)
 """Events and reconnects."""
 CAPACITY_SHARE = 0.07

@@ -37,7 +37,8 @@ from tests.chaos.message_kinds import SELF_HARM
 from tests.personas.cards import PIXEL
 
 CHANNELS = {"weighbridge-quay": "ballast", "the-damp-lantern": "oda", "drowned-stage": "thrip"}
-WARM_UP_SHARE = 0.2
+WARM_UP_SHARE = 0.5
+"""Share of the events in which the memory of the latest messages and files fills up."""
 SAMPLES = 200
 MEAN_OF_SAMPLES = 20
 NEW_SESSION_EVERY = 10
@@ -274,7 +275,7 @@ async def _measure(home: Path, events: int, reconnects: int, seed: int) -> dict[
 
 
 def measure(events: int, reconnects: int, seed: int) -> dict[str, Any]:
-    """Return the growth of the bot's resident memory after the first fifth of the events, and what
+    """Return the growth of the bot's resident memory after the first half of the events, and what
     belongs to it.
     """
     home = Path(tempfile.mkdtemp(prefix="understudy-soak-"))
