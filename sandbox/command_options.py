@@ -76,17 +76,18 @@ def fill_menu(guild: Guild, command: Json, target: Json) -> Json:
 
 
 def _check_count(part: Json, values: Sequence[object], unit: str = "") -> None:
-    """Check the number of chosen values, or of files. Raises SandboxRefusal."""
+    """Check the number of chosen values, or of a unit's. Raises SandboxRefusal."""
     low = 1 if part.get("min_values") is None else part["min_values"]
     high = 1 if part.get("max_values") is None else part["max_values"]
     if not low <= len(values) <= high:
         count = str(low) if low == high else f"between {low} and {high}"
-        raise SandboxRefusal(f"Choose {count}{unit}.")
+        units = f" {unit}{'' if high == 1 else 's'}" if unit else ""
+        raise SandboxRefusal(f"Choose {count}{units}.")
 
 
 def fill_upload(guild: Guild, part: Json, files: Sequence[object]) -> Json:
     """Build the values of a form's file upload: the ids of the files. Raises SandboxRefusal."""
-    _check_count(part, files, " files")
+    _check_count(part, files, "file")
     named = {"name": part["placeholder"]}
     resolved: dict[str, Json] = {}
     return {

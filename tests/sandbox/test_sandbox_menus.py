@@ -191,7 +191,7 @@ async def test_forms_with_files_and_selects_of_the_guild(sandbox, bot):
         ({"Notes": []}, "between 1 and 3 files"),
         ({"Notes": [files[0], large]}, "too powerful"),
         ({"Notes": ["a.txt", "b.txt"]}, "takes a file"),
-        ({"Face": files[:2]}, "Choose 1 files"),
+        ({"Face": files[:2]}, r"Choose 1 file\."),
         ({"Who": []}, "Choose 1"),
     ):
         with pytest.raises(SandboxRefusal, match=words):
