@@ -4,6 +4,7 @@ code.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 from discord import app_commands
@@ -74,9 +75,18 @@ def _table() -> Iterator[str]:
 
 
 def _buttons(actions: tuple[str, ...]) -> list[str]:
-    labels = set()
+    """List the buttons that some actions guard. One whose label others have, too, is named with its
+    module's folder: **Stop** (versions).
+    """
+    of_label = defaultdict(set)
     for item in bot.client.PERSISTENT_ITEMS:
-        is_guarded = getattr(item, "moderators_only", False)
-        if is_guarded and item.actions == actions and (label := getattr(item, "label", "")):
-            labels.add(f"**{label}**")
-    return sorted(labels)
+        guard = item.actions if getattr(item, "moderators_only", False) else None
+        if label := getattr(item, "label", ""):
+            of_label[str(label)].add((guard, item.__module__.split(".")[1]))
+    buttons = []
+    for label, places in of_label.items():
+        folders = sorted(folder for guard, folder in places if guard == actions)
+        if folders:
+            is_shared = len({guard for guard, _ in places}) > 1
+            buttons.append(f"**{label}**" + (f" ({', '.join(folders)})" if is_shared else ""))
+    return sorted(buttons)
