@@ -37,6 +37,7 @@ from bot.reports.actions import (
 )
 from bot.reports.store import Report
 from bot.services import Bot
+from bot.store import StoredReply
 
 REPORT_FORM_PREFIX = "report-reply:"
 """Prefix of the form's custom id; the id of the reported message follows."""
@@ -99,8 +100,10 @@ async def report_from_form(
     interaction: Interaction, message_id: str, values: dict[str, str]
 ) -> None:
     """Store the report of a submitted form, or say what is wrong and offer the form again."""
+    reply = _require_reply(interaction, int(message_id))
+    reason, note = values.get("reason", ""), values.get("note", "")
     try:
-        _report(interaction, int(message_id), values.get("reason", ""), values.get("note", ""))
+        _report(interaction, reply, int(message_id), reason=reason, note=note)
     except AlreadyReportedError:
         raise
     except RefusedError as error:
@@ -111,11 +114,17 @@ async def report_from_form(
     await respond(interaction, THANKS_TEXT)
 
 
-def _report(interaction: Interaction, message_id: int, reason: str, note: str = "") -> None:
+def _require_reply(interaction: Interaction, message_id: int) -> StoredReply:
     services = interaction.client.services
     reply = services.store.replies.of_message(message_id)
-    services.reports.report(
-        services.reply_service.rules.require_reply(reply),
+    return services.reply_service.rules.require_reply(reply)
+
+
+def _report(
+    interaction: Interaction, reply: StoredReply, message_id: int, *, reason: str, note: str = ""
+) -> None:
+    interaction.client.services.reports.report(
+        reply,
         message_id,
         reason,
         guild_id=interaction.guild_id or 0,
@@ -139,7 +148,9 @@ class ReasonSelect(PersistentSelect, template=r"report:(?P<message>[0-9]+)"):
     message: str
 
     async def chosen(self, interaction: Interaction, value: str) -> None:
-        _report(interaction, int(self.message), value)
+        message_id = int(self.message)
+        reply = _require_reply(interaction, message_id)
+        _report(interaction, reply, message_id, reason=value)
         await update_message(interaction, content=THANKS_TEXT, view=None)
 
 
@@ -162,12 +173,9 @@ class ReportCog(commands.Cog):
 
     async def report_reply(self, interaction: Interaction, message: discord.Message) -> None:
         """Open the form for the report of a persona's reply."""
-        services = self.bot.services
-        reply = services.reply_service.rules.require_reply(
-            services.store.replies.of_message(message.id)
-        )
+        reply = _require_reply(interaction, message.id)
         guild_id = interaction.guild_id or 0
-        services.reports.require_can_report(reply, guild_id, interaction.user.id)
+        self.bot.services.reports.require_can_report(reply, guild_id, interaction.user.id)
         await send_form(interaction, report_form(message.id, interaction_language(interaction)))
 
 

@@ -170,6 +170,17 @@ async def test_a_note_goes_to_moderators_who_see_the_channel_and_not_into_the_au
     assert "Notes are not shown: you do not see its channel." in text and "note 0" not in text
 
 
+async def test_a_report_of_a_reply_that_is_gone_is_not_offered_again(stage):
+    reply = await asked(stage)
+    form = await opened(stage, reply)
+    stage.store.replies._db.write("delete from replies")
+    answer = await stage.member.submit(form, reason="false", note="typed")
+    await until(lambda: answer.message)
+    assert "Choose another message." in answer.text and answer.ephemeral
+    assert "Try again" not in answer.text and not answer.message["components"]
+    assert stored(stage) == []
+
+
 async def test_a_refused_report_opens_again_with_what_was_typed(stage):
     reply = await asked(stage)
     form = await opened(stage, reply)
