@@ -314,13 +314,13 @@ async def reported(town, channel=QUAY, words="hello", guild_id=None, note=""):
 
 async def test_reported_replies_are_read_and_dealt_with(town, moderator):
     audited(town)
-    number, message = await reported(town, words="who is there?", note="It means <b>me</b>.")
+    number, message = await reported(town, words="who is there?", note="It means\n<b>me</b>.")
     page = f"{SERVERS}/{town.first}/reports"
     assert 'class="badge warn">1<' in (await moderator.get(f"{SERVERS}/{town.first}")).text
     shown = (await moderator.get(page)).text
     for words in ("Ballast (base model)", REASONS["hateful"], "hears: who is there?", "#weigh"):
         assert words in shown, words
-    assert "Note: It means &lt;b&gt;me&lt;/b&gt;." in shown
+    assert '<p class="words">Note: It means\n&lt;b&gt;me&lt;/b&gt;.</p>' in shown
     assert f"/{message['channel_id']}/{message['id']}" in shown and "<time " in shown
     assert MEMBER not in shown and str(town.user_id(MEMBER)) not in shown, "nobody learns who"
     answer = await moderator.submit(f"{page}/done", number=str(number))
