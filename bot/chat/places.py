@@ -129,6 +129,21 @@ def may_read(channel: GuildChannel, member: discord.Member) -> bool:
     return allowed.view_channel and allowed.read_message_history
 
 
+def may_see(channel: object, member: discord.Member) -> bool:
+    """Report whether a member sees a channel with messages of their server; of private threads, only
+    who may manage them sees all.
+    """
+    if not isinstance(channel, GuildChannel) or channel.guild.id != member.guild.id:
+        return False
+    try:
+        allowed = channel.permissions_for(member)
+    except discord.ClientException:  # a thread whose channel is gone
+        return False
+    if isinstance(channel, discord.Thread) and channel.is_private():
+        return allowed.view_channel and allowed.manage_threads
+    return allowed.view_channel
+
+
 async def fetch_channel(client: discord.Client, channel_id: int) -> SpeakChannel | None:
     """Return the channel with this id; None when it is gone or out of reach."""
     if channel_id < 0:  # a conversation where the bot is not (`OutsideChannel`)

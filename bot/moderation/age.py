@@ -48,6 +48,12 @@ class AgeRestriction:
         guild = getattr(channel, "guild", None)
         return self.applies(persona, guild.id if guild else 0)
 
+    def restricts_reply(self, persona: Persona | None, channel: object, *, guild_id: int) -> bool:
+        """Report whether a reply is for age-restricted channels alone: it stands in one, or its
+        persona is age-restricted. None stands for a persona that is gone.
+        """
+        return is_age_restricted(channel) or bool(persona and self.applies(persona, guild_id))
+
     def require(self, persona: Persona, channel: object) -> None:
         """Raise `AgeRestrictedError` where a persona may not speak."""
         if not self.refuses(persona, channel):

@@ -7,6 +7,8 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
+from bot.chat.places import may_see
+from bot.moderation.age import is_age_restricted
 from bot.platform.discord_kit.refused_forms import TryAgainButton, offer_again
 from bot.platform.discord_kit.transformers import MODERATION, Interaction
 from bot.platform.discord_kit.ui import (
@@ -48,7 +50,15 @@ ASK_TEXT = gettext_lazy(
 MAX_LISTED = 20
 """Reported replies that are read for a list; fewer have room in a message."""
 MAX_LISTED_NOTES = 2
-"""Notes on a reported reply in a list, whose length is limited; the dashboard has all of them."""
+"""Notes on a reported reply in a list, whose length is limited; the dashboard has all of them, but
+none on age-restricted replies.
+"""
+ARCHIVED_TEXT = gettext_lazy(
+    "Notes are not shown: its channel is archived or deleted. A message in a thread opens it again."
+)
+RESTRICTED_TEXT = gettext_lazy(
+    "Notes are not shown here: the reply is for age-restricted channels. Type the command in one."
+)
 LIST_FOOTER = gettext_lazy("-# `/moderation reports done` deletes one that you have dealt with.")
 THANKS_TEXT = gettext_lazy(
     "Thank you. Moderators of this server see the report, not who made it. It is deleted once they "
@@ -232,21 +242,38 @@ def _reply_text(interaction: Interaction, first: Report) -> str:
 
 
 def _notes(interaction: Interaction, first: Report) -> list[str]:
-    """The latest notes on a reported reply, which may quote it, in a line each."""
-    notes = interaction.client.services.store.reports.notes(first.event_id)
+    """The latest notes on a reported reply, which may quote it, in a line each; else why they are not
+    shown.
+    """
+    services = interaction.client.services
+    notes = services.store.reports.notes(first.event_id)
+    if not notes:
+        return []
+    guild_id = first.guild_id
     channel = interaction.guild and interaction.guild.get_channel_or_thread(first.channel_id)
-    member = interaction.user
-    if notes and not (
-        channel
-        and isinstance(member, discord.Member)
-        and channel.permissions_for(member).view_channel
-    ):
+    if channel is None:
+        return [ARCHIVED_TEXT]
+    if not isinstance(interaction.user, discord.Member) or not may_see(channel, interaction.user):
         return [gettext_lazy("Notes are not shown: you do not see its channel.")]
+    persona = services.personas.get(first.persona_id, guild_id)
+    age = services.reply_service.rules.age
+    is_restricted = age.restricts_reply(persona, channel, guild_id=guild_id)
+    if is_restricted and not is_age_restricted(interaction.channel):
+        return [RESTRICTED_TEXT]
     lines = [
         discord.utils.escape_markdown(" ".join(note.split())) for note in notes[-MAX_LISTED_NOTES:]
     ]
     more = len(notes) - len(lines)
-    if more:
-        text = ngettext_lazy("… and {count} earlier note", "… and {count} earlier notes", more)
-        lines.append(text)
+    if more and is_restricted:  # the dashboard does not show them
+        lines.append(
+            ngettext_lazy("… and {count} earlier note", "… and {count} earlier notes", more)
+        )
+    elif more:
+        lines.append(
+            ngettext_lazy(
+                "… and {count} earlier note, which the dashboard has",
+                "… and {count} earlier notes, which the dashboard has",
+                more,
+            )
+        )
     return lines

@@ -6,6 +6,7 @@ from dataclasses import replace
 import discord
 import pytest
 
+from bot.demo_guild import OWNER
 from bot.platform.clock import SystemClock
 from bot.platform.discord_kit.ui import button_view
 from bot.platform.localisation import LANGUAGES
@@ -164,10 +165,78 @@ async def test_a_note_goes_to_moderators_who_see_the_channel_and_not_into_the_au
             replace(_report(stage, report.event_id, user=user), note=f"note {user}")
         )
     text = await listed(stage)
-    assert "\n> note 0\n> note 1\n> … and 1 earlier note\n" in text and "about me" not in text
-    stage.store.reports._db.write("update reports set channel_id = 1")
+    earlier = "… and 1 earlier note, which the dashboard has"
+    assert f"\n> note 0\n> note 1\n> {earlier}\n" in text and "about me" not in text
+
+
+async def noted_in(stage, thread_id):
+    """Report a reply with a note, as if it stood in a thread."""
+    await reported(stage, await asked(stage), note="it quotes the reply")
+    stage.store.reports._db.write("update reports set channel_id = :id", id=int(thread_id))
+
+
+async def test_notes_on_replies_of_private_threads_are_for_those_who_may_read_them(stage):
+    container, guild = stage.sandbox._container, stage.client.get_guild(stage.sandbox.guild_id)
+    aside = await stage.member.thread(QUAY, "aside")
+    public = container.store.get("channel", aside["id"])
+    thread = int(container.store.new_id())
+    # The sandbox has no private threads: the bot hears of one as it would from Discord.
+    container.gateway.dispatch("THREAD_CREATE", public | {"id": str(thread), "type": 12})
+    await until(lambda: guild.get_thread(thread))
+    await noted_in(stage, thread)
     text = await listed(stage)
-    assert "Notes are not shown: you do not see its channel." in text and "note 0" not in text
+    assert "Notes are not shown: you do not see its channel." in text and "quotes" not in text
+    owner = stage.sandbox.member(OWNER)  # who may manage threads
+    answer = await owner.slash(QUAY, "moderation reports")
+    assert "\n> it quotes the reply\n" in answer.text
+    stage.store.reports._db.write("update reports set channel_id = :id", id=int(public["id"]))
+    assert "\n> it quotes the reply\n" in await listed(stage)
+    lost = public | {"id": str(thread + 1), "parent_id": "1"}
+    container.gateway.dispatch("THREAD_CREATE", lost)
+    await until(lambda: guild.get_thread(thread + 1))
+    stage.store.reports._db.write("update reports set channel_id = :id", id=thread + 1)
+    assert "you do not see its channel" in await listed(stage), "its channel is gone"
+
+
+async def test_of_an_archived_thread_the_list_says_how_its_notes_are_shown(stage):
+    thread = await stage.moderator.thread(QUAY, "soundings")
+    await noted_in(stage, thread["id"])
+    stage.sandbox.archive_thread(thread["id"])
+    await until(lambda: stage.client.get_channel(int(thread["id"])) is None)
+    text = await listed(stage)
+    assert "Notes are not shown: its channel is archived or deleted. A message in" in text
+    assert "quotes" not in text and "do not see" not in text
+    await stage.moderator.say(thread, "as the list says")
+    await until(lambda: stage.client.get_channel(int(thread["id"])))
+    assert "\n> it quotes the reply\n" in await listed(stage)
+
+
+async def test_notes_on_age_restricted_replies_are_shown_in_age_restricted_channels_alone(stage):
+    reply = await asked(stage)
+    await reported(stage, reply, note="note 0")
+    (report,) = stored(stage)
+    for user in range(2):
+        stage.store.reports.add(replace(report, seq=0, user_id=user, note=f"note {user + 1}"))
+    quay = stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"]))
+    shown = "\n> note 1\n> note 2\n> … and 1 earlier note\n"  # which the dashboard hides
+    withheld = "Notes are not shown here: the reply is for age-restricted channels."
+
+    async def listed_in(channel):
+        return (await stage.moderator.slash(channel, "moderation reports")).message["content"]
+
+    stage.sandbox.set_age_restricted(QUAY, True)
+    await until(quay.is_nsfw)
+    assert shown in await listed_in(QUAY)
+    text = await listed_in(OFFICE)
+    assert withheld in text and "note 1" not in text
+    services = stage.client.services
+    ballast = services.personas.get("ballast", report.guild_id)
+    services.reply_service.rules.age.set(ballast, report.guild_id, is_restricted=True)
+    assert shown in await listed_in(QUAY)
+    stage.sandbox.set_age_restricted(QUAY, False)
+    await until(lambda: not quay.is_nsfw())
+    text = await listed_in(QUAY)
+    assert withheld in text and "note 1" not in text
 
 
 async def test_a_report_of_a_reply_that_is_gone_is_not_offered_again(stage):

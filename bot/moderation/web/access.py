@@ -15,7 +15,7 @@ import aiohttp
 import discord
 from aiohttp import web
 
-from bot.chat.places import GuildChannel
+from bot.chat.places import GuildChannel, may_see
 from bot.moderation.roles import Action, RolePermissions
 from bot.operations.web.system_state import MAX_DISCONNECTED_S, disconnected_s
 from bot.platform.localisation import gettext_lazy
@@ -104,15 +104,7 @@ class GuildAccess:
 
     def sees(self, channel: object) -> bool:
         """True for a text channel or thread of the server that the member sees on Discord."""
-        if not isinstance(channel, GuildChannel) or channel.guild.id != self.guild.id:
-            return False
-        try:
-            granted = channel.permissions_for(self.member)
-        except discord.ClientException:  # a thread whose channel is gone
-            return False
-        if isinstance(channel, discord.Thread) and channel.is_private():
-            return granted.view_channel and granted.manage_threads
-        return granted.view_channel
+        return may_see(channel, self.member)
 
     def writes_in(self, channel: GuildChannel) -> bool:
         """True for a channel or thread of the server in which the member can write on Discord."""

@@ -108,6 +108,8 @@ def speaking_version(access: GuildAccess, persona: Persona) -> str | None:
 def channel_name(access: GuildAccess, channel_id: int) -> str:
     """Return a channel's name as Discord shows it to the member."""
     channel = access.guild.get_channel_or_thread(channel_id)
+    if channel is None:
+        return gettext_lazy("channel {channel_id} (deleted or archived)", channel_id=channel_id)
     if isinstance(channel, GuildChannel) and access.sees(channel):
         return f"#{channel.name}"
     # Translators: it follows "in".

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from bot.moderation.age import is_age_restricted
 from bot.moderation.web.access import GuildAccess, MemberRoutes
 from bot.moderation.web.lookup import LIST_ADVICE, SERVER, channel_name, server_path
 from bot.platform.localisation import gettext_lazy, ngettext_lazy
@@ -24,7 +23,8 @@ routes = MemberRoutes()
 @dataclass(frozen=True)
 class ReportedReply:
     """A reported reply: its first report, who wrote it, and why it was reported how often, with the
-    notes of those who did, which may quote it. `text` is what it says; where that is not shown, `why_not` says why.
+    notes of those who did, which may quote it. `text` is what it says; where that is not shown,
+    `why_not` says why.
     """
 
     first: Report
@@ -104,10 +104,14 @@ def _describe(access: GuildAccess, first: Report) -> ReportedReply:
 def _why_not_shown(access: GuildAccess, first: Report) -> str:
     """Say why the member is not to read a reply here; empty where they may."""
     channel = access.guild.get_channel_or_thread(first.channel_id)
+    if channel is None:
+        return gettext_lazy(
+            "Its channel is archived or deleted: a message in a thread opens it again."
+        )
     if not access.sees(channel):
         return gettext_lazy("You do not see its channel on Discord.")
     persona = access.services.personas.get(first.persona_id, access.guild_id)
     age = access.services.reply_service.rules.age
-    if is_age_restricted(channel) or (persona and age.applies(persona, access.guild_id)):
+    if age.restricts_reply(persona, channel, guild_id=access.guild_id):
         return gettext_lazy("It is for age-restricted channels, and is shown on Discord alone.")
     return ""

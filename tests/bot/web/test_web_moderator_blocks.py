@@ -366,6 +366,17 @@ async def test_a_reply_is_not_shown_to_whom_discord_would_not_show_it(town, mode
     assert services.store.reports.count_replies(town.second) == 1, "another server's"
 
 
+async def test_of_an_archived_thread_the_page_does_not_say_that_its_reader_sees_none(
+    town, moderator
+):
+    await reported(town, note="quoted")
+    town.stage.store.reports._db.write("update reports set channel_id = 7")
+    shown = (await moderator.get(f"{SERVERS}/{town.first}/reports")).text
+    assert "Its channel is archived or deleted: a message in a thread opens it again." in shown
+    assert "in channel 7 (deleted or archived)" in shown
+    assert not any(words in shown for words in ("not see", "quoted", "hears:"))
+
+
 # ------------------------------------------------------------------------------------------ the face
 
 
