@@ -113,7 +113,7 @@ class FaceActions:
             return set()
         names = {self.client.user.name, self.client.user.display_name}
         guild = self.client.get_guild(guild_id)
-        if guild and guild.me.nick:
+        if guild and not guild.unavailable and guild.me.nick:
             names.add(guild.me.nick)
         return names - set(map(_nickname, self.personas.of(guild_id).values()))
 

@@ -19,7 +19,7 @@ from bot.personas.registry import (
     short_id,
 )
 from bot.platform.errors import RefusedError, error_text
-from bot.platform.localisation import LocalisableText, gettext_lazy
+from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts
 from bot.platform.messages import markdown_name
 from bot.platform.request_origin import RequestOrigin
 from bot.store import Store, guild_suffix
@@ -158,7 +158,7 @@ class InvalidFormError(RefusedError):
     """A form has faults, by field; `""` stands for the form as a whole."""
 
     def __init__(self, wrong: Mapping[str, str]) -> None:
-        super().__init__(" ".join(wrong.values()))
+        super().__init__(join_texts(*wrong.values()))
         self.wrong = dict(wrong)
 
 
@@ -176,6 +176,16 @@ class FormCheck:
         if self.card is None or self.persona is None or self.room is None:
             raise InvalidFormError(self.wrong)
         return self.card, self.persona, self.room
+
+
+@dataclass(frozen=True)
+class AddedFile:
+    """A persona after a picture or `card` was added to it, and what that has changed."""
+
+    persona: Persona
+    card: Card | None
+    has_new_picture: bool = False
+    has_new_fields: bool = False
 
 
 @dataclass(frozen=True)
@@ -226,16 +236,15 @@ class PersonaCreation:
         with self._recording(origin, persona.id):
             return await asyncio.to_thread(self.personas.rewrite, persona.id, edited, over=table)
 
-    async def add_file(
-        self, origin: RequestOrigin, persona: Persona, file: CardFile
-    ) -> tuple[Persona, Card | None]:
-        """Give a guild's own persona a picture, or what its card lacks from another card, which is
-        returned, too. Raises `CardError`, and as `edit`.
+    async def add_file(self, origin: RequestOrigin, persona: Persona, file: CardFile) -> AddedFile:
+        """Give a guild's own persona a picture, or what its card lacks from another card. Raises
+        `CardError`, and as `edit`.
         """
         self._require_own(origin, persona)
         card = await asyncio.to_thread(file.card)
         table = self.personas.table(persona.id)
-        filled_table = table
+        stored = table_from_card(card_from_table(table, persona.name), persona.id)
+        filled_table = stored
         picture: bytes | None = file.content
         if card:
             picture = card_picture(card)
@@ -245,11 +254,20 @@ class PersonaCreation:
             check = await self.check(origin.guild_id, form, base=base, persona_id=persona.id)
             filled, _, _ = check.require()
             filled_table = table_from_card(filled, persona.id)
+        before = persona.avatar.read_bytes() if persona.avatar else None
+        has_new_picture = picture is not None and picture != before
+        if filled_table == stored and not has_new_picture:
+            return AddedFile(persona, card)
         with self._recording(origin, persona.id):
             changed = await asyncio.to_thread(
                 self.personas.rewrite, persona.id, filled_table, picture=picture, over=table
             )
-        return changed, card
+        return AddedFile(
+            changed,
+            card,
+            has_new_picture=changed.avatar != persona.avatar,
+            has_new_fields=filled_table != stored,
+        )
 
     def _require_own(self, origin: RequestOrigin, persona: Persona) -> None:
         """Raise `RefusedError` for a persona that does not belong to the origin's guild."""

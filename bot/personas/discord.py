@@ -171,7 +171,10 @@ async def alias(
     guild_id = interaction.guild_id or 0
     if names is not None:
         aliases = _alias_list(names)
+        present = set(channels.aliases(guild_id, persona.id))
         for name in aliases:
+            if name in present:
+                continue
             if problem := services.personas.calling_name_problem(guild_id, name):
                 raise RefusedError(problem)
         channels.set_aliases(guild_id, persona.id, aliases)

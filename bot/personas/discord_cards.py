@@ -21,7 +21,12 @@ from bot.personas.card_import import (
 )
 from bot.personas.discord_import_list import with_import_list
 from bot.personas.discord_lore import guild_lore
-from bot.personas.discord_picture import PictureButton, require_one_file, upload_field
+from bot.personas.discord_picture import (
+    PictureButton,
+    read_card_file,
+    require_one_file,
+    upload_field,
+)
 from bot.personas.registry import short_id
 from bot.platform.discord_kit.transformers import (
     PERSONA,
@@ -235,7 +240,7 @@ async def _import_card(
         services.store.people,
         base_model=services.base_model,
         origin=origin,
-        data=await card.read(),
+        data=(await read_card_file(card)).content,
         file=card.filename,
         wanted_id=persona_id,
         context_tokens=services.engine.context_tokens,

@@ -78,7 +78,7 @@ async def read_card_file(attachment: discord.Attachment) -> CardFile:
         return CardFile(attachment.filename, await attachment.read())
     except (discord.HTTPException, *UNCERTAIN_ERRORS):
         raise RefusedError(
-            gettext_lazy("Discord does not deliver the picture."), gettext_lazy("Try again.")
+            gettext_lazy("Discord does not deliver the file."), gettext_lazy("Try again.")
         ) from None
 
 
@@ -92,7 +92,9 @@ class PictureButton(PersistentButton, template=r"persona-picture:(?P<persona>[a-
     async def pressed(self, interaction: Interaction) -> None:
         persona = require_persona(interaction, self.persona)
         language = interaction_language(interaction)
-        hint = gettext_noop("At most 8 MB. A character card fills in what is empty in theirs.")
+        hint = gettext_noop(
+            "At most 8 MB. A character card fills in what the persona's card leaves empty."
+        )
         field = upload_field(localise(FIELD_LABELS["file"], language), translate(hint, language))
         title = translate(gettext_noop("Picture of {persona}"), language, persona=persona.name)
         await send_form(interaction, form(title, f"{PICTURE_FORM_PREFIX}{persona.id}", field))
@@ -111,20 +113,20 @@ async def picture_from_form(
         attachment = require_one_file(interaction)
         require_small(attachment)
         file = await read_card_file(attachment)
-        changed, card = await services.creation.add_file(origin, persona, file)
+        added = await services.creation.add_file(origin, persona, file)
     except UnderstudyError as error:
         language = interaction_language(interaction)
         again = PictureButton(persona_id, label=AGAIN_TEXT, language=language)
         await respond(interaction, error_text(error), button_view(again))
         return
-    name = markdown_name(changed)
+    name = markdown_name(added.persona)
     done = gettext_lazy("changed the picture of {persona}", persona=f"**{name}**")
     lines: list[str] = []
-    if changed.avatar != persona.avatar:
+    if added.has_new_picture:
         lines.append(
             gettext_lazy("**{persona}** has this picture from the next reply on.", persona=name)
         )
-    if card:
+    if added.has_new_fields:
         done = gettext_lazy("edited the card of {persona}", persona=f"**{name}**")
         lines.append(
             gettext_lazy(
@@ -133,15 +135,16 @@ async def picture_from_form(
                 file=discord.utils.escape_markdown(file.name),
             )
         )
-        lore = guild_lore(services)
-        files = lore.files(origin.guild_id, changed.id)
-        if not any(file.startswith(BOOK_LORE_NAME) for file in files):  # theirs comes first
-            notes, _ = await import_character_book(lore, origin.guild_id, changed, card)
-            lines += notes
+    lore = guild_lore(services)
+    files = lore.files(origin.guild_id, added.persona.id)
+    if added.card and not any(file.startswith(BOOK_LORE_NAME) for file in files):
+        notes, _ = await import_character_book(lore, origin.guild_id, added.persona, added.card)
+        lines += notes
+    if not lines:
+        nothing = gettext_lazy("**{persona}** has this picture already.", persona=name)
+        if added.card:
+            nothing = gettext_lazy("**{persona}** has all that this card has.", persona=name)
+        await respond(interaction, nothing)
+        return
     services.audit.record(origin.guild_id, origin.user_id, done)
-    text = (
-        join_texts(*lines, separator="\n")
-        if lines
-        else gettext_lazy("**{persona}** has this picture already.", persona=name)
-    )
-    await respond(interaction, text)
+    await respond(interaction, join_texts(*lines, separator="\n"))

@@ -288,8 +288,9 @@ class PersonaRegistry:
         """
         if any(_is_alike(name, own) for own in self.names_of_bot(guild_id)):
             return gettext_lazy(
-                "The bot itself is called so here, and nobody could tell the two apart. Choose another "
-                "name."
+                "The bot itself is called “{name}” here, and nobody could tell the two apart. Choose "
+                "another name.",
+                name=name,
             )
         if is_common_word(name):
             return gettext_lazy(

@@ -121,8 +121,8 @@ def job_status_text(
             join_texts(
                 "-#",
                 gettext_lazy(
-                    "The time does not count your reading: it stops once the replies are written, for "
-                    "you to read them."
+                    "The time does not include the reading: the training stops once the replies are "
+                    "written, for you to read them."
                 ),
             )
         )

@@ -136,7 +136,7 @@ async def test_a_card_with_the_bots_name_is_refused(stage, change):
     card = v3()
     card["data"] |= change
     refused = await bring_in(stage, as_json(card), "mira.json")
-    await response_text(refused, "The bot itself is called so here")
+    await response_text(refused, "The bot itself is called")
     assert stage.client.services.personas.own(int(stage.sandbox.guild_id)) == []
 
 

@@ -63,7 +63,7 @@ async def test_aliases_are_set_for_a_server_and_call_in_any_script(stage):
     answer = await stage.moderator.slash(QUAY, "persona alias", persona="oda", names="Oda, ,x")
     await said(answer, "no letters")
     answer = await stage.moderator.slash(QUAY, "persona alias", persona="oda", names="understudy")
-    await said(answer, "The bot itself is called so here")
+    await said(answer, "The bot itself is called")
     answer = await stage.moderator.slash(QUAY, "persona alias", persona="oda", names="Mum, You,x")
     assert "`You`, `x`" in await said(answer, "Many messages")
     answer = await stage.moderator.slash(QUAY, "persona alias", persona="oda", names="none")

@@ -231,7 +231,7 @@ async def test_replies_are_read_before_the_training_and_a_cancelled_one_starts_a
     stage.backend.on_event(Phase(name="writing replies", count=57, of=150, left_s=600))
     await stage.sees("Training: **Marlow Finch v1**", since=mark)
     progress = await stage.sees("writing replies, 57 of 150 · ready in about 10 min", since=mark)
-    assert "-# The time does not count your reading: it stops" in progress["content"]
+    assert "-# The time does not include the reading: the training stops" in progress["content"]
     stage.backend.finish(TrainingFailed("150 are written.", REVIEW_ADVICE, can_resume=True))
     stopped = await stage.sees("The replies are written: **Marlow Finch v1**", since=mark)
     assert "under **Written replies**" in stopped["content"] and "Failed" not in stopped["content"]
@@ -299,7 +299,9 @@ async def test_no_persona_is_called_as_the_bot_is_in_its_server(stage):
     await rename_bot("Mother")
     form = await opened(stage)
     answer = await stage.moderator.submit(form, **{**MARLOW, "name": "mother"})
-    await said(answer, "**Name:** The bot itself is called so here, and nobody could tell")
+    await said(
+        answer, "**Name:** The bot itself is called “mother” here, and nobody could tell"
+    )
     await rename_bot(None)
     message = await created(stage, {**MARLOW, "name": "mother"})
     await stage.moderator.slash(OFFICE, "persona face", persona="mother")
@@ -350,8 +352,8 @@ async def test_what_a_form_refuses_and_takes(stage):
             "**Name:** Many messages have “YOU”, whoever they are for. Choose another",
         ),
         ({"name": "bạn"}, "Many messages have “bạn”"),
-        ({"name": " UNDERSTUDY "}, "The bot itself is called so here"),
-        ({"name": "Ùnderstudy!"}, "The bot itself is called so here"),
+        ({"name": " UNDERSTUDY "}, "The bot itself is called"),
+        ({"name": "Ùnderstudy!"}, "The bot itself is called"),
         ({"name": " ODA MARROW "}, "There is a persona Oda"),
         ({"description": LONG_TEXT}, "tokens of every prompt; at most"),
         (
@@ -475,6 +477,7 @@ async def test_a_persona_gets_a_picture_by_a_form_that_takes_a_file(stage):
     office = stage.sandbox.channel(OFFICE)["id"]
     await stage.moderator.slash(OFFICE, "moderation audit", channel=office)
     message = await created(stage)
+    before = stage.client.services.personas.table(find(stage, "marlow-finch").id)
     assert find(stage, "marlow-finch").avatar is None
     face = StoredFile.named("face.png", PIXEL)
     refused = None
@@ -491,7 +494,9 @@ async def test_a_persona_gets_a_picture_by_a_form_that_takes_a_file(stage):
     answer = await sent_file(stage, refused.message, face, button="Try again")
     assert answer.text == "**Marlow Finch** has this picture from the next reply on."
     persona = find(stage, "marlow-finch")
-    assert persona.avatar.read_bytes() == PIXEL and "two" not in persona.description
+    assert persona.avatar.read_bytes() == PIXEL
+    after = stage.client.services.personas.table(persona.id)
+    assert after.pop("avatar") and after == before
     assert persona.mes_example.count("<START>") == 2
     await stage.sees("changed the picture of **Marlow Finch**.", since=mark)
     same = await sent_file(stage, message, face)
@@ -518,7 +523,7 @@ async def test_a_card_by_a_form_fills_in_what_is_empty_and_changes_nothing_else(
     assert "retired lighthouse keeper" in persona.description and "Monday" in persona.mes_example
     assert persona.scenario == "A stormy night."
     again = await sent_file(stage, message, StoredFile.named("mira.json", as_json(V2)))
-    assert "lore" not in again.text and "picture" not in again.text
+    assert again.text == "**Marlow Finch** has all that this card has."
     assert find(stage, "marlow-finch").avatar.read_bytes() == PIXEL
 
 

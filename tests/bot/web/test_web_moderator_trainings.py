@@ -109,7 +109,7 @@ async def test_written_replies_are_read_and_changed_before_the_training(town):
     assert job.request.review is True
     page = f"{home}/trainings/{job.job_id}"
     backend.on_event(Phase(name="writing replies", count=1, of=150, left_s=600))
-    assert "The time does not count your reading" in (await browser.get(page)).text
+    assert "The time does not include the reading" in (await browser.get(page)).text
     file = written_file(job_folder(town.stage.client.services.home, job.job_id))
     file.parent.mkdir(parents=True)
     store_written(file, [WrittenReply(3, "who are you?", "A lamp.", "self")])

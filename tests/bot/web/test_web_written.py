@@ -116,7 +116,7 @@ async def test_the_time_until_replies_are_read_counts_no_reading(dashboard):
     await until(lambda: dashboard.backend.busy)
     dashboard.backend.on_event(Phase(name="writing replies", count=1, of=150, left_s=600))
     _, page, _ = await dashboard.page("/dashboard/training/j1")
-    assert "The time does not count your reading: it stops once the replies are" in page
+    assert "The time does not include the reading: the training stops once the replies are" in page
     dashboard.backend.on_event(Phase(name="base model", left_s=600))
     _, page, _ = await dashboard.page("/dashboard/training/j1")
     assert "ready in about <b>10 min</b>" in page and "your reading" not in page

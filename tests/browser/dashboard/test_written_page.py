@@ -63,11 +63,11 @@ async def test_a_reply_is_changed_and_another_struck_out(dashboard: Dashboard, p
 
 async def test_replies_appear_while_they_are_written(dashboard: Dashboard) -> None:
     stage = dashboard.stage
-    request = TrainingRequest(job_name="oda-writes", persona="oda", from_card=1)
+    request = TrainingRequest(job_name="oda-writes", persona="oda", from_card=1, review=True)
     trainings = stage.client.services.trainings
     trainings.start(request, guild_id=0, job_id="writes")
     await until(lambda: stage.backend.busy)
-    stage.backend.on_event(Phase(name="writing replies", count=1, of=150, done=0.1, left_s=300))
+    stage.backend.on_event(Phase(name="material", done=0.01, left_s=310))
     journal = written_file(stage.client.services.home / "jobs" / "writes").parent / ATTEMPTS_FILE
     journal.parent.mkdir(parents=True)
 
@@ -77,7 +77,13 @@ async def test_replies_appear_while_they_are_written(dashboard: Dashboard) -> No
 
     write(REPLIES[0])
     run = await dashboard.open("/dashboard/training/writes")
+    reading = run.get_by_text("The time does not include the reading")
+    await expect(reading).to_be_hidden()
+    begun = Phase(name="writing replies", count=1, of=150, done=0.1, left_s=300)
+    stage.backend.on_event(begun)
+    tell(journal.parents[1], begun)
     await expect(run.locator("#position")).to_contain_text("writing replies, 1 of 150")
+    await expect(reading).to_be_visible()
     tell(journal.parents[1], Phase(name="writing replies", count=2, of=150, left_s=290))
     await expect(run.locator("#position")).to_contain_text("writing replies, 2 of 150")
     page = await dashboard.open("/dashboard/training/writes/written")

@@ -114,6 +114,8 @@ function showPosition(at, phase, detail) {
     const [before, after] = translate("ready in about {left}").split("{left}");
     position.append(` · ${before}`, bold(timeLeft(at.left_s)), after);
   }
+  const reading = document.getElementById("reading");
+  if (reading) reading.hidden = phase !== "writing replies";
   doing.textContent = detail.slice(0, 1).toUpperCase() + detail.slice(1);
 }
 
