@@ -299,9 +299,7 @@ async def test_no_persona_is_called_as_the_bot_is_in_its_server(stage):
     await rename_bot("Mother")
     form = await opened(stage)
     answer = await stage.moderator.submit(form, **{**MARLOW, "name": "mother"})
-    await said(
-        answer, "**Name:** The bot itself is called “mother” here, and nobody could tell"
-    )
+    await said(answer, "**Name:** The bot itself is called “mother” here, and nobody could tell")
     await rename_bot(None)
     message = await created(stage, {**MARLOW, "name": "mother"})
     await stage.moderator.slash(OFFICE, "persona face", persona="mother")
