@@ -113,20 +113,24 @@ class AnswerCheck:
         seen = Counter(reply["persona_id"] for reply in by_event.values() if reply["is_seen"])
         if any(count > 1 for count in seen.values()):
             outcome.doubled.append(f"{sent} has the replies {seen}")
-        if not self._is_owed(sent):
+        if sent not in self._owed:
             return
+        if self._may_be_refused(sent):
+            outcome.exempt += 1
+            return
+        outcome.owed += 1
         answered = {reply["persona_id"] for reply in by_event.values()}
         if not answered if sent.personas is None else sent.personas - answered:
             outcome.lost.append(f"{sent} is answered by {answered or 'nobody'}")
 
-    def _is_owed(self, sent: Sent) -> bool:
-        """Report whether a message has to be answered: it is there, and was not refused."""
-        if sent not in self._owed or self._traffic.deleted.issuperset(sent.ids):
-            return False
-        if self._is_limited(sent):
-            return False
+    def _may_be_refused(self, sent: Sent) -> bool:
+        """Report whether a message may have no answer: it is deleted, its member has a limit, or the
+        bot was too busy in its channel, of which a notice tells once in a while.
+        """
+        if self._traffic.deleted.issuperset(sent.ids) or self._is_limited(sent):
+            return True
         shown = self._traffic.sandbox.messages(sent.channel)
-        return not any(BUSY_TEXT in message["content"] for message in shown)
+        return any(BUSY_TEXT in message["content"] for message in shown)
 
     def _is_limited(self, sent: Sent) -> bool:
         return sent.author != MODERATOR and self.limits != ReplyLimits()
@@ -150,6 +154,7 @@ class AnswerCheck:
                 outcome.doubled.append(f"{each} has {number} answers with helplines")
             elif not number and each in self._owed:
                 outcome.lost.append(f"{each} has no answer with helplines")
+        outcome.orphans += [f"helplines in {one} answer nobody" for one in answers.elements()]
 
     def _check_limits(self, outcome: Outcome) -> None:
         """No member but a moderator has more replies than the limits allow."""

@@ -134,7 +134,12 @@ class Conversation:
         """Say, vote on and delete messages for ever."""
         while True:
             name = self.random.choice(list(self.channels))
-            await self.say(name)
+            saying = asyncio.ensure_future(self.say(name))
+            try:
+                await asyncio.shield(saying)
+            finally:
+                # All that it sends is compared, also where the bot dies between two of its steps.
+                await saying
             await asyncio.sleep(self.random.uniform(0.02, 0.2))
             with suppress(SandboxRefusal, TimeoutError, LookupError):
                 async with asyncio.timeout(

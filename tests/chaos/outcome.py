@@ -8,9 +8,14 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Outcome:
-    """The findings of a suite; `faults` counts what was done, by kind or place."""
+    """The findings of a suite; `faults` counts what was done, by kind or place.
+
+    `owed` messages had to be answered, and were looked for; `exempt` ones may have been refused.
+    """
 
     tried: int = 0
+    owed: int = 0
+    exempt: int = 0
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
@@ -18,6 +23,8 @@ class Outcome:
 
     def __iadd__(self, other: Outcome) -> Outcome:
         self.tried += other.tried
+        self.owed += other.owed
+        self.exempt += other.exempt
         self.lost += other.lost
         self.doubled += other.doubled
         self.orphans += other.orphans
@@ -32,6 +39,8 @@ class Outcome:
         counts = (
             f"{len(self.lost)} lost · {len(self.doubled)} doubled · {len(self.orphans)} orphans"
         )
+        if self.owed or self.exempt:
+            counts += f" · {self.owed} answers owed, {self.exempt} messages exempt"
         return "\n".join(
             [f"tried {self.tried} · {counts}", *self.lost[:9], *self.doubled[:9], *self.orphans[:9]]
         )

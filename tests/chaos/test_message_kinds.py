@@ -82,9 +82,15 @@ async def test_each_kind_of_message_is_answered_once_and_what_is_not_so_is_seen(
             talk.check()
             assert words in str(getattr(talk.outcome, found)), damage
             shutil.copy(whole, home)
+        assert talk.outcome.owed > len(KINDS)
+        helped = talk.sandbox.messages(WAITING)[-1]
+        talk.traffic.proxy.copy(helped, "Wren", shipped_texts()["en"])
+        talk.outcome = Outcome()
+        talk.check()
+        assert "answer nobody" in str(talk.outcome.orphans)
         talk.answers.limits = ReplyLimits(per_day=1)
         talk.check()
-        assert "replies" in str(talk.outcome.doubled)
+        assert "replies" in str(talk.outcome.doubled) and talk.outcome.exempt
         for message in [one for name in CHANNELS for one in talk.sandbox.messages(name)]:
             if message["content"] == shipped_texts()["en"]:
                 await talk.sandbox.member(MODERATOR).delete(message)

@@ -9,8 +9,8 @@ from tests.chaos.reply_kills import run
 @pytest.mark.parametrize(
     ("first", "kills"),
     [
-        (1, 15),
-        pytest.param(16, 45, marks=pytest.mark.slow),
+        (1, 8),
+        pytest.param(9, 52, marks=pytest.mark.slow),
         *(pytest.param(first, 60, marks=pytest.mark.slow) for first in (61, 121, 181, 241)),
     ],
 )

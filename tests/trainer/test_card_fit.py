@@ -106,3 +106,19 @@ def test_a_run_that_is_resumed_keeps_its_length(renderer, tiny_base):
     ada = Persona(id="ada", name="Ada", description="Tick tock. " * 400)
     size = CardSize.of(ada, renderer)
     assert fit_length_to_card(QUICK, size, tiny_base, begun).max_length == 200
+
+
+def test_a_data_set_says_how_long_its_samples_are(command, tiny_base, tmp_path, caplog):
+    card = tmp_path / "ada.toml"
+    card.write_text(
+        job_folders.ADA.replace("a clockmaker.", "a clockmaker. " + "Tick tock. " * 250)
+    )
+    log = tmp_path / "talk.json"
+    log.write_text(job_folders.export(job_folders.talks(16)))
+    job_folders.sign(log)
+    code, _, errors = command(
+        *("dataset", "build", "--source", str(log), "--persona", str(card), "--recipe", "quick"),
+        *("--base-model", tiny_base.source, "--out", str(tmp_path / "set")),
+    )
+    assert code == 0, errors
+    assert "instead of 512: the persona's card is long" in caplog.text

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -36,7 +37,7 @@ from trainer.dataset.quality_filters import QualityFilters, list_languages
 from trainer.dataset.writer import DatasetBuildSpec
 from trainer.process.environment import find_home
 from trainer.recipe.auto_recipe import choose_sample_settings
-from trainer.recipe.card_fit import CardSize, fit_length_to_card
+from trainer.recipe.card_fit import CardSize, fit_length_to_card, length_notes
 from trainer.recipe.recipe_file import make_request, requested_recipe
 from trainer.sources.conversation import day_of
 from trainer.sources.hub_source import resolve_path
@@ -45,6 +46,7 @@ from trainer.sources.registry import describe_content
 from trainer.sources.source_format import ReadOptions
 from trainer.train.job import load_fast_tokenizer
 
+log = logging.getLogger(__name__)
 GENERAL_PREFIX = "general-"  # prefix of the names of shipped general dialogue
 
 
@@ -66,9 +68,12 @@ def make_build_spec(
         corrections = read_corrections(options.corrections)
     renderer = Renderer(load_fast_tokenizer(base))
     recipe = choose_sample_settings(options.recipe, recipe, base)
+    fitted = fit_length_to_card(recipe, CardSize.of(persona, renderer), base)
+    for note in length_notes(recipe, fitted):
+        log.warning("%s", note)
     plan = DatasetPlan(
         renderer=renderer,
-        recipe=fit_length_to_card(recipe, CardSize.of(persona, renderer), base),
+        recipe=fitted,
         persona=persona,
         lore=load_lore_index(persona, options.lore, home) if persona else None,
         key=keys.pseudonyms,
