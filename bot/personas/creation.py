@@ -254,7 +254,7 @@ class PersonaCreation:
             check = await self.check(origin.guild_id, form, base=base, persona_id=persona.id)
             filled, _, _ = check.require()
             filled_table = table_from_card(filled, persona.id)
-        before = persona.avatar.read_bytes() if persona.avatar else None
+        before = await asyncio.to_thread(persona.avatar.read_bytes) if persona.avatar else None
         has_new_picture = picture is not None and picture != before
         if filled_table == stored and not has_new_picture:
             return AddedFile(persona, card)
@@ -265,7 +265,7 @@ class PersonaCreation:
         return AddedFile(
             changed,
             card,
-            has_new_picture=changed.avatar != persona.avatar,
+            has_new_picture=has_new_picture,
             has_new_fields=filled_table != stored,
         )
 

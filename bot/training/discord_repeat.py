@@ -24,6 +24,7 @@ from bot.platform.localisation import (
     interaction_language,
     translate,
 )
+from bot.store import TrainingJob
 from bot.training.discord_start import progress_channel, queue_training
 from bot.training.repeat import RepeatForm, find_repeatable
 from personas.errors import UnderstudyError
@@ -51,14 +52,13 @@ class RepeatButton(PersistentButton, template=r"repeat-training:(?P<job_id>[\w.-
         store = interaction.client.services.store
         job = find_repeatable(store, self.job_id, interaction.guild_id or 0)
         typed = RepeatForm.of_request(job.request)
-        await send_form(interaction, repeat_form(interaction, self.job_id, typed))
+        await send_form(interaction, repeat_form(interaction, job, typed))
 
 
-def repeat_form(interaction: Interaction, job_id: str, typed: RepeatForm) -> discord.ui.Modal:
+def repeat_form(interaction: Interaction, job: TrainingJob, typed: RepeatForm) -> discord.ui.Modal:
     """The form, with these texts."""
     services = interaction.client.services
     language = interaction_language(interaction)
-    job = find_repeatable(services.store, job_id, interaction.guild_id or 0)
     names = [job.version]
     if job.persona:
         names.insert(0, services.personas.markdown_name_of(job.persona, job.guild_id))
@@ -76,7 +76,7 @@ def repeat_form(interaction: Interaction, job_id: str, typed: RepeatForm) -> dis
         )
     return form(
         translate(gettext_noop("Repeat with changes"), language),
-        f"{REPEAT_FORM_PREFIX}{job_id}",
+        f"{REPEAT_FORM_PREFIX}{job.job_id}",
         intro,
         select_field(
             translate(gettext_noop("Recipe"), language),
@@ -148,4 +148,6 @@ class RepeatAgainButton(TryAgainButton, template=r"retry-training:(?P<job_id>[\w
     job_id: str
 
     def form_with(self, interaction: Interaction, typed: Mapping[str, str]) -> discord.ui.Modal:
-        return repeat_form(interaction, self.job_id, RepeatForm.of_fields(typed))
+        store = interaction.client.services.store
+        job = find_repeatable(store, self.job_id, interaction.guild_id or 0)
+        return repeat_form(interaction, job, RepeatForm.of_fields(typed))

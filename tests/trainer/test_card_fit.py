@@ -14,7 +14,7 @@ from trainer.recipe.auto_recipe import MAX_CPU_LENGTH
 from trainer.recipe.card_fit import (
     LENGTH_STEP,
     QUESTION_TOKENS,
-    CardSize,
+    card_tokens,
     fit_length_to_card,
 )
 from trainer.recipe.recipe_file import load_recipe
@@ -80,12 +80,12 @@ def test_the_automatic_recipe_keeps_the_length_of_its_samples(long_job):
 def test_other_cards_change_nothing_and_no_length_is_beyond_the_model(
     renderer, tiny_base, monkeypatch
 ):
-    size = CardSize.of(ADA, renderer)
+    size = card_tokens(ADA, renderer)
     card = len(renderer.prompt(ADA, [Turn("", "")], max_tokens=10_000).ids)
-    assert size.card == card and size.with_exchange > card + QUESTION_TOKENS
-    fits = QUICK.with_values(max_length=size.with_exchange)
+    assert size > card + QUESTION_TOKENS
+    fits = QUICK.with_values(max_length=size)
     assert fit_length_to_card(fits, size, tiny_base) == fits
-    assert fit_length_to_card(fits, CardSize.of(None, renderer), tiny_base) == fits
+    assert fit_length_to_card(fits, card_tokens(None, renderer), tiny_base) == fits
     short = fits.with_values(max_length=fits.max_length - 1)
     longer = fit_length_to_card(short, size, tiny_base)
     assert longer.max_length > fits.max_length and longer.max_length % LENGTH_STEP == 0
@@ -97,14 +97,14 @@ def test_other_cards_change_nothing_and_no_length_is_beyond_the_model(
 
 def test_the_shipped_personas_fit_the_recipes_as_they_are(renderer, tiny_base):
     for persona in read_cards(SHIPPED_CARDS).values():
-        size = CardSize.of(persona, renderer)
+        size = card_tokens(persona, renderer)
         assert fit_length_to_card(QUICK, size, tiny_base) == QUICK, persona.name
 
 
 def test_a_run_that_is_resumed_keeps_its_length(renderer, tiny_base):
     begun = ResolvedRecipe(QUICK.with_values(max_length=200))
     ada = Persona(id="ada", name="Ada", description="Tick tock. " * 400)
-    size = CardSize.of(ada, renderer)
+    size = card_tokens(ada, renderer)
     assert fit_length_to_card(QUICK, size, tiny_base, begun).max_length == 200
 
 

@@ -37,7 +37,7 @@ from trainer.dataset.quality_filters import QualityFilters, list_languages
 from trainer.dataset.writer import DatasetBuildSpec
 from trainer.process.environment import find_home
 from trainer.recipe.auto_recipe import choose_sample_settings
-from trainer.recipe.card_fit import CardSize, fit_length_to_card, length_notes
+from trainer.recipe.card_fit import card_tokens, fit_length_to_card, length_notes
 from trainer.recipe.recipe_file import make_request, requested_recipe
 from trainer.sources.conversation import day_of
 from trainer.sources.hub_source import resolve_path
@@ -68,7 +68,7 @@ def make_build_spec(
         corrections = read_corrections(options.corrections)
     renderer = Renderer(load_fast_tokenizer(base))
     recipe = choose_sample_settings(options.recipe, recipe, base)
-    fitted = fit_length_to_card(recipe, CardSize.of(persona, renderer), base)
+    fitted = fit_length_to_card(recipe, card_tokens(persona, renderer), base)
     for note in length_notes(recipe, fitted):
         log.warning("%s", note)
     plan = DatasetPlan(

@@ -333,7 +333,7 @@ def choose_settings(
     if name != AUTO_RECIPE:
         return ResolvedRecipe(recipe)
     machine = machine or probe_machine_without_torch()
-    return choose_recipe(recipe, model_traits(base), replies, machine, made_length)
+    return choose_recipe(recipe, model_traits(base), replies, machine, made_length=made_length)
 
 
 def choose_recipe(

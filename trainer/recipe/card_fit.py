@@ -1,8 +1,6 @@
 """Fits a recipe's length of samples to the persona's card, which each of them begins with."""
 
 import math
-from dataclasses import dataclass
-from typing import Self
 
 from personas.models.base_model import BaseModel, max_positions
 from personas.prompt.renderer import Renderer
@@ -18,38 +16,30 @@ LENGTH_STEP = 64
 UNBOUNDED_TOKENS = 2**20
 
 
-@dataclass(frozen=True)
-class CardSize:
-    """The tokens of a persona's card in a prompt, and of its card and an exchange."""
-
-    card: int = 0
-    with_exchange: int = 0
-
-    @classmethod
-    def of(cls, persona: Persona | None, renderer: Renderer) -> Self:
-        """Count the tokens of a card; none without a persona."""
-        if persona is None:
-            return cls()
-        prompt = renderer.prompt(persona, [Turn("", "")], max_tokens=UNBOUNDED_TOKENS)
-        card = len(prompt.ids)
-        return cls(card, card + QUESTION_TOKENS + ReplyLength.measure(persona).tokens)
+def card_tokens(persona: Persona | None, renderer: Renderer) -> int:
+    """Count the tokens of a persona's card with a question and a reply; 0 without a persona."""
+    if persona is None:
+        return 0
+    card = renderer.prompt(persona, [Turn("", "")], max_tokens=UNBOUNDED_TOKENS)
+    return len(card.ids) + QUESTION_TOKENS + ReplyLength.measure(persona).tokens
 
 
 def fit_length_to_card(
-    recipe: Recipe, size: CardSize, base: BaseModel, stored: ResolvedRecipe | None = None
+    recipe: Recipe, tokens: int, base: BaseModel, stored: ResolvedRecipe | None = None
 ) -> Recipe:
-    """Return the recipe with a `max_length` that holds even a long card with a question and a reply.
+    """Return the recipe with a `max_length` that holds a long card, too: `tokens` of it, a question
+    and a reply (`card_tokens`).
 
     A length that the request sets stays, and so does that of a run that is resumed, whose recipe is
     `stored`. More than the model reads is not chosen.
     """
-    if not size.card or "max_length" in recipe.model_fields_set:
+    if not tokens or "max_length" in recipe.model_fields_set:
         return recipe
     if stored:
         return recipe.with_values(max_length=stored.recipe.max_length)
-    if size.with_exchange <= recipe.max_length:
+    if tokens <= recipe.max_length:
         return recipe
-    longest = math.ceil((size.with_exchange + LORE_TOKENS) / LENGTH_STEP) * LENGTH_STEP
+    longest = math.ceil((tokens + LORE_TOKENS) / LENGTH_STEP) * LENGTH_STEP
     longest = min(longest, max_positions(base) or longest)
     return recipe.with_values(max_length=max(longest, recipe.max_length))
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from trainer.estimate.run_estimate import MachineSpeed, estimate_run, estimate_s
 from trainer.estimate.workload import Workload, WorkloadCounter, common_prefix_length, workload_of
 from trainer.machine import probe_machine_without_torch
 from trainer.recipe.auto_recipe import SampleStats, choose_settings, sample_stats
-from trainer.recipe.card_fit import CardSize, fit_length_to_card
+from trainer.recipe.card_fit import fit_length_to_card
 from trainer.recipe.machine_fit import fit_notes, fit_to_machine, stage_warnings
 from trainer.recipe.model_fit import context_length_error, match_target_modules
 from trainer.recipe.recipe_file import load_recipe, recipe_names
@@ -71,7 +71,7 @@ class RunPlan:
     fit, `too_long` replies that yield no sample because they do not fit at all. `why` explains the
     choices of the recipe `auto`; `notes` lists deviations of the material from the request. `first`
     is the workload of a first stage. `by_preference` marks an adapter that continues with
-    preferences, for which no other recipe applies. Other recipes are fitted to the `card_size`.
+    preferences, for which no other recipe applies. Other recipes are fitted to the `card_tokens`.
     """
 
     persona: str | None
@@ -88,7 +88,7 @@ class RunPlan:
     notes: tuple[str, ...] = ()
     first: Workload | None = None
     by_preference: bool = False
-    card_size: CardSize = field(default_factory=CardSize)
+    card_tokens: int = 0
 
     def as_json(
         self,
@@ -105,7 +105,7 @@ class RunPlan:
         recipes: dict[str, Recipe] = {}
         if not self.by_preference:
             for name in recipe_names():
-                recipes[name] = fit_length_to_card(load_recipe(name), self.card_size, self.base)
+                recipes[name] = fit_length_to_card(load_recipe(name), self.card_tokens, self.base)
             del recipes[PREFERENCE_RECIPE]
         recipes[self.recipe] = self.settings
         reductions = memory_reductions(self.settings, self.base, self.work, speed, machine=machine)
@@ -238,7 +238,7 @@ def plan_job(folder: Path) -> RunPlan:
         notes=(*data.caveats, *job.length_notes, *teacher_notes(request)),
         first=workload_of(data.first, ()) if data.first else None,
         by_preference=request.task_type == "preference",
-        card_size=job.card_size,
+        card_tokens=job.card_tokens,
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from trainer.dataset.loader import load_job_dataset
 from trainer.dataset.written_replies import WRITTEN_SOURCE
 from trainer.estimate.model_shape import model_shape_of
 from trainer.estimate.workload import Workload, workload_of
-from trainer.recipe.card_fit import CardSize, fit_length_to_card, length_notes
+from trainer.recipe.card_fit import card_tokens, fit_length_to_card, length_notes
 from trainer.recipe.parent_adapter import ParentAdapter
 from trainer.recipe.resolve import resolve_job
 from trainer.schemas import Recipe
@@ -50,7 +50,8 @@ def load_fast_tokenizer(base: BaseModel) -> Any:
 @dataclass(frozen=True)
 class PreparedJob:
     """A job that is ready to run. `tokenizer` is the base model's; `notes` say what differs from
-    the request, `length_notes` those that a long card causes, whose `card_size` it is.
+    the request, `length_notes` those that a long card causes, of `card_tokens` with an
+    exchange.
 
     `parent` is the adapter that is trained further, None for a new one. `drafts` is the likely
     number of replies that a model is yet to write, for which others stand in, and `draft_weights`
@@ -66,7 +67,7 @@ class PreparedJob:
     data: Dataset
     notes: tuple[str, ...] = ()
     length_notes: tuple[str, ...] = ()
-    card_size: CardSize = field(default_factory=CardSize)
+    card_tokens: int = 0
     parent: ParentAdapter | None = None
     drafts: int = 0
     draft_weights: int = 0
@@ -118,8 +119,8 @@ def prepare_job(
     base = resolved.base
     tokenizer = load(base)
     renderer = Renderer(tokenizer)
-    card_size = CardSize.of(inputs.persona, renderer)
-    recipe = fit_length_to_card(resolved.recipe, card_size, base, stored)
+    card_and_exchange = card_tokens(inputs.persona, renderer)
+    recipe = fit_length_to_card(resolved.recipe, card_and_exchange, base, stored)
     lengthened = length_notes(resolved.recipe, recipe)
     data = load_job_dataset(
         folder,
@@ -143,7 +144,7 @@ def prepare_job(
         data=data,
         notes=(*resolved.notes, *lengthened, *data.caveats, *teacher_notes(spec.request)),
         length_notes=lengthened,
-        card_size=card_size,
+        card_tokens=card_and_exchange,
         parent=resolved.parent,
         drafts=drafts,
         draft_weights=_teacher_weights(spec.request) if drafts else 0,
