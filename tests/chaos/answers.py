@@ -186,8 +186,9 @@ class AnswerCheck:
         seqs = seqs or [reply["trigger_seq"]]
         asked = [row for row in self.messages if row["seq"] in seqs]
         numbers = [number for row in asked for number in NUMBER.findall(row["text"])[-1:]]
-        is_together = len(asked) == seqs[-1] - seqs[0] + 1 if None not in seqs else False
-        if not is_together:  # somebody else has spoken between the lines, or one is deleted
+        ordinals = sorted(row["ordinal"] for row in asked)
+        is_together = len(asked) == len(seqs) == ordinals[-1] - ordinals[0] + 1 if asked else False
+        if not is_together:  # somebody has spoken in the channel between the lines, or one is deleted
             return
         found = HEARD.search(text)
         heard = found[1].split() if found else []
