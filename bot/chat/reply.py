@@ -39,7 +39,7 @@ from bot.personas.served_versions import ServedVersions
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import Language, MemberLanguages, gettext_lazy, localise
-from bot.safety.actions import SafetyProtocol, SelfHarmError
+from bot.safety.actions import Disclosure, SafetyProtocol, SelfHarmError
 from bot.store import Store, StoreError
 from bot.training.resource_sharing import TrainerThrottle
 from personas.engine import Engine, ReplyStream
@@ -156,7 +156,7 @@ class Reply:
         """Where the version came from (`ServedVersions.origin_of`)."""
         self.is_followed = False
         """Whether another persona answers the same message next (`bot.chat.reply_round`)."""
-        self.disclosure = ""
+        self.disclosure = Disclosure()
         """The line below the reply that tells its member that it is AI, where that is due."""
         self.message = StreamingReply(
             senders=context.senders,
@@ -242,11 +242,13 @@ class Reply:
         request = await self._request()
         # Read now, while the database can be read: the end must not wait for it.
         if self.asked_by:
-            self.context.safety.require_safe(self._asked_text(request))
+            asked = self._asked_text(request)
+            self.context.safety.require_safe(asked)
             disclosure = self.context.safety.disclosure(
-                self.place.guild_id, self.place.channel_id, self.asked_by, self.event_id
+                self.place.guild_id, self.place.channel_id, self.asked_by, self.event_id, asked
             )
-            self.disclosure = localise(disclosure, self.language)
+            line = localise(disclosure.line, self.language)
+            self.disclosure = replace(disclosure, line=line)
         self.origin = versions.origin_of(request.adapter)
         self.wanted = versions.unserved(self.persona.id, self.place.guild_id)
         if request.adapter:
@@ -398,8 +400,8 @@ class Reply:
             wanted=self.wanted,
             language=self.language,
         )
-        if self.disclosure and generated.text:
-            footer = add_below(footer, self.disclosure)
+        if self.disclosure.line and generated.text:
+            footer = add_below(footer, self.disclosure.line)
         end = ReplyEnd(
             state="stopped" if generated.finish == "cancelled" else "done",
             note=footer,
@@ -544,13 +546,13 @@ class Reply:
         """Store that the member has got a reply, and whether it told that it is AI. One that had to
         and failed does not count: the next one tells it.
         """
-        if self.asked_by and self.disclosure in (note or ""):
+        if self.asked_by and self.disclosure.line in (note or ""):
             self.context.store.talks.record(
                 self.place.guild_id,
                 self.place.channel_id,
                 self.asked_by,
                 at=time.time(),
-                told_event=self.event_id if self.disclosure else None,
+                told_event=self.event_id if self.disclosure.is_due else None,
             )
 
     # ----------------------------------------------------------------------- the message on Discord

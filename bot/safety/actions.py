@@ -18,12 +18,14 @@ TALK_GAP_S = 3600.0
 """Silence that ends a talk."""
 DISCLOSURE_INTERVAL_S = 3 * 3600.0
 DISCLOSURE = gettext_lazy("-# You are talking with an AI, not with a person.")
-MINORS_DISCLOSURE = gettext_lazy("**You are talking with an AI, not with a person.**")
+PLAIN_DISCLOSURE = gettext_lazy("**You are talking with an AI, not with a person.**")
 MINORS_BREAK = gettext_lazy("**You are talking with an AI, not with a person. Time for a break?**")
-"""The lines below a reply; those of servers with minors are not in small print."""
+"""The lines below a reply. Servers with minors have none in small print, and neither has the reply to
+a member who asks.
+"""
 DISCLOSURE_LINES = frozenset(
     localise(line, language)
-    for line in (DISCLOSURE, MINORS_DISCLOSURE, MINORS_BREAK)
+    for line in (DISCLOSURE, PLAIN_DISCLOSURE, MINORS_BREAK)
     for language in LANGUAGES
 )
 """The same in all languages: a message may have been posted before a server chose another one."""
@@ -33,6 +35,16 @@ class SelfHarmError(RefusedError):
     """A message speaks of self-harm or suicide. `message` is the answer to it: a fixed text with
     helplines.
     """
+
+
+@dataclass(frozen=True)
+class Disclosure:
+    """What tells a member, below a reply, that it is AI; an empty `line` where nothing does. One that
+    only a question called for is not due: the time until the next one goes on.
+    """
+
+    line: str = ""
+    is_due: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,17 +91,24 @@ class SafetyProtocol:
         except StoreError as error:  # the answer matters more than its count
             log.warning("an answer with helplines is not counted: %s", error)
 
-    def disclosure(self, guild_id: int, channel_id: int, user_id: int, event_id: int) -> str:
-        """Return the line that tells a member, below the reply to an event, that it is AI: at the
-        start of a talk and every three hours of it; else empty. A reply that told it tells it when
-        it is made again, too.
+    def disclosure(
+        self, guild_id: int, channel_id: int, user_id: int, event_id: int, asked: str
+    ) -> Disclosure:
+        """Return what tells a member, below the reply to what they have `asked`, that it is AI. It is
+        due at the start of a talk and every three hours of it. A reply that told it tells it when it
+        is made again, too.
         """
         now = time.time()
         talk = self.store.talks.get(channel_id, user_id)
         goes_on = talk is not None and now - talk.spoke_at < TALK_GAP_S
         is_recent = talk is not None and now - talk.told_at < DISCLOSURE_INTERVAL_S
-        if talk and goes_on and is_recent and talk.told_event != event_id:
-            return ""
-        if not guild_id or not self.store.minor_guilds.has(guild_id):
-            return DISCLOSURE
-        return MINORS_BREAK if goes_on else MINORS_DISCLOSURE
+        is_due = not (talk and goes_on and is_recent and talk.told_event != event_id)
+        has_minors = bool(guild_id) and self.store.minor_guilds.has(guild_id)
+        line = ""
+        if is_due and has_minors and goes_on:
+            line = MINORS_BREAK
+        elif (is_due and has_minors) or SafetyRules.shipped().asks_if_ai(asked):
+            line = PLAIN_DISCLOSURE
+        elif is_due:
+            line = DISCLOSURE
+        return Disclosure(line, is_due)

@@ -1,4 +1,6 @@
-"""Recognises messages that speak of self-harm or suicide, by rules per language (data/safety)."""
+"""Recognises messages that speak of self-harm or suicide, and questions whether a persona is an AI,
+by rules per language (data/safety).
+"""
 
 import re
 import tomllib
@@ -30,13 +32,14 @@ BLANK_PATTERN = re.compile(r"(?:[\s*_~|`\\]|(?<=\n)[>#-]+)+")
 @dataclass(frozen=True)
 class LanguageRules:
     """The rules of a language: a text speaks of self-harm if `speaks` matches outside of
-    `figures`.
+    `figures`, and asks whether an AI or a person writes if `asks_if_ai` matches.
     """
 
     language: str
     name: str
     figures: re.Pattern[str]
     speaks: re.Pattern[str]
+    asks_if_ai: re.Pattern[str]
     text: str
     """The shipped answer."""
 
@@ -50,6 +53,7 @@ class LanguageRules:
                 name=table["name"],
                 figures=_any_of(table["figures"]),
                 speaks=_any_of(table["speaks"]),
+                asks_if_ai=_any_of(table["asks_if_ai"]),
                 text=table["text"].strip(),
             )
         except (OSError, ValueError, KeyError, re.error) as error:
@@ -84,6 +88,11 @@ class SafetyRules:
             if rules.speaks_of_self_harm(plain):
                 return rules.language
         return None
+
+    def asks_if_ai(self, text: str) -> bool:
+        """Report whether a text asks, in any language, whether an AI or a person writes."""
+        plain = plain_text(text)
+        return any(rules.asks_if_ai.search(plain) for rules in self.languages)
 
     def text(self, language: str) -> str:
         """Return the shipped answer in a language."""

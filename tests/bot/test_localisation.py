@@ -16,7 +16,7 @@ from bot.platform.localisation import (
     translate,
 )
 from bot.privacy.texts import TEXTS
-from bot.safety.actions import DISCLOSURE, MINORS_BREAK, MINORS_DISCLOSURE
+from bot.safety.actions import DISCLOSURE, MINORS_BREAK, PLAIN_DISCLOSURE
 from bot.training.backend_protocol import TrainingFailed
 from personas.engine.remote.server_errors import OnlyThoughtError
 from personas.errors import EngineBusyError
@@ -369,7 +369,7 @@ async def test_a_persona_reads_no_disclosure_or_footer_of_any_language(stage, la
     await prefer(stage, LOCALE_OF[language])
     stage.store.minor_guilds.set(stage.sandbox.guild_id, True)
     reply = await ask(stage, QUAY, "how heavy?", BY_AI[language])
-    disclosure = localise(MINORS_DISCLOSURE, language)
+    disclosure = localise(PLAIN_DISCLOSURE, language)
     assert reply["content"].endswith(f"\n{disclosure}")
     await prefer(stage, "en-US")
     await stage.member.forward(INN, reply)

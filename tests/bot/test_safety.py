@@ -16,7 +16,7 @@ from bot.chat.senders import WebhookSender
 from bot.demo_guild import SKERROW_SEED
 from bot.platform.messages import MAX_MESSAGE_CHARS
 from bot.platform.permissions import required_permissions
-from bot.safety.actions import DISCLOSURE, DISCLOSURE_INTERVAL_S, MINORS_BREAK, MINORS_DISCLOSURE
+from bot.safety.actions import DISCLOSURE, DISCLOSURE_INTERVAL_S, MINORS_BREAK, PLAIN_DISCLOSURE
 from bot.safety.texts import shipped_texts
 from sandbox.sandbox_errors import SandboxRefusal
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
@@ -374,6 +374,20 @@ async def test_it_is_remembered_over_a_restart_and_stays_when_a_reply_is_made_ag
         assert DISCLOSURE not in await asked(stage, QUAY, "two")
 
 
+async def test_who_asks_whether_an_ai_writes_is_told_each_time_in_plain_size(stage):
+    assert DISCLOSURE in await asked(stage, QUAY, "one")
+    moved_back(stage, QUAY, told_s=DISCLOSURE_INTERVAL_S - 60)
+    for question in ("are u a bot or is someone typing this", "bạn là người hay là máy vậy"):
+        assert (await asked(stage, QUAY, question)).endswith(f"\n{PLAIN_DISCLOSURE}")
+    mark = stage.mark
+    await stage.member.click(stage.sandbox.messages(QUAY)[-1], "Regenerate")
+    again = await stage.finished(QUAY, mark)
+    assert again["content"].endswith(f"\n{PLAIN_DISCLOSURE}")
+    assert "talking with an AI" not in await asked(stage, QUAY, "are you hungry?")
+    moved_back(stage, QUAY, told_s=61)
+    assert DISCLOSURE in await asked(stage, QUAY, "what is due does not wait for longer")
+
+
 async def test_where_minors_are_it_is_plain_and_a_long_talk_is_asked_to_pause(stage):
     with pytest.raises(SandboxRefusal):
         await stage.member.slash(QUAY, "moderation minors", here=True)
@@ -381,9 +395,9 @@ async def test_where_minors_are_it_is_plain_and_a_long_talk_is_asked_to_pause(st
     assert "No minors are said" in shown.message["content"]
     answer = await stage.moderator.slash(QUAY, "moderation minors", here=True)
     assert answer.ephemeral and "Minors are here." in answer.message["content"]
-    assert (await asked(stage, QUAY, "one")).endswith(f"\n{MINORS_DISCLOSURE}")
+    assert (await asked(stage, QUAY, "one")).endswith(f"\n{PLAIN_DISCLOSURE}")
     moved_back(stage, QUAY, told_s=DISCLOSURE_INTERVAL_S)
-    assert (await asked(stage, QUAY, "two")).endswith(f"\n{MINORS_BREAK}")
+    assert (await asked(stage, QUAY, "are you a bot?")).endswith(f"\n{MINORS_BREAK}")
     await stage.moderator.slash(QUAY, "moderation minors", here=False)
     assert DISCLOSURE in await asked(stage, INN, "three")
 

@@ -24,6 +24,15 @@ def test_each_example_is_recognised_in_its_language_or_passes(language):
     assert [text for text in examples["passes"] if rules.find(text)] == []
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_questions_whether_an_ai_writes_are_told_from_others(language):
+    rules = SafetyRules.shipped()
+    examples = EXAMPLES[language]
+    assert min(len(examples["asks_if_ai"]), len(examples["asks_other"])) >= 10
+    assert [text for text in examples["asks_if_ai"] if not rules.asks_if_ai(text)] == []
+    assert [text for text in examples["asks_other"] if rules.asks_if_ai(text)] == []
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -54,11 +63,15 @@ def test_a_figure_of_speech_beside_it_hides_nothing():
     assert rules.find("mệt muốn chết, mà tôi muốn chết thật") == "vi"
 
 
-@pytest.mark.parametrize("words", ["ich mich ", "my friend ", "want to ", "ước gì ", "我", "a"])
+@pytest.mark.parametrize(
+    "words",
+    ["ich mich ", "my friend ", "want to ", "ước gì ", "我", "a", "are you a ", "bist du ein "],
+)
 def test_no_text_takes_long(words):
     text = (words * 8000)[:8000]
     began = time.perf_counter()
     SafetyRules.shipped().find(text)
+    SafetyRules.shipped().asks_if_ai(text)
     assert time.perf_counter() - began < 1.0, "measured: some 0.1 s"
 
 

@@ -188,7 +188,7 @@ class AnswerCheck:
         numbers = [number for row in asked for number in NUMBER.findall(row["text"])[-1:]]
         ordinals = sorted(row["ordinal"] for row in asked)
         is_together = len(asked) == len(seqs) == ordinals[-1] - ordinals[0] + 1 if asked else False
-        if not is_together:  # somebody has spoken in the channel between the lines, or one is deleted
+        if not is_together:  # somebody has spoken between the lines, or one is deleted
             return
         found = HEARD.search(text)
         heard = found[1].split() if found else []
