@@ -10,6 +10,7 @@ from bot.safety.texts import MAX_TEXT_CHARS, read_texts, shipped_texts
 from bot.settings import SettingsError, load_settings
 from personas.errors import UnderstudyError
 from personas.home.rights import RIGHTS_FILE
+from trainer.dataset.synthetic.question_bank import AI_OR_PERSON, read_openers
 
 EXAMPLES = tomllib.loads((SAFETY_FOLDER / "examples.toml").read_text(encoding="utf-8"))
 OWN_TEXT = "Call the harbour's night line, **0800 123 456**, at any hour. You are welcome."
@@ -31,6 +32,13 @@ def test_questions_whether_an_ai_writes_are_told_from_others(language):
     assert min(len(examples["asks_if_ai"]), len(examples["asks_other"])) >= 10
     assert [text for text in examples["asks_if_ai"] if not rules.asks_if_ai(text)] == []
     assert [text for text in examples["asks_other"] if rules.asks_if_ai(text)] == []
+
+
+def test_of_the_openers_those_that_ask_it_are_recognised():
+    rules = SafetyRules.shipped()
+    for opener in read_openers():
+        text = opener.text.replace("{{char}}", "Oda")
+        assert rules.asks_if_ai(text) == (opener.kind == AI_OR_PERSON), text
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ from personas.schemas.chat import Persona
 from personas.shipped_folders import SHIPPED_DATA
 from trainer.dataset.minhash import MinHashIndex
 from trainer.dataset.synthetic.question_bank import (
+    AI_OR_PERSON,
     OTHER_LANGUAGE,
     SHARES,
+    SINCERE,
     draw_questions,
     evaluation_messages,
     read_openers,
@@ -83,7 +85,8 @@ def test_openers_read_as_chat_does():
     english = [opener.text for opener in openers if opener.lang == "en"]
     assert sum(text[0].isupper() for text in english) < len(english) / 5
     for kind in kinds:
-        assert sum(o.kind == kind and o.lang == "en" for o in openers) >= 30, kind
+        fewest = {AI_OR_PERSON: 14, SINCERE: 28}.get(kind, 30)
+        assert sum(o.kind == kind and o.lang == "en" for o in openers) >= fewest, kind
 
 
 def test_a_draw_repeats_itself_and_a_longer_one_goes_on_from_it():
@@ -196,4 +199,6 @@ def test_rules_ask_in_the_language_of_the_lore_and_nothing_without_rules():
     german = split_passages("kran", "kran/a.md", "# Kran\n\nDer Kran wiegt dreiundachtzig Tonnen "
                             "und steht auf vier Füßen am Kai.\n")  # fmt: skip
     assert lore_questions(kran, german) == card_questions(kran, german) == []
+    asked = Counter(question.lang for question in draw_questions(kran, german, 100, seed=0))
+    assert asked.keys() == {"de", "en"}, "where German has too few, English is the likeliest"
     assert draw_questions(kran, german, 5, seed=0)[0].lang == "de"

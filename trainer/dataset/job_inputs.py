@@ -28,8 +28,10 @@ from trainer.dataset.data_mixture import (
     select_lore_pairs,
     split_general,
 )
+from trainer.dataset.synthetic.card_replies import sincere_replies
 from trainer.dataset.synthetic.lore_extraction import extract_lore
-from trainer.dataset.synthetic.question_bank import Question, draw_questions
+from trainer.dataset.synthetic.question_bank import IN_EARNEST, Question, draw_questions
+from trainer.dataset.synthetic.speaking_style import measure_style
 from trainer.dataset.written_replies import stand_ins, written_conversations, written_count
 from trainer.schemas import Recipe
 from trainer.sources.conversation import (
@@ -170,7 +172,8 @@ def questions_to_write(
     order: not every reply is good enough.
 
     `own` are the persona's own conversations. Their questions are not asked again, nor those of
-    exchanges that are held out.
+    exchanges that are held out. What is asked in earnest is asked where its reply is given: a model
+    that plays a part claims to be human there, or jokes.
     """
     count = written_count(recipe.written_replies, count_replies(own), inputs.from_card)
     options = ReadOptions(persona=persona, consent=inputs.consent)
@@ -184,6 +187,8 @@ def questions_to_write(
     questions = draw_questions(
         persona, passages, count * QUESTIONS_PER_REPLY, seed=recipe.seed, excluded=asked
     )
+    given = sincere_replies(persona, says_i=measure_style(persona).says_i)
+    questions = [one for one in questions if one.kind not in IN_EARNEST or one.text in given]
     return count, questions
 
 

@@ -8,12 +8,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from personas.lore.index_terms import query_terms
+from personas.lore.index_terms import is_mostly_ascii, query_terms
 from personas.lore.passages import Passage, split_sentences
 from personas.prompt.renderer import example_turns
 from personas.schemas.chat import LoreHit, Persona
 from personas.shipped_folders import SHIPPED_DATA
+from trainer.dataset.quality_filters import detect_main_language
 from trainer.dataset.synthetic.lore_extraction import LoreFact, extract_facts
+from trainer.dataset.synthetic.speaking_style import SELF
 
 SINCERE_REPLIES_FILE = SHIPPED_DATA / "questions" / "sincere_replies.jsonl"
 """Replies to the openers that ask in earnest whether a person answers, or speak of grief. A model that
@@ -22,17 +24,29 @@ plays a part claims to be human there, or jokes, and a version that learns this 
 MIN_SENTENCES = 2
 MIN_TOKENS = 40
 MAX_TOKENS = 120
+FOREIGN_BYTES_PER_TOKEN = 2.5
+NON_LATIN_BYTES_PER_TOKEN = 1.5
+MAX_FOREIGN_TOKENS = 240
+"""Beyond English, a tokenizer that was made for it splits words, and letters: the bundled model's has
+2.6 UTF-8 bytes of German in a token, 1.7 of Vietnamese and 1.6 of Japanese.
+"""
 TOKENS_PER_WORD = 1.6
 LORE_SENTENCES = 2
 
 
-def sincere_replies(persona: Persona) -> dict[str, str]:
-    """Return the replies to openers asked in earnest, by the opener as a persona is asked."""
+def sincere_replies(persona: Persona, *, says_i: bool = True) -> dict[str, str]:
+    """Return the replies to openers asked in earnest, by the opener as a persona is asked. A
+    character that never `says_i` has those without "I", of which there are fewer.
+    """
     name = persona.nickname or persona.name
     replies = {}
     for line in SINCERE_REPLIES_FILE.read_text(encoding="utf-8").splitlines():
         row = {key: text.replace("{{char}}", name) for key, text in json.loads(line).items()}
-        replies[row["text"]] = row["reply"]
+        reply = row["reply"]
+        if not says_i and SELF.search(reply):
+            reply = row.get("reply_without_i", "")
+        if reply:
+            replies[row["text"]] = reply
     return replies
 
 
@@ -49,10 +63,15 @@ class ReplyLength:
         spoken = [turn.text for turn in example_turns(persona) if turn.by_persona]
         if not spoken:
             return cls(MIN_SENTENCES, MAX_TOKENS)
-        sentences = max(len(split_sentences(text)) for text in spoken)
-        words = max(len(text.split()) for text in spoken)
-        tokens = math.ceil(words * TOKENS_PER_WORD)
-        return cls(max(sentences, MIN_SENTENCES), min(max(tokens, MIN_TOKENS), MAX_TOKENS))
+        sentences = max(max(len(split_sentences(text)) for text in spoken), MIN_SENTENCES)
+        if detect_main_language(spoken) == "en":
+            words = max(len(text.split()) for text in spoken)
+            tokens = math.ceil(words * TOKENS_PER_WORD)
+            return cls(sentences, min(max(tokens, MIN_TOKENS), MAX_TOKENS))
+        is_latin = is_mostly_ascii(" ".join(spoken))
+        per_token = FOREIGN_BYTES_PER_TOKEN if is_latin else NON_LATIN_BYTES_PER_TOKEN
+        tokens = math.ceil(max(len(text.encode()) for text in spoken) / per_token)
+        return cls(sentences, min(max(tokens, MIN_TOKENS), MAX_FOREIGN_TOKENS))
 
     def cut(self, text: str) -> str:
         """Return the first sentences of a text, up to that number."""

@@ -40,19 +40,23 @@ you miss." have 0.64.
 LORE = "lore"
 CARD = "card"
 WORLD = "world"
+AI_OR_PERSON = "ai_or_person"
 SINCERE = "sincere"
+IN_EARNEST = frozenset({AI_OR_PERSON, SINCERE})
+"""Kinds that a model which plays a part answers with a claim to be human, or a joke."""
 OTHER_LANGUAGE = "other_language"
 SHARES = {
     LORE: 16,
     CARD: 8,
-    "self": 13,
+    "self": 11,
     WORLD: 6,
-    "small_talk": 9,
-    "feelings": 9,
-    "advice": 8,
+    "small_talk": 8,
+    "feelings": 8,
+    "advice": 7,
     "opinion": 6,
-    SINCERE: 6,
-    "provocation": 5,
+    AI_OR_PERSON: 7,
+    SINCERE: 5,
+    "provocation": 4,
     "knowledge": 3,
     "creative": 3,
     "humour": 3,
@@ -62,10 +66,11 @@ SHARES = {
 """Shares of a draw by kind, in percent.
 
 Four in ten ask about the character and its world, because nothing else teaches a version what its
-card and lore say. Every second one is what communities talk about most. One in ten is sincere or
-provoking: a reply that claims to be human or leaves the role fails the gate. The rest, and a few in
-languages that are not the persona's, keep a version from answering only what it was asked about in
-training.
+card and lore say. Three in ten are what communities talk about most. One in six is sincere or
+provoking: a reply that claims to be human or leaves the role fails the gate. Every training has the
+few openers that ask whether a person writes: of one or two, a small model does not learn to say so.
+The rest, and a few in languages that are not the persona's, keep a version from answering only what
+it was asked about in training.
 """
 
 
@@ -118,6 +123,8 @@ def draw_questions(
     for pool in pools.values():
         # By a hash of each text, so that a line added to the bank moves no other.
         pool.sort(key=lambda question: _seeded_hash(f"{seed} {persona.id} {question.text}"))
+    if language != "en":  # where its own has too few questions, English is the likeliest other one
+        pools[OTHER_LANGUAGE].sort(key=lambda question: question.lang != "en")
     return list(itertools.islice(_alternate_by_shares(pools), count))
 
 

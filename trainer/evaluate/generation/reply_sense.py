@@ -17,7 +17,7 @@ from personas.lore.minilm import Vectors, load_minilm
 from personas.schemas.scorecard import HELDOUT_TASK, SENSE_ESTIMATE, Side
 from trainer.dataset.dataset import Dataset
 from trainer.dataset.minhash import split_words
-from trainer.dataset.synthetic.question_bank import SINCERE, read_openers
+from trainer.dataset.synthetic.question_bank import IN_EARNEST, read_openers
 from trainer.evaluate.generation.reply_tasks import (
     MARKS_FILE,
     GeneratedReply,
@@ -148,7 +148,9 @@ def sense_features(pairs: Sequence[tuple[str, str]]) -> Features:
 @lru_cache
 def other_questions() -> tuple[str, ...]:
     """Return the openers with which a reply's own question is compared."""
-    english = [row.text for row in read_openers() if row.lang == "en" and row.kind != SINCERE]
+    english = [
+        row.text for row in read_openers() if row.lang == "en" and row.kind not in IN_EARNEST
+    ]
     return tuple(text.replace("{{char}}", "they") for text in english[::OTHER_QUESTIONS_STEP])
 
 
