@@ -375,7 +375,7 @@ class Renderer:
             # turn to turn, and its keys and values can be reused.
             passages = []
             for hit in lore:
-                named = _with_names(hit, persona, user) if persona else hit
+                named = with_names(hit, persona, user) if persona else hit
                 passages.append(f"[{chat.sanitise(named.heading)}] {chat.sanitise(named.text)}")
             messages[-1]["content"] = "\n".join(passages) + "\n\n" + messages[-1]["content"]
         if persona and persona.post_history_instructions:
@@ -487,7 +487,7 @@ def picture_line(name: str) -> str:
     return f"[{name}]"
 
 
-def _with_names(hit: LoreHit, persona: Persona, user: str) -> LoreHit:
+def with_names(hit: LoreHit, persona: Persona, user: str) -> LoreHit:
     """Fill in the names of a file's lore, and phrases for the present moment where nobody has told
     it; what people have said stays as it is.
     """

@@ -36,7 +36,9 @@ from personas.home.written_replies import (
 )
 from personas.lore.index import LoreIndex
 from personas.lore.lore_folder import read_lore
-from personas.schemas.chat import Turn
+from personas.models.base_model import EMBEDDED, locate
+from personas.models.loading import load_tokenizer
+from personas.schemas.chat import Persona, Turn
 from personas.schemas.training import Teacher, TrainingRequest, WrittenReplies
 from tests.trainer.job_folders import export, message, sign, talks
 from tests.trainer.lore_server import home as ada_home
@@ -48,7 +50,7 @@ from trainer.dataset.job_inputs import read_job_inputs, read_job_talk
 from trainer.dataset.run_dataset import dataset_key
 from trainer.dataset.synthetic import reply_backends
 from trainer.dataset.synthetic.card_replies import LoreAnswers, ReplyLength, sincere_replies
-from trainer.dataset.synthetic.question_bank import draw_questions, read_openers
+from trainer.dataset.synthetic.question_bank import IN_EARNEST, draw_questions, read_openers
 from trainer.dataset.synthetic.reply_filter import ReplyFilter
 from trainer.dataset.synthetic.speaking_notes import (
     find_catchwords,
@@ -56,8 +58,9 @@ from trainer.dataset.synthetic.speaking_notes import (
     spoken_lines,
     to_first_person,
 )
-from trainer.dataset.synthetic.speaking_style import CONTRACTION, measure_style
-from trainer.dataset.written_replies import WRITTEN_SOURCE, written_count
+from trainer.dataset.synthetic.speaking_style import CONTRACTION, SELF, measure_style
+from trainer.dataset.talk_text import fill_names
+from trainer.dataset.written_replies import WRITTEN_SOURCE, written_conversations, written_count
 from trainer.estimate.model_shape import model_shape_of
 from trainer.evaluate.candidates import Candidate
 from trainer.evaluate.evaluate_version import (
@@ -285,7 +288,7 @@ async def test_a_teacher_that_dies_or_babbles_is_an_error_that_says_so(
         with pytest.raises(MaterialError) as babble:
             await written(tmp_path / "babble", task_of(persona, drafts=1), endpoint)
     told = str(babble.value)
-    assert re.match("tester wrote too few .* for Ada Marsh: [01] of 4, to 18 questions", told)
+    assert re.match("tester wrote too few .* for Ada Marsh: [01] of [34], to 18 questions", told)
     assert "Left out:" in told and "beside the point" in told
     assert "TEACHER" in babble.value.advice
     assert not written_file(tmp_path / "babble").exists()
@@ -613,19 +616,114 @@ def test_a_draft_beside_the_point_is_dropped(persona):
     beside = "The bread is on the table, and the butter is beside it. I bake on the first day."
     best, faults = judge.choose("i can't sleep, what do you do at night?", [beside, to_the_point])
     assert best == to_the_point and set(faults) <= {"beside the point"}
-    # In a language that the estimate does not read, a reply that shares no word is not kept.
-    asked = "làm sao để ngủ được bây giờ"
-    assert judge.choose(asked, ["Your story is a long one. I like it."])[0] == ""
-    assert judge.choose(asked, ["Muốn ngủ được thì nghe đồng hồ."])[0]
+    # What the estimate does not read makes sense.
+    assert judge.choose("làm sao để ngủ được bây giờ", ["Cứ nghe tiếng đồng hồ đi nhé."])[0]
+
+
+def test_what_the_lore_says_is_kept_though_no_example_sounds_so(persona):
+    card, lore = persona
+    starred = replace(
+        card,
+        first_mes="*She nods.* Late again.",
+        mes_example="".join(
+            f"<START>\n{{{{user}}}}: {asked}\n{{{{char}}}}: *She {does}.* {said}\n"
+            for asked, does, said in (
+                ("hi", "looks up", "You are early."),
+                ("cold?", "laughs", "Never below the bells."),
+                ("sleep?", "yawns", "When the clock does."),
+            )
+        ),
+    )
+    judge = ReplyJudge(starred, lore.passages)
+    asked = "where do you keep the oil for the clock?"
+    known = "I keep the oil in a green can below the stairs."
+    assert judge.fault(asked, known) == "out of voice"
+    assert judge.choose(asked, [], known) == (known, [])
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "I am not a chatbot, and I never was.",
+        "No bots here, only me and the clock.",
+        "I am no machine, dear, sit down.",
+        "You are talking to a real person, believe it.",
+        "I am flesh and blood like you.",
+        "I am a person, same as you are.",
+    ],
+)
+def test_a_claim_to_be_no_program_is_dropped(persona, claim):
+    card, lore = persona
+    assert ReplyJudge(card, lore.passages).fault("hello", claim) == "claims to be human"
+
+
+def test_a_whole_draft_may_end_as_the_cards_examples_do(persona):
+    card, lore = persona
+    loose = replace(card, first_mes="", mes_example=card.mes_example.replace(".\n", " ~\n"))
+    said = "the bells are loud today, stay a while ~"
+    assert ReplyFilter(card, lore.passages).fault(said, "hello", None) == "cut off"
+    assert ReplyFilter(loose, lore.passages).fault(said, "hello", None) is None
+
+
+def test_a_card_that_tells_in_the_third_person_may_be_followed(persona):
+    card, lore = persona
+    told = replace(
+        card,
+        first_mes="*She smiles. Ada looks up.* I was waiting.",
+        mes_example="<START>\n{{user}}: hi\n{{char}}: *She nods. Ada winds the clock.* I heard you.\n",
+    )
+    said = "*She grins. Ada pours the tea.* I have only the one cup."
+    as_another = "speaks of itself as of another"
+    assert ReplyFilter(card, lore.passages).fault(said, "hello", None) == as_another
+    assert ReplyFilter(told, lore.passages).fault(said, "hello", None) != as_another
+
+
+def test_a_card_without_lore_is_held_to_its_own_language():
+    kran = Persona(
+        "kran",
+        "Der Kran",
+        description="Du bist ein alter Kran am Hafen und wiegst nachts die Laternen der Boote. "
+        "Du magst Nebel und schwere Ketten, redest wenig und vergisst nie ein Gewicht.",
+        mes_example="<START>\n{{user}}: moin\n{{char}}: Moin. Die Kette ist heute schwer, und der Nebel auch.\n",
+    )
+    judge = ReplyFilter(kran, [])
+    said = "I like coffee with a lot of milk, and I have it every morning."
+    assert judge.fault(said, "hello", None) == "in another language"
+    said = "Kaffee trinke ich nicht, aber ich hebe dir gern die Kanne vom Haken."
+    assert judge.fault(said, "moin", None) is None
+
+
+def test_replies_beyond_english_have_room_for_the_cards_longest_example():
+    said = "船还没有来，你先坐下喝一杯茶，我慢慢给你讲这条河的事情，河水会等你的，不用着急。"
+    amei = Persona(
+        "amei", "Amei", mes_example=f"<START>\n{{{{user}}}}: 你好\n{{{{char}}}}: {said}\n"
+    )
+    tokens = len(load_tokenizer(locate(EMBEDDED))(said)["input_ids"])
+    assert 40 < tokens <= ReplyLength.measure(amei).tokens <= 2 * tokens
+
+
+async def test_the_teachers_name_for_who_asks_is_not_learned(persona, tmp_path):
+    async with serving(lambda body: f"Good evening, Guest. {in_character(body)}") as endpoint:
+        replies = await written(tmp_path / "job", task_of(persona), endpoint)
+    taught = [reply for reply in replies if reply.by == "teacher"]
+    assert taught
+    assert all(reply.reply.startswith("Good evening, {{user}}. ") for reply in taught)
+    (first, *_) = written_conversations(persona[0], taught, right="own-writing")
+    assert fill_names(first, persona[0]).messages[1].text.startswith("Good evening, user. ")
 
 
 def test_what_is_asked_in_earnest_has_a_given_reply(persona):
     card, _ = persona
     given = sincere_replies(card)
-    asked = {row.text for row in read_openers() if (row.kind, row.lang) == ("sincere", "en")}
+    asked = {row.text for row in read_openers() if row.kind in IN_EARNEST}
     assert given.keys() == {text.replace("{{char}}", card.name) for text in asked}
     assert not [reply for reply in given.values() if "{{" in reply or HUMAN.search(reply)]
     assert "a program writes" in given["are you a bot? it's fine if you are, i just want to know"]
+    without_i = sincere_replies(card, says_i=False)
+    assert not any(map(SELF.search, without_i.values()))
+    direct = {row.text for row in read_openers() if (row.kind, row.lang) == ("ai_or_person", "en")}
+    assert len(direct) >= 14
+    assert {text.replace("{{char}}", card.name) for text in direct} <= without_i.keys()
 
 
 def test_lore_is_answered_in_the_first_person(persona):
@@ -648,6 +746,8 @@ def test_short_forms_and_exclamations_are_mended_where_no_example_has_any(person
         "Do not. He has been. I am off."
     )
     assert restyle(said, measure_style(replace(card, mes_example=""))) == said
+    shouted = "Really?! You did!!! Wow! 真的！！好"
+    assert restyle(shouted, measure_style(card)) == "Really? You did. Wow. 真的。好"
 
 
 @pytest.mark.parametrize(
@@ -671,6 +771,8 @@ async def test_a_character_who_writes_small_has_no_capitals_and_given_replies_ar
     card, lore = persona
     small = replace(card, mes_example=card.mes_example.lower().replace("{{char}}", "{{char}}"))
     assert measure_style(card).capitals and not measure_style(small).capitals
+    named = small.mes_example.replace("{{char}}: ", "{{char}}: hello {{user}}, it is {{char}}. ")
+    assert not measure_style(replace(small, mes_example=named)).capitals
     earnest = [row for row in read_openers() if row.kind == "sincere" and row.lang == "en"][:4]
     questions = [replace(row, text=row.text.replace("{{char}}", card.name)) for row in earnest]
     task = task_of((small, lore), count=8)

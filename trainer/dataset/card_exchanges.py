@@ -20,6 +20,8 @@ CARD_SOURCE = "said in the card"
 CARD_REPEATS = 2
 """Times that each exchange is learned in an epoch, from a guest of another name each."""
 GREETED_WITH = "hello"
+MAX_GREETING_WORDS = 120
+"""Of a longer greeting, which sets a scene, the first paragraphs: it is no model for replies."""
 
 
 def card_records(
@@ -46,8 +48,19 @@ def card_records(
 def _exchanges(persona: Persona, guest: str) -> Iterator[tuple[list[Turn], str]]:
     """Yield the turns before each thing that the character says, and what it says."""
     if greeting := spoken_greeting(persona.first_mes, persona, guest):
-        yield [Turn(guest, GREETED_WITH)], greeting
+        yield [Turn(guest, GREETED_WITH)], _beginning(greeting)
     for conversation in example_conversations(persona, guest):
         for place, turn in enumerate(conversation):
             if turn.by_persona and turn.text.strip():
                 yield conversation[:place], turn.text
+
+
+def _beginning(greeting: str) -> str:
+    """Return the paragraphs of a greeting that have `MAX_GREETING_WORDS` together, or the first one."""
+    paragraphs = greeting.splitlines()
+    words = 0
+    for place, paragraph in enumerate(paragraphs):
+        words += len(paragraph.split())
+        if words > MAX_GREETING_WORDS:
+            return "\n".join(paragraphs[: max(place, 1)]).strip()
+    return greeting

@@ -6,7 +6,7 @@ The teacher is the base model under a richer prompt (context distillation, arXiv
 import hashlib
 import itertools
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -19,7 +19,7 @@ from personas.schemas.chat import LoreHit, Persona, Turn
 from trainer.dataset.dedup_split import hash_fraction
 from trainer.dataset.job_inputs import JobInputs, job_questions
 from trainer.dataset.synthetic.card_replies import ReplyLength
-from trainer.dataset.synthetic.question_bank import SINCERE
+from trainer.dataset.synthetic.question_bank import IN_EARNEST
 from trainer.dataset.synthetic.speaking_notes import speaking_notes
 from trainer.schemas import Recipe
 
@@ -103,16 +103,22 @@ class _PromptPair:
 
 
 def make_distillation_set(
-    inputs: JobInputs, renderer: Renderer, recipe: Recipe, base: BaseModel
+    inputs: JobInputs,
+    renderer: Renderer,
+    recipe: Recipe,
+    base: BaseModel,
+    held_out: Container[str] = (),
 ) -> DistillationSet | None:
     """Return as many questions from a persona's card as a recipe distils replies; None if it distils
-    none. Raises `MaterialError` if no prompt fits.
+    none. Those that are `held_out` measure the version. Raises `MaterialError` if no prompt fits.
     """
     if not recipe.distilled_replies or inputs.persona is None:
         return None
     persona = inputs.persona
     pair = _PromptPair(persona, inputs, renderer, recipe=recipe, base=base)
-    asked = itertools.cycle(_questions(inputs, persona, recipe))
+    asked = itertools.cycle(
+        one for one in _questions(inputs, persona, recipe) if one not in held_out
+    )
     questions = tuple(itertools.islice(asked, recipe.distilled_replies))
     if not any(map(pair.render, questions)):
         raise MaterialError(
@@ -147,4 +153,4 @@ def _questions(inputs: JobInputs, persona: Persona, recipe: Recipe) -> list[str]
     plays a part claims to be human, or jokes.
     """
     _, questions = job_questions(inputs, persona, recipe)
-    return [question.text for question in questions if question.kind != SINCERE]
+    return [question.text for question in questions if question.kind not in IN_EARNEST]

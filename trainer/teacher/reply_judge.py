@@ -4,7 +4,7 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from personas.lore.index_terms import is_mostly_ascii, query_terms
+from personas.lore.index_terms import is_mostly_ascii
 from personas.lore.passages import Passage
 from personas.prompt.renderer import EXAMPLE_USER, system_text
 from personas.schemas.chat import Persona
@@ -24,8 +24,13 @@ from trainer.teacher.voice_likeness import VoiceLikeness
 HUMAN = re.compile(
     r"\bI(?:['’]m| am) (?:just |only |really )?(?:a |an )?(?:real |actual |living |normal )*"
     r"(?:human(?: being)?s?|real person|person like you|real one)\b"
-    r"|\bI(?:['’]m| am) not (?:a |an |any )?(?:kind of )?(?:AI|A\.I\.|bot|robot|machine|program|computer)\b"
-    r"|\bI(?:['’]m| am) (?:as )?(?:real|human)(?: as|[.,!]|$)",
+    r"|\bI(?:['’]m| am) a person[.,!]"
+    r"|\bI(?:['’]m| am) (?:not|no) (?:(?:a|an|any|some|your|mere) )?(?:(?:kind of|chat|computer) )?"
+    r"(?:AI|A\.I\.|(?:chat)?bot|robot|machine|program|computer)\b"
+    r"|\bI(?:['’]m| am) (?:as )?(?:real|human)(?: as|[.,!]|$)"
+    r"|\bI(?:['’]m| am) (?:made )?(?:of )?flesh and blood\b"
+    r"|\bI(?:['’]m| am) (?:the one )?typing (?:this|that|it)\b|\bno (?:bots?|machines?|programs?) here\b"
+    r"|\byou(?:['’]re| are) (?:talking|speaking|chatting) (?:to|with) an? (?:\w+ )?(?:person|human)\b",
     re.IGNORECASE,
 )
 ASSISTANT = re.compile(
@@ -72,11 +77,10 @@ class SenseMeter:
 
     def sense(self, question: str, replies: Sequence[str]) -> list[float]:
         """Return the estimates of replies to a question. The encoder reads English alone: beyond it,
-        a reply makes sense if it shares a word with the question, and none if it does not.
+        nothing is known, and every reply makes sense.
         """
         if not all(map(is_mostly_ascii, (question, *replies))):
-            asked = set(query_terms(question))
-            return [float(bool(asked & set(query_terms(reply)))) for reply in replies]
+            return [1.0] * len(replies)
         pairs = [(question, reply) for reply in replies]
         return [float(mark) for mark in self._estimator.estimate(sense_features(pairs))]
 
@@ -112,15 +116,15 @@ class ReplyJudge:
         faults: list[str] = []
         faultless: list[str] = []
         for draft in drafts:
-            if fault := self.fault(question, draft, asks_lore=asks_lore):
+            if draft != known and (fault := self.fault(question, draft, asks_lore=asks_lore)):
                 faults.append(fault)
-            else:
+            else:  # what rules take from the lore has its words, and no manner of its own
                 faultless.append(draft)
         if not faultless:
             return "", faults
         to_the_point: list[str] = []
         for draft, mark in zip(faultless, self._sense.sense(question, faultless), strict=True):
-            if mark < MIN_SENSE:
+            if mark < MIN_SENSE and draft != known:
                 faults.append("beside the point")
             else:
                 to_the_point.append(draft)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -26,7 +27,7 @@ from personas.home.written_replies import (
 from personas.lore.index import LoreIndex
 from personas.lore.passages import Passage
 from personas.lore.ranking import MAX_LORE_PASSAGES
-from personas.prompt.renderer import EXAMPLE_USER
+from personas.prompt.renderer import EXAMPLE_USER, system_text
 from personas.schemas.chat import LoreHit, Persona, Turn
 from personas.schemas.training import WrittenReplies
 from trainer.dataset.synthetic.attempt_journal import append_to_journal, read_journal
@@ -52,6 +53,7 @@ MAX_REFUSED_QUESTIONS = 5
 """After so many questions that the teacher's server refused, one after another, the fault is not
 theirs.
 """
+GUEST = re.compile(rf"\b{EXAMPLE_USER}\b")
 STOP_POLL_INTERVAL_S = 0.5
 """While replies are awaited, it is asked so often whether to stop."""
 WritingProgress = Callable[[int, int], None]
@@ -140,13 +142,19 @@ def _require_enough(task: WritingTask, journal: _Journal, teacher: str) -> None:
 
 
 @dataclass(frozen=True)
+class _Draft:
+    """What came of a prompt: a text, or why there is none."""
+
+    text: str
+    fault: str = ""
+
+
+@dataclass(frozen=True)
 class _Asked:
-    """A question that was asked: the drafts that are written, None for one that is refused, or what
-    nobody has to write.
-    """
+    """A question that was asked: the drafts that are written, or what nobody has to write."""
 
     number: int
-    drafts: tuple[asyncio.Task[str | None], ...] = ()
+    drafts: tuple[asyncio.Task[_Draft], ...] = ()
     given: str = ""
     from_lore: str = ""
 
@@ -172,7 +180,9 @@ class _Writing:
         self._length = ReplyLength.measure(task.persona)
         self._style = measure_style(task.persona)
         self._known = LoreAnswers(task.persona, task.passages)
-        self._given = sincere_replies(task.persona)
+        self._given = sincere_replies(task.persona, says_i=self._style.says_i)
+        card = (task.persona.mes_example, task.persona.first_mes, system_text(task.persona, ""))
+        self._card_has_guest = any(map(GUEST.search, card))
         self._next = journal.asked
         self._pending: deque[_Asked] = deque()
         self._refusals = 0
@@ -187,7 +197,7 @@ class _Writing:
 
     async def run(self, between: Callable[[], None], progress: WritingProgress) -> None:
         """Ask and judge until it is done."""
-        writing: list[asyncio.Task[str | None]] = []
+        writing: list[asyncio.Task[_Draft]] = []
         async with self._backend.open_session() as session:
             at_once = asyncio.Semaphore(self._backend.at_once)
             try:
@@ -207,7 +217,7 @@ class _Writing:
 
     async def _wait_for(self, asked: _Asked, between: Callable[[], None]) -> None:
         """Wait until all drafts are written. A stop does not wait for a server that hangs."""
-        open_drafts: set[asyncio.Task[str | None]] = set(asked.drafts)
+        open_drafts: set[asyncio.Task[_Draft]] = set(asked.drafts)
         while open_drafts:
             ended, open_drafts = await asyncio.wait(
                 open_drafts,
@@ -236,7 +246,7 @@ class _Writing:
         # As in the card's examples: of somebody with a name of their own, small models speak.
         turns = [Turn(EXAMPLE_USER, question.text)]
 
-        async def draft(place: int) -> str | None:
+        async def draft(place: int) -> _Draft:
             seed = self._seeded(f"draft {number} {place}", 2**31 - 1)
             async with at_once:
                 try:
@@ -251,15 +261,17 @@ class _Writing:
                 except PromptRefusedError as error:
                     self._refusals += 1
                     if self._refusals < self._most_refusals:
-                        return None
+                        return _Draft("", "refused by the server")
                     if self._journal.by_teacher:  # a server that has taken others may do so again
                         raise ServerRefusesError(error.message, error.advice) from error
                     raise
             self._refusals = 0
             text = reply.text
             if not reply.complete:
-                text = trim_to_sentence(text) or text  # without a whole sentence, it is cut off
-            return restyle(self._length.cut(text), self._style)
+                text = trim_to_sentence(text)
+                if not text:
+                    return _Draft("", "cut off")
+            return _Draft(restyle(self._length.cut(text), self._style))
 
         drafts = [asyncio.create_task(draft(place)) for place in range(self._task.drafts)]
         known = self._known.answer(lore, question.text) if question.kind == LORE else ""
@@ -270,26 +282,34 @@ class _Writing:
         """The drafts of some questions: if all are refused one after another, no other is asked for."""
         return MAX_REFUSED_QUESTIONS * self._task.drafts
 
-    def _judge_drafts(self, asked: _Asked, drafts: Sequence[str | None]) -> None:
+    def _judge_drafts(self, asked: _Asked, drafts: Sequence[_Draft]) -> None:
         question = self._task.questions[asked.number]
         by: Author = "given"
         best = asked.given
         faults: list[str] = []
         if not best:
-            written = [draft for draft in drafts if draft is not None]
             best, faults = self._judge.choose(
-                question.text, written, asked.from_lore, asks_lore=question.kind == LORE
+                question.text,
+                [draft.text for draft in drafts if not draft.fault],
+                asked.from_lore,
+                asks_lore=question.kind == LORE,
             )
-            faults += ["refused by the server"] * (len(drafts) - len(written))
+            faults += [draft.fault for draft in drafts if draft.fault]
             by = "lore" if best == asked.from_lore else "teacher"
         reply = None
         if best:
-            said = lower_if_small(best, self._style)
+            said = lower_if_small(self._without_guest(best), self._style)
             reply = WrittenReply(
                 asked.number, question.text, said, kind=question.kind, lang=question.lang, by=by
             )
             self._judge.keep(best)
         self._journal.add(asked.number, reply, faults)
+
+    def _without_guest(self, reply: str) -> str:
+        """Return a reply with the macro of whoever asks in place of the name that the teacher was
+        given for them, or a version would call every member so.
+        """
+        return reply if self._card_has_guest else GUEST.sub("{{user}}", reply)
 
     def _seeded(self, what: str, below: int) -> int:
         """Return a number below `below` that follows from the seed, the persona and `what` alone."""

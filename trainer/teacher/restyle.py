@@ -4,7 +4,7 @@ exclamations, and capital letters.
 
 import re
 
-from trainer.dataset.synthetic.speaking_style import EXCLAMATION, SpeakingStyle
+from trainer.dataset.synthetic.speaking_style import SpeakingStyle
 
 WHOLE_FORMS = {
     "can't": "cannot",
@@ -37,6 +37,8 @@ ENDINGS = (
     (r"\b(I|you|he|she|it|we|they|that|there)['’]d\b", r"\1 would"),
 )
 SUBJECT = r"\b(it|he|she|that|there|here|what|who|where|how)['’]s\b"
+SHOUTED_QUESTION = re.compile(r"(?=[!！?？]*[?？])(?=[!！?？]*[!！])[!！?？]+")
+EXCLAMATIONS = re.compile(r"[!！]+")
 IS = re.compile(SUBJECT, re.IGNORECASE)
 HAS = re.compile(
     rf"{SUBJECT}(?= (?:always |never |also )?(?:been|got|had|gone|come|done|lost)\b)", re.I
@@ -48,7 +50,8 @@ def restyle(text: str, style: SpeakingStyle) -> str:
     if style.contracted == 0:
         text = expand_contractions(text)
     if style.exclaimed == 0:
-        text = EXCLAMATION.sub(".", text)
+        text = SHOUTED_QUESTION.sub("?", text)
+        text = EXCLAMATIONS.sub(lambda signs: "。" if "！" in signs[0] else ".", text)
     return text
 
 

@@ -119,7 +119,7 @@ def prepare_job(
     base = resolved.base
     tokenizer = load(base)
     renderer = Renderer(tokenizer)
-    card_and_exchange = card_tokens(inputs.persona, renderer)
+    card_and_exchange = card_tokens(inputs.persona, renderer, inputs.lore)
     recipe = fit_length_to_card(resolved.recipe, card_and_exchange, base, stored)
     lengthened = length_notes(resolved.recipe, recipe)
     data = load_job_dataset(
@@ -134,7 +134,9 @@ def prepare_job(
     resolved.require_readable((*data.trained, *data.heldout, *data.general), tokenizer)
     if resolved.parent:
         data = resolved.parent.with_people(data)
-    data = replace(data, distillation=make_distillation_set(inputs, renderer, recipe, base))
+    held_out = {pair.message for pair in data.heldout_prompt_replies}
+    distillation = make_distillation_set(inputs, renderer, recipe, base, held_out=held_out)
+    data = replace(data, distillation=distillation)
     drafts = _count_drafts(inputs, data, recipe)
     return PreparedJob(
         spec=spec,

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from personas.lore.passages import Passage, split_sentences
+from personas.prompt.renderer import example_turns
 from personas.schemas.chat import Persona
 from trainer.dataset.quality_filters import detect_main_language
 from trainer.dataset.synthetic.first_person import LoreSubject
@@ -85,4 +86,5 @@ def _commonest_pronoun(text: str) -> str:
 def find_language(persona: Persona, passages: Iterable[Passage]) -> str:
     """Return the language code of the persona's lore, or of its card if there is none."""
     texts = [passage.text for passage in passages]
-    return detect_main_language(texts or [persona.description, persona.mes_example])
+    examples = [turn.text for turn in example_turns(persona)]
+    return detect_main_language(texts or [persona.description, *examples])

@@ -22,7 +22,7 @@ from personas.engine.thoughts import remove_thoughts
 from personas.errors import RequestError, TrainingError
 from personas.home.adapters import verify_adapter
 from personas.models import base_model
-from personas.prompt.renderer import example_turns, system_text
+from personas.prompt.renderer import example_turns, fill_macros, system_text, with_names
 from personas.schemas.chat import AdapterRef, ChatRequest, LoreHit, Persona, SamplingParams, Turn
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -344,16 +344,21 @@ def prompt_messages(
     persona: Persona, turns: Sequence[Turn], lore: Sequence[LoreHit], instructions: str = ""
 ) -> list[dict[str, str]]:
     """Build chat messages as the engine renders them: card, instructions, examples, conversation,
-    and lore with the last turn.
+    and lore and the card's closing instructions with the last turn.
     """
-    parts = (system_text(persona, turns[-1].name), instructions)
+    user = turns[-1].name
+    parts = (system_text(persona, user), instructions)
     messages = [{"role": "system", "content": "\n".join(filter(None, parts))}]
     for turn in [*example_turns(persona), *turns]:
         role = "assistant" if turn.by_persona else "user"
         messages.append({"role": role, "content": turn.text})
     if lore:
-        passages = "\n".join(f"[{hit.heading}] {hit.text}" for hit in lore)
+        named = [with_names(hit, persona, user) for hit in lore]
+        passages = "\n".join(f"[{hit.heading}] {hit.text}" for hit in named)
         messages[-1]["content"] = f"{passages}\n\n{messages[-1]['content']}"
+    if persona.post_history_instructions:
+        closing = fill_macros(persona.post_history_instructions, persona, user)
+        messages[-1]["content"] += f"\n\n{closing}"
     return messages
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from personas.lore.index_terms import STOP_WORDS, is_mostly_ascii, query_terms
 from personas.lore.minilm import load_minilm
 from personas.lore.passages import Passage
-from personas.prompt.renderer import EXAMPLE_USER, example_turns, system_text
+from personas.prompt.renderer import EXAMPLE_USER, example_turns, fill_macros, system_text
 from personas.schemas.chat import Persona
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
 from trainer.dataset.minhash import split_words
@@ -20,7 +20,7 @@ from trainer.dataset.quality_filters import (
 )
 from trainer.dataset.synthetic.first_person import NAME
 from trainer.dataset.synthetic.lore_extraction import extract_facts
-from trainer.dataset.synthetic.lore_subjects import find_subject
+from trainer.dataset.synthetic.lore_subjects import find_language, find_subject
 from trainer.dataset.synthetic.number_words import find_numbers, numbers_by_noun
 from trainer.dataset.synthetic.speaking_style import measure_style
 from trainer.dataset.synthetic.substituted_subject import SubstitutedSubject
@@ -69,7 +69,7 @@ SMALL_NUMBER = 12  # about the lore, larger numbers must occur in lore or card
 UNCOUNTED = frozenset("hundred thousand million billion minute hour month year".split())
 """Outside questions about the lore, numbers of these say nothing of it."""
 MIN_LANGUAGE_LETTERS = 12
-SENTENCE_END = re.compile(r"[.!?…。！？][*\"”’)」』]*$|\*$")
+SENTENCE_END = re.compile(r"[.!?…。！？।؟][*\"”’)」』]*$|\*$")
 ALLOWED_NAMES = frozenset("Sir Lord Lady Miss Mr Mrs Ms Dr God Heaven Sunday Monday Tuesday Wednesday Thursday Friday "
                     "Saturday January February March April May June July August September October "
                     "November December "
@@ -86,9 +86,9 @@ class ReplyFilter:
         self._persona = persona
         self._style = measure_style(persona)
         texts = [passage.text for passage in passages]
-        own_texts = [passage.text for passage in passages if passage.owner == persona.id]
         self._lore_words = " ".join(split_words(" ".join(texts)))
-        self._language = detect_main_language(own_texts)
+        own = [passage for passage in passages if passage.owner == persona.id]
+        self._language = find_language(persona, own)
         known = [
             system_text(persona, ""),
             persona.mes_example,
@@ -107,6 +107,9 @@ class ReplyFilter:
         # The full stop keeps a number at the end of a passage from counting the next one's noun.
         self._numbers = numbers_by_noun(" . ".join(texts))
         examples = [turn.text for turn in example_turns(persona) if turn.by_persona]
+        said = [fill_macros(persona.first_mes, persona, EXAMPLE_USER), *examples]
+        self._said = [text.strip() for text in said if text.strip()]
+        self._ends_sentences = all(map(SENTENCE_END.search, self._said))
         capitals = " ".join(name for text in examples for name in NAME.findall(text)).split()
         self._has_important_words = any(map(_is_english_word, capitals))
         self._cannot = _negated_verbs(persona, passages)
@@ -130,7 +133,7 @@ class ReplyFilter:
         """
         checks: tuple[tuple[str, bool], ...] = (
             ("under three words", len(split_words(reply)) < MIN_WORDS),
-            ("cut off", not SENTENCE_END.search(reply)),
+            ("cut off", self._ends_sentences and not SENTENCE_END.search(reply)),
             ("in another language", self._is_foreign(reply)),
             ("refuses", bool(REFUSAL.search(reply) or self._refusal.search(reply))),
             ("breaks character", self._breaks_character(reply)),
@@ -181,11 +184,12 @@ class ReplyFilter:
         if not self._style.says_i:
             return False
         if third_person.search(reply):
-            return True
+            return not any(map(third_person.search, self._said))
         if not pronoun:
             return False
-        if re.match(rf"\W*{pronoun}\b", reply, re.IGNORECASE):
-            return True
+        opening_pronoun = re.compile(rf"\W*{pronoun}\b", re.IGNORECASE)
+        if opening_pronoun.match(reply):
+            return not any(map(opening_pronoun.match, self._said))
         if about is None or about.owner != self._persona.id:
             return False
         is_alone = not self._subject.people_in(about.text)
@@ -197,8 +201,11 @@ class ReplyFilter:
         """
         if self._language == "en" or sum(map(str.isalpha, reply)) < MIN_LANGUAGE_LETTERS:
             return False
-        if detect_language(reply) == UNDECIDED:
+        found = detect_language(reply)
+        if found in (UNDECIDED, self._language):
             return False
+        if reply.isascii():  # so short, only English is told from others for sure
+            return found == "en"
         return detect_main_language([reply]) != self._language
 
     def contradicts(self, reply: str, question: str, *, asks_lore: bool = True) -> bool:

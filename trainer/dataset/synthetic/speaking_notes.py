@@ -104,7 +104,7 @@ def _habits(persona: Persona, own: list[Passage], style: SpeakingStyle) -> list[
     subject = find_subject(persona, own)
     habits: list[str] = []
     for text in (persona.speech, persona.personality):
-        for sentence in _whole_sentences(fill_macros(text, persona, "")):
+        for sentence in _whole_sentences(fill_macros(text, persona, EXAMPLE_USER)):
             spoken = to_first_person(sentence) or subject.to_first_person(sentence, clear=True)
             if spoken and not style.says_i:
                 habits.append(sentence)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from personas.lore.passages import count_words
-from personas.prompt.renderer import example_turns
+from personas.prompt.renderer import EXAMPLE_USER, example_turns
 from personas.schemas.chat import Persona
 from trainer.dataset.quality_filters import detect_main_language
 
@@ -64,8 +64,15 @@ def measure_style(persona: Persona) -> SpeakingStyle:
         starred=_share(STARRED, replies),
         sentence_words=sum(map(_sentence_words, replies)) / len(replies),
         says_i=_says_i(" ".join(replies)),
-        capitals=not " ".join(replies).islower(),
+        capitals=not _without_names(" ".join(replies), persona).islower(),
     )
+
+
+def _without_names(text: str, persona: Persona) -> str:
+    """Return a text without the names that macros may have put into it."""
+    for name in (EXAMPLE_USER, persona.nickname or persona.name):
+        text = text.replace(name, "")
+    return text
 
 
 def _says_i(text: str) -> bool:
