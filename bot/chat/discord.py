@@ -83,7 +83,7 @@ class ChatCog(commands.Cog):
     async def chat(
         self, interaction: Interaction, message: app_commands.Range[str, 1, MAX_QUESTION_CHARS]
     ) -> None:
-        # First, because the answer with helplines comes also where no persona would answer.
+        # First, as in `ask_publicly`: also where no persona lives, or the question has to wait.
         self.bot.services.safety.require_safe(message)
         if is_outside(interaction):
             await ask_outside(interaction, message)

@@ -212,7 +212,7 @@ def _votes(event_id: int, votes: VoteCounts) -> list[_VoteButton]:
 
 async def answer_form(interaction: Interaction, event_id: str, values: dict[str, str]) -> None:
     """Have the text of a submitted form answered."""
-    # First, because the answer with helplines comes also where the persona would not answer.
+    # First, as in `ask_publicly`: also where the persona is gone.
     interaction.client.services.safety.require_safe(values["text"])
     persona, channel = _require_answerer(interaction, int(event_id))
     services = interaction.client.services

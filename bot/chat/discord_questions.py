@@ -62,12 +62,15 @@ async def ask_publicly(
 ) -> None:
     """Post a question from a command or form in the channel, and have it answered by the personas
     that it asks, of whom those that may not answer are left out. Raises `RefusedError` where none
-    may. In a place where the bot is not, its member alone may see both.
+    may, and before all else `SelfHarmError`. In a place where the bot is not, its member alone may
+    see both.
 
     The question is the response, which Discord wants within three seconds: it comes before anything
     that takes time. If it is refused afterwards, it is deleted again, from the channel and from the
     history.
     """
+    # First, because the answer with helplines comes also where no persona would answer.
+    interaction.client.services.safety.require_safe(text)
     reply_service = interaction.client.services.reply_service
     author = interaction.user
     place = channel_ref(channel)

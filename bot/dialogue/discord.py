@@ -54,6 +54,9 @@ async def duet(
     opening: Range[str, 1, MAX_OPENING_CHARS],
     turns: Range[int, MIN_TURNS, MAX_TURNS] = DEFAULT_TURNS,
 ) -> None:
+    services = interaction.client.services
+    # First, because the answer with helplines comes also where no personas would talk.
+    services.safety.require_safe(opening)
     channel = interaction.channel
     if not isinstance(channel, GuildChannel):
         raise RefusedError(
@@ -63,14 +66,12 @@ async def duet(
             )
         )
     require_moderator(interaction)
-    services = interaction.client.services
     pair = (channel_persona(interaction), other)
     if pair[0].id == other.id:
         raise RefusedError(
             gettext_lazy("{persona} cannot talk with itself.", persona=markdown_name(other)),
             gettext_lazy("Name another persona."),
         )
-    services.safety.require_safe(opening)
     for persona in pair:
         services.reply_service.rules.require_unmuted(persona, channel_ref(channel))
         services.reply_service.rules.age.require(persona, channel)

@@ -178,6 +178,8 @@ async def remember(
     text: app_commands.Range[str, 1, MAX_MEMORY_CHARS],
     persona: PersonaOption | None = None,
 ) -> None:
+    # First, because the answer with helplines comes also where nothing would be remembered.
+    interaction.client.services.safety.require_safe(text)
     await _store(interaction, persona or channel_persona(interaction), text)
 
 
@@ -225,6 +227,7 @@ async def remember_message(interaction: Interaction, message: discord.Message) -
             gettext_lazy("Personas remember their replies to you and your own messages."),
             gettext_lazy("Choose one of these, or use `/remember`."),
         )
+    services.safety.require_safe(text)
     answer = services.store.replies.get(event_id)
     advice = gettext_lazy("Use `/remember` with its text and the option `persona`.")
     if answer:
@@ -238,10 +241,10 @@ async def edit_memory(interaction: Interaction, seq: str, values: dict[str, str]
     """Store a submitted form. Raises `RefusedError` where the memory is gone, or for a text as
     `_store` does.
     """
+    interaction.client.services.safety.require_safe(values["text"])
     memories = _memories(interaction)
     memory = memories.require(seq)
     text = check_memory(interaction, values["text"])
-    interaction.client.services.safety.require_safe(text)
     memories.edit(memory, text)
     await respond(
         interaction,
@@ -330,8 +333,6 @@ async def _store(
     or one too many.
     """
     text = check_memory(interaction, text)
-    if not by_persona:
-        interaction.client.services.safety.require_safe(text)
     store = interaction.client.services.store
     with store.atomic():
         seq = _memories(interaction).add(

@@ -307,6 +307,8 @@ def _example_notes(persona: Persona, typed: PersonaForm) -> list[str]:
 
 async def talk_from_form(interaction: Interaction, persona_id: str, values: dict[str, str]) -> None:
     """Have the text of a submitted form answered by the persona in this channel, where it lives."""
+    # First, as in `ask_publicly`: also where the persona is gone.
+    interaction.client.services.safety.require_safe(values["text"])
     persona = require_persona(interaction, persona_id)
     channel = _channel_of(interaction, persona)
     await ask_publicly(interaction, [persona], channel, values["text"])

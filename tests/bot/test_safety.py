@@ -108,8 +108,11 @@ async def test_a_command_shows_it_to_the_member_alone_and_posts_nothing(stage):
     assert answer.ephemeral and answer.message["content"] == TEXTS["en"]
     kept = await stage.member.slash(QUAY, "remember", text=SAID)
     assert kept.ephemeral and kept.message["content"] == TEXTS["en"]
-    duet = await stage.moderator.slash(QUAY, "persona duet", other="oda", opening=SAID)
-    assert duet.ephemeral and duet.message["content"] == TEXTS["en"]
+    nowhere = await stage.member.slash(OFFICE, "remember", text=SAID)
+    assert nowhere.ephemeral and nowhere.message["content"] == TEXTS["en"]
+    for who, place in ((stage.moderator, QUAY), (stage.member, QUAY), (stage.moderator, OFFICE)):
+        duet = await who.slash(place, "persona duet", other="oda", opening=SAID)
+        assert duet.ephemeral and duet.message["content"] == TEXTS["en"]
     assert texts_in(stage, QUAY) == before and stage.engine.requests == []
     assert stage.store.erasure.rows_of(int(stage.member.id))["memories"] == []
 
@@ -118,10 +121,21 @@ async def test_a_form_shows_it_to_the_member_alone(stage):
     mark = stage.mark
     await stage.member.say(QUAY, "hello")
     reply = await stage.finished(QUAY, mark)
-    form = await stage.member.click(reply, "Reply")
+    card = await stage.member.slash(QUAY, "persona show")
+    await until(lambda: card.text)
+    forms = [
+        await stage.member.click(reply, "Reply"),
+        await stage.member.click(card.message, "Talk to them"),
+    ]
     before = texts_in(stage, QUAY)
-    answer = await stage.member.submit(form, text=SAID)
-    assert answer.ephemeral and answer.message["content"] == TEXTS["en"]
+    for refusal in (None, "moderation block", "persona clear"):
+        if refusal == "moderation block":
+            await stage.moderator.slash(QUAY, refusal, member=stage.member.id)
+        elif refusal:
+            await stage.moderator.slash(QUAY, refusal)
+        for form in forms:
+            answer = await stage.member.submit(form, text=SAID)
+            assert answer.ephemeral and answer.message["content"] == TEXTS["en"]
     assert texts_in(stage, QUAY) == before and len(stage.engine.requests) == 1
 
 
