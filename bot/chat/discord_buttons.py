@@ -116,15 +116,20 @@ class _VoteButton(_ReplyButton, template=r"never vote:"):
     vote: ClassVar[Literal[-1, 1]]
 
     async def pressed(self, interaction: Interaction) -> None:
-        reply, _, _ = _require_reply(interaction, self.event_id)
+        reply, persona, channel = _require_reply(interaction, self.event_id)
         services = interaction.client.services
         if services.reply_service.is_running(reply.event_id):
             raise RefusedError(
                 gettext_lazy("This reply is being written."), gettext_lazy("Vote once it is there.")
             )
-        votes = services.store.replies.vote(
-            reply.event_id, interaction.user.id, self.vote, time.time()
-        )
+        replies = services.store.replies
+        member = interaction.user
+        if (
+            replies.vote_of(reply.event_id, member.id) != self.vote
+        ):  # taking one back is open to all
+            rules = services.reply_service.rules
+            rules.require_unblocked(persona, channel_ref(channel), member)
+        votes = replies.vote(reply.event_id, member.id, self.vote, time.time())
         is_tuned = reply.adapter_version is not None
         languages = services.reply_service.member_languages
         language = languages.of_channel(interaction.channel, reply.asked_by)

@@ -122,15 +122,19 @@ class ReplyPolicy:
         may talk.
         """
         for persona in personas:
-            if self.blocked(persona, at, user.id):
-                raise RefusedError(
-                    gettext_lazy(
-                        "A moderator has decided that {persona} does not answer you here.",
-                        persona=markdown_name(persona),
-                    ),
-                    gettext_lazy("Ask one if that is a mistake."),
-                )
+            self.require_unblocked(persona, at, user)
         self.roles.require(user, at.guild_id, "talk")
+
+    def require_unblocked(self, persona: Persona, at: ChannelRef, user: discord.abc.User) -> None:
+        """Refuse members whom a persona does not answer."""
+        if self.blocked(persona, at, user.id):
+            raise RefusedError(
+                gettext_lazy(
+                    "A moderator has decided that {persona} does not answer you here.",
+                    persona=markdown_name(persona),
+                ),
+                gettext_lazy("Ask one if that is a mistake."),
+            )
 
     def require_within_limits(self, at: ChannelRef, user: discord.abc.User) -> None:
         """Raise `LimitReachedError` for a member who has to wait."""

@@ -3,6 +3,7 @@
 import discord
 from discord import app_commands
 
+from bot.chat.places import ChannelRef
 from bot.lessons.actions import Teacher, lessons_for, require_may_teach, take_back
 from bot.lessons.actions import teach as store_taught_reply
 from bot.platform import permissions
@@ -33,6 +34,7 @@ from bot.platform.localisation import (
     translate,
 )
 from bot.platform.messages import markdown_name
+from personas.schemas.chat import Persona
 
 TEACH_FORM_PREFIX = "teach:"
 """Prefix of the form's custom id; the persona's id follows."""
@@ -52,7 +54,7 @@ MAX_FIELD_CHARS = 1500
 @app_commands.describe(persona=CHANNEL_PERSONA_HELP)
 async def teach(interaction: Interaction, persona: PersonaOption | None = None) -> None:
     persona = persona or channel_persona(interaction)
-    _require_teach_role(interaction)
+    _require_allowed(interaction, persona)
     require_may_teach(interaction.client.services.store, _teacher(interaction))
     language = interaction_language(interaction)
     fields = (
@@ -108,7 +110,7 @@ async def store_lesson(interaction: Interaction, persona_id: str, values: dict[s
     is incomplete.
     """
     persona = require_persona(interaction, persona_id)
-    _require_teach_role(interaction)
+    _require_allowed(interaction, persona)
     seq = store_taught_reply(
         interaction.client.services.store,
         _teacher(interaction),
@@ -130,10 +132,14 @@ async def store_lesson(interaction: Interaction, persona_id: str, values: dict[s
     )
 
 
-def _require_teach_role(interaction: Interaction) -> None:
-    """Raise `RefusedError` for a member without a role that may teach."""
-    roles = interaction.client.services.reply_service.rules.roles
-    roles.require(interaction.user, interaction.guild_id or 0, "teach")
+def _require_allowed(interaction: Interaction, persona: Persona) -> None:
+    """Raise `RefusedError` for a member whom the persona does not answer, or without a role that may
+    teach.
+    """
+    rules = interaction.client.services.reply_service.rules
+    place = ChannelRef(interaction.guild_id or 0, interaction.channel_id or 0)
+    rules.require_unblocked(persona, place, interaction.user)
+    rules.roles.require(interaction.user, place.guild_id, "teach")
 
 
 def _teacher(interaction: Interaction) -> Teacher:

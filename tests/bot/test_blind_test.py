@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from bot.demo_guild import NEWCOMER
 from bot.store import NewBlindComparison
 from bot.versions.blind_test.prompts import prompts_for
 from bot.versions.blind_test.store import COMPARISON_LIFETIME_S
@@ -17,6 +18,7 @@ from personas.lore.passages import Passage
 from sandbox import SandboxRefusal
 from sandbox.interactions import InteractionType
 from tests.bot.conftest import OFFICE, QUAY, on_stage
+from tests.bot.test_roles import set_role
 from tests.bot.version_rows import install
 from tests.fake_engine import FakeEngine
 from tests.fakes import until
@@ -297,6 +299,32 @@ async def test_a_silenced_persona_is_not_compared_here(stage):
     await stage.moderator.slash(QUAY, "persona mute")
     answer = await stage.member.click(invitation, "Compare")
     assert "silenced Ballast" in await response_text(answer)
+
+
+async def test_whom_a_persona_does_not_answer_gets_no_replies_and_no_vote(stage):
+    invitation, _ = await compared(stage)
+    member = stage.member
+    newcomer = stage.sandbox.member(NEWCOMER)
+    shown = {}
+    for who in (member, newcomer):
+        shown[who] = await who.click(invitation, "Compare")
+        await response_text(shown[who])
+    requests = len(stage.engine.requests)
+    await stage.moderator.slash(QUAY, "moderation block", member=member.id)
+    await set_role(stage, "talk")
+    for who, words in (
+        (member, "does not answer you here"),
+        (newcomer, "You may not talk with personas here"),
+    ):
+        voted = await who.click(shown[who].message, "B")
+        assert voted.ephemeral and words in await response_text(voted)
+        again = await who.click(invitation, "Compare")
+        assert again.ephemeral and words in await response_text(again)
+    assert len(stage.engine.requests) == requests
+    assert stage.store.comparisons.voted("ballast") == []
+    await stage.moderator.slash(QUAY, "moderation unblock", member=member.id)
+    done = await member.click(shown[member].message, "B")
+    assert "Your vote: **B**." in done.message["content"]
 
 
 async def test_the_longest_replies_fit_a_message(stage):

@@ -104,6 +104,21 @@ async def test_members_teach_once_they_have_opted_in_and_touch_only_their_own(st
     )
 
 
+async def test_whom_a_persona_does_not_answer_teaches_it_nothing_and_may_take_back(stage):
+    opt_in(stage)
+    taught = await response_text(await teach(stage.member), "(number 1)")
+    form = await stage.member.slash(QUAY, "persona teach")
+    await stage.moderator.slash(QUAY, "moderation block", member=stage.member.id, persona="ballast")
+    for answer in (
+        await stage.member.submit(form, prompt=ASKED, reply=ANSWERED, instead=INSTEAD),
+        await stage.member.slash(QUAY, "persona teach"),
+    ):
+        await response_text(answer, "Ballast does not answer you here")
+    assert (await stage.member.slash(QUAY, "persona teach", persona="oda")).modal
+    await stage.member.click(taught, "Undo")
+    await until(lambda: stage.store.lessons.of_persona("ballast", stage.sandbox.guild_id) == [])
+
+
 async def test_the_form_and_the_undo_button_outlive_a_restart(tmp_path):
     async with on_stage(tmp_path) as stage:
         form = await stage.moderator.slash(QUAY, "persona teach", persona="oda")

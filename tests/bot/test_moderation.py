@@ -13,7 +13,7 @@ from bot.platform.localisation import localise
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems
 from bot.safety.actions import DISCLOSURE
-from bot.store import ALL_CHANNELS, Mute, Store
+from bot.store import ALL_CHANNELS, Mute, Store, VoteCounts
 from sandbox.sandbox_errors import SandboxRefusal
 from tests.bot.conftest import INN, QUAY, on_stage
 from tests.bot.test_direct_messages import chosen
@@ -118,6 +118,21 @@ async def test_buttons_of_earlier_replies_do_not_get_round_a_block(stage):
         refused = await stage.sees("does not answer you", "message", mark)
         assert refused["flags"] & 64, "for them alone"
     assert len(stage.engine.requests) == 1
+
+
+async def test_a_blocked_member_votes_no_more_but_may_take_a_vote_back(stage):
+    await asked(stage, QUAY, "hello")
+    reply = stage.sandbox.messages(QUAY)[-1]
+    event = stage.store.replies.of_message(int(reply["id"])).event_id
+    await stage.member.click(reply, f"vote-1:{event}")
+    await moderated(stage, "block", member=stage.member.id)
+    up = await stage.member.click(reply, f"vote+1:{event}")
+    assert up.ephemeral and "does not answer you here" in up.message["content"]
+    assert stage.store.replies.votes(event) == VoteCounts(0, 1)
+    await stage.member.click(reply, f"vote-1:{event}")
+    assert stage.store.replies.votes(event) == VoteCounts(0, 0)
+    down = await stage.member.click(reply, f"vote-1:{event}")
+    assert down.ephemeral and stage.store.replies.votes(event) == VoteCounts(0, 0)
 
 
 async def test_one_persona_alone_can_refuse_a_member_and_a_block_survives_a_restart(tmp_path):

@@ -325,6 +325,13 @@ class StoredReplies(Table):
         """Record that a message of a reply was deleted; votes on the reply stay."""
         self._db.write("delete from reply_parts where message_id = :id", id=message_id)
 
+    def vote_of(self, event_id: int, user_id: int) -> int | None:
+        """Return a member's vote on the current attempt; None without one."""
+        sql = """select vote from votes join replies using (event_id, attempt)
+            where event_id = :event and user_id = :user"""
+        row = self._db.first(sql, event=event_id, user=user_id)
+        return row["vote"] if row else None
+
     def vote(self, event_id: int, user_id: int, vote: Literal[-1, 1], at: float) -> VoteCounts:
         """Store a member's vote on the current attempt; the same vote again withdraws it."""
         # A vote is on one attempt: the next one has another text, and perhaps another version.

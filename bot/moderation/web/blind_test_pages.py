@@ -10,7 +10,7 @@ import discord
 from aiohttp import web
 
 from bot.chat.model_names import version_label
-from bot.chat.places import channel_ref
+from bot.chat.places import ChannelRef, channel_ref
 from bot.chat.reply_text import remove_links
 from bot.moderation.web.access import GuildAccess, MemberRoutes
 from bot.moderation.web.lookup import (
@@ -61,6 +61,7 @@ async def post_comparison(access: GuildAccess, request: web.Request) -> web.Resp
     persona = _persona(access, request)
     contest = await _contest_in_form(access, request, persona)
     try:
+        _require_may_talk(access, persona)
         await access.services.blind_tests.assign(contest, access.member.id, access.guild_id)
     except UnderstudyError as error:
         problem = Problem("conflict", without_escapes(error.message), error.advice)
@@ -107,6 +108,8 @@ async def post_vote(access: GuildAccess, request: web.Request) -> web.Response:
             gettext_lazy("No choice was made."),
             gettext_lazy("Choose A, B, tie or both bad."),
         )
+    with errors_as_problems("not-allowed"):
+        _require_may_talk(access, persona)
     blind_tests = access.services.blind_tests
     result = blind_tests.vote(comparison.seq, access.member.id, choice)
     await blind_tests.record_feedback(result)
@@ -151,6 +154,12 @@ def _persona(access: GuildAccess, request: web.Request) -> Persona:
     if access.services.reply_service.rules.age.applies(persona, access.guild_id):
         raise Problem("not-allowed", AGE_TEXT, gettext_lazy("`/finetune compare` works there."))
     return persona
+
+
+def _require_may_talk(access: GuildAccess, persona: Persona) -> None:
+    """Raise `RefusedError` for a member whom the persona does not answer, as on Discord."""
+    place = ChannelRef(access.guild_id, channel_id=0)
+    access.services.reply_service.rules.require_may_talk([persona], place, access.member)
 
 
 def _contest(access: GuildAccess, persona: Persona, version: str, against: str) -> Contest:

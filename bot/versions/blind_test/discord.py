@@ -79,12 +79,7 @@ async def compare(
     against: VersionOption | None = None,
     invite: bool = True,
 ) -> None:
-    channel = interaction.channel
-    if not isinstance(channel, GuildChannel):
-        raise RefusedError(
-            gettext_lazy("Versions are compared in {places}.", places=SPEAK_PLACES),
-            gettext_lazy("Try it there."),
-        )
+    channel = _channel(interaction)
     await defer(interaction, ephemeral=True)
     contest = _find_contest(interaction, persona or channel_persona(interaction), version, against)
     if invite:
@@ -141,10 +136,14 @@ class ComparisonVoteButton(
     choice: VoteChoice
 
     async def pressed(self, interaction: Interaction) -> None:
-        blind_tests = interaction.client.services.blind_tests
-        result = blind_tests.vote(int(self.seq), interaction.user.id, self.choice)
+        services = interaction.client.services
+        blind_tests = services.blind_tests
+        own = blind_tests.get(int(self.seq), interaction.user.id)
+        persona = require_persona(interaction, own.persona_id)
+        place = channel_ref(_channel(interaction))
+        services.reply_service.rules.require_may_talk([persona], place, interaction.user)
+        result = blind_tests.vote(own.seq, interaction.user.id, self.choice)
         comparison = result.comparison
-        persona = require_persona(interaction, comparison.persona_id)
         if result.outcome == "repeated":
             raise RefusedError(gettext_lazy("You have voted on these two."), vote_text(comparison))
         text_of = expired_text if result.outcome == "late" else revealed_text
@@ -182,11 +181,11 @@ async def show_comparison(interaction: Interaction, contest: Contest) -> None:
     `UnderstudyError`.
     """
     services = interaction.client.services
-    if isinstance(interaction.channel, GuildChannel):
-        services.reply_service.rules.require_unmuted(
-            contest.persona, channel_ref(interaction.channel)
-        )
-    services.reply_service.rules.age.require(contest.persona, interaction.channel)
+    rules = services.reply_service.rules
+    place = channel_ref(_channel(interaction))
+    rules.require_unmuted(contest.persona, place)
+    rules.age.require(contest.persona, interaction.channel)
+    rules.require_may_talk([contest.persona], place, interaction.user)
     comparison = await services.blind_tests.assign(
         contest, interaction.user.id, interaction.guild_id or 0
     )
@@ -201,6 +200,15 @@ async def show_comparison(interaction: Interaction, contest: Contest) -> None:
         button_view(*buttons),
         suppress_embeds=True,
     )
+
+
+def _channel(interaction: Interaction) -> GuildChannel:
+    if not isinstance(interaction.channel, GuildChannel):
+        raise RefusedError(
+            gettext_lazy("Versions are compared in {places}.", places=SPEAK_PLACES),
+            gettext_lazy("Try it there."),
+        )
+    return interaction.channel
 
 
 def _find_contest(

@@ -9,6 +9,7 @@ import pytest
 
 from bot.demo_guild import MEMBER, MODERATOR
 from bot.moderation.roles import command_actions
+from bot.moderation.store import Block
 from bot.moderation.web.access import FORM_RECHECK_S, RECHECK_S
 from bot.store import NewBlindComparison
 from bot.web_server import MEMBER_ROUTES
@@ -205,6 +206,11 @@ async def test_two_versions_are_compared_blindly(town):
     for channel in ("", str(town.channel_id("boathouse", town.second))):
         answer = await browser.submit(f"{page}/invite", **pair, channel=channel)
         assert answer.status == 409 and "channel" in answer.text
+    town.stage.store.blocks.add(Block(town.first, town.user_id(MODERATOR), persona_id, 5, 1.0))
+    refused = await browser.submit(page, **pair)
+    assert refused.status == 409 and "does not answer you here" in refused.text
+    voted = await browser.submit(f"{page}/vote", comparison=number, choice="b")
+    assert voted.status == 403 and "does not answer you here" in voted.text
     services = town.stage.client.services
     persona = services.personas.get(persona_id, town.first)
     services.reply_service.rules.age.set(persona, town.first, is_restricted=True)
