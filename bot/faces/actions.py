@@ -18,6 +18,7 @@ import discord
 
 from bot.chat.delivery import UNCERTAIN_ERRORS, is_temporary, retry_after_s
 from bot.faces.store import BotFace
+from bot.moderation.age import AgeRestriction
 from bot.personas.registry import PersonaRegistry
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
@@ -134,8 +135,18 @@ class FaceActions:
 
     async def choose(self, guild: discord.Guild, persona: Persona, by: int) -> str:
         """Give the bot a persona's face in a guild. Returns why Discord does not show it yet; empty
-        if it does. Raises `RefusedError`, and the face before stays, where the bot may not.
+        if it does. Raises `RefusedError`, and the face before stays, where the bot may not, and
+        for an age-restricted persona: a face shows in all channels.
         """
+        if AgeRestriction(self.store).applies(persona, guild.id):
+            raise RefusedError(
+                gettext_lazy(
+                    "{persona} is age-restricted, and the bot's name and picture show in every "
+                    "channel.",
+                    persona=markdown_name(persona),
+                ),
+                gettext_lazy("Name another persona."),
+            )
         if problem := _lacking(guild, Face.of(persona)):
             raise RefusedError(problem)
         before = self.store.faces.get(guild.id)
@@ -185,10 +196,12 @@ class FaceActions:
                 return
             persona = self._persona(face)
             if face.persona_id and persona is None:
-                short_id = face.persona_id.removesuffix(guild_suffix(guild.id))
-                what = gettext_lazy(
-                    "took off the face of {persona}, who is gone", persona=f"`{short_id}`"
-                )
+                short_id = f"`{face.persona_id.removesuffix(guild_suffix(guild.id))}`"
+                what = gettext_lazy("took off the face of {persona}, who is gone", persona=short_id)
+                if self.personas.get(face.persona_id, guild.id):
+                    what = gettext_lazy(
+                        "took off the face of {persona}, who is age-restricted", persona=short_id
+                    )
                 self.record_change(guild.id, None, what)
                 face = self._unconfirmed(BotFace(guild.id, None, ""))
             wanted = Face.of(persona) if persona else Face()
@@ -235,9 +248,13 @@ class FaceActions:
             log.warning("the face of the bot in %s stays as it is: %s", guild, problem)
 
     def _persona(self, face: BotFace | None) -> Persona | None:
+        """Return the persona of a face; None where it is gone, or age-restricted since."""
         if face is None or face.persona_id is None:
             return None
-        return self.personas.get(face.persona_id, face.guild_id)
+        persona = self.personas.get(face.persona_id, face.guild_id)
+        if persona and AgeRestriction(self.store).applies(persona, face.guild_id):
+            return None
+        return persona
 
 
 def _lacking(guild: discord.Guild, wanted: Face) -> str:

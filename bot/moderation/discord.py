@@ -150,6 +150,7 @@ async def age(
             text = gettext_lazy("Age-restricted here: {names}.", names=names)
         await respond(interaction, join_texts(text, AGE_HELP))
         return
+    face = services.faces.chosen(guild_id)
     if restricted is not None:
         services.moderation.mark_age(
             guild_id, persona, is_restricted=restricted, by=interaction.user.id
@@ -163,6 +164,8 @@ async def age(
     if restriction.applies(persona, guild_id):
         text = gettext_lazy("**{persona}** is age-restricted here.", persona=markdown_name(persona))
         lines = [join_texts(text, AGE_HELP), *_silent_channels(interaction, persona)]
+        if face and face.id == persona.id:
+            lines.append(gettext_lazy("The bot takes off its name and picture."))
     await respond(interaction, join_texts(*lines, separator="\n"))
 
 

@@ -157,6 +157,7 @@ async def lore_ask(
             gettext_lazy("Write what a member might ask."),
         )
     persona = persona or channel_persona(interaction)
+    interaction.client.services.reply_service.rules.age.require(persona, interaction.channel)
     lore = interaction.client.services.lore
     guild_id = interaction.guild_id or 0
     await defer(interaction, ephemeral=True)

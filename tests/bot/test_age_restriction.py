@@ -281,6 +281,23 @@ async def test_a_forum_that_gets_the_mark_is_told_anew_when_it_loses_it(stage):
     await stage.client.get_cog("ChatCog").on_guild_channel_update(after, before)
 
 
+async def test_its_lore_is_told_in_marked_channels_only(tmp_path):
+    async with on_stage(tmp_path, seed=SEED) as stage:
+        for restrict_it in (restrict, tagged):
+            await restrict_it(stage)
+            asking = {"question": "How heavy is fog?", "persona": "ballast"}
+            await refused(await stage.member.slash(INN, "persona lore ask", **asking), NOTICE)
+            told = await stage.member.slash(CELLAR, "persona lore ask", **asking)
+            await until(lambda answer=told: "Shared sets" in answer.text)
+
+
+async def tagged(stage):
+    """Take Ballast's mark, and put the tag into its card."""
+    await restrict(stage, restricted=False)
+    shipped = stage.client.services.personas._shipped
+    shipped["ballast"] = replace(shipped["ballast"], tags=("NSFW",))
+
+
 async def test_a_result_shows_its_replies_in_marked_channels_only(stage):
     guild, quay = int(stage.sandbox.guild_id), channel_id(stage, QUAY)
     services = stage.client.services

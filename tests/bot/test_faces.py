@@ -172,6 +172,22 @@ async def test_a_removed_personas_face_is_taken_off(stage):
     await stage.sees("The bot took off the face of `mira`, who is gone")
 
 
+async def test_an_age_restricted_persona_is_no_face_and_one_that_is_marked_comes_off(stage):
+    await moderated(stage, "moderation audit", channel=stage.sandbox.channel(QUAY)["id"])
+    await faced(stage)
+    stage.sandbox.set_age_restricted(INN, True)
+    said = await moderated(stage, "moderation age", persona="oda", restricted=True)
+    assert said.endswith("The bot takes off its name and picture.")
+    wearer = stage.client.services.faces.wearer(stage.sandbox.guild_id)
+    assert wearer is None, "at once, whenever Discord follows"
+    await until(lambda: shown(stage) == (None, None) and stage.store.faces.all() == [])
+    await stage.sees("The bot took off the face of `oda`, who is age-restricted")
+    assert not is_bots(stage, await answered(stage, "are you there?"))
+    refused = await moderated(stage, "persona face", persona="oda")
+    assert "Oda Marrow is age-restricted, and the bot's name and picture show" in refused
+    assert shown(stage) == (None, None) and stage.store.faces.all() == []
+
+
 @pytest.mark.parametrize(("fault", "times"), [("hanging", 1), ("cut_after", 20)])
 async def test_a_bot_that_is_killed_while_it_changes_its_face_does_so_at_the_next_start(
     tmp_path, fault, times

@@ -20,6 +20,7 @@ from bot.moderation.web.lookup import (
     persona_path,
     server_path,
 )
+from bot.moderation.web.score_card_pages import AGE_TEXT
 from bot.platform.errors import hide_paths
 from bot.platform.localisation import gettext_lazy, join_texts
 from bot.platform.web_kit.problems import Problem, redacted_problem
@@ -113,7 +114,7 @@ async def get_training(access: GuildAccess, request: web.Request) -> web.Respons
         course=course,
         loss_chart=loss_chart,
         cancelled_writing=cancelled_writing_lines(job),
-        is_written=trains_from_card(job),
+        is_written=trains_from_card(job) and not _hides_replies(access, job),
     )
 
 
@@ -121,7 +122,7 @@ async def get_training(access: GuildAccess, request: web.Request) -> web.Respons
 async def get_written(access: GuildAccess, request: web.Request) -> web.Response:
     """Page of the replies that a model has written for a training."""
     access.require("train", "promote")
-    job = _job_in_path(access, request)
+    job = _job_with_replies(access, request)
     may_change = access.allows("train")
     return await written_pages.render_written(
         request, job, _job_path(access, job), may_change=may_change
@@ -132,7 +133,7 @@ async def get_written(access: GuildAccess, request: web.Request) -> web.Response
 async def post_written(access: GuildAccess, request: web.Request) -> web.Response:
     """Change a written reply, or strike it out."""
     access.require("train")
-    job = _job_in_path(access, request)
+    job = _job_with_replies(access, request)
     return await written_pages.change_written(request, job, _job_path(access, job))
 
 
@@ -170,6 +171,21 @@ def _job_in_path(access: GuildAccess, request: web.Request) -> TrainingJob:
             gettext_lazy("The server's page lists them."),
         )
     return job
+
+
+def _job_with_replies(access: GuildAccess, request: web.Request) -> TrainingJob:
+    """Return the job of the address. Raises `Problem` also for one whose replies are not shown."""
+    job = _job_in_path(access, request)
+    if _hides_replies(access, job):
+        raise Problem("not-allowed", AGE_TEXT, gettext_lazy("The operator's dashboard shows them."))
+    return job
+
+
+def _hides_replies(access: GuildAccess, job: TrainingJob) -> bool:
+    """Report whether a job's persona is age-restricted: its replies are for marked channels."""
+    persona = access.services.personas.get(job.persona or "", access.guild_id)
+    age = access.services.reply_service.rules.age
+    return persona is not None and age.applies(persona, access.guild_id)
 
 
 def _job_path(access: GuildAccess, job: TrainingJob) -> str:

@@ -121,6 +121,17 @@ async def test_written_replies_are_read_and_changed_before_the_training(town):
     changed = await browser.submit(f"{page}/written", number="3", reply="I am Marlow.", do="save")
     assert (changed.status, changed.location) == (303, f"{page}/written")
     assert [reply.reply for reply in read_written(file)] == ["I am Marlow."]
+    persona = town.stage.client.services.personas.get(persona_id, town.first)
+    age = town.stage.client.services.reply_service.rules.age
+    age.set(persona, town.first, is_restricted=True)
+    assert f"{page}/written" not in (await browser.get(page)).text
+    for hidden in (
+        await browser.get(f"{page}/written"),
+        await browser.submit(f"{page}/written", number="3", do="strike"),
+    ):
+        assert hidden.status == 403 and "is age-restricted" in hidden.text
+        assert "I am Marlow." not in hidden.text
+    age.set(persona, town.first, is_restricted=False)
     stranger = await town.signed_in(OTTO)
     assert (await stranger.get(f"{page}/written")).status in (403, 404)
     refused = await stranger.submit(f"{page}/written", number="3", do="strike")
