@@ -299,6 +299,14 @@ async def test_a_silenced_persona_is_not_compared_here(stage):
     await stage.moderator.slash(QUAY, "persona mute")
     answer = await stage.member.click(invitation, "Compare")
     assert "silenced Ballast" in await response_text(answer)
+    before = len(stage.sandbox.messages(QUAY))
+    answer = await stage.moderator.slash(QUAY, "finetune compare")
+    assert "silenced Ballast" in await response_text(answer)
+    await stage.moderator.slash(QUAY, "persona unmute")
+    await stage.moderator.slash(QUAY, "moderation age", persona="ballast", restricted=True)
+    answer = await stage.moderator.slash(QUAY, "finetune compare")
+    assert "is age-restricted, and this channel is not" in await response_text(answer)
+    assert len(stage.sandbox.messages(QUAY)) == before, "nobody is invited"
 
 
 async def test_whom_a_persona_does_not_answer_gets_no_replies_and_no_vote(stage):

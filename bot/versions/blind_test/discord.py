@@ -82,6 +82,7 @@ async def compare(
     channel = _channel(interaction)
     await defer(interaction, ephemeral=True)
     contest = _find_contest(interaction, persona or channel_persona(interaction), version, against)
+    _require_may_compare(interaction, contest.persona)
     if invite:
         language = interaction_language(interaction, is_private=False)
         await invite_members(channel, contest, language)
@@ -124,6 +125,7 @@ class CompareButton(
         await defer(interaction, ephemeral=True, thinking=True)
         persona = require_persona(interaction, self.persona_id)
         contest = _find_contest(interaction, persona, self.version, self.against)
+        _require_may_compare(interaction, persona)
         await show_comparison(interaction, contest)
 
 
@@ -180,13 +182,7 @@ async def show_comparison(interaction: Interaction, contest: Contest) -> None:
     """Show a member the comparison that they have not voted on yet, else a new one. Raises
     `UnderstudyError`.
     """
-    services = interaction.client.services
-    rules = services.reply_service.rules
-    place = channel_ref(_channel(interaction))
-    rules.require_unmuted(contest.persona, place)
-    rules.age.require(contest.persona, interaction.channel)
-    rules.require_may_talk([contest.persona], place, interaction.user)
-    comparison = await services.blind_tests.assign(
+    comparison = await interaction.client.services.blind_tests.assign(
         contest, interaction.user.id, interaction.guild_id or 0
     )
     language = interaction_language(interaction)
@@ -209,6 +205,15 @@ def _channel(interaction: Interaction) -> GuildChannel:
             gettext_lazy("Try it there."),
         )
     return interaction.channel
+
+
+def _require_may_compare(interaction: Interaction, persona: Persona) -> None:
+    """Raise `RefusedError` where the persona is silent, or does not answer the member."""
+    rules = interaction.client.services.reply_service.rules
+    place = channel_ref(_channel(interaction))
+    rules.require_unmuted(persona, place)
+    rules.age.require(persona, interaction.channel)
+    rules.require_may_talk([persona], place, interaction.user)
 
 
 def _find_contest(
