@@ -76,6 +76,7 @@ class AnswerButton(_ReplyButton, template=r"reply:(?P<event>[0-9]+)"):
 
     label = gettext_lazy("Reply")
     emoji = "↩️"
+    actions = ("talk",)
 
     async def pressed(self, interaction: Interaction) -> None:
         persona, channel = _require_answerer(interaction, self.event_id)
@@ -95,6 +96,7 @@ class RegenerateButton(_ReplyButton, template=r"again:(?P<event>[0-9]+)"):
 
     label = gettext_lazy("Regenerate")
     emoji = "🔄"
+    actions = ("talk",)
 
     async def pressed(self, interaction: Interaction) -> None:
         _, channel = _require_answerer(interaction, self.event_id)
@@ -161,6 +163,7 @@ class UntrainedButton(_ReplyButton, template=r"untrained:(?P<event>[0-9]+)"):
     """Shows what the base model would have replied, to the one who asks for it."""
 
     label = gettext_lazy("Without training")
+    actions = ("talk",)
 
     async def pressed(self, interaction: Interaction) -> None:
         await show_untrained(interaction, self.event_id)

@@ -531,6 +531,7 @@ class TalkButton(_PersonaButton, template=rf"talk:{PERSONA_ID}"):
 
     label = gettext_lazy("Talk to them")
     style = discord.ButtonStyle.primary
+    actions = ("talk",)
 
     async def pressed(self, interaction: Interaction) -> None:
         persona = self.require(interaction)

@@ -127,12 +127,14 @@ def _buttons(interaction: Interaction, persona: Persona, place: ChannelRef) -> l
     if not isinstance(interaction.channel, GuildChannel):
         return []
     services = interaction.client.services
-    buttons: list[Item] = [TalkButton(persona.id)]
+    roles = RolePermissions(services.store)
+    buttons: list[Item] = []
+    if roles.allows(interaction.user, place.guild_id, "talk"):
+        buttons.append(TalkButton(persona.id))
     if permissions.is_moderator(interaction.user) and persona in services.personas.own(
         place.guild_id
     ):
         buttons += [EditPersonaButton(persona.id), PictureButton(persona.id)]
-    roles = RolePermissions(services.store)
     if roles.allows(interaction.user, place.guild_id, "train"):
         buttons.append(TrainButton(persona.id))
     return buttons

@@ -78,6 +78,18 @@ async def test_who_may_talk_is_answered_and_others_are_told_in_private(tmp_path)
         assert "Ballast hears: at last" in await asked(stage, QUAY, "at last", newcomer(stage))
 
 
+async def test_the_button_of_a_card_takes_the_role_that_may_talk(stage):
+    early = await newcomer(stage).slash(QUAY, "persona show")
+    await until(lambda: early.text)
+    await set_role(stage, "talk")
+    pressed = await newcomer(stage).click(early.message, "Talk to them")
+    await refused(pressed, "You may not talk with personas here")
+    late = await newcomer(stage).slash(QUAY, "persona show")
+    await until(lambda: late.text)
+    shown = [item.get("label") for item in all_components(late.message["components"])]
+    assert "Talk to them" not in shown
+
+
 async def test_teaching_takes_the_role_and_the_members_consent(stage):
     await set_role(stage, "teach")
     answer = await newcomer(stage).slash(QUAY, "persona teach")

@@ -19,9 +19,13 @@ END = "<!-- end of permissions -->"
 MODERATORS_MARK = "(moderators)"
 """What the description of a command outside of a moderators' group ends with."""
 TALKING = (
-    "messages to personas, `/chat`, `/persona fresh`, **Reply**, **Regenerate**, **Without "
-    "training**"
+    "messages to personas",
+    "votes on comparisons",
+    "`/chat`",
+    "`/persona fresh`",
+    "Apps → **Reply without training**",
 )
+"""What takes no button with a label of its class."""
 TEACHING = "`/persona teach`"
 
 
@@ -57,7 +61,8 @@ def _commands_of(group: app_commands.Group) -> list[str]:
 def _table() -> Iterator[str]:
     yield "| permission | without roles | commands and buttons |"
     yield "| --- | --- | --- |"
-    yield f"| talk | {DEFAULT_HOLDERS['talk']} | {TALKING} |"
+    talking = [*TALKING, *_buttons(("talk",))]
+    yield f"| talk | {DEFAULT_HOLDERS['talk']} | {', '.join(talking)} |"
     yield f"| teach | {DEFAULT_HOLDERS['teach']} | {TEACHING} |"
     for actions, title in (
         (("train",), "train"),
@@ -80,7 +85,7 @@ def _buttons(actions: tuple[str, ...]) -> list[str]:
     """
     of_label = defaultdict(set)
     for item in bot.client.PERSISTENT_ITEMS:
-        guard = item.actions if getattr(item, "moderators_only", False) else None
+        guard = item.actions if item.actions or item.moderators_only else None
         if label := getattr(item, "label", ""):
             of_label[str(label)].add((guard, item.__module__.split(".")[1]))
     buttons = []

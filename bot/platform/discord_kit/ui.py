@@ -12,7 +12,8 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.chat.delivery import UNCERTAIN_ERRORS, persist
-from bot.moderation.roles import Action
+from bot.chat.places import guild_id_of
+from bot.moderation.roles import Action, RolePermissions
 from bot.platform.discord_kit.transformers import Interaction, require_action
 from bot.platform.errors import error_text
 from bot.platform.localisation import (
@@ -298,7 +299,9 @@ class PersistentButton(
     emoji: ClassVar[str | None] = None
     moderators_only: ClassVar[bool] = False
     actions: ClassVar[tuple[Action, ...]] = ()
-    """With `moderators_only`: whoever may do one of these by a role may use it, too."""
+    """Whoever may do one of these may use it; with `moderators_only`, in servers alone, and beside
+    moderators.
+    """
 
     def __init__(
         self, *values: object, label: str | None = None, language: Language = SOURCE_LANGUAGE
@@ -327,6 +330,9 @@ class PersistentButton(
         try:
             if self.moderators_only:
                 require_action(interaction, *self.actions)
+            elif self.actions:
+                roles = RolePermissions(interaction.client.services.store)
+                roles.require(interaction.user, guild_id_of(interaction), *self.actions)
             await self.pressed(interaction)
             interaction.client.dispatch("item_completion", interaction)
         except Exception as error:  # nothing above would answer the interaction

@@ -117,6 +117,7 @@ class CompareButton(
 
     label = gettext_lazy("Compare")
     style = discord.ButtonStyle.primary
+    actions = ("talk",)
     persona_id: str
     version: str
     against: str
@@ -134,6 +135,7 @@ class ComparisonVoteButton(
 ):
     """A vote. The first one counts; it reveals which version wrote which reply."""
 
+    actions = ("talk",)
     seq: str
     choice: VoteChoice
 
