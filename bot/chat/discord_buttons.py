@@ -126,9 +126,8 @@ class _VoteButton(_ReplyButton, template=r"never vote:"):
             )
         replies = services.store.replies
         member = interaction.user
-        if (
-            replies.vote_of(reply.event_id, member.id) != self.vote
-        ):  # taking one back is open to all
+        # Taking one back is open to all.
+        if replies.vote_of(reply.event_id, member.id) != self.vote:
             rules = services.reply_service.rules
             rules.require_unblocked(persona, channel_ref(channel), member)
         votes = replies.vote(reply.event_id, member.id, self.vote, time.time())
