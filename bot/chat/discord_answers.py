@@ -80,6 +80,9 @@ class PersonaSelect(PersistentPersonaSelect, template="choose-persona"):
                 gettext_lazy("This persona is no longer here."),
                 gettext_lazy("Write to me again for a new menu."),
             )
+        services.reply_service.rules.require_answered(
+            persona, channel_ref(channel), interaction.user
+        )
         await defer(interaction)
         services.reply_service.assign(
             persona, channel, answers="everything", user_id=interaction.user.id

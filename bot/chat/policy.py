@@ -128,13 +128,7 @@ class ReplyPolicy:
     def require_unblocked(self, persona: Persona, at: ChannelRef, user: discord.abc.User) -> None:
         """Refuse members whom a persona does not answer."""
         if self.blocked(persona, at, user.id):
-            raise RefusedError(
-                gettext_lazy(
-                    "A moderator has decided that {persona} does not answer you here.",
-                    persona=markdown_name(persona),
-                ),
-                gettext_lazy("Ask one if that is a mistake."),
-            )
+            raise _blocked_error(persona, at)
 
     def require_within_limits(self, at: ChannelRef, user: discord.abc.User) -> None:
         """Raise `LimitReachedError` for a member who has to wait."""
@@ -156,7 +150,9 @@ class ReplyPolicy:
         return check.require(at.guild_id, user.id, is_moderator=is_moderator(user))
 
     def blocked(self, persona: Persona, at: ChannelRef, user_id: int) -> bool:
-        """Report whether a moderator has decided that a persona does not answer a member."""
+        """Report whether a moderator, or in guild 0 the operator, has decided that a persona does not
+        answer a member.
+        """
         return self.store.blocks.applies(at.guild_id, user_id, persona.id)
 
     def silenced(self, persona: Persona, at: ChannelRef, user_id: int) -> bool:
@@ -167,3 +163,23 @@ class ReplyPolicy:
         """Report whether a moderator has muted the persona in this channel."""
         mute = self.store.mutes.find_applying(at.guild_id, at.channel_id, at.parent_id, persona.id)
         return mute is not None
+
+
+def _blocked_error(persona: Persona, at: ChannelRef) -> RefusedError:
+    """Return the refusal of a persona that does not answer a member in a place."""
+    name = markdown_name(persona)
+    if at.guild_id:
+        return RefusedError(
+            gettext_lazy(
+                "A moderator has decided that {persona} does not answer you here.", persona=name
+            ),
+            gettext_lazy("Ask one if that is a mistake."),
+        )
+    return RefusedError(
+        gettext_lazy(
+            "The operator has decided that {persona} does not answer you in direct messages, nor "
+            "wherever I am no member.",
+            persona=name,
+        ),
+        gettext_lazy("Ask them if that is a mistake."),
+    )

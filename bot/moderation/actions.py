@@ -29,7 +29,8 @@ LimitValue = int | bool | None
 @dataclass(frozen=True)
 class ModerationActions:
     """Decides for a guild whom personas do not answer, how often they answer others, where they are
-    silent, and what roles may do.
+    silent, and what roles may do. For guild 0, direct messages and places where the bot is not, the
+    operator decides the first two.
 
     `stop_replies` stops the running replies of a guild to a member who is blocked,
     `stop_guild_replies` those of personas that may no longer speak.
@@ -65,7 +66,7 @@ class ModerationActions:
         self.store.blocks.add(new)
         self.stop_replies(guild_id, member.id)
         blocked = gettext_lazy("blocked {block}", block=block_text(self.personas, new))
-        self.record_change(guild_id, by, blocked)
+        self._record(guild_id, by, blocked)
         return new
 
     def unblock(
@@ -83,10 +84,8 @@ class ModerationActions:
                 if entry.user_id == user_id
             ]
             if not held:
-                raise RefusedError(
-                    gettext_lazy("{member} is not blocked.", member=called),
-                    gettext_lazy("`/moderation blocks` lists who is."),
-                )
+                advice = gettext_lazy("`/moderation blocks` lists who is.") if guild_id else ""
+                raise RefusedError(gettext_lazy("{member} is not blocked.", member=called), advice)
             raise RefusedError(
                 gettext_lazy("There is no such block of {member}.", member=called),
                 gettext_lazy("Blocked: {names}.", names=join_texts(*held, separator="; ")),
@@ -98,7 +97,7 @@ class ModerationActions:
                 self.personas, persona_id or ALL_PERSONAS, guild_id, is_markdown=True
             ),
         )
-        self.record_change(guild_id, by, lifted)
+        self._record(guild_id, by, lifted)
 
     def change_limits(
         self,
@@ -130,12 +129,17 @@ class ModerationActions:
             if new == before:
                 return new
             self.store.limits.set(guild_id, new)
-        limits = limits_text(new)
+        limits = limits_text(new, guild_id)
         # A full stop follows in the audit channel.
         without_stop = LocalisableValue(lambda language: localise(limits, language).rstrip(".。"))
         changed = gettext_lazy("changed the limits: {limits}", limits=without_stop)
-        self.record_change(guild_id, by, changed)
+        self._record(guild_id, by, changed)
         return new
+
+    def _record(self, guild_id: int, by: int, what: str) -> None:
+        # For a change record, 0 is all guilds, whose moderators direct messages do not concern.
+        if guild_id:
+            self.record_change(guild_id, by, what)
 
     def mute(self, guild_id: int, channel_id: int, persona_id: str, *, by: int) -> Mute:
         """Silence a persona or all (`ALL_PERSONAS`) in a channel and its threads or in all

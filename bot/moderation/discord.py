@@ -114,12 +114,13 @@ async def limits(
         "cooldown_s": cooldown,
         "exempts_moderators": moderators_exempt,
     }
+    guild_id = interaction.guild_id or 0
     new = interaction.client.services.moderation.change_limits(
-        interaction.guild_id or 0,
+        guild_id,
         {name: value for name, value in given.items() if value is not None},
         by=interaction.user.id,
     )
-    await respond(interaction, limits_text(new))
+    await respond(interaction, limits_text(new, guild_id))
 
 
 @MODERATION.command(

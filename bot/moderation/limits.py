@@ -53,6 +53,38 @@ def _again_text(until: int) -> LocalisableText:
     return gettext_lazy("Personas answer you again <t:{until}:R>.", until=until)
 
 
+def _day_text(guild_id: int, count: int) -> LocalisableText:
+    if guild_id:
+        return ngettext_lazy(
+            "You have had the {count} reply that a member gets here each day.",
+            "You have had the {count} replies that a member gets here each day.",
+            count,
+        )
+    return ngettext_lazy(
+        "You have had the {count} reply that everybody gets each day in direct messages and "
+        "wherever I am no member.",
+        "You have had the {count} replies that everybody gets each day in direct messages and "
+        "wherever I am no member.",
+        count,
+    )
+
+
+def _cooldown_text(guild_id: int, count: int) -> LocalisableText:
+    if guild_id:
+        return ngettext_lazy(
+            "There is {count} second between two replies to a member here.",
+            "There are {count} seconds between two replies to a member here.",
+            count,
+        )
+    return ngettext_lazy(
+        "There is {count} second between two replies to you in direct messages and wherever I am "
+        "no member.",
+        "There are {count} seconds between two replies to you in direct messages and wherever I "
+        "am no member.",
+        count,
+    )
+
+
 @dataclass(frozen=True)
 class LimitCheck:
     """Applies the limits of a guild to its members."""
@@ -62,10 +94,8 @@ class LimitCheck:
 
     def require(self, guild_id: int, user_id: int, *, is_moderator: bool) -> Allowance:
         """Return how many replies a member may have now. Raises `LimitReachedError` for one who has
-        to wait. Direct messages have no limits.
+        to wait. Guild 0 stands for all direct messages and places where the bot is not.
         """
-        if not guild_id:
-            return Allowance()
         limits = self.store.limits.get(guild_id)
         if limits == ReplyLimits() or (is_moderator and limits.exempts_moderators):
             return Allowance()
@@ -84,15 +114,7 @@ class LimitCheck:
         until = int(datetime.combine(now.date() + timedelta(1), time(), now.tzinfo).timestamp())
         if had < limits.per_day:
             return Allowance(limits.per_day - had, limits.per_day, until)
-        raise LimitReachedError(
-            ngettext_lazy(
-                "You have had the {count} reply that a member gets here each day.",
-                "You have had the {count} replies that a member gets here each day.",
-                limits.per_day,
-            ),
-            _again_text(until),
-            until,
-        )
+        raise LimitReachedError(_day_text(guild_id, limits.per_day), _again_text(until), until)
 
     def _require_cooldown(
         self, limits: ReplyLimits, guild_id: int, user_id: int, now: float
@@ -104,12 +126,5 @@ class LimitCheck:
         if latest_at is None:
             return
         until = math.ceil(latest_at + limits.cooldown_s)
-        raise LimitReachedError(
-            ngettext_lazy(
-                "There is {count} second between two replies to a member here.",
-                "There are {count} seconds between two replies to a member here.",
-                count=limits.cooldown_s,
-            ),
-            _again_text(until),
-            until,
-        )
+        text = _cooldown_text(guild_id, limits.cooldown_s)
+        raise LimitReachedError(text, _again_text(until), until)

@@ -51,26 +51,34 @@ def mute_text(
     return gettext_lazy("{persona} in {channel}", persona=persona, channel=channel)
 
 
-def limits_text(limits: ReplyLimits) -> str:
-    """Say how often a member is answered."""
+def limits_text(limits: ReplyLimits, guild_id: int) -> str:
+    """Say how often a member is answered in a guild; 0 stands for direct messages and places where
+    the bot is not, which have no moderators.
+    """
     parts: list[str] = []
     if limits.per_day is not None:
-        parts.append(
-            gettext_lazy(
-                "{count} a day, from midnight in the server's time zone", count=limits.per_day
-            )
+        text = gettext_lazy(
+            "{count} a day, from midnight in the server's time zone", count=limits.per_day
         )
+        if not guild_id:
+            text = gettext_lazy(
+                "{count} a day, from midnight in the operator's time zone", count=limits.per_day
+            )
+        parts.append(text)
     if limits.cooldown_s is not None:
         parts.append(
             ngettext_lazy("one in {count} second", "one in {count} seconds", limits.cooldown_s)
         )
     if not parts:
         return gettext_lazy("Replies to a member have no limit here.")
+    listed = join_texts(*parts, separator="; ")
+    if not guild_id:
+        return gettext_lazy("Replies to a member here: {limits}.", limits=listed)
     exempt = gettext_lazy("Moderators, too.")
     if limits.exempts_moderators:
         exempt = gettext_lazy("Moderators have no limit.")
     return gettext_lazy(
         "Replies to a member here: {limits}. {moderators}",
-        limits=join_texts(*parts, separator="; "),
+        limits=listed,
         moderators=exempt,
     )

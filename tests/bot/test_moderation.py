@@ -257,13 +257,64 @@ async def test_an_answer_that_a_proxys_copy_replaces_does_not_count(stage):
     assert stage.store.limits.replies_since(guild_id, int(stage.member.id), 0.0).count == 1
 
 
-async def test_direct_messages_and_other_servers_have_no_limit(stage):
+async def test_a_servers_limits_hold_in_no_direct_messages_and_other_servers(stage):
     await moderated(stage, "limits", per_day=1)
     limits = stage.client.services.reply_service.rules
     assert stage.store.limits.get(77) == stage.store.limits.get(0)
     await asked(stage, QUAY, "one")
     await chosen(stage)
     limits.require_within_limits(ChannelRef(77, 1), stage.client.user)
+
+
+# --------------------------------------------------------------------------------- direct messages
+
+
+async def heard_in(stage, channel, words, mark):
+    await stage.sandbox.wait_for(
+        "message",
+        lambda message: message["channel_id"] == channel["id"] and words in message["content"],
+        since=mark,
+    )
+
+
+async def test_whom_the_operator_blocks_is_not_answered_in_direct_messages(stage):
+    channel = await stage.member.dm()
+    moderation = stage.client.services.moderation
+    member = await stage.client.fetch_user(int(stage.member.id))
+    moderation.block(0, member, None, by=0)
+    mark = stage.mark
+    await stage.member.say(channel, "hello?")
+    menu = await stage.sandbox.wait_for(
+        "message", lambda m: m["channel_id"] == channel["id"] and m["components"], since=mark
+    )
+    refused = await stage.member.select(menu, "choose-persona", ["oda"])
+    assert refused.message["content"].startswith(
+        "The operator has decided that Oda Marrow does not answer you in direct messages"
+    )
+    assert stage.store.channels.get(0, int(channel["id"])) is None
+    moderation.unblock(0, member.id, None, by=0)
+    await stage.member.select(menu, "choose-persona", ["oda"])
+    await until(lambda: len(stage.engine.requests) == 1)
+    moderation.block(0, member, None, by=0)
+    await stage.member.say(channel, "and you?")
+    refused = await stage.member.slash(channel, "chat", message="and you?")
+    assert "does not answer you in direct messages" in refused.message["content"]
+    assert "Ballast hears: hello!" in await asked(stage, QUAY, "hello!"), "on servers, they are"
+    assert len(stage.engine.requests) == 2
+
+
+async def test_the_operators_limits_hold_in_direct_messages(stage):
+    channel = await chosen(stage)
+    stage.client.services.moderation.change_limits(0, {"per_day": 1, "cooldown_s": 60}, by=0)
+    mark = stage.mark
+    await stage.member.say(channel, "two")
+    text = "You have had the 1 reply that everybody gets each day in direct messages"
+    await heard_in(stage, channel, text, mark)
+    stage.client.services.moderation.change_limits(0, {"per_day": None}, by=0)
+    refused = await stage.member.slash(channel, "chat", message="three")
+    assert "60 seconds between two replies to you in direct messages" in refused.message["content"]
+    assert len(stage.engine.requests) == 1
+    await asked(stage, QUAY, "four")
 
 
 def test_counting_a_members_replies_is_fast_in_a_large_server(tmp_path):

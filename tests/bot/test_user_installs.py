@@ -23,6 +23,7 @@ from tests.fakes import until
 
 MENU = "Whom do you want to talk to?"
 NO_EXTERNAL_APPS = MEMBER_PERMISSIONS & ~Permission.USE_EXTERNAL_APPS
+MANAGER_PERMISSIONS = MEMBER_PERMISSIONS | Permission.MANAGE_GUILD | Permission.MANAGE_MESSAGES
 NO_MESSAGES = MEMBER_PERMISSIONS & ~Permission.SEND_MESSAGES
 
 
@@ -307,6 +308,27 @@ async def test_age_restricted_personas_never_speak_there(stage, monkeypatch):
     await said(menu)
     offered = [each["value"] for each in menu.message["components"][0]["components"][0]["options"]]
     assert "thrip" in offered and "oda" not in offered
+
+
+async def test_the_operators_blocks_and_limits_hold_there(stage):
+    place = stage.sandbox.outside_channel("elsewhere", permissions=MANAGER_PERMISSIONS)
+    await begin(stage, place, "good evening")
+    moderation = stage.client.services.moderation
+    moderation.change_limits(0, {"per_day": 1}, by=0)
+    other = stage.sandbox.outside_channel("another")
+    menu = await stage.member.slash(other, "chat", message="and here?")
+    await said(menu)
+    for refused in (
+        await stage.member.slash(place, "chat", message="and now?"),
+        await stage.member.select(menu.message, "Choose a persona", ["oda"]),
+    ):
+        assert "You have had the 1 reply that everybody gets" in await said(refused)
+    moderation.change_limits(0, {"per_day": None}, by=0)
+    moderation.block(0, await stage.client.fetch_user(int(stage.member.id)), None, by=0)
+    refused = await stage.member.slash(place, "chat", message="and now?")
+    assert "Oda Marrow does not answer you in direct messages" in await said(refused)
+    assert len(stage.engine.requests) == 1
+    await begin(stage, place, "and I?", who=stage.moderator)
 
 
 # ------------------------------------------------------------------------- memories and privacy

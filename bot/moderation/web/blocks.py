@@ -1,4 +1,6 @@
-"""A server's page of blocks and limits, the same for its moderators and for the operator."""
+"""A server's page of blocks and limits, the same for its moderators and for the operator, who has it
+for direct messages, too.
+"""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -33,6 +35,9 @@ LABELS = {
 NOTHING_GIVEN: Mapping[str, str] = MappingProxyType({"member": "", "persona": ""})
 UNKNOWN_ADVICE = gettext_lazy(
     "Write a name as Discord shows it, or its beginning; the id of whoever is no member any more."
+)
+ID_ADVICE = gettext_lazy(
+    "Write the id: with Discord's developer mode on, the menu of a person has “Copy User ID”."
 )
 
 
@@ -115,22 +120,26 @@ async def set_limits(request: web.Request, server: ModeratedServer) -> web.Respo
 
 async def _find_people(server: ModeratedServer, text: str) -> list[Person]:
     """Find those whom a form may mean. Raises `Problem` where there is nobody."""
+    advice = UNKNOWN_ADVICE if server.is_server else ID_ADVICE
     if not text:
-        raise field_problem("member", gettext_lazy("Whom?"), UNKNOWN_ADVICE)
+        raise field_problem("member", gettext_lazy("Whom?"), advice)
     client = server.services.client
     guild = server.guild
-    if client is None or guild is None:
+    if server.is_server and guild is None:
         raise field_problem(
             "member", gettext_lazy("This process is not connected to that server on Discord.")
         )
+    if client is None:
+        raise field_problem("member", gettext_lazy("This process is not connected to Discord."))
     try:
         found = await find_people(client, guild, text)
     except Problem as problem:
         raise field_problem("member", problem.message, problem.advice) from problem
     if not found:
-        raise field_problem(
-            "member", gettext_lazy("Nobody is called {name} here.", name=text), UNKNOWN_ADVICE
-        )
+        unknown = gettext_lazy("Nobody is called {name} here.", name=text)
+        if not server.is_server:
+            unknown = gettext_lazy("Nobody on Discord has the id {id}.", id=text)
+        raise field_problem("member", unknown, advice)
     return found
 
 
@@ -179,10 +188,13 @@ async def _render(
         services.client, [(guild_id, user_id) for user_id in named]
     )
     limits = services.store.limits.get(guild_id)
+    title = gettext_lazy("Blocks and limits in direct messages and user installs")
+    if server.is_server:
+        title = gettext_lazy("Blocks and limits in {server}", server=server.name)
     return render_page(
         request,
         "servers/blocks.html",
-        title=gettext_lazy("Blocks and limits in {server}", server=server.name),
+        title=title,
         problem=problem,
         labels=LABELS,
         server=server,
@@ -197,9 +209,10 @@ async def _render(
         is_first=number == 1,
         personas=list(services.personas.of(guild_id).values()),
         given=given,
+        id_advice=ID_ADVICE,
         found=found[:MAX_CHOICES],
         is_cut=len(found) > MAX_CHOICES,
-        limits=limits_text(limits),
+        limits=limits_text(limits, guild_id),
         limit_names=LIMIT_NAMES,
         given_limits=given_limits or _limit_texts(limits),
         seen_limits=_limit_texts(limits),

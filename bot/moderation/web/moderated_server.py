@@ -16,13 +16,15 @@ from bot.platform.localisation import gettext_lazy
 from bot.services import Services
 
 LOOKUP_TIMEOUT_S = 5.0
+DIRECT_MESSAGES = 0
+"""The id that stands for a server: direct messages, and places where the bot is not."""
 
 
 @dataclass(frozen=True)
 class ModeratedServer:
-    """A server, and who moderates it: a member, or (0) the operator, who has no `access`.
-    `blocks_path` and `rules_path` are the addresses of its pages, `above` that of the page above,
-    with its title.
+    """A server or (`DIRECT_MESSAGES`) the talks outside servers, and who moderates it: a member, or
+    (0) the operator, who has no `access`. `blocks_path` and `rules_path` are the addresses of its
+    pages, `above` that of the page above, with its title.
     """
 
     services: Services
@@ -50,7 +52,11 @@ class ModeratedServer:
 
     @property
     def name(self) -> str:
-        return guild_name(self.services, self.guild_id)
+        return moderated_name(self.services, self.guild_id)
+
+    @property
+    def is_server(self) -> bool:
+        return self.guild_id != DIRECT_MESSAGES
 
     @property
     def guild(self) -> discord.Guild | None:
@@ -121,3 +127,10 @@ class ModeratedServer:
 
     def _sees(self, channel: object) -> bool:
         return self.access is None or self.access.sees(channel)
+
+
+def moderated_name(services: Services, guild_id: int) -> str:
+    """Return the name of a server, or of `DIRECT_MESSAGES`."""
+    if guild_id == DIRECT_MESSAGES:
+        return gettext_lazy("Direct messages and user installs")
+    return guild_name(services, guild_id)

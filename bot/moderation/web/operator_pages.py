@@ -1,5 +1,5 @@
-"""`/dashboard/moderation`: blocks and limits of each server, its mutes, roles and age restrictions, for
-the operator.
+"""`/dashboard/moderation`: blocks and limits of each server and of direct messages, and a server's
+mutes, roles and age restrictions, for the operator.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,11 @@ from bot.moderation.web.blocks import (
     set_limits,
     show_blocks,
 )
-from bot.moderation.web.moderated_server import ModeratedServer
+from bot.moderation.web.moderated_server import (
+    DIRECT_MESSAGES,
+    ModeratedServer,
+    moderated_name,
+)
 from bot.moderation.web.rules import (
     change_roles,
     lift_mute,
@@ -50,7 +54,7 @@ class ServerSummary:
 
 @routes.add(f"GET {SERVERS_PATH}")
 async def get_servers(request: web.Request) -> web.Response:
-    """Page of all servers."""
+    """Page of direct messages and all servers."""
     services = get_services(request)
     page = parse_page_query(request)
     shown, links = paginate(request, page, _guild_ids(services), key=str, noun="server")
@@ -62,9 +66,9 @@ async def get_servers(request: web.Request) -> web.Response:
         servers=[
             ServerSummary(
                 guild_id=guild_id,
-                name=guild_name(services, guild_id),
+                name=moderated_name(services, guild_id),
                 blocks=blocked.get(guild_id, 0),
-                limits=limits_text(services.store.limits.get(guild_id)),
+                limits=limits_text(services.store.limits.get(guild_id), guild_id),
             )
             for guild_id in shown
         ],
@@ -97,32 +101,32 @@ async def post_limits(request: web.Request) -> web.Response:
 @routes.add(f"GET {RULES}")
 async def get_rules(request: web.Request) -> web.Response:
     """Page of muted personas in a server, of roles, and of age-restricted personas."""
-    return await show_rules(request, _moderated(request))
+    return await show_rules(request, _with_rules(request))
 
 
 @routes.add(f"POST {RULES}/mute")
 async def post_mute(request: web.Request) -> web.Response:
-    return await mute_persona(request, _moderated(request))
+    return await mute_persona(request, _with_rules(request))
 
 
 @routes.add(f"POST {RULES}/unmute")
 async def post_unmute(request: web.Request) -> web.Response:
-    return await lift_mute(request, _moderated(request))
+    return await lift_mute(request, _with_rules(request))
 
 
 @routes.add(f"POST {RULES}/roles")
 async def post_roles(request: web.Request) -> web.Response:
-    return await change_roles(request, _moderated(request))
+    return await change_roles(request, _with_rules(request))
 
 
 @routes.add(f"POST {RULES}/age")
 async def post_age(request: web.Request) -> web.Response:
-    return await mark_age(request, _moderated(request))
+    return await mark_age(request, _with_rules(request))
 
 
 def _guild_ids(services: Services) -> list[int]:
-    """List the servers with the bot, and those for which something was set, which another process may
-    serve, by name.
+    """List direct messages, then the servers with the bot, and those for which something was set,
+    which another process may serve, by name.
     """
     store = services.store
     guild_ids = {
@@ -134,7 +138,19 @@ def _guild_ids(services: Services) -> list[int]:
     }
     if services.client:
         guild_ids |= {guild.id for guild in services.client.guilds}
-    return sorted(guild_ids, key=lambda guild_id: (guild_name(services, guild_id), guild_id))
+    guild_ids.discard(DIRECT_MESSAGES)
+    by_name = sorted(guild_ids, key=lambda guild_id: (guild_name(services, guild_id), guild_id))
+    return [DIRECT_MESSAGES, *by_name]
+
+
+def _with_rules(request: web.Request) -> ModeratedServer:
+    """Return the server of the address; direct messages have neither mutes nor roles. Raises
+    `Problem`.
+    """
+    server = _moderated(request)
+    if not server.is_server:
+        raise Problem("not-found", gettext_lazy("There is no such server."), LIST_ADVICE)
+    return server
 
 
 def _moderated(request: web.Request) -> ModeratedServer:

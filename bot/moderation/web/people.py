@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from contextlib import suppress
 
 import aiohttp
 import discord
@@ -17,10 +18,12 @@ ID_PATTERN = re.compile(r"(?:<@!?)?(\d{15,19})>?", re.ASCII)
 Person = discord.Member | discord.User
 
 
-async def find_people(client: discord.Client, guild: discord.Guild, text: str) -> list[Person]:
+async def find_people(
+    client: discord.Client, guild: discord.Guild | None, text: str
+) -> list[Person]:
     """Find the person with this id, who may have left the guild; else the members with this name, or,
-    where nobody has it, those whose name begins so. Bots are found by their ids alone. Raises
-    `Problem` where Discord does not answer.
+    where nobody has it, those whose name begins so. Bots, and everybody without a guild, are found by
+    their ids alone. Raises `Problem` where Discord does not answer.
     """
     name = text.strip().removeprefix("@")
     if not name:
@@ -29,6 +32,8 @@ async def find_people(client: discord.Client, guild: discord.Guild, text: str) -
         async with asyncio.timeout(SEARCH_TIMEOUT_S):
             if found := ID_PATTERN.fullmatch(name):
                 return await _fetch(client, guild, int(found[1]))
+            if guild is None:
+                return []
             members = await guild.query_members(name[:MAX_NAME_CHARS], limit=MAX_FOUND, cache=False)
     except (discord.DiscordException, aiohttp.ClientError, OSError, TimeoutError) as error:
         raise not_answering_problem() from error
@@ -36,11 +41,10 @@ async def find_people(client: discord.Client, guild: discord.Guild, text: str) -
     return [each for each in people if is_named(each, text)] or people
 
 
-async def _fetch(client: discord.Client, guild: discord.Guild, user_id: int) -> list[Person]:
-    try:
-        return [await guild.fetch_member(user_id)]
-    except discord.NotFound:
-        pass
+async def _fetch(client: discord.Client, guild: discord.Guild | None, user_id: int) -> list[Person]:
+    if guild:
+        with suppress(discord.NotFound):
+            return [await guild.fetch_member(user_id)]
     try:
         return [await client.fetch_user(user_id)]
     except discord.NotFound:

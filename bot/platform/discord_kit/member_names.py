@@ -15,7 +15,7 @@ FETCH_TIMEOUT_S = 3.0
 MAX_AGE_S = 600.0
 MAX_KEPT = 1000
 MemberKey = tuple[int, int]
-"""The ids of a guild and of its member."""
+"""The ids of a guild and of its member, or 0 and the id of anybody on Discord."""
 
 
 class MemberNames:
@@ -55,12 +55,14 @@ class MemberNames:
         return name if time.monotonic() - fetched_at < MAX_AGE_S else ""
 
     async def _fetch(self, client: discord.Client, key: MemberKey) -> None:
-        guild = client.get_guild(key[0])
-        if guild is None:
+        guild_id, user_id = key
+        guild = client.get_guild(guild_id)
+        if guild_id and guild is None:
             return
+        fetch = guild.fetch_member if guild else client.fetch_user
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_S):
-                name = (await guild.fetch_member(key[1])).display_name
+                name = (await fetch(user_id)).display_name
         except discord.NotFound:
             name = gettext_lazy("a member who has left")
         except (discord.HTTPException, aiohttp.ClientError, OSError):

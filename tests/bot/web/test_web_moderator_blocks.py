@@ -275,13 +275,53 @@ async def test_the_operator_has_the_same_page_for_each_server(town):
     assert 'data-label="Blocks">1<' in listed and "4 a day" in listed
     answer = await browser.submit(f"{page}/lift", user=str(member_id), persona="")
     assert (answer.status, answer.location) == (303, page) and blocked(town) == []
-    for server in ("1", "0", "x", "9" * 19):
+    for server in ("1", "x", "9" * 19):
         assert (await browser.get(f"{OPERATORS}/{server}")).status == 404
+
+
+async def test_the_operator_blocks_and_limits_in_direct_messages(town):
+    audited(town)
+    browser, member_id = await operator_of(town), town.user_id(MEMBER)
+    listed = (await browser.get(OPERATORS)).text
+    assert f'<a href="{OPERATORS}/0">Direct messages and user installs</a>' in listed
+    page = f"{OPERATORS}/0"
+    shown = (await browser.get(page)).text
+    assert "Blocks and limits in direct messages and user installs" in shown
+    assert "Moderators have no limit" not in shown and "Mutes, roles, age" not in shown
+    for named, words in (
+        ("", "Whom?"),
+        (MEMBER, f"Nobody on Discord has the id {MEMBER}."),
+        ("123456789012345678", "Nobody on Discord has the id 123456789012345678."),
+        (str(town.stage.sandbox.bot_id), "Personas answer no bots anyway."),
+    ):
+        answer = await browser.submit(page, member=named, persona="")
+        assert answer.status == 422 and words in answer.text, named
+    answer = await browser.submit(page, member=str(member_id), persona="oda")
+    assert (answer.status, answer.location) == (303, page), answer.text
+    assert town.stage.store.blocks.applies(0, member_id, "oda") and not blocked(town)
+    shown = (await browser.get(page)).text
+    assert f'<th role="rowheader" scope="row">{MEMBER}</th>' in shown
+    limit = {"per_day": "3", "cooldown_s": "9"}
+    seen = dict.fromkeys(("seen-per_day", "seen-cooldown_s"), "")
+    assert (await browser.submit(f"{page}/limits", **seen, **limit)).status == 303
+    assert town.stage.store.limits.get(0).per_day == 3
+    shown = (await browser.get(page)).text
+    assert "3 a day, from midnight in the operator&#39;s time zone; one in 9 seconds." in shown
+    lifted = {"user": str(member_id), "persona": "oda"}
+    assert (await browser.submit(f"{page}/lift", **lifted)).status == 303
+    late = await browser.submit(f"{page}/lift", **lifted)
+    assert f"{MEMBER} is not blocked." in late.text and "/moderation blocks" not in late.text
+    assert (await browser.get(f"{page}/rules")).status == 404
+    assert (await browser.submit(f"{page}/rules/mute", persona="", channel="")).status == 404
+    await browser.submit(f"{OPERATORS}/{town.first}", member=MEMBER, persona="")
+    await town.stage.sees("The operator blocked")
+    said = str(town.stage.sandbox.events)
+    assert "for Oda Marrow" not in said and "changed the limits" not in said, "no server's concern"
 
 
 async def test_without_discord_the_operator_lifts_blocks_and_cannot_name_members(dashboard):
     store = dashboard.store
-    assert "The bot is in no server." in (await dashboard.page(OPERATORS))[1]
+    assert "Direct messages and user installs" in (await dashboard.page(OPERATORS))[1]
     store.blocks.add(Block(5, 7, "oda", 8, 1.0))
     assert "server 5" in (await dashboard.page(OPERATORS))[1]
     assert "member 7" in (await dashboard.page(f"{OPERATORS}/5"))[1]
@@ -289,6 +329,8 @@ async def test_without_discord_the_operator_lifts_blocks_and_cannot_name_members
     assert status == 422 and "not connected to that server" in text and 'value="Tobias"' in text
     status, _, _ = await dashboard.submit(f"{OPERATORS}/5/lift", user="7", persona="oda")
     assert status == 303 and store.blocks.of_guild(5) == []
+    status, text, _ = await dashboard.submit(f"{OPERATORS}/0", member="7" * 17, persona="")
+    assert status == 422 and "not connected to Discord" in text
 
 
 # ------------------------------------------------------------------------------------------ reports
