@@ -143,7 +143,11 @@ class MessageAnswerer:
             await self.proxies.wait(message)
             voice = self.bot.services.voice_messages
             async with voice.turn(message):
-                words = await voice.words(message)
+                # Its words are needed all the same: they may speak of self-harm.
+                is_refused = voice.hears(message) and await events.read(
+                    lambda: self._is_refused(message, channel)
+                )
+                words = await voice.words(message, is_last=is_refused)
                 read = await self.bot.services.message_reader.read(message)
                 incoming = read.with_spoken(words)
                 go_on = await events.store(lambda: self._accept(message, incoming, channel))
@@ -262,12 +266,35 @@ class MessageAnswerer:
         is_quote_hidden = quoted is not None and quoted.text is None
         return partial(self._answer, message, replies, limit=limit, is_quote_hidden=is_quote_hidden)
 
+    def _is_refused(self, message: discord.Message, channel: SpeakChannel) -> bool:
+        """Report whether nobody would answer a voice message, by what is known before its words are:
+        they may ask another persona.
+        """
+        services = self.bot.services
+        replied_to = persona_replied_to(services, message)
+        asked = self._addressees(message, channel, spoken="", replied_to=replied_to)
+        able = [each for each in asked if not self._refusal(message, each, channel)]
+        if not able or self._joins_reply(message, able):
+            return not able
+        try:
+            services.reply_service.rules.require_within_limits(channel_ref(channel), message.author)
+        except LimitReachedError:
+            return True
+        return False
+
     def _may_answer(
         self, message: discord.Message, persona: Persona, channel: SpeakChannel, *, event_id: int
     ) -> bool:
         """Report whether a persona may answer a message, or its copy with the id `event_id`; remarks
         why where it may not.
         """
+        reason = self._refusal(message, persona, channel)
+        if reason:
+            self._remark(channel.id, event_id, reason)
+        return not reason
+
+    def _refusal(self, message: discord.Message, persona: Persona, channel: SpeakChannel) -> str:
+        """Say why a persona may not answer a message; empty if it may."""
         reason = self._silence_reason(persona, channel_ref(channel), message.author.id)
         rules = self.bot.services.reply_service.rules
         guild_id = message.guild.id if message.guild else 0
@@ -278,9 +305,7 @@ class MessageAnswerer:
                 "{persona} is age-restricted, and this channel is not",
                 persona=markdown_name(persona),
             )
-        if reason:
-            self._remark(channel.id, event_id, reason)
-        return not reason
+        return reason
 
     def _age_notice(
         self, asked: list[Persona], channel: SpeakChannel, author_id: int
@@ -305,11 +330,10 @@ class MessageAnswerer:
         """Leave out the last personas where the member may have fewer replies, and return the notice
         about them. Raises `LimitReachedError` where they may have none.
         """
-        reply_service = self.bot.services.reply_service
-        wait = reply_service.line_waits.get(message.channel.id, message.author.id)
-        if wait and wait.is_of([persona.id for persona in personas]):
+        if self._joins_reply(message, personas):
             return personas, None  # their replies were counted when the wait began
-        able, notice = reply_service.rules.within_limits(personas, place, message.author)
+        rules = self.bot.services.reply_service.rules
+        able, notice = rules.within_limits(personas, place, message.author)
         for persona in personas[len(able) :]:
             self._remark(
                 message.channel.id,
@@ -320,6 +344,12 @@ class MessageAnswerer:
                 ),
             )
         return able, notice
+
+    def _joins_reply(self, message: discord.Message, personas: list[Persona]) -> bool:
+        """Report whether replies of some personas wait for further lines of a message's author."""
+        line_waits = self.bot.services.reply_service.line_waits
+        wait = line_waits.get(message.channel.id, message.author.id)
+        return wait is not None and wait.is_of([persona.id for persona in personas])
 
     def _silence_reason(self, persona: Persona, place: ChannelRef, author_id: int) -> str:
         """Say why a persona does not answer a member, as a moderator has decided; empty if it may."""

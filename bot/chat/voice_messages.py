@@ -1,4 +1,5 @@
-"""Has the voice messages that members say to personas recognised: their words are their text.
+"""Has the voice messages that members say to personas recognised: their words are their text. Those
+that nobody would answer come last, and are heard for words of self-harm.
 
 The sound is in memory while it is recognised, and nowhere else.
 """
@@ -17,19 +18,24 @@ from bot.transcription.transcriber import Transcriber, TranscriptionError
 log = logging.getLogger(__name__)
 TIME_LIMIT_S = 60.0
 """Time in which the words have to be there, with the wait for other voice messages."""
+LAST_TIME_LIMIT_S = 300.0
+"""The same for those that come last."""
 MAX_AT_ONCE = 8
-"""Voice messages that are recognised or wait for it; one a member."""
+"""Voice messages that are recognised or wait for it, and as many of those that come last; one a
+member.
+"""
 MAX_LOGGED_PROBLEMS = 100
 MAX_SPOKEN_CHARS = 2000
 """Characters of a message that is typed."""
 
 
 class VoiceMessages:
-    """Recognises voice messages, each within `TIME_LIMIT_S`; none without a transcriber."""
+    """Recognises voice messages, each within its time limit; none without a transcriber."""
 
     def __init__(self, transcriber: Transcriber | None) -> None:
         self._transcriber = transcriber
-        self._members: set[int] = set()
+        self._members: dict[int, bool] = {}
+        """Whose voice messages are recognised or wait for it, and whether they come last."""
         self._turns: dict[tuple[int, int], asyncio.Event] = {}
         """By channel and member: set once the voice message is stored."""
         self._problems: set[str] = set()
@@ -42,7 +48,7 @@ class VoiceMessages:
         key = (message.channel.id, message.author.id)
         while stored := self._turns.get(key):
             await stored.wait()
-        if self._transcriber is None or _voice_file(message) is None:
+        if not self.hears(message):
             yield
             return
         self._turns[key] = asyncio.Event()
@@ -51,29 +57,36 @@ class VoiceMessages:
         finally:
             self._turns.pop(key).set()
 
-    async def words(self, message: discord.Message) -> str:
+    def hears(self, message: discord.Message) -> bool:
+        """Report whether a message is a voice message that can be recognised."""
+        return self._transcriber is not None and _voice_file(message) is not None
+
+    async def words(self, message: discord.Message, *, is_last: bool) -> str:
         """Return what a member says in a voice message; empty for other messages, and where it is
-        not recognised.
+        not recognised. One with `is_last` waits for all others, and takes none of their places.
         """
         file = _voice_file(message)
         member_id = message.author.id
         if self._transcriber is None or file is None:
             return ""
-        if member_id in self._members or len(self._members) >= MAX_AT_ONCE:
+        count = list(self._members.values()).count(is_last)
+        if member_id in self._members or count >= MAX_AT_ONCE:
             self._log_once("others are being recognised")
             return ""
-        self._members.add(member_id)
+        limit_s = LAST_TIME_LIMIT_S if is_last else TIME_LIMIT_S
+        self._members[member_id] = is_last
         try:
-            async with asyncio.timeout(TIME_LIMIT_S):
-                text = await self._transcriber.transcribe(await _download(file))
+            async with asyncio.timeout(limit_s):
+                sound = await _download(file)
+                text = await self._transcriber.transcribe(sound, is_last=is_last)
         except TimeoutError:
-            self._log_once(f"its words were not there after {TIME_LIMIT_S:.0f} s")
+            self._log_once(f"its words were not there after {limit_s:.0f} s")
         except (FileDownloadError, TranscriptionError) as error:
             self._log_once(str(error))
         else:
             return " ".join(text.split())[:MAX_SPOKEN_CHARS]
         finally:
-            self._members.discard(member_id)
+            del self._members[member_id]
         return ""
 
     def _log_once(self, problem: str) -> None:

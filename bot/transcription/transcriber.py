@@ -7,18 +7,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bot.transcription.worker import LENGTH_BYTES
+from bot.transcription.audio import MAX_AUDIO_S
+from bot.transcription.worker import REQUEST_HEAD
 
 LOAD_TIMEOUT_S = 300.0
 RETRY_DELAY_S = 300.0
 """Pause after a start that failed."""
 IDLE_S = 600.0
 """Time after which a process without work is ended: its model takes memory."""
+PIECE_S = 30
+"""Length of the pieces of a file that comes last. Whisper hears as much at once."""
 MAX_ANSWER_BYTES = 2**20
 SOURCE_TREE = Path(__file__).resolve().parents[2]
 PASSED_VARIABLES = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG")
@@ -71,25 +74,35 @@ class Transcriber:
         self._command = command
         self._clock = clock
         self._turn = asyncio.Lock()
+        self._waiting = 0
+        """Files that wait, but for those that let others go first."""
         self._loading: asyncio.Task[asyncio.subprocess.Process] | None = None
         self._failed_at = -RETRY_DELAY_S
         self._failure = ""
         self._idle: asyncio.TimerHandle | None = None
         self._is_closed = False
 
-    async def transcribe(self, audio: bytes) -> str:
-        """Return the words of an Ogg Opus file; empty where nobody speaks. Raises
+    async def transcribe(self, audio: bytes, *, is_last: bool = False) -> str:
+        """Return the words of an Ogg Opus file; empty where nobody speaks. One with `is_last` is
+        recognised in pieces of `PIECE_S`, each of which waits until no other file waits. Raises
         `TranscriptionError`.
 
         If the call is cancelled while the process computes, the process is ended; one that loads
         its model goes on.
         """
-        async with self._turn:
+        step_s = PIECE_S if is_last else MAX_AUDIO_S
+        pieces = []
+        for start_s in range(0, MAX_AUDIO_S, step_s):
+            pieces.append(await self._transcribe(audio, start_s, start_s + step_s, is_last=is_last))
+        return " ".join(pieces)
+
+    async def _transcribe(self, audio: bytes, start_s: int, end_s: int, *, is_last: bool) -> str:
+        async with self._taking_turn(is_last=is_last):
             if self._idle:
                 self._idle.cancel()
             process = await asyncio.shield(self._load())
             try:
-                answer = await _ask(process, audio)
+                answer = await _ask(process, audio, start_s, end_s)
             except BaseException:
                 await self._end()
                 raise
@@ -104,6 +117,22 @@ class Transcriber:
         if self._idle:
             self._idle.cancel()
         await self._end()
+
+    @asynccontextmanager
+    async def _taking_turn(self, *, is_last: bool) -> AsyncIterator[None]:
+        self._waiting += not is_last
+        try:
+            await self._turn.acquire()
+            while is_last and self._waiting:
+                self._turn.release()
+                await asyncio.sleep(0)  # else it might have it again, while a cancelled one leaves
+                await self._turn.acquire()
+        finally:
+            self._waiting -= not is_last
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def _load(self) -> asyncio.Task[asyncio.subprocess.Process]:
         """Return the process that runs or is being started, else a new one."""
@@ -163,10 +192,12 @@ class Transcriber:
             await task.result().wait()
 
 
-async def _ask(process: asyncio.subprocess.Process, audio: bytes) -> dict[str, Any]:
+async def _ask(
+    process: asyncio.subprocess.Process, audio: bytes, start_s: int, end_s: int
+) -> dict[str, Any]:
     assert process.stdin is not None  # it is a pipe
     try:
-        process.stdin.write(len(audio).to_bytes(LENGTH_BYTES) + audio)
+        process.stdin.write(REQUEST_HEAD.pack(len(audio), start_s, end_s) + audio)
         await process.stdin.drain()
     except OSError as error:
         raise TranscriptionError("the recogniser has ended") from error

@@ -8,12 +8,15 @@ import sys
 import time
 from pathlib import Path
 
+from bot.transcription.worker import REQUEST_HEAD
+
 HEAD = b"OggS" + bytes(24) + b"OpusHead"
 
 
 def sound(order: str) -> bytes:
-    """Return a file with an order: `say WORDS`, `wait FILE WORDS`, `answer LINE`, `exit`, or
-    `environment`.
+    """Return a file with an order: `say WORDS`, `wait FILE WORDS`, `answer LINE`, `exit`,
+    `environment`, or `seconds`, which says from which second to which it is heard. A voice is in the
+    first half minute.
     """
     return HEAD + order.encode()
 
@@ -26,8 +29,9 @@ def main() -> None:
         print(json.dumps({"problem": "the model cannot be loaded: it is a test"}), flush=True)
         return
     print(json.dumps({"ready": True}), flush=True)
-    while head := sys.stdin.buffer.read(4):
-        data = sys.stdin.buffer.read(int.from_bytes(head))
+    while head := sys.stdin.buffer.read(REQUEST_HEAD.size):
+        length, start_s, end_s = REQUEST_HEAD.unpack(head)
+        data = sys.stdin.buffer.read(length)
         kind, _, words = data.removeprefix(HEAD).decode().partition(" ")
         if kind == "wait":
             file, _, words = words.partition(" ")
@@ -37,6 +41,10 @@ def main() -> None:
             os._exit(1)
         if kind == "environment":
             words = " ".join(sorted(os.environ))
+        if kind == "seconds":
+            words = f"{start_s}-{end_s}"
+        elif start_s:
+            words = ""
         print(words if kind == "answer" else json.dumps({"text": words}), flush=True)
 
 

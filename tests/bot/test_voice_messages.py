@@ -5,11 +5,14 @@ that fails costs the words alone.
 import asyncio
 import os
 import sys
+import time
 from contextlib import asynccontextmanager
 
 import pytest
 
 from bot.chat import voice_messages
+from bot.demo_guild import NEWCOMER
+from bot.moderation.store import Block, ReplyLimits
 from bot.safety.texts import shipped_texts
 from bot.store import Channel
 from bot.transcription import transcriber as transcribers
@@ -233,6 +236,64 @@ async def test_a_member_has_one_recognised_at_a_time(stage, tmp_path, monkeypatc
     await stage.finished(QUAY, mark)
 
 
+def refuse(stage, why):
+    """Have no persona answer the member in the weigh-house; moderators are answered."""
+    guild_id, member_id = int(stage.sandbox.guild_id), int(stage.member.id)
+    if why == "block":
+        stage.store.blocks.add(Block(guild_id, member_id, "", 0, 1.0))
+    elif why == "limit":
+        stage.store.limits.set(guild_id, ReplyLimits(cooldown_s=3600))
+        stage.store.replies.begin(
+            1, guild_id=guild_id, channel_id=1, persona_id="oda", at=time.time(),
+            asked_by=member_id,
+        )  # fmt: skip
+    else:
+        stage.store.action_roles.add(guild_id, "talk", 1)
+
+
+async def waiting(stage, count):
+    """Wait until so many recordings wait for the one that is being recognised."""
+    turn = stage.client.services.voice_messages._transcriber._turn
+    await until(lambda: len(turn._waiters or ()) == count)
+
+
+@pytest.mark.parametrize("why", ["block", "limit", "role"])
+async def test_one_that_nobody_would_answer_waits_for_all_others_and_is_heard(stage, tmp_path, why):
+    refuse(stage, why)
+    first, second = tmp_path / "first", tmp_path / "second"
+    other = stage.sandbox.member(NEWCOMER)
+    await other.voice_message(INN, sound=sound(f"wait {first} so many"))
+    await until(lambda: starts(tmp_path))
+    mark = stage.mark
+    spoken = sound(f"wait {second} I want to kill myself")
+    said = await stage.member.voice_message(QUAY, sound=spoken)
+    await waiting(stage, 1)
+    await stage.moderator.voice_message(QUAY, sound=FERRY)
+    await waiting(stage, 2)
+    first.touch()
+    await stage.finished(QUAY, mark)
+    assert "Where is the ferry?" in stage.engine.requests[-1].turns[-1].text
+    second.touch()
+    answer = await stage.sees(shipped_texts()["en"][:40], "message", mark)
+    assert answer["message_reference"]["message_id"] == said["id"]
+    assert "kill" not in str(stage.engine.requests)
+
+
+async def test_those_that_nobody_would_answer_take_no_place_of_others(stage, tmp_path, monkeypatch):
+    monkeypatch.setattr(voice_messages, "MAX_AT_ONCE", 1)
+    refuse(stage, "block")
+    gate = tmp_path / "gate"
+    await stage.member.voice_message(QUAY, sound=sound(f"wait {gate} hello"))
+    await until(lambda: starts(tmp_path))
+    mark = stage.mark
+    await stage.moderator.voice_message(QUAY, sound=FERRY)
+    await waiting(stage, 1)
+    gate.touch()
+    await stage.finished(QUAY, mark)
+    assert "Where is the ferry?" in stage.engine.requests[-1].turns[-1].text
+    assert len(stage.engine.requests) == 1
+
+
 async def test_words_without_end_are_cut(stage):
     await answered(stage, stage.member.voice_message(QUAY, sound=sound("say " + "ho " * 1000)))
     _, text = heard(stage)
@@ -271,6 +332,34 @@ async def test_what_waits_when_it_is_closed_starts_no_process(tmp_path):
     ends = await asyncio.gather(first, second, return_exceptions=True)
     assert all(isinstance(end, TranscriptionError | asyncio.CancelledError) for end in ends)
     assert len(starts(tmp_path)) == 1
+
+
+async def test_one_that_comes_last_waits_until_no_other_waits(tmp_path):
+    made = recogniser(tmp_path)
+    gate, second = tmp_path / "gate", tmp_path / "second"
+    ended = []
+
+    async def transcribe(words, **options):
+        ended.append(await made.transcribe(sound(words), **options))
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(transcribe(f"wait {gate} running", is_last=True))
+        await until(lambda: starts(tmp_path))
+        tasks.create_task(transcribe(f"wait {second} last", is_last=True))
+        tasks.create_task(transcribe("say next"))
+        tasks.create_task(transcribe("say last, too", is_last=True))
+        given_up = tasks.create_task(transcribe("say nothing"))
+        tasks.create_task(transcribe("say one more"))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        gate.touch()
+        await until(lambda: ended == ["next", "one more"])
+        second.touch()
+    assert sorted(words.strip() for words in ended[2:]) == ["last", "last, too", "running"]
+    assert (await made.transcribe(sound("seconds"))) == "0-120"
+    pieces = await made.transcribe(sound("seconds"), is_last=True)
+    assert pieces == "0-30 30-60 60-90 90-120", "the one that runs is soon over"
+    await made.close()
 
 
 async def test_a_process_without_work_ends_and_the_next_message_starts_another(

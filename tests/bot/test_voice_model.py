@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from huggingface_hub import constants
 
 from bot.operations.doctor.local_checks import check_voice
 from bot.operations.startup_checks import require_startable
 from bot.settings import Settings
+from bot.transcription import transcriber as transcribers
 from bot.transcription.audio import decode_ogg_opus
 from bot.transcription.transcriber import Transcriber, TranscriptionError, worker_command
 from bot.transcription.voice_model import (
@@ -18,6 +20,7 @@ from bot.transcription.voice_model import (
     VoiceModelError,
     locate_voice_model,
 )
+from bot.transcription.worker import REQUEST_HEAD
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.test_shown_context import TOBIAS, answered, given
 from tests.hub_server import COMMIT, Hub, Repository, reach
@@ -53,6 +56,14 @@ async def test_words_are_recognised_in_the_language_that_is_spoken(transcriber):
         assert await transcriber.transcribe(ogg_opus(speech(language))) == text
     process = transcriber._loading.result()
     assert os.getpriority(os.PRIO_PROCESS, process.pid) >= 10
+
+
+@needs_recogniser
+async def test_a_recording_that_comes_last_is_heard_as_a_whole(transcriber, monkeypatch):
+    monkeypatch.setattr(transcribers, "PIECE_S", 2)
+    recording = ogg_opus(np.concatenate([speech("en"), speech("de")]))
+    heard = await transcriber.transcribe(recording, is_last=True)
+    assert heard.split() == [*TEXTS["en"].split(), *TEXTS["de"].split()]
 
 
 @needs_recogniser
@@ -101,7 +112,7 @@ def test_the_process_ends_with_the_pipe_while_it_computes(model):
         worker_command(model), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert b"ready" in process.stdout.readline()
-        process.stdin.write(len(recording).to_bytes(4) + recording)
+        process.stdin.write(REQUEST_HEAD.pack(len(recording), 0, 120) + recording)
         process.stdin.close()
         assert process.stdout.read() == b""
     assert process.returncode == 0
