@@ -242,7 +242,6 @@ class Services:
             store=self.store,
             reply_service=self.reply_service,
             time_zones=self.time_zones,
-            answering=self.answering,
             record_change=self.audit.record,
         )
 

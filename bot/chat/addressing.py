@@ -56,7 +56,7 @@ class Rule(Enum):
     NO_PERSONA = gettext_lazy("no persona lives here, and it does not mention the bot")
     MENTIONS_ONLY = gettext_lazy("the persona answers only mentions and replies here")
     HIDDEN = gettext_lazy("Discord hides its text, since it does not mention the bot")
-    QUIET_HOURS = gettext_lazy("it came in the quiet hours")
+    QUIET_HOURS = gettext_lazy("a reply would have come in the quiet hours")
     REPLY_TO_OTHER = gettext_lazy("it replies to somebody else")
     MENTION_OF_OTHER = gettext_lazy("it begins with a mention of somebody else")
     COMMAND = gettext_lazy("it is a command to another bot")
@@ -86,7 +86,8 @@ class Decision:
 class SaidMessage:
     """What the rules look at of a message.
 
-    `text` has Discord's markup. `is_hidden`: Discord withholds its content. `has_more`: something
+    `text` has Discord's markup. `at`: when it would be answered, which an edit or an absence of the
+    bot may put off. `is_hidden`: Discord withholds its content. `has_more`: something
     stands beside its text, such as a file. `joins_reply`: a reply waits for further lines of its
     member.
     """

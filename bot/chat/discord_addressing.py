@@ -1,6 +1,7 @@
 """Reads what the rules of `bot.chat.addressing` look at from Discord's messages and the store."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import discord
 
@@ -14,8 +15,10 @@ from bot.store import MAX_CHANNEL_PERSONAS, StoredReply
 from personas.schemas.chat import Persona
 
 
-def decide_on(bot: Bot, message: discord.Message, channel: SpeakChannel) -> Decision:
-    """Decide whether a message is said to a persona. Raises `StoreError`."""
+def decide_on(
+    bot: Bot, message: discord.Message, channel: SpeakChannel, *, at: datetime | None = None
+) -> Decision:
+    """Decide whether a message is answered at a time, by default now. Raises `StoreError`."""
     services = bot.services
     place = channel_ref(channel)
     listening = listening_channel(services, place)
@@ -25,7 +28,7 @@ def decide_on(bot: Bot, message: discord.Message, channel: SpeakChannel) -> Deci
     said = SaidMessage(
         event_id=message.id,
         text=text,
-        at=message.created_at,
+        at=at or datetime.fromtimestamp(services.time_zones.clock.now(), UTC),
         is_direct_message=isinstance(channel, discord.DMChannel),
         mentions_bot=mentions_bot(message, bot.user),
         replies_to=_replies_to(bot, message, place),

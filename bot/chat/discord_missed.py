@@ -202,6 +202,11 @@ async def _read_missed(
             continue
         decision = decide_on(client, message, channel)
         if decision.rule not in CALLED:
+            is_noted = services.decisions.find(channel.id, message.id) is not None
+            if decision.rule is Rule.QUIET_HOURS and not (
+                is_noted or _is_stored(services, message)
+            ):
+                services.decisions.note_missed(channel.id, message.id, decision)
             continue
         calls += 1
         if _is_handled(services, message):

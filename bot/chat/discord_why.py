@@ -146,7 +146,7 @@ def _sentences(bot: Bot, message: discord.Message, language: Language) -> list[s
     noted = services.decisions.find(channel.id, message.id)
     if message.author.bot or message.webhook_id:
         return [_copy_sentence(bot, message, reply or line_reply, noted=noted, language=language)]
-    decision = noted.decision if noted else decide_on(bot, message, channel)
+    decision = noted.decision if noted else decide_on(bot, message, channel, at=message.created_at)
     missed: list[str] = []
     if noted and noted.is_missed:
         missed = [gettext_lazy("It waited until the bot was back.")]

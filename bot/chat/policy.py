@@ -3,11 +3,12 @@ members and limits.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import discord
 
+from bot.answering.actions import AnsweringActions
 from bot.chat.places import ChannelRef, is_outside
 from bot.guilds.time_zones import GuildTimeZones
 from bot.moderation.age import AgeRestriction
@@ -158,6 +159,11 @@ class ReplyPolicy:
     def silenced(self, persona: Persona, at: ChannelRef, user_id: int) -> bool:
         """Report whether a persona is muted in this channel, or does not answer this member."""
         return self.muted(persona, at) or self.blocked(persona, at, user_id)
+
+    def is_quiet(self, at: ChannelRef) -> bool:
+        """Report whether the quiet hours of a channel hold now."""
+        answering = AnsweringActions(self.store, self.time_zones)
+        return answering.is_quiet(*astuple(at), at=self.time_zones.clock.now())
 
     def muted(self, persona: Persona, at: ChannelRef) -> bool:
         """Report whether a moderator has muted the persona in this channel."""

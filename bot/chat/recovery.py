@@ -186,10 +186,10 @@ class ReplyRecovery:
         """Make the reply once the engine has a place: it had one, and lost it in the restart. To
         lines that together speak of self-harm, send the answer with helplines in its place.
 
-        False if it is too old, or gets too old.
+        False if it is too old, or gets too old, or if nobody has asked and it is quiet by now.
         """
         with self._context.holding(reply):
-            while time.time() - created_at <= MAX_RESUME_AGE_S:
+            while time.time() - created_at <= MAX_RESUME_AGE_S and not reply.would_disturb():
                 try:
                     request = await reply.build_request()
                     reply.submit(request)

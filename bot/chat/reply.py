@@ -367,6 +367,10 @@ class Reply:
         is_muted = rules.silenced(self.persona, self.place, self.asked_by)
         return is_muted or rules.age.refuses(self.persona, self.channel)
 
+    def would_disturb(self) -> bool:
+        """Report whether the reply is a line that answers nobody, in quiet hours."""
+        return self.trigger_seq is None and self.context.rules.is_quiet(self.place)
+
     def cancel(self) -> None:
         """Stop generating; the text so far is the reply."""
         self.stream.cancel()

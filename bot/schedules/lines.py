@@ -6,12 +6,11 @@ nothing, because the next start makes it (`bot.chat.recovery`), and one after it
 """
 
 import logging
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import discord
 
-from bot.answering.actions import AnsweringActions
 from bot.chat.places import ChannelRef, GuildChannel, channel_ref
 from bot.chat.reply import Reply
 from bot.chat.reply_service import ReplyService
@@ -49,7 +48,6 @@ class ScheduledLines:
     store: Store
     reply_service: ReplyService
     time_zones: GuildTimeZones
-    answering: AnsweringActions
     record_change: ChangeRecord = no_record
 
     def add(
@@ -176,7 +174,7 @@ class ScheduledLines:
             return gettext_lazy("a moderator has silenced the persona there")
         if rules.age.refuses(persona, channel):
             return gettext_lazy("the persona is age-restricted, and the channel is not")
-        if self.answering.is_quiet(*astuple(place), at=self.time_zones.clock.now()):
+        if rules.is_quiet(place):
             return gettext_lazy("it came in the quiet hours")
         return ""
 

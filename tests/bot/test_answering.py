@@ -4,7 +4,7 @@ lines, reply chance, quiet hours, and what moderators are told of it.
 
 import asyncio
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 
 import discord
@@ -12,12 +12,14 @@ import pytest
 
 from bot.answering.store import AnsweringSettings
 from bot.chat import unfinished
+from bot.chat.addressing import Rule
 from bot.chat.decision_log import DecisionLog
 from bot.chat.line_wait import LineWait
 from bot.chat.places import channel_ref
 from bot.platform.errors import RefusedError
 from sandbox.object_store import StoredFile
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
+from tests.bot.set_times import AheadClock
 from tests.fakes import until
 
 WAIT_S = 0.4
@@ -424,6 +426,31 @@ async def test_chance_and_quiet_hours_leave_messages_alone_that_call_nobody(stag
     chat = await stage.member.slash(QUAY, "chat", message="and now?")
     await until(lambda: len(stage.engine.requests) == 3)
     assert chat
+
+
+@pytest.mark.parametrize("is_quiet_first", [False, True])
+async def test_a_mention_that_an_edit_adds_comes_at_the_time_of_the_edit(tmp_path, is_quiet_first):
+    clock = AheadClock()
+    async with on_stage(tmp_path, clock=clock) as stage:
+        start = clock.at + timedelta(minutes=-30 if is_quiet_first else 30)
+        hours = f"{start:%H:%M}-{start + timedelta(minutes=60):%H:%M}"
+        changes = {"quiet_hours": hours, "quiet_mentions": True, "reply_chance": 0}
+        answering(stage).change(*place(stage), changes)
+        message = await stage.member.say(QUAY, "are you there?")
+        decisions = stage.client.services.decisions
+        await until(lambda: decisions.find(*_ids(message)))
+        clock.ahead_s = 3600
+        mark = stage.mark
+        await stage.member.edit(message, "@Understudy are you there?")
+        if is_quiet_first:
+            await stage.finished(QUAY, mark)
+        else:
+            await until(lambda: decisions.find(*_ids(message)).decision.rule is Rule.QUIET_HOURS)
+            assert not stage.engine.requests
+
+
+def _ids(message):
+    return int(message["channel_id"]), int(message["id"])
 
 
 async def test_a_thread_has_its_channels_settings_until_it_has_its_own(stage):

@@ -3,6 +3,7 @@ once, in their order, over any number of restarts and kills.
 """
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
@@ -139,6 +140,24 @@ async def test_what_is_older_than_ten_minutes_is_left_alone_and_explained(tmp_pa
         await answered(stage, "@Understudy after")
         assert heard(stage) == ["before", "after"]
         assert "what came in the last 10 minutes" in await why(stage, said[0])
+
+
+async def test_a_bot_that_is_back_in_quiet_hours_answers_as_it_does_then(tmp_path):
+    clock = AheadClock()
+    async with on_stage(tmp_path, clock=clock) as stage:
+        _, reply = await answered(stage, "@Understudy before")
+        channel = stage.client.get_channel(int(reply["channel_id"]))
+        start, end = (clock.at + timedelta(minutes=minutes) for minutes in (3, 60))
+        hours = {"quiet_hours": f"{start:%H:%M}-{end:%H:%M}"}
+        stage.client.services.answering.change(channel.guild.id, channel.id, hours)
+        await stage.client.close()
+        said = await say_while_away(stage.sandbox, reply)
+    clock.ahead_s = 400
+    async with on_stage(tmp_path, clock=clock) as stage:
+        await until(lambda: heard(stage) == ["before", *MISSED[:2]])
+        explained = await why(stage, said[2])
+        assert "Not answered: a reply would have come in the quiet hours. It waited" in explained
+        assert "mentions the bot" in await why(stage, said[0])
 
 
 async def test_a_message_that_comes_before_the_search_hides_none_before_it(stage, monkeypatch):

@@ -2,6 +2,7 @@
 their time, and neither lost nor doubled by a kill.
 """
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -190,6 +191,38 @@ async def test_a_kill_after_it_is_posted_doubles_nothing(tmp_path, monkeypatch):
         check(stage)
         assert stage.store.replies.get(unfinished.event_id).state == "done"
         assert len(said_by(stage)) == before + 1
+
+
+@pytest.mark.parametrize("is_begun", [False, True])
+async def test_a_bot_that_is_back_in_quiet_hours_says_no_line_but_finishes_a_reply(
+    tmp_path, is_begun
+):
+    clock = AheadClock()
+    async with on_stage(tmp_path, clock=clock) as stage:
+        stage.engine.free.clear()  # it is killed in the middle
+        before = len(said_by(stage))
+        await set_line(stage, clock)
+        await stage.client.remove_cog("ScheduleCog")
+        clock.ahead_s = 60
+        line = take_due(stage)
+        if is_begun:
+            saying = asyncio.create_task(line.answer())
+            await until(lambda: stage.store.replies.get(line.event_id).parts)
+        asked = await stage.member.say(QUAY, "Ballast, is it late?")
+        await until(lambda: stage.store.replies.get(int(asked["id"])))
+        channel = stage.client.get_channel(int(asked["channel_id"]))
+        hours = {"quiet_hours": _around(clock), "quiet_mentions": True}
+        stage.client.services.answering.change(channel.guild.id, channel.id, hours)
+    if is_begun:
+        assert saying.done()
+    async with on_stage(tmp_path, clock=clock) as stage:
+        await until(lambda: not stage.store.replies.unfinished())
+        states = [stage.store.replies.get(it).state for it in (line.event_id, int(asked["id"]))]
+        assert states == ["failed", "done"]
+        assert [request.turns[-1].text for request in stage.engine.requests] == [asked["content"]]
+        said = said_by(stage)[before:]
+        assert sum("is it late?" in it for it in said) == 1 and len(said) == 1 + is_begun
+        assert sum("was cut off" in it for it in said) == is_begun
 
 
 async def test_lines_are_listed_removed_and_limited(stage):
