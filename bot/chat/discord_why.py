@@ -9,7 +9,7 @@ from bot.chat.decision_log import NotedDecision
 from bot.chat.discord_addressing import decide_on
 from bot.chat.discord_answers import SAFETY_REMARK
 from bot.chat.discord_missed import MISSED_MINUTES
-from bot.chat.places import GuildChannel, SpeakChannel, may_read
+from bot.chat.places import GuildChannel, SpeakChannel, may_read, may_see
 from bot.chat.reply_text import discord_text
 from bot.platform.discord_kit.transformers import (
     PERSONA,
@@ -96,11 +96,15 @@ async def _find_message(interaction: Interaction, text: str) -> discord.Message:
         )
     guild_id, channel_id, message_id = found.groups()
     channel = require_guild_channel(interaction)
-    if channel_id:
+    if channel_id and int(channel_id) != channel.id:
         guild = interaction.guild
         place = guild.get_channel_or_thread(int(channel_id)) if guild else None
         is_here = guild is not None and guild_id == str(guild.id)
-        if not is_here or not isinstance(place, GuildChannel) or not _may_read(interaction, place):
+        if (
+            not is_here
+            or not isinstance(place, GuildChannel)
+            or not _has_access(interaction, place)
+        ):
             raise RefusedError(gettext_lazy("That message is in no channel that you see here."))
         channel = place
     try:
@@ -111,9 +115,9 @@ async def _find_message(interaction: Interaction, text: str) -> discord.Message:
         ) from None
 
 
-def _may_read(interaction: Interaction, channel: GuildChannel) -> bool:
+def _has_access(interaction: Interaction, channel: GuildChannel) -> bool:
     user = interaction.user
-    return isinstance(user, discord.Member) and may_read(channel, user)
+    return isinstance(user, discord.Member) and may_see(channel, user) and may_read(channel, user)
 
 
 def _explanation(bot: Bot, message: discord.Message, language: Language) -> str:

@@ -16,6 +16,7 @@ from bot.chat.addressing import Rule
 from bot.chat.decision_log import DecisionLog
 from bot.chat.line_wait import LineWait
 from bot.chat.places import channel_ref
+from bot.demo_guild import OWNER
 from bot.platform.errors import RefusedError
 from sandbox.object_store import StoredFile
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
@@ -516,6 +517,24 @@ async def test_why_explains_one_message_by_its_link_or_id_also_after_a_restart(t
             (f"https://discord.com/channels/1/2/{answered['id']}", "no channel that you see"),
         ):
             assert words in await why(stage, message=wrong)
+
+
+async def test_why_shows_words_of_a_private_thread_to_those_who_may_see_it(stage):
+    thread = await stage.member.thread(QUAY, "aside")
+    said = await stage.member.say(thread, "between us")
+    guild = stage.client.get_guild(stage.sandbox.guild_id)
+    await until(lambda: guild.get_thread(int(thread["id"])))
+    # The sandbox has no private threads: the bot hears of one as it would from Discord.
+    container = stage.sandbox._container
+    private = container.store.get("channel", thread["id"]) | {"type": 12}
+    container.gateway.dispatch("THREAD_CREATE", private)
+    await until(lambda: guild.get_thread(int(thread["id"])).is_private())
+    link = f"https://discord.com/channels/{guild.id}/{thread['id']}/{said['id']}"
+    assert "That message is in no channel that you see here." in await why(stage, message=link)
+    assert "between us" in await why(stage, thread, message=link), "where they read it"
+    owner = stage.sandbox.member(OWNER)  # who may manage threads
+    answer = await owner.slash(QUAY, "persona why", message=link)
+    await until(lambda: "between us" in (answer.message or {}).get("content", ""))
 
 
 async def test_why_knows_who_answered_where_nobody_lives_any_more(tmp_path):
