@@ -18,6 +18,10 @@ from bot.platform.weekly_time import WEEKDAYS
 from personas.prompt.time_macros import zone_label
 
 DM_TEXT = gettext_lazy("This is set for a server.")
+TOPIC_RECORDS = {
+    True: gettext_noop("let personas be told the topic of {channel}"),
+    False: gettext_noop("let personas no longer be told the topic of {channel}"),
+}
 
 
 async def _suggest_zones(_: Interaction, typed: str) -> list[app_commands.Choice[str]]:
@@ -39,13 +43,21 @@ async def _suggest_zones(_: Interaction, typed: str) -> list[app_commands.Choice
 )
 @app_commands.autocomplete(zone=_suggest_zones)
 async def timezone(interaction: Interaction, zone: str | None = None) -> None:
-    zones = interaction.client.services.time_zones
+    services = interaction.client.services
+    zones = services.time_zones
     guild_id = interaction.guild_id or 0
     if zone:
         zones.choose(guild_id, zone)
+        services.audit.record(
+            guild_id,
+            interaction.user.id,
+            gettext_lazy(
+                "set the time zone of this server to {zone}", zone=zones.in_guild(guild_id).key
+            ),
+        )
     now = zones.now(guild_id)
     whose = gettext_lazy("This server has chosen it.")
-    if interaction.client.services.store.guilds.time_zone(guild_id) is None:
+    if services.store.guilds.time_zone(guild_id) is None:
         whose = gettext_lazy("That is the operator's.")
     await respond(
         interaction,
@@ -69,9 +81,15 @@ async def timezone(interaction: Interaction, zone: str | None = None) -> None:
 async def topic(interaction: Interaction, told: bool | None = None) -> None:
     channel = require_guild_channel(interaction)
     place = channel_ref(channel)
-    channels = interaction.client.services.store.channels
+    services = interaction.client.services
+    channels = services.store.channels
     if told is not None:
         channels.set_topic_told(place.guild_id, place.home_id, told)
+        services.audit.record(
+            place.guild_id,
+            interaction.user.id,
+            gettext_lazy(TOPIC_RECORDS[told], channel=f"<#{place.home_id}>"),
+        )
     if not channels.is_topic_told(place.home_id):
         await respond(
             interaction, gettext_lazy("The persona here is not told the channel's topic.")

@@ -89,8 +89,10 @@ def lessons_for(store: Store, teacher: Teacher, persona_id: str) -> list[Lesson]
     return [lesson for lesson in lessons if teacher.may_change(lesson)]
 
 
-def take_back(store: Store, teacher: Teacher, seq: int) -> None:
-    """Delete a lesson. Raises `RefusedError` for other members' lessons, and for unknown ones."""
+def take_back(store: Store, teacher: Teacher, seq: int) -> Lesson:
+    """Delete a lesson, and return it. Raises `RefusedError` for other members' lessons, and for
+    unknown ones.
+    """
     lesson = store.lessons.get(seq)
     if lesson is None or not teacher.may_change(lesson):
         raise RefusedError(
@@ -98,6 +100,7 @@ def take_back(store: Store, teacher: Teacher, seq: int) -> None:
             gettext_lazy("`/persona taught` lists them."),
         )
     store.lessons.delete(seq)
+    return lesson
 
 
 def _readable(text: str) -> str:

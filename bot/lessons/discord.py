@@ -158,7 +158,19 @@ def _teacher(interaction: Interaction) -> Teacher:
 
 def _take_back(interaction: Interaction, seq: int) -> str:
     """Take a lesson back; returns the confirmation."""
-    take_back(interaction.client.services.store, _teacher(interaction), seq)
+    services = interaction.client.services
+    lesson = take_back(services.store, _teacher(interaction), seq)
+    if lesson.user_id != interaction.user.id:
+        name = services.personas.markdown_name_of(lesson.persona_id, lesson.guild_id)
+        services.audit.record(
+            lesson.guild_id,
+            interaction.user.id,
+            gettext_lazy(
+                "took back what a member had taught {persona} (number {number})",
+                persona=f"**{name}**",
+                number=seq,
+            ),
+        )
     return gettext_lazy(
         "Taken back (number {number}). Versions that have learned from it stay as they are.",
         number=seq,

@@ -361,6 +361,15 @@ async def candidates(
         guilds.clear_reply_candidates(guild_id)
     elif count is not None:
         possible.choose(guild_id, count)
+    if count is not None:
+        services.audit.record(
+            guild_id,
+            interaction.user.id,
+            gettext_lazy(
+                "set the candidates for the beginning of a reply: {count}",
+                count=guilds.reply_candidates(guild_id) or gettext_lazy("the operator's number"),
+            ),
+        )
     current = possible.in_guild(guild_id)
     choice = gettext_lazy("The beginning of a reply here is not chosen among several.")
     if current > 1:

@@ -264,6 +264,7 @@ async def _import_card(
     )
     view = None
     if job:
+        services.versions.record_import(job)
         live = services.store.versions.live(persona.id, guild_id)
         view = button_view(*job_buttons(job, live, interaction_language(interaction)))
     elif not persona.avatar:
@@ -305,6 +306,7 @@ async def _import_adapter(
             task.cancel()
     if job is None:
         return notes, None
+    services.versions.record_import(job)
     live = services.store.versions.live(persona.id, origin.guild_id)
     return notes, button_view(*job_buttons(job, live, language))
 

@@ -35,6 +35,10 @@ from personas.schemas.chat import CardChoice, Persona
 log = logging.getLogger(__name__)
 PROMOTE_VERDICT = "promote"
 REJECT_VERDICT = "reject"
+CARD_TEXTS: dict[CardChoice, str] = {
+    "full": gettext_noop("had {version} of {persona} speak with its full card"),
+    "short": gettext_noop("had {version} of {persona} speak with its short card"),
+}
 VersionListener = Callable[[int, str], object]
 """Called with the guild and the persona whose live version changed."""
 
@@ -143,6 +147,11 @@ class LiveVersions:
         installer = VersionInstaller(self.served_versions.home, self.store)
         return await installer.install_dialogue(origin, persona_id, adapter)
 
+    def record_import(self, job: TrainingJob) -> None:
+        """Tell that an adapter from outside is a version of a persona now: `job` stands for it."""
+        what = gettext_noop("imported {version} of {persona}")
+        self._record(job.guild_id, job.requested_by, job.persona or "", what, version=job.version)
+
     # ------------------------------------------------------------------------------------ promotion
 
     async def promote(
@@ -240,8 +249,8 @@ class LiveVersions:
         return RequestError(message, advice)
 
     def choose_card(self, persona_id: str, version: str, card: CardChoice) -> bool:
-        """Choose the card of a version's prompts, from the next reply on. Returns False when it has
-        that one already.
+        """Choose the card of a version's prompts for the operator, from the next reply on. Returns
+        False when it has that one already.
 
         Raises `RequestError` for a version that was not trained under the short card.
         """
@@ -267,6 +276,10 @@ class LiveVersions:
             guilds.append(ALL_GUILDS)
         for guild_id in guilds:
             self.notify(guild_id, persona_id)  # its prompts begin with other tokens
+        told = [ALL_GUILDS] if ALL_GUILDS in guilds else guilds
+        for guild_id in told:
+            by = OPERATOR_ORIGIN.user_id
+            self._record(guild_id, by, persona_id, CARD_TEXTS[card], version=version)
         return True
 
     # ------------------------------------------------------------------------------------- rollouts

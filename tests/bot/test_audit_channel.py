@@ -3,6 +3,7 @@
 import pytest
 
 from bot.audit import actions
+from bot.lessons.actions import Teacher, teach
 from bot.personas.creation import PersonaForm
 from bot.personas.web.card_editing import replace_card_table
 from bot.personas.web.creation_http import create_owned
@@ -18,7 +19,7 @@ from sandbox.guild_seed import DEFAULT_BOT_PERMISSIONS, Permission
 from sandbox.object_store import StoredFile
 from sandbox.sandbox_errors import SandboxRefusal
 from tests.bot.conftest import INN, OFFICE, QUAY, STAGE, on_stage
-from tests.bot.version_rows import install
+from tests.bot.version_rows import install, install_learned
 from tests.fakes import until
 
 
@@ -109,6 +110,39 @@ async def test_names_lore_and_how_replies_are_generated_are_listed_without_what_
         f"{by} reset the length, sampling and context of the replies of **Oda Marrow**.",
     ]
     assert not any("Mother Marrow" in line or "ferry" in line for line in said)
+
+
+async def test_what_personas_are_told_and_taught_is_listed_without_the_words(stage):
+    await audited(stage)
+    before = len(lines(stage))
+    await moderated(stage, "persona timezone")
+    await moderated(stage, "persona timezone", zone="Asia/Tokyo")
+    await moderated(stage, "persona topic")
+    await moderated(stage, "persona topic", told=True)
+    await moderated(stage, "persona topic", told=False)
+    await moderated(stage, "persona candidates")
+    await moderated(stage, "persona candidates", count=3)
+    await moderated(stage, "persona candidates", count=0)
+    for user_id in (stage.member.id, stage.moderator.id):
+        teacher = Teacher(int(stage.sandbox.guild_id), int(user_id), is_moderator=True)
+        number = teach(
+            stage.store, teacher, "ballast", prompt="and?", reply="No ferry.", instead_of=""
+        )
+        await moderated(stage, "persona unteach", number=number)
+    await moderated(stage, "persona topic", told=True)
+    by = f"<@{stage.moderator.id}>"
+    here = f"<#{stage.sandbox.channel(QUAY)['id']}>"
+    wanted = [
+        f"{by} set the time zone of this server to Asia/Tokyo.",
+        f"{by} let personas be told the topic of {here}.",
+        f"{by} let personas no longer be told the topic of {here}.",
+        f"{by} set the candidates for the beginning of a reply: 3.",
+        f"{by} set the candidates for the beginning of a reply: the operator's number.",
+        f"{by} took back what a member had taught **Ballast** (number 1).",
+        f"{by} let personas be told the topic of {here}.",
+    ]
+    await until(lambda: len(lines(stage)) == before + len(wanted))
+    assert lines(stage)[before:] == wanted
 
 
 async def test_the_lines_are_in_the_servers_language(stage):
@@ -203,8 +237,13 @@ async def test_trainings_and_versions_are_listed_also_the_operators_and_the_bots
     versions.stop_rollout(await versions.start_rollout(new), moderator)
     await versions.promote("oda", install(stage.store, "oda"), OPERATOR_ORIGIN, anyway=True)
     last = await listed(stage, "The operator")
+    learned = install_learned(stage.store, stage.client.services.home, short_card=True)
+    stage.store.versions.promote("ballast", learned, guild, 1.0)
+    versions.choose_card("ballast", learned, "short")
+    chosen = await listed(stage, "short card")
+    assert chosen == f"The operator had {learned} of **Ballast** speak with its short card."
     assert last.startswith("The operator made v") and last.endswith(" of **Oda Marrow** live.")
-    assert lines(stage)[-6:-1] == [
+    assert lines(stage)[-7:-2] == [
         f"{by} made {first} of **Oda Marrow** live.",
         f"{by} made {second} of **Oda Marrow** live.",
         f"{by} rolled **Oda Marrow** back to {first}.",

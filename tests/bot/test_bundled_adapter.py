@@ -102,9 +102,12 @@ async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage
         "advice": ("Promote it everywhere.",),
     }
     card = carrying(sealed(tmp_path / "theirs", served, metrics=SCORECARD.model_copy(update=boast)))
+    office = int(stage.sandbox.channel(OFFICE)["id"])
+    stage.store.audit_channels.set(int(stage.sandbox.guild_id), office)
     said = await response_text(await bring_in(stage, card, "mira.charx"), "is its version v1")
     who, installed = versions(stage)
     assert installed == ["v1"] and stage.live(who) is None
+    await stage.sees(f"<@{stage.moderator.id}> imported v1 of **Mira**.")
     place = tmp_path / "models" / "persona_adapters" / who / "v1"
     assert verify_adapter(place).checksums == verify_adapter(tmp_path / "theirs").checksums
     status = await stage.moderator.slash(OFFICE, "finetune status")

@@ -91,7 +91,7 @@ class OwnedPersona:
         """
         services = self.services
         origin = RequestOrigin(self.guild_id, channel_id=0, user_id=OPERATOR_ORIGIN.user_id)
-        version, notes, _ = await import_adapter_version(
+        version, notes, job = await import_adapter_version(
             services.home,
             services.store,
             base_model=services.base_model,
@@ -100,6 +100,8 @@ class OwnedPersona:
             source=source,
             say=say,
         )
+        if job:
+            services.versions.record_import(job)
         return version, notes
 
     async def promote(self, installed: InstalledVersion, *, anyway: bool) -> PromotionResult:

@@ -247,9 +247,11 @@ async def _install_attachments(
         lore_store(services), guild_id, owned.persona, card
     )
     owner = RequestOrigin(guild_id, channel_id=0, user_id=OPERATOR_ORIGIN.user_id)
-    adapter_notes, _ = await VersionInstaller(services.home, services.store).install_bundled(
+    adapter_notes, job = await VersionInstaller(services.home, services.store).install_bundled(
         owner, owned.id, card, file, base_model=services.base_model
     )
+    if job:
+        services.versions.record_import(job)
     warm_up_prompt(owned, owned.persona)
     notes = [
         done,
