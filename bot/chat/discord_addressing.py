@@ -16,9 +16,16 @@ from personas.schemas.chat import Persona
 
 
 def decide_on(
-    bot: Bot, message: discord.Message, channel: SpeakChannel, *, at: datetime | None = None
+    bot: Bot,
+    message: discord.Message,
+    channel: SpeakChannel,
+    *,
+    at: datetime | None = None,
+    spoken: str = "",
 ) -> Decision:
-    """Decide whether a message is answered at a time, by default now. Raises `StoreError`."""
+    """Decide whether a message is answered at a time, by default now. `spoken` are the words of a
+    voice message, as far as they are known. Raises `StoreError`.
+    """
     services = bot.services
     place = channel_ref(channel)
     listening = listening_channel(services, place)
@@ -27,7 +34,7 @@ def decide_on(
     wait = services.reply_service.line_waits.get(channel.id, message.author.id)
     said = SaidMessage(
         event_id=message.id,
-        text=text,
+        text=f"{spoken}\n{text}" if spoken else text,
         at=at or datetime.fromtimestamp(services.time_zones.clock.now(), UTC),
         is_direct_message=isinstance(channel, discord.DMChannel),
         mentions_bot=mentions_bot(message, bot.user),

@@ -12,6 +12,7 @@ from functools import partial
 import discord
 from discord.ext import commands
 
+from bot.chat.addressing import Rule
 from bot.chat.delivery import DELIVERY_ERRORS, deliver
 from bot.chat.discord_addressing import addressees, decide_on, persona_replied_to
 from bot.chat.discord_outside import CHOOSE_TEXT, direct_personas
@@ -21,6 +22,7 @@ from bot.chat.message_text import has_words, raw_text, said_text
 from bot.chat.places import ChannelCache, ChannelRef, SpeakChannel, channel_ref
 from bot.chat.proxies import ProxiedMessage, ProxyWatch
 from bot.chat.reply_round import ReplyRound
+from bot.chat.voice_messages import LAST_TIME_LIMIT_S, TIME_LIMIT_S
 from bot.moderation.age import AgeRestrictedError, is_age_restricted
 from bot.moderation.limits import LimitReachedError
 from bot.platform.discord_kit.transformers import Interaction
@@ -137,23 +139,42 @@ class MessageAnswerer:
             events = self.bot.services.reply_service.events
             decision = await events.read(lambda: decide_on(self.bot, message, channel))
             self.bot.services.decisions.note(channel.id, message.id, decision)
-            if not decision.is_answered:
-                return
-            self.proxies.note(message)
-            await self.proxies.wait(message)
             voice = self.bot.services.voice_messages
+            may_name = decision.rule is Rule.CHANCE and voice.hears(message)
+            if not decision.is_answered and not may_name:
+                return
+            if decision.is_answered:
+                self.proxies.note(message)
+                await self.proxies.wait(message)
             async with voice.turn(message):
                 # Its words are needed all the same: they may speak of self-harm.
                 is_refused = voice.hears(message) and await events.read(
                     lambda: self._is_refused(message, channel)
                 )
-                words = await voice.words(message, is_last=is_refused)
+                limit_s = LAST_TIME_LIMIT_S if is_refused else TIME_LIMIT_S
+                is_last = is_refused or may_name
+                words = await voice.words(message, is_last=is_last, limit_s=limit_s)
+                if may_name and not await self._is_called(message, channel, words):
+                    return
                 read = await self.bot.services.message_reader.read(message)
                 incoming = read.with_spoken(words)
                 go_on = await events.store(lambda: self._accept(message, incoming, channel))
             if go_on:
                 await _send_beside_reply(self._say_blind(message))
                 await go_on()
+
+    async def _is_called(self, message: discord.Message, channel: SpeakChannel, words: str) -> bool:
+        """Decide by its words whether a voice message is answered that was left to chance."""
+        services = self.bot.services
+        if not words:
+            remark = gettext_lazy("no words were recognised in it")
+            self._remark(channel.id, message.id, remark)
+            return False
+        decision = await services.reply_service.events.read(
+            lambda: decide_on(self.bot, message, channel, spoken=words)
+        )
+        services.decisions.note(channel.id, message.id, decision)
+        return decision.is_answered
 
     async def answer_copy(self, original: ProxiedMessage) -> None:
         """Answer a proxy's copy of a member's message as that member's, and take back an answer to

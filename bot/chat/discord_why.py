@@ -5,12 +5,14 @@ import re
 import discord
 from discord import app_commands
 
+from bot.chat.addressing import Decision
 from bot.chat.decision_log import NotedDecision
 from bot.chat.discord_addressing import decide_on
 from bot.chat.discord_answers import SAFETY_REMARK
 from bot.chat.discord_missed import MISSED_MINUTES
 from bot.chat.places import GuildChannel, SpeakChannel, may_read, may_see
 from bot.chat.reply_text import discord_text
+from bot.chat.voice_messages import voice_file
 from bot.platform.discord_kit.transformers import (
     PERSONA,
     Interaction,
@@ -150,7 +152,7 @@ def _sentences(bot: Bot, message: discord.Message, language: Language) -> list[s
     noted = services.decisions.find(channel.id, message.id)
     if message.author.bot or message.webhook_id:
         return [_copy_sentence(bot, message, reply or line_reply, noted=noted, language=language)]
-    decision = noted.decision if noted else decide_on(bot, message, channel, at=message.created_at)
+    decision = noted.decision if noted else _decision_of_now(bot, message, channel)
     missed: list[str] = []
     if noted and noted.is_missed:
         missed = [gettext_lazy("It waited until the bot was back.")]
@@ -168,9 +170,18 @@ def _sentences(bot: Bot, message: discord.Message, language: Language) -> list[s
         since: list[str] = []
         if not noted:
             since = [gettext_lazy("By the settings of now: the bot has started since.")]
-        return [gettext_lazy("Not answered: {rule}.", rule=decision.rule.value), *missed, *since]
+        left_alone = gettext_lazy("Not answered: {rule}.", rule=decision.rule.value)
+        return [left_alone, *_besides(noted, language), *missed, *since]
     reason = _remark(bot, message, noted=noted, language=language)
     return [_unanswered(decision.rule.value, reason)]
+
+
+def _decision_of_now(bot: Bot, message: discord.Message, channel: SpeakChannel) -> Decision:
+    """Decide on a message by the settings of now, as at its time."""
+    spoken: str | None = ""
+    if voice_file(message):
+        spoken = bot.services.store.messages.text_of(message.id)  # it begins with what was said
+    return decide_on(bot, message, channel, at=message.created_at, spoken=spoken or "")
 
 
 def _ruled(answer: str, rule: str) -> str:
@@ -203,7 +214,7 @@ def _unanswered(rule: str, reason: str) -> str:
 
 
 def _besides(noted: NotedDecision | None, language: Language) -> list[str]:
-    """Return the remarks on an answered message as a sentence; none where there are none."""
+    """Return the remarks on a message as a sentence; none where there are none."""
     remark = noted.remark_in(language) if noted else ""
     if not remark:
         return []

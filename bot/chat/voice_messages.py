@@ -1,5 +1,6 @@
 """Has the voice messages that members say to personas recognised: their words are their text. Those
-that nobody would answer come last, and are heard for words of self-harm.
+that nobody would answer come last, and are heard for words of self-harm; so do those on which the
+reply chance did not fall, which are heard for a persona's name.
 
 The sound is in memory while it is recognised, and nowhere else.
 """
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 TIME_LIMIT_S = 60.0
 """Time in which the words have to be there, with the wait for other voice messages."""
 LAST_TIME_LIMIT_S = 300.0
-"""The same for those that come last."""
+"""The same for those that nobody would answer."""
 MAX_AT_ONCE = 8
 """Voice messages that are recognised or wait for it, and as many of those that come last; one a
 member.
@@ -59,13 +60,15 @@ class VoiceMessages:
 
     def hears(self, message: discord.Message) -> bool:
         """Report whether a message is a voice message that can be recognised."""
-        return self._transcriber is not None and _voice_file(message) is not None
+        return self._transcriber is not None and voice_file(message) is not None
 
-    async def words(self, message: discord.Message, *, is_last: bool) -> str:
+    async def words(
+        self, message: discord.Message, *, is_last: bool, limit_s: float = TIME_LIMIT_S
+    ) -> str:
         """Return what a member says in a voice message; empty for other messages, and where it is
         not recognised. One with `is_last` waits for all others, and takes none of their places.
         """
-        file = _voice_file(message)
+        file = voice_file(message)
         member_id = message.author.id
         if self._transcriber is None or file is None:
             return ""
@@ -73,7 +76,6 @@ class VoiceMessages:
         if member_id in self._members or count >= MAX_AT_ONCE:
             self._log_once("others are being recognised")
             return ""
-        limit_s = LAST_TIME_LIMIT_S if is_last else TIME_LIMIT_S
         self._members[member_id] = is_last
         try:
             async with asyncio.timeout(limit_s):
@@ -93,13 +95,10 @@ class VoiceMessages:
         """Log a problem the first time: it may be the same with each message."""
         if problem not in self._problems and len(self._problems) < MAX_LOGGED_PROBLEMS:
             self._problems.add(problem)
-            log.warning(
-                "a voice message is not recognised, and the persona is told its length alone: %s",
-                problem,
-            )
+            log.warning("a voice message is not recognised: %s", problem)
 
 
-def _voice_file(message: discord.Message) -> discord.Attachment | None:
+def voice_file(message: discord.Message) -> discord.Attachment | None:
     """Return the recording of a voice message. One that is forwarded is not the member's own."""
     for attachment in message.attachments:
         if attachment.is_voice_message():

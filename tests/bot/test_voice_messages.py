@@ -21,6 +21,7 @@ from bot.transcription.transcriber import Transcriber, TranscriptionError
 from tests.bot import scripted_recogniser
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.bot.scripted_recogniser import sound
+from tests.bot.set_times import answer_to
 from tests.bot.test_memory import response_text
 from tests.bot.test_shown_context import TOBIAS, answered, given
 from tests.fakes import until
@@ -111,6 +112,54 @@ async def test_a_spoken_name_asks_that_persona(stage):
     spoken = sound("say Ballast, where is the ferry?")
     await answered(stage, stage.member.voice_message(INN, sound=spoken), INN)
     assert stage.engine.requests[-1].persona.id == "ballast"
+
+
+def leave_to_chance(stage):
+    place = stage.sandbox.guild_id, int(stage.sandbox.channel(QUAY)["id"])
+    stage.client.services.answering.change(*place, {"reply_chance": 0})
+
+
+async def why(stage, message):
+    return await answer_to(stage, "persona why", None, QUAY, message=message["id"])
+
+
+async def test_a_spoken_name_is_answered_where_the_rest_is_left_to_chance(tmp_path):
+    spoken = sound("say Ballast, where is the ferry?")
+    async with listening(tmp_path) as stage:
+        leave_to_chance(stage)
+        other = await stage.member.voice_message(QUAY, sound=sound("say We missed the ferry."))
+        said = await answered(stage, stage.member.voice_message(QUAY, sound=spoken))
+        assert heard(stage) == (TOBIAS, f"Ballast, where is the ferry?\n{LENGTH}")
+        assert "missed" not in str(given(stage)) and len(stage.engine.requests) == 1
+        assert "missed" not in str(stage.store.messages.recent(int(said["channel_id"])))
+        assert "Answered by Ballast: it names the persona." in await why(stage, said)
+        explained = await why(stage, other)
+        assert explained.endswith("Not answered: the reply chance did not fall on it.")
+    async with listening(tmp_path) as stage:
+        assert "Answered by Ballast: it names the persona." in await why(stage, said)
+
+
+async def test_what_may_name_a_persona_leaves_places_for_what_is_said_to_one(
+    stage, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(voice_messages, "MAX_AT_ONCE", 1)
+    leave_to_chance(stage)
+    gate = tmp_path / "gate"
+    await stage.member.voice_message(QUAY, sound=sound(f"wait {gate} Ballast, one?"))
+    await until(lambda: starts(tmp_path))
+    unheard = await stage.moderator.voice_message(QUAY, sound=sound("say Ballast, two?"))
+    left = "the reply chance did not fall on it. No words were recognised in it."
+    decisions = stage.client.services.decisions
+    await until(lambda: (noted := decisions.find(*ids(unheard))) and noted.remarks)
+    assert left in await why(stage, unheard)
+    gate.touch()
+    await until(lambda: stage.engine.requests)
+    (request,) = stage.engine.requests
+    assert request.turns[-1].text == f"Ballast, one?\n{LENGTH}"
+
+
+def ids(message):
+    return int(message["channel_id"]), int(message["id"])
 
 
 async def test_what_is_not_said_to_a_persona_is_not_recognised(stage, tmp_path):
