@@ -332,14 +332,20 @@ class Reply:
     async def _post(self) -> None:
         """Post the message, as soon as Discord takes it; the generated text waits meanwhile."""
         try:
-            await deliver(f"the message of the reply {self.event_id}", self.message.begin)
+            await deliver(f"the message of the reply {self.event_id}", self._begin)
         except Exception as error:
             # The next start looks for a copy that Discord may have posted in spite of the error.
             note = None
-            if isinstance(error, UNCERTAIN_ERRORS):
+            if isinstance(error, (*UNCERTAIN_ERRORS, RefusedError)):
                 note = self.cut_off_note
             await self._store_failure(note)
             raise
+
+    async def _begin(self) -> None:
+        """Post the message, unless Discord was away until the quiet hours. Raises `RefusedError`."""
+        if self.would_disturb():
+            raise RefusedError(gettext_lazy("it came in the quiet hours"))
+        await self.message.begin()
 
     async def _stream(self) -> ChatReply:
         """Stream the reply; the base model makes it if the adapter is damaged."""

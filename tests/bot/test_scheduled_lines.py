@@ -5,8 +5,11 @@ their time, and neither lost nor doubled by a kill.
 import asyncio
 from datetime import timedelta
 
+import aiohttp
 import pytest
+from discord import Webhook
 
+from bot.chat import delivery
 from bot.chat.store.replies import StoredReplies
 from bot.schedules.lines import MAX_LINES, MAX_PROMPT_CHARS
 from bot.store import ALL_CHANNELS, Mute, StoreError
@@ -223,6 +226,32 @@ async def test_a_bot_that_is_back_in_quiet_hours_says_no_line_but_finishes_a_rep
         said = said_by(stage)[before:]
         assert sum("is it late?" in it for it in said) == 1 and len(said) == 1 + is_begun
         assert sum("was cut off" in it for it in said) == is_begun
+
+
+async def test_a_line_that_discord_takes_only_in_quiet_hours_is_not_said(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(delivery, "FIRST_PAUSE_S", 0.2)
+    monkeypatch.setattr(delivery, "RETRY_PAUSES_S", ())
+    clock = AheadClock()
+    async with on_stage(tmp_path, clock=clock) as stage:
+        before = len(said_by(stage))
+        await set_line(stage, clock)
+        with monkeypatch.context() as away:
+            away.setattr(Webhook, "send", _away)
+            clock.ahead_s = 60
+            await until(lambda: "trying again" in caplog.text)
+            channel = stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"]))
+            hours = {"quiet_hours": _around(clock)}
+            stage.client.services.answering.change(channel.guild.id, channel.id, hours)
+        await until(lambda: "was not said: it came in the quiet hours" in caplog.text)
+        (line,) = stage.store.replies.unfinished()
+        assert line.state == "failed", "its end is shown once there is a message"
+        assert len(said_by(stage)) == before
+
+
+async def _away(*_, **__):
+    raise aiohttp.ClientConnectionError("Discord is away")
 
 
 async def test_lines_are_listed_removed_and_limited(stage):
