@@ -22,7 +22,6 @@ from bot.chat.message_text import has_words, raw_text, said_text
 from bot.chat.places import ChannelCache, ChannelRef, SpeakChannel, channel_ref
 from bot.chat.proxies import ProxiedMessage, ProxyWatch
 from bot.chat.reply_round import ReplyRound
-from bot.chat.voice_messages import LAST_TIME_LIMIT_S, TIME_LIMIT_S
 from bot.moderation.age import AgeRestrictedError, is_age_restricted
 from bot.moderation.limits import LimitReachedError
 from bot.platform.discord_kit.transformers import Interaction
@@ -151,9 +150,7 @@ class MessageAnswerer:
                 is_refused = voice.hears(message) and await events.read(
                     lambda: self._is_refused(message, channel)
                 )
-                limit_s = LAST_TIME_LIMIT_S if is_refused else TIME_LIMIT_S
-                is_last = is_refused or may_name
-                words = await voice.words(message, is_last=is_last, limit_s=limit_s)
+                words = await voice.words(message, is_refused=is_refused, may_name=may_name)
                 if may_name and not await self._is_called(message, channel, words):
                     return
                 read = await self.bot.services.message_reader.read(message)

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 TIME_LIMIT_S = 60.0
 """Time in which the words have to be there, with the wait for other voice messages."""
 LAST_TIME_LIMIT_S = 300.0
-"""The same for those that nobody would answer."""
+"""The same for those that are refused."""
 MAX_AT_ONCE = 8
 """Voice messages that are recognised or wait for it, and as many of those that come last; one a
 member.
@@ -63,15 +63,18 @@ class VoiceMessages:
         return self._transcriber is not None and voice_file(message) is not None
 
     async def words(
-        self, message: discord.Message, *, is_last: bool, limit_s: float = TIME_LIMIT_S
+        self, message: discord.Message, *, is_refused: bool = False, may_name: bool = False
     ) -> str:
         """Return what a member says in a voice message; empty for other messages, and where it is
-        not recognised. One with `is_last` waits for all others, and takes none of their places.
+        not recognised. One that is refused, or may only name a persona, waits for all others, and
+        takes none of their places.
         """
         file = voice_file(message)
         member_id = message.author.id
         if self._transcriber is None or file is None:
             return ""
+        is_last = is_refused or may_name
+        limit_s = LAST_TIME_LIMIT_S if is_refused else TIME_LIMIT_S
         count = list(self._members.values()).count(is_last)
         if member_id in self._members or count >= MAX_AT_ONCE:
             self._log_once("others are being recognised")
