@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from bot.answering.store import AnsweringSettings, StoredAnswering
 from bot.audit.store import AuditChannels
+from bot.chat.store.attempts import ReplyAttempts
 from bot.chat.store.interaction_tokens import InteractionToken, InteractionTokens
 from bot.chat.store.messages import EarlierTalk, Exchange, MessageHistory, StoredMessage
 from bot.chat.store.quoted_messages import QuotedMessage, QuotedMessages
@@ -138,7 +139,8 @@ class Store:
         self.channels = Channels(connection)
         self.messages = MessageHistory(connection)
         self.quoted = QuotedMessages(connection)
-        self.replies = StoredReplies(connection)
+        self.reply_attempts = ReplyAttempts(connection)
+        self.replies = StoredReplies(connection, self.reply_attempts)
         self.interaction_tokens = InteractionTokens(connection)
         self.mutes = Mutes(connection)
         self.blocks = Blocks(connection)

@@ -243,9 +243,7 @@ async def show_untrained(interaction: Interaction, event_id: int) -> None:
     reply_service.require_no_untrained(event_id, interaction.user.id)
     reply_service.rules.require_can_ask(interaction, persona, channel_ref(channel))
     await defer(interaction, ephemeral=True, thinking=True)
-    generated = await reply_service.reply_untrained(
-        reply, persona, channel, user_id=interaction.user.id
-    )
+    generated = await reply_service.reply_untrained(reply, persona, channel, user=interaction.user)
     text = discord_text(generated.text)[:MAX_PART_CHARS]
     language = interaction_language(interaction)
     title = translate(

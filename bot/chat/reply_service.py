@@ -234,12 +234,14 @@ class ReplyService(ReplyContext):
         reply.submit(request)
         try:
             with self.store.atomic():
-                if not self.store.replies.begin_regeneration(event_id):
+                self.rules.require_within_limits(reply.place, user)  # others may have begun since
+                now = time.time()
+                if not self.store.replies.begin_regeneration(event_id, by=user.id, at=now):
                     raise RefusedError(
                         gettext_lazy("This reply is being written."),
                         gettext_lazy("Stop it first, or wait."),
                     )
-                self.store.replies.record_interruption(event_id, user.id, time.time())
+                self.store.replies.record_interruption(event_id, user.id, now)
         except Exception:
             reply.cancel()
             raise
@@ -247,22 +249,28 @@ class ReplyService(ReplyContext):
             await reply.write()
 
     async def reply_untrained(
-        self, stored: StoredReply, persona: Persona, channel: SpeakChannel, *, user_id: int
+        self,
+        stored: StoredReply,
+        persona: Persona,
+        channel: SpeakChannel,
+        *,
+        user: discord.abc.User,
     ) -> ChatReply:
-        """Generate what the base model replies to the same message, for one member; nothing is
-        stored.
+        """Generate what the base model replies to the same message, for one member; it is not
+        stored, and counts for the limits of replies.
 
-        Raises `RefusedError` if that message is gone or it is being written for them already, and
-        `EngineBusyError`.
+        Raises `RefusedError` if that message is gone or it is being written for them already,
+        `LimitReachedError`, and `EngineBusyError`.
         """
         if stored.trigger_seq is None:
             raise RefusedError(GONE_TEXT, gettext_lazy("Ask again."))
         place = channel_ref(channel)
-        self.require_no_untrained(stored.event_id, user_id)
-        self.unfinished.require_place(user_id, place.home_id)
+        self.require_no_untrained(stored.event_id, user.id)
+        self.unfinished.require_place(user.id, place.home_id)
         with (
-            self._writing_untrained(stored.event_id, user_id),
-            self.unfinished.counting(stored.event_id, member=user_id, channel=place.home_id),
+            self._writing_untrained(stored.event_id, user.id),
+            self.unfinished.counting(stored.event_id, member=user.id, channel=place.home_id),
+            self._counting_untrained(place, user),
         ):
             request = await self.request_builder.request(
                 persona,
@@ -270,11 +278,11 @@ class ReplyService(ReplyContext):
                 stored.trigger_seq,
                 event_id=stored.event_id,
                 # What one member had remembered is not for another one's eyes.
-                member_id=user_id if user_id == stored.asked_by else 0,
+                member_id=user.id if user.id == stored.asked_by else 0,
                 topic=told_topic(self.store, channel),
                 untrained=True,
             )
-            request = replace(request, member_id=user_id)
+            request = replace(request, member_id=user.id)
             async with stream_filtered_reply(self.engine, self.throttle, request) as reply:
                 async for _ in reply:
                     pass
@@ -295,6 +303,19 @@ class ReplyService(ReplyContext):
             yield
         finally:
             self.untrained.discard((event_id, user_id))
+
+    @contextmanager
+    def _counting_untrained(self, place: ChannelRef, user: discord.abc.User) -> Iterator[None]:
+        """Count a reply without training for the limits, unless it fails. Raises
+        `LimitReachedError`.
+        """
+        self.rules.require_within_limits(place, user)
+        attempt = self.store.reply_attempts.add(place.guild_id, user.id, time.time())
+        try:
+            yield
+        except Exception:
+            self.store.reply_attempts.remove(attempt)
+            raise
 
     def is_running(self, event_id: int) -> bool:
         """Report whether the reply to this event is still being generated."""

@@ -11,6 +11,9 @@ from bot.platform.errors import RefusedError
 from bot.platform.localisation import LocalisableText, gettext_lazy, ngettext_lazy
 from bot.store import MAX_CHANNEL_PERSONAS, Store
 
+COUNTED_S = 25 * 3600.0
+"""How long a reply may count: for the longest day, on which clocks are put back."""
+
 
 class LimitReachedError(RefusedError):
     """A member has had as many replies as their server allows for now. `until` is the time in
@@ -110,7 +113,7 @@ class LimitCheck:
         if limits.per_day is None:
             return Allowance()
         midnight = datetime.combine(now.date(), time(), now.tzinfo)
-        had = self.store.limits.replies_since(guild_id, user_id, midnight.timestamp()).count
+        had = self.store.reply_attempts.since(guild_id, user_id, midnight.timestamp()).count
         until = int(datetime.combine(now.date() + timedelta(1), time(), now.tzinfo).timestamp())
         if had < limits.per_day:
             return Allowance(limits.per_day - had, limits.per_day, until)
@@ -122,7 +125,7 @@ class LimitCheck:
         if limits.cooldown_s is None:
             return
         since = now - limits.cooldown_s
-        latest_at = self.store.limits.replies_since(guild_id, user_id, since).latest_at
+        latest_at = self.store.reply_attempts.since(guild_id, user_id, since).latest_at
         if latest_at is None:
             return
         until = math.ceil(latest_at + limits.cooldown_s)

@@ -30,16 +30,6 @@ class ReplyLimits:
     exempts_moderators: bool = True
 
 
-@dataclass(frozen=True)
-class RecentReplies:
-    """The replies to a member since a time: their number, with those made again, and the time of
-    the latest; `latest_at` is None where there is none.
-    """
-
-    count: int
-    latest_at: float | None
-
-
 class Blocks(Table):
     """The blocked members of all guilds."""
 
@@ -72,7 +62,7 @@ class Blocks(Table):
 
 
 class StoredLimits(Table):
-    """The limits of the guilds that have any, and the replies that count."""
+    """The limits of the guilds that have any."""
 
     def get(self, guild_id: int) -> ReplyLimits:
         """Return the limits of a guild."""
@@ -92,15 +82,6 @@ class StoredLimits(Table):
     def guilds(self) -> list[int]:
         """List the guilds whose limits moderators have set."""
         return self._db.column(int, "select guild_id from reply_limits")
-
-    def replies_since(self, guild_id: int, user_id: int, since: float) -> RecentReplies:
-        """Count the replies to a member since a time; those that failed do not count."""
-        sql = """select coalesce(sum(attempt), 0) as count, max(created_at) as latest_at from replies
-            where guild_id = :guild and asked_by = :user and created_at >= :since
-            and state <> 'failed'"""
-        row = self._db.first(sql, guild=guild_id, user=user_id, since=since)
-        assert row is not None  # an aggregate has a row
-        return RecentReplies(**row)
 
 
 class AgeRestrictions(Table):

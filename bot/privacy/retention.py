@@ -14,6 +14,7 @@ from pathlib import Path
 
 import discord
 
+from bot.moderation.limits import COUNTED_S
 from bot.platform.clock import BackgroundTask, Clock
 from bot.privacy.guild_deletion import GuildDeletion, find_guilds_on_disk
 from bot.privacy.home_files import remove_path
@@ -157,6 +158,8 @@ class Retention:
             await _in_steps(lambda: delete(cutoff, DELETE_BATCH_ROWS))
         with self._logged("talks that have ended"):
             self._services.store.talks.delete_before(now - DAY_S)
+        with self._logged("replies that count for no limit any more"):
+            self._services.store.reply_attempts.delete_before(now - COUNTED_S)
         with self._logged("old reports of replies"):
             self._services.store.reports.delete_before(now - REPORT_DAYS * DAY_S)
         with self._logged("who was greeted long ago"):

@@ -281,7 +281,7 @@ def test_an_erased_member_has_no_earlier_talk_and_a_text_that_named_them_is_embe
 def test_only_finished_exchanges_before_the_history_count_and_the_latest_of_them(store):
     seqs = [exchange(store, f"question {number}")[0] for number in range(5)]
     unfinished, event = exchange(store, "and this?")
-    store.replies.begin_regeneration(event)
+    store.replies.begin_regeneration(event, by=1, at=1.0)
     assert [*store.messages.earlier_vectors(TALK, SCHEME)] == seqs[::-1]
     before = replace(TALK, before_seq=seqs[3])
     assert [*store.messages.earlier_vectors(before, SCHEME)] == seqs[2::-1]

@@ -88,7 +88,7 @@ async def test_a_reply_that_failed_at_a_start_says_so_in_the_language_of_its_ser
     await until(lambda: not stage.client.services.reply_service.tasks)
     event_id = replies.of_message(int(reply["id"])).event_id
     # So it is stored where the reason of the failure leaves no channel whose language is known.
-    assert replies.begin_regeneration(event_id)
+    assert replies.begin_regeneration(event_id, by=1, at=1.0)
     replies.finish(event_id, "failed", end_note=CUT_OFF_NOTE)
     mark = stage.mark
     await stage.client.services.reply_service.recovery.resume(replies.get(event_id), stage.client)

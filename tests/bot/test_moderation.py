@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bot.chat.places import ChannelRef, channel_ref
+from bot.chat.request import ChatRequestBuilder
 from bot.moderation.store import Block, ReplyLimits
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import localise
@@ -14,6 +15,7 @@ from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems
 from bot.safety.actions import DISCLOSURE
 from bot.store import ALL_CHANNELS, Mute, Store, VoteCounts
+from personas.errors import EngineBusyError
 from sandbox.sandbox_errors import SandboxRefusal
 from tests.bot.conftest import INN, QUAY, on_stage
 from tests.bot.test_direct_messages import chosen
@@ -24,6 +26,23 @@ async def asked(stage, channel, words, who=None):
     mark = stage.mark
     await (who or stage.member).say(channel, words)
     return (await stage.finished(channel, mark))["content"]
+
+
+async def asked_for(stage, words):
+    """The message of the reply to the member."""
+    mark = stage.mark
+    await stage.member.say(QUAY, words)
+    return await stage.finished(QUAY, mark)
+
+
+def passed(stage, seconds):
+    """Let all replies so far be older by some seconds."""
+    stage.store.limits._db.write("update reply_attempts set at = at - :seconds", seconds=seconds)
+
+
+def had(stage, who):
+    """The replies that count for a member, of any time."""
+    return stage.store.reply_attempts.since(int(stage.sandbox.guild_id), int(who.id), 0.0).count
 
 
 async def unanswered(stage, channel, words):
@@ -238,8 +257,72 @@ async def test_a_cooldown_ends_and_moderators_can_have_it_too(stage):
     mark = stage.mark
     await stage.moderator.say(QUAY, "two")
     await stage.sees("There are 30 seconds between two replies", "message", mark)
-    stage.store.limits._db.write("update replies set created_at = created_at - 30")
+    passed(stage, 30)
     await asked(stage, QUAY, "three", stage.moderator)
+
+
+async def test_an_old_reply_made_again_counts_from_then_on(stage):
+    reply = await asked_for(stage, "one")
+    passed(stage, 26 * 3600)
+    await moderated(stage, "limits", per_day=2, cooldown=60)
+    mark = stage.mark
+    await stage.member.click(reply, "Regenerate")
+    await stage.finished(QUAY, mark)
+    for again in ("There are 60 seconds between two replies", "You have had the 2 replies"):
+        mark = stage.mark
+        await stage.member.click(reply, "Regenerate")
+        await stage.sees(again, "message", mark)
+        passed(stage, 60)
+        if "60 seconds" in again:
+            await stage.member.click(reply, "Regenerate")
+            await stage.finished(QUAY, mark)
+    assert len(stage.engine.requests) == 3
+
+
+async def test_who_has_a_reply_of_somebody_else_made_again_uses_their_own(stage):
+    reply = await asked_for(stage, "one")
+    await moderated(stage, "limits", per_day=2)
+    mark = stage.mark
+    await stage.moderator.click(reply, "Regenerate")
+    await stage.finished(QUAY, mark)
+    await asked(stage, QUAY, "two")
+    assert had(stage, stage.member) == 2 and had(stage, stage.moderator) == 1
+
+
+async def test_a_reply_without_training_counts_and_one_that_fails_does_not(stage):
+    reply = await asked_for(stage, "one")
+    await moderated(stage, "limits", per_day=2, cooldown=30)
+    passed(stage, 30)
+    stage.engine.failure = EngineBusyError("9 replies are waiting.", "Try again in a minute.")
+    failed = await stage.member.context(QUAY, "Reply without training", reply)
+    await until(lambda: "9 replies are waiting." in failed.text)
+    assert had(stage, stage.member) == 1
+    stage.engine.failure = None
+    shown = await stage.member.context(QUAY, "Reply without training", reply)
+    await until(lambda: "without training" in shown.text)
+    refused = await stage.member.context(QUAY, "Reply without training", reply)
+    await until(lambda: "You have had the 2 replies" in refused.text)
+    await moderated(stage, "limits", per_day=0)
+    refused = await stage.member.slash(QUAY, "chat", message="two")
+    assert "There are 30 seconds between two replies" in refused.message["content"]
+
+
+async def test_of_two_made_again_at_once_only_one_has_the_last_reply(stage, monkeypatch):
+    replies = [await asked_for(stage, words) for words in ("one", "two")]
+    await moderated(stage, "limits", per_day=3)
+    both = asyncio.Barrier(2)
+    build = ChatRequestBuilder.request
+
+    async def build_beside_the_other(*args, **options):
+        await both.wait()
+        return await build(*args, **options)
+
+    monkeypatch.setattr(ChatRequestBuilder, "request", build_beside_the_other)
+    mark = stage.mark
+    await asyncio.gather(*(stage.member.click(reply, "Regenerate") for reply in replies))
+    await stage.sees("You have had the 3 replies", "message", mark)
+    await until(lambda: not stage.client.services.reply_service.unfinished._counts)
+    assert had(stage, stage.member) == 3
 
 
 async def test_an_answer_that_a_proxys_copy_replaces_does_not_count(stage):
@@ -254,7 +337,7 @@ async def test_an_answer_that_a_proxys_copy_replaces_does_not_count(stage):
     assert DISCLOSURE in (await stage.finished(QUAY, mark))["content"], "nobody sees the first"
     assert stage.store.replies.get(int(copy["id"])) and not stage.store.replies.get(int(said["id"]))
     guild_id = int(stage.sandbox.guild_id)
-    assert stage.store.limits.replies_since(guild_id, int(stage.member.id), 0.0).count == 1
+    assert stage.store.reply_attempts.since(guild_id, int(stage.member.id), 0.0).count == 1
 
 
 async def test_a_servers_limits_hold_in_no_direct_messages_and_other_servers(stage):
@@ -320,9 +403,9 @@ async def test_the_operators_limits_hold_in_direct_messages(stage):
 def test_counting_a_members_replies_is_fast_in_a_large_server(tmp_path):
     with Store.open(tmp_path / "understudy.sqlite") as store:
         store.replies._db.write(
-            """insert into replies (event_id, guild_id, channel_id, persona_id, asked_by, state, created_at)
+            """insert into reply_attempts (guild_id, user_id, event_id, at)
             with recursive n(i) as (select 1 union all select i + 1 from n where i < 100000)
-            select i, 1, 10, 'oda', i % 500, 'done', i from n"""
+            select 1, i % 500, i, i from n"""
         )
         steps = 0
 
@@ -331,5 +414,5 @@ def test_counting_a_members_replies_is_fast_in_a_large_server(tmp_path):
             steps += 1
 
         store.replies._db._raw.set_progress_handler(count, 1)
-        recent = store.limits.replies_since(1, 7, 90_000.0)
+        recent = store.reply_attempts.since(1, 7, 90_000.0)
         assert recent.count == 20 and 0 < steps < 2_000, "not a step of SQLite's for each row"

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import pytest
 
+from bot.chat.store.attempts import RecentReplies
 from bot.compose import Dependencies, compose
 from bot.personas.guild_lore import read_all_guild_lore
 from bot.personas.registry import PersonaRegistry
@@ -145,6 +146,14 @@ async def test_conversations_go_after_their_days_and_jobs_stay(bench):
     assert where(bench.home, f"Vexillology at {old}") == [], (
         "not in the file's empty pages, nor beside it"
     )
+
+
+async def test_what_counts_for_a_limit_goes_once_no_day_is_so_long(bench):
+    attempts = bench.store.reply_attempts
+    for hours in (24.9, 25.1):
+        attempts.add(HERE, 7, bench.now - hours * 3600)
+    assert await bench.retention.tidy()
+    assert attempts.since(HERE, 7, 0.0) == RecentReplies(1, bench.now - 24.9 * 3600)
 
 
 JOB_FILES = {

@@ -5,6 +5,7 @@ import sqlite3
 
 import pytest
 
+from bot.chat.store.attempts import RecentReplies
 from bot.platform.db.schema import INITIAL_TABLES
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, Channel, Mute, Store, StoreError, VoteCounts
 from bot.training.store import NewTrainingJob
@@ -229,10 +230,23 @@ def test_deleting_the_question_keeps_the_reply(store):
 
 def test_a_reply_is_made_anew_only_once_it_has_ended(store):
     begin(store, 1)
-    assert not store.replies.begin_regeneration(1)
+    assert not store.replies.begin_regeneration(1, by=5, at=1.0)
     store.replies.finish(1, "stopped")
-    assert store.replies.begin_regeneration(1) and not store.replies.begin_regeneration(1)
+    assert store.replies.begin_regeneration(
+        1, by=5, at=1.0
+    ) and not store.replies.begin_regeneration(1, by=5, at=1.0)
     assert (store.replies.get(1).state, store.replies.get(1).attempt) == ("waiting", 2)
+
+
+def test_only_the_attempt_that_failed_does_not_count(store):
+    store.replies.begin(1, 9, CHANNEL, "oda", 1.0, asked_by=5)
+    store.replies.finish(1, "done")
+    store.replies.begin_regeneration(1, by=6, at=2.0)
+    assert store.reply_attempts.since(9, 6, 0.0) == RecentReplies(1, 2.0)
+    store.replies.finish(1, "failed")
+    store.replies.finish(1, "failed")
+    assert store.reply_attempts.since(9, 6, 0.0) == RecentReplies(0, None)
+    assert store.reply_attempts.since(9, 5, 0.0) == RecentReplies(1, 1.0)
 
 
 def test_votes_are_one_a_member_and_one_attempt_and_come_back(store):
@@ -242,7 +256,7 @@ def test_votes_are_one_a_member_and_one_attempt_and_come_back(store):
     assert store.replies.vote(1, 8, 1, 1.0) == VoteCounts(2, 0)
     assert store.replies.vote(1, 7, -1, 1.0) == VoteCounts(1, 1)
     assert store.replies.vote(1, 7, -1, 1.0) == VoteCounts(1, 0)
-    store.replies.begin_regeneration(1)
+    store.replies.begin_regeneration(1, by=5, at=1.0)
     assert store.replies.votes(1) == store.replies.votes(404) == VoteCounts()
 
 

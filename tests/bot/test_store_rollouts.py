@@ -188,7 +188,7 @@ def test_the_replies_of_a_rollout_count_by_their_draw_and_each_by_its_first_vote
     stopped = drawn(store, begun, new=False, at=11.0, asked_by=6)
     store.replies.record_interruption(stopped, 6, 12.0)
     failed = drawn(store, begun, new=True, at=11.0, asked_by=5)
-    store.replies.begin_regeneration(failed)
+    store.replies.begin_regeneration(failed, by=1, at=1.0)
     store.replies.finish(failed, "failed")
     reply(store, at=11.0, version="v2")  # in another place
     one, two = sorted(

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bot.platform.db.database import Table
+from bot.chat.store.attempts import ReplyAttempts
+from bot.platform.db.database import DatabaseConnection, Table
 
 ReplyState = Literal["waiting", "streaming", "done", "stopped", "failed"]
 UNFINISHED = "(state in ('waiting', 'streaming') or end_note is not null)"
@@ -64,6 +65,10 @@ class VoteCounts:
 class StoredReplies(Table):
     """The replies and their states. Guild 0 stands for direct messages."""
 
+    def __init__(self, connection: DatabaseConnection, attempts: ReplyAttempts) -> None:
+        super().__init__(connection)
+        self._attempts = attempts
+
     def begin(
         self,
         event_id: int,
@@ -90,7 +95,11 @@ class StoredReplies(Table):
             "at": at,
             "rollout": rollout,
         }
-        return self._db.write(sql, **place, **origin) > 0
+        with self._db.atomic():
+            is_new = self._db.write(sql, **place, **origin) > 0
+            if is_new:
+                self._attempts.add(guild_id, asked_by, at, event_id=event_id)
+        return is_new
 
     def begin_line(
         self,
@@ -185,11 +194,18 @@ class StoredReplies(Table):
         first = self.get(discord_message_id) or self.of_line(discord_message_id)
         return self.of_round(first.event_id) if first else []
 
-    def begin_regeneration(self, event_id: int) -> bool:
-        """Start a finished reply's regeneration. False while it is being generated."""
+    def begin_regeneration(self, event_id: int, *, by: int, at: float) -> bool:
+        """Start a finished reply's regeneration, which counts for the member who wants it. False
+        while it is being generated.
+        """
         sql = """update replies set state = 'waiting', attempt = attempt + 1, end_note = null
-            where event_id = :event and state not in ('waiting', 'streaming')"""
-        return self._db.write(sql, event=event_id) > 0
+            where event_id = :event and state not in ('waiting', 'streaming') returning guild_id"""
+        with self._db.atomic():
+            guild_id = self._db.value(int, sql, event=event_id)
+            if guild_id is None:
+                return False
+            self._attempts.add(guild_id, by, at, event_id=event_id)
+        return True
 
     def record_interruption(self, event_id: int, by: int, at: float) -> None:
         """Record a stop or regeneration by the reply's author; a moderator may have other
@@ -222,7 +238,7 @@ class StoredReplies(Table):
         end_note: str | None = None,
     ) -> bool:
         """Store how a reply ended, and the note that has yet to be shown. False, and no change, if
-        it had ended.
+        it had ended. One that failed counts for no limit.
         """
         sql = """update replies set state = :state, adapter_version = :version, seed = :seed, end_note = :note
             where event_id = :event and state in ('waiting', 'streaming')"""
@@ -233,13 +249,19 @@ class StoredReplies(Table):
             "seed": seed,
             "note": end_note,
         }
-        return self._db.write(sql, **values) > 0
+        with self._db.atomic():
+            is_ended = self._db.write(sql, **values) > 0
+            if is_ended and state == "failed":
+                self._attempts.remove_latest(event_id)
+        return is_ended
 
     def take_back(self, event_id: int) -> None:
         """Delete a reply of which members see nothing: it was refused, or the reply to a proxy's
-        copy takes its place. Those that were to follow it are deleted, too.
+        copy takes its place. Those that were to follow it are deleted, too. None counts for a limit.
         """
-        self._db.write(f"delete from replies where {IN_ROUND}", event=event_id)
+        with self._db.atomic():
+            self._db.write(f"delete from reply_attempts where {IN_ROUND}", event=event_id)
+            self._db.write(f"delete from replies where {IN_ROUND}", event=event_id)
 
     def record_deleted(self, event_id: int) -> None:
         """Record that the message was deleted before it showed the end; one that has shown it stays

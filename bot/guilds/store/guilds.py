@@ -16,13 +16,13 @@ GUILD_TABLES = (
     "messages", "quoted_messages", "rollouts", *SHARED_TABLES, "guild_feedback", "webhooks", "threads", "promoting",
     "reply_candidates", "time_zones", "told_topics", "scheduled_lines", "answering_settings", "member_greetings",
     "talks", "minor_guilds", "blocks", "reply_limits", "age_notices", "audit_channels",
-    "action_roles", "greeted_members",
+    "action_roles", "greeted_members", "reply_attempts",
     "departed_guilds",
 )  # fmt: skip
 """Tables whose rows are deleted with a guild. Jobs stay where versions of other personas refer to
 them, without who requested them and where.
 """
-LONG_TABLES = ("messages", "replies")
+LONG_TABLES = ("messages", "replies", "reply_attempts")
 """Tables with many rows of each guild, and an index that begins with the guild."""
 PERSONA_TABLES = (
     "promotions",

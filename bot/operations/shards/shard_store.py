@@ -21,7 +21,7 @@ LOCAL_TABLES = ("messages", "quoted_messages", "replies", "channels", "webhooks"
                 "talks", "minor_guilds", "blocks", "reply_limits", "answering_settings",
                 "channel_personas", "persona_aliases", "age_restrictions", "age_notices",
                 "audit_channels", "bot_faces", "reports",
-                "action_roles", "greeted_members")  # fmt: skip
+                "action_roles", "greeted_members", "reply_attempts")  # fmt: skip
 """Tables of one guild's data, which lie with its shard."""
 
 

@@ -804,6 +804,22 @@ REPORT_NOTES = """
 alter table reports add column note text not null default '';
 """
 
+REPLY_ATTEMPTS = """
+-- Replies to members of a guild, each time that one is made, while its limits may count them. `event_id` is that of the
+-- stored reply, if there is one.
+create table reply_attempts (
+    seq integer primary key,
+    guild_id integer not null,
+    user_id integer not null,
+    event_id integer,
+    at real not null
+) strict;
+create index reply_attempts_of_member on reply_attempts (guild_id, user_id, at);
+create index reply_attempts_of_event on reply_attempts (event_id);
+create index reply_attempts_by_age on reply_attempts (at);
+drop index replies_by_member;
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -851,4 +867,5 @@ MIGRATIONS = (
     INTERACTION_TOKENS,
     BOT_FACES,
     REPORT_NOTES,
+    REPLY_ATTEMPTS,
 )

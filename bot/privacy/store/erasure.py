@@ -39,6 +39,7 @@ DELETE_STATEMENTS = {
     "blocks": "delete from blocks where user_id = :user and at <= :until",
     "greeted": "delete from greeted_members where user_id = :user and at <= :until",
     "consents": "delete from consents where user_id = :user and at <= :until",
+    "reply_attempts": "delete from reply_attempts where user_id = :user and at <= :until",
 }
 """The deletions, in this order: earlier ones query rows that later ones delete."""
 ANONYMISE_STATEMENTS = {
@@ -68,6 +69,7 @@ TIME_COLUMNS = {
     "greeted_members": "at",
     "reports": "at",
     "consents": "at",
+    "reply_attempts": "at",
 }
 """When each row was stored, which decides whether an erasure reaches it."""
 FREE_TEXT_COLUMNS = {
@@ -196,6 +198,7 @@ class Erasure(Table):
             "where user_id = :user order by seq",
             "talks": "select guild_id, channel_id, spoke_at, told_at, told_event from talks where user_id = :user",
             "greeted_members": "select guild_id, at from greeted_members where user_id = :user",
+            "reply_attempts": "select guild_id, at from reply_attempts where user_id = :user order by seq",
         }
         return {name: self._db.read(sql, user=user_id) for name, sql in queries.items()}
 
@@ -207,7 +210,7 @@ class Erasure(Table):
                    "channels.set_by", "mutes.muted_by", "taught.user_id", "comparisons.user_id",
                    "training_schedules.set_by", "scheduled_lines.set_by", "member_greetings.set_by",
                    "memories.user_id", "talks.user_id", "blocks.user_id", "blocks.blocked_by",
-                   "reports.user_id", "greeted_members.user_id")  # fmt: skip
+                   "reports.user_id", "greeted_members.user_id", "reply_attempts.user_id")  # fmt: skip
         each = (f"select {column} as id from {column.partition('.')[0]}" for column in columns)
         return set(self._db.column(int, " union ".join(each))) - {0}
 
