@@ -34,6 +34,7 @@ from bot.platform.db.database import (
     open_read_only,
     translate_errors,
 )
+from bot.platform.db.erased_ids import ErasedIds
 from bot.platform.db.idempotency_keys import IdempotencyKeys
 from bot.privacy.store.erasure import Erasure
 from bot.privacy.store.erasure_requests import ErasureRequest, ErasureRequests
@@ -136,14 +137,15 @@ class Store:
     def __init__(self, connection: DatabaseConnection, lock: FileLock | None = None) -> None:
         self._connection = connection
         self._lock = lock
+        erased_ids = ErasedIds(connection.path.parent)
         self.channels = Channels(connection)
         self.messages = MessageHistory(connection)
         self.quoted = QuotedMessages(connection)
-        self.reply_attempts = ReplyAttempts(connection)
+        self.reply_attempts = ReplyAttempts(connection, erased_ids)
         self.replies = StoredReplies(connection, self.reply_attempts)
         self.interaction_tokens = InteractionTokens(connection)
         self.mutes = Mutes(connection)
-        self.blocks = Blocks(connection)
+        self.blocks = Blocks(connection, erased_ids)
         self.limits = StoredLimits(connection)
         self.reports = Reports(connection)
         self.audit_channels = AuditChannels(connection)
@@ -170,7 +172,7 @@ class Store:
         self.comparisons = BlindComparisons(connection)
         self.guild_feedback = GuildFeedback(connection)
         self.idempotency_keys = IdempotencyKeys(connection)
-        self.erasure = Erasure(connection)
+        self.erasure = Erasure(connection, erased_ids)
         self.erasure_requests = ErasureRequests(connection)
 
     def atomic(self, *, shared: bool = False) -> AbstractContextManager[None]:

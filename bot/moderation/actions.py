@@ -17,7 +17,7 @@ from bot.personas.registry import PersonaRegistry
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import LocalisableValue, gettext_lazy, join_texts, localise
-from bot.platform.messages import markdown_name
+from bot.platform.messages import markdown_name, member_mention
 from bot.store import ALL_PERSONAS, Mute, Store
 from personas.schemas.chat import Persona
 
@@ -72,17 +72,13 @@ class ModerationActions:
     def unblock(
         self, guild_id: int, user_id: int, persona_id: str | None, *, by: int, name: str = ""
     ) -> None:
-        """Lift exactly this block of a member, or (None) all of theirs. Raises `RefusedError` where
-        there is none, which calls the member by `name`, or mentions them.
+        """Lift exactly this block of a member, whose id may be keyed, or (None) all of theirs. Raises
+        `RefusedError` where there is none, which calls the member by `name`, or mentions them.
         """
-        called = name or f"<@{user_id}>"
+        called = name or member_mention(user_id)
         if not self.store.blocks.remove(guild_id, user_id, persona_id):
-            entries = self.store.blocks.of_guild(guild_id)
-            held = [
-                block_text(self.personas, entry, called)
-                for entry in entries
-                if entry.user_id == user_id
-            ]
+            entries = self.store.blocks.of_member(guild_id, user_id)
+            held = [block_text(self.personas, entry, called) for entry in entries]
             if not held:
                 advice = gettext_lazy("`/moderation blocks` lists who is.") if guild_id else ""
                 raise RefusedError(gettext_lazy("{member} is not blocked.", member=called), advice)
@@ -92,7 +88,7 @@ class ModerationActions:
             )
         lifted = gettext_lazy(
             "lifted the block of {member} for {persona}",
-            member=f"<@{user_id}>",
+            member=member_mention(user_id),
             persona=persona_text(
                 self.personas, persona_id or ALL_PERSONAS, guild_id, is_markdown=True
             ),

@@ -5,13 +5,14 @@ the database.
 from dataclasses import dataclass
 
 from bot.guilds.store.mutes import ALL_PERSONAS
-from bot.platform.db.database import Table
+from bot.platform.db.database import DatabaseConnection, Table
+from bot.platform.db.erased_ids import ErasedIds
 
 
 @dataclass(frozen=True)
 class Block:
-    """A member whom a persona of a guild, or all of them (an empty id), do not answer. `at` in
-    seconds since 1970.
+    """A member whom a persona of a guild, or all of them (an empty id), do not answer. `user_id` is
+    below 0 once the member is erased; `at` in seconds since 1970.
     """
 
     guild_id: int
@@ -31,24 +32,45 @@ class ReplyLimits:
 
 
 class Blocks(Table):
-    """The blocked members of all guilds."""
+    """The blocked members of all guilds. A block outlives the erasure of its member, who is then
+    known by a keyed id (`ErasedIds`).
+    """
+
+    def __init__(self, connection: DatabaseConnection, erased_ids: ErasedIds) -> None:
+        super().__init__(connection)
+        self._erased_ids = erased_ids
 
     def add(self, block: Block) -> None:
-        """Add a block; idempotent."""
-        self._db.insert("blocks", vars(block), ignore=True)
+        """Add a block; idempotent. It takes the place of one from before its member was erased."""
+        erased = self._erased_ids.of(block.user_id)
+        with self._db.atomic():
+            self._remove(block.guild_id, erased, block.persona_id)
+            self._db.insert("blocks", vars(block), ignore=True)
 
     def remove(self, guild_id: int, user_id: int, persona_id: str | None) -> bool:
-        """Remove exactly this block, or (None) all blocks of the member. False when there is none."""
+        """Remove exactly this block, or (None) all blocks of the member, whose id may be keyed. False
+        when there is none.
+        """
+        with self._db.atomic():
+            ids = (user_id, self._erased_ids.of(user_id))
+            return any([self._remove(guild_id, each, persona_id) for each in ids])
+
+    def _remove(self, guild_id: int, user_id: int, persona_id: str | None) -> bool:
         sql = """delete from blocks where guild_id = :guild and user_id = :user
             and persona_id = coalesce(:persona, persona_id)"""
         return self._db.write(sql, guild=guild_id, user=user_id, persona=persona_id) > 0
 
     def applies(self, guild_id: int, user_id: int, persona_id: str) -> bool:
         """Report whether a persona does not answer a member."""
-        sql = """select 1 from blocks where guild_id = :guild and user_id = :user
-            and persona_id in (:all, :persona)"""
-        values = {"guild": guild_id, "user": user_id, "persona": persona_id}
-        return self._db.first(sql, **values, all=ALL_PERSONAS) is not None
+        blocks = self.of_member(guild_id, user_id)
+        return any(block.persona_id in (ALL_PERSONAS, persona_id) for block in blocks)
+
+    def of_member(self, guild_id: int, user_id: int) -> list[Block]:
+        """List the blocks of a member of a guild, whose id may be keyed, oldest first."""
+        sql = """select * from blocks where guild_id = :guild and user_id in (:user, :erased)
+            order by at"""
+        erased = self._erased_ids.of(user_id)
+        return self._db.all(Block, sql, guild=guild_id, user=user_id, erased=erased)
 
     def of_guild(self, guild_id: int) -> list[Block]:
         """List the blocks of a guild, oldest first."""

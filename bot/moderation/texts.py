@@ -5,6 +5,7 @@ from collections.abc import Callable
 from bot.moderation.store import Block, ReplyLimits
 from bot.personas.registry import PersonaRegistry
 from bot.platform.localisation import gettext_lazy, join_texts, ngettext_lazy
+from bot.platform.messages import member_mention
 from bot.store import Mute
 
 LIMIT_NAMES = {
@@ -26,7 +27,7 @@ def block_text(personas: PersonaRegistry, entry: Block, member: str = "") -> str
     """Say who is blocked, by a mention unless told otherwise, and for which persona."""
     return gettext_lazy(
         "{member} for {persona}",
-        member=member or f"<@{entry.user_id}>",
+        member=member or member_mention(entry.user_id),
         persona=persona_text(personas, entry.persona_id, entry.guild_id, is_markdown=not member),
     )
 

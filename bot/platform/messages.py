@@ -20,6 +20,7 @@ NO_MENTIONS = discord.AllowedMentions.none()
 MAX_NOTE_CHARS = 40
 """The longest note of lines that are left out."""
 
+ERASED_MEMBER_TEXT = gettext_lazy("a member who had their data erased")
 ESCAPE = re.compile(r"\\([*_~|`>#\[\]\\-])")
 
 
@@ -28,6 +29,11 @@ def markdown_name(persona: Persona) -> str:
     buttons and code have the plain name.
     """
     return discord.utils.escape_markdown(persona.name)
+
+
+def member_mention(user_id: int) -> str:
+    """Mention a member; one who is erased has an id below 0 (`ErasedIds`), and no name."""
+    return ERASED_MEMBER_TEXT if user_id < 0 else f"<@{user_id}>"
 
 
 def without_escapes(text: str) -> LocalisableText:

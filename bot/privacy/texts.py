@@ -99,7 +99,8 @@ TEXTS = {
         "once and are retrained without you. Lore that you contributed is deleted; cards "
         "stay, without your name. I cannot delete messages in Discord's channels: delete "
         "those there. **This cannot be undone.** You can talk to personas again afterwards, "
-        "starting from scratch."
+        "starting from scratch; if a moderator has blocked you, or you have had your replies for "
+        "today, that still holds."
     ),
     "forget_button": gettext_noop("Forget me"),
     "forget_begun": gettext_noop(

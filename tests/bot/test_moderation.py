@@ -18,6 +18,7 @@ from bot.store import ALL_CHANNELS, Mute, Store, VoteCounts
 from personas.errors import EngineBusyError
 from sandbox.sandbox_errors import SandboxRefusal
 from tests.bot.conftest import INN, QUAY, on_stage
+from tests.bot.test_card_commands import response_text
 from tests.bot.test_direct_messages import chosen
 from tests.fakes import until
 
@@ -26,6 +27,15 @@ async def asked(stage, channel, words, who=None):
     mark = stage.mark
     await (who or stage.member).say(channel, words)
     return (await stage.finished(channel, mark))["content"]
+
+
+async def forgotten(stage):
+    """Have the member's data erased, as they do themself."""
+    response = await stage.member.slash(QUAY, "privacy forget")
+    message = await response_text(response, "that still holds.")
+    mark = stage.mark
+    await stage.member.click(message, "Forget me")
+    await stage.sees("Done: you have been forgotten", since=mark)
 
 
 async def asked_for(stage, words):
@@ -188,16 +198,44 @@ async def test_members_may_not(stage, command):
         await stage.member.slash(QUAY, f"moderation {command}", **options)
 
 
-async def test_erasure_takes_the_block_and_the_moderators_name(stage):
+async def test_who_has_their_data_erased_stays_blocked_and_a_moderator_can_lift_it(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        await moderated(stage, "block", member=stage.member.id)
+        await moderated(stage, "block", member=stage.member.id, persona="oda")
+        await forgotten(stage)
+        assert int(stage.member.id) not in stage.store.erasure.user_ids()
+        (oldest, _) = (await moderated(stage, "blocks")).splitlines()
+        assert oldest == "a member who had their data erased for all personas"
+        await forgotten(stage)
+        await unanswered(stage, QUAY, "and now?")  # the sandbox keeps who writes again
+    async with on_stage(tmp_path) as stage:
+        await unanswered(stage, QUAY, "and after a restart?")
+        wrong = await moderated(stage, "unblock", member=stage.member.id, persona="ballast")
+        assert f"Blocked: <@{stage.member.id}> for all personas; " in wrong
+        await moderated(stage, "block", member=stage.member.id, persona="oda")
+        listed = await moderated(stage, "blocks")
+        assert listed.count("\n") == 1 and f"<@{stage.member.id}> for Oda Marrow" in listed
+        await moderated(stage, "unblock", member=stage.member.id)
+        assert await moderated(stage, "blocks") == "Nobody is blocked."
+        await asked(stage, QUAY, "at last?")
+
+
+async def test_of_an_erased_moderators_block_and_the_member_what_is_left_names_nobody(stage):
     await moderated(stage, "block", member=stage.member.id)
+    await asked(stage, QUAY, "hello", stage.moderator)
     erasure = stage.store.erasure
     member, moderator = int(stage.member.id), int(stage.moderator.id)
     assert {member, moderator} <= erasure.user_ids()
-    assert erasure.rows_of(member)["blocks"][0]["of_you"] == 1
-    erasure.erase(moderator, time.time() + 1, str)
-    assert stage.store.blocks.of_guild(int(stage.sandbox.guild_id))[0].blocked_by == 0
-    erasure.erase(member, time.time() + 1, str)
-    assert stage.store.blocks.of_guild(int(stage.sandbox.guild_id)) == []
+    for who in (member, moderator):
+        erasure.erase(who, time.time() + 1, str)
+    (block,) = stage.store.blocks.of_guild(int(stage.sandbox.guild_id))
+    assert block.blocked_by == 0 and block.user_id < 0
+    assert not {member, moderator, *stage.store.erasure.user_ids()} & {block.user_id}
+    (attempt,) = stage.store.limits._db.read("select * from reply_attempts")
+    assert attempt["user_id"] < 0 and attempt["event_id"] is None
+    # Their own export has both: they are asked for by the id.
+    assert [row["of_you"] for row in erasure.rows_of(member)["blocks"]] == [1]
+    assert len(erasure.rows_of(moderator)["reply_attempts"]) == 1
 
 
 # ------------------------------------------------------------------------------------------- limits
@@ -249,6 +287,17 @@ async def test_a_reply_made_again_counts_and_deleting_the_question_gives_none_ba
     mark = stage.mark
     await stage.member.say(QUAY, "two")
     await stage.sees("You have had the 2 replies", "message", mark)
+
+
+async def test_an_erasure_gives_no_further_replies(stage):
+    await moderated(stage, "limits", per_day=1, cooldown=30)
+    await asked(stage, QUAY, "one")
+    await forgotten(stage)
+    refused = await stage.member.slash(QUAY, "chat", message="two")
+    assert "You have had the 1 reply" in refused.message["content"]
+    await moderated(stage, "limits", per_day=0)
+    refused = await stage.member.slash(QUAY, "chat", message="two")
+    assert "There are 30 seconds between two replies" in refused.message["content"]
 
 
 async def test_a_cooldown_ends_and_moderators_can_have_it_too(stage):

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from bot.platform.db.database import Table
+from bot.platform.db.database import DatabaseConnection, Table
+from bot.platform.db.erased_ids import ErasedIds
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,12 @@ class RecentReplies:
 
 class ReplyAttempts(Table):
     """The attempts at replies to members of guilds. They outlive what they were replies to: a member
-    who deletes a question is not answered once more for it.
+    who deletes a question, or is erased, is not answered once more for it.
     """
+
+    def __init__(self, connection: DatabaseConnection, erased_ids: ErasedIds) -> None:
+        super().__init__(connection)
+        self._erased_ids = erased_ids
 
     def add(self, guild_id: int, user_id: int, at: float, *, event_id: int | None = None) -> int:
         """Count an attempt at the reply to an event, or (None) at one that is not stored. Returns
@@ -40,10 +45,11 @@ class ReplyAttempts(Table):
         self._db.write(sql, event=event_id)
 
     def since(self, guild_id: int, user_id: int, since: float) -> RecentReplies:
-        """Count the replies to a member of a guild since a time."""
+        """Count the replies to a member of a guild since a time, also from before an erasure."""
         sql = """select count(*) as count, max(at) as latest_at from reply_attempts
-            where guild_id = :guild and user_id = :user and at >= :since"""
-        row = self._db.first(sql, guild=guild_id, user=user_id, since=since)
+            where guild_id = :guild and user_id in (:user, :erased) and at >= :since"""
+        erased = self._erased_ids.of(user_id)
+        row = self._db.first(sql, guild=guild_id, user=user_id, erased=erased, since=since)
         assert row is not None  # an aggregate has a row
         return RecentReplies(**row)
 

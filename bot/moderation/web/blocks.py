@@ -80,7 +80,10 @@ async def block_member(request: web.Request, server: ModeratedServer) -> web.Res
 async def lift_block(request: web.Request, server: ModeratedServer) -> web.Response:
     """Lift exactly the block of the form."""
     form = await read_form(request)
-    user_id = read_id(form.get("user", ""), LIST_ADVICE)
+    text = form.get("user", "")
+    user_id = read_id(text.removeprefix("-"), LIST_ADVICE)
+    if text.startswith("-"):  # the keyed id of somebody who is erased
+        user_id = -user_id
     persona_id = form.get("persona", "")
     key = (server.guild_id, user_id)
     names = await request.app[MEMBER_NAMES].names_of(server.services.client, [key])

@@ -8,6 +8,7 @@ import aiohttp
 import discord
 
 from bot.platform.localisation import gettext_lazy
+from bot.platform.messages import ERASED_MEMBER_TEXT
 
 MAX_FETCHED = 20
 """Members whom one page asks Discord for; the next one asks for the others."""
@@ -15,7 +16,9 @@ FETCH_TIMEOUT_S = 3.0
 MAX_AGE_S = 600.0
 MAX_KEPT = 1000
 MemberKey = tuple[int, int]
-"""The ids of a guild and of its member, or 0 and the id of anybody on Discord."""
+"""The ids of a guild and of its member, or 0 and the id of anybody on Discord; that of one who is
+erased is below 0 (`ErasedIds`).
+"""
 
 
 class MemberNames:
@@ -46,6 +49,8 @@ class MemberNames:
 
     def _known(self, client: discord.Client | None, key: MemberKey) -> str:
         guild_id, user_id = key
+        if user_id < 0:
+            return ERASED_MEMBER_TEXT
         guild = client.get_guild(guild_id) if client else None
         member = guild.get_member(user_id) if guild else None
         person = member or (client.get_user(user_id) if client else None)

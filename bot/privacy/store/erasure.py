@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from bot.platform.db.database import MAX_TIMESTAMP_S, Row, Table
+from bot.platform.db.database import MAX_TIMESTAMP_S, DatabaseConnection, Row, Table
+from bot.platform.db.erased_ids import ErasedIds
 
 REPLIES_TO_MEMBER_SQL = """select event_id from replies left join messages on messages.seq = trigger_seq
     where (asked_by = :user or messages.author_id = :user
@@ -36,15 +37,17 @@ DELETE_STATEMENTS = {
     "comparisons": "delete from comparisons where user_id = :user and shown_at <= :until",
     "memories": "delete from memories where user_id = :user and at <= :until",
     "talks": "delete from talks where user_id = :user and spoke_at <= :until",
-    "blocks": "delete from blocks where user_id = :user and at <= :until",
     "greeted": "delete from greeted_members where user_id = :user and at <= :until",
     "consents": "delete from consents where user_id = :user and at <= :until",
-    "reply_attempts": "delete from reply_attempts where user_id = :user and at <= :until",
 }
 """The deletions, in this order: earlier ones query rows that later ones delete."""
 ANONYMISE_STATEMENTS = {
     "mutes": "update mutes set muted_by = 0 where muted_by = :user",
     "blocks": "update blocks set blocked_by = 0 where blocked_by = :user",
+    # An erasure must not lift a block, or give further replies: the member is recognised by the key.
+    "blocked": "update or replace blocks set user_id = :erased where user_id = :user and at <= :until",
+    "reply_attempts": """update reply_attempts set user_id = :erased, event_id = null
+        where user_id = :user and at <= :until""",
     "channels": "update channels set set_by = 0 where set_by = :user",
     "jobs": "update jobs set requested_by = 0 where requested_by = :user",
     "scheduled_lines": "update scheduled_lines set set_by = 0 where set_by = :user",
@@ -105,6 +108,10 @@ ROWS_AT_A_TIME = 200
 
 class Erasure(Table):
     """Finds and erases one person at a time, up to a time `until`."""
+
+    def __init__(self, connection: DatabaseConnection, erased_ids: ErasedIds) -> None:
+        super().__init__(connection)
+        self._erased_ids = erased_ids
 
     def names(self, user_id: int) -> set[str]:
         """Return the names under which a member has written."""
@@ -192,18 +199,20 @@ class Erasure(Table):
             "where :user in (started_by, ended_by)",
             "channels": "select guild_id, channel_id, persona_id, answers, set_at from channels where set_by = :user",
             "mutes": "select guild_id, channel_id, persona_id, at from mutes where muted_by = :user",
-            "blocks": "select guild_id, persona_id, at, user_id = :user as of_you from blocks "
-            "where :user in (user_id, blocked_by)",
+            "blocks": "select guild_id, persona_id, at, user_id in (:user, :erased) as of_you from blocks "
+            "where user_id in (:user, :erased) or blocked_by = :user",
             "reports": "select guild_id, channel_id, message_id, persona_id, reason, note, at from reports "
             "where user_id = :user order by seq",
             "talks": "select guild_id, channel_id, spoke_at, told_at, told_event from talks where user_id = :user",
             "greeted_members": "select guild_id, at from greeted_members where user_id = :user",
-            "reply_attempts": "select guild_id, at from reply_attempts where user_id = :user order by seq",
+            "reply_attempts": "select guild_id, at from reply_attempts where user_id in (:user, :erased) "
+            "order by seq",
         }
-        return {name: self._db.read(sql, user=user_id) for name, sql in queries.items()}
+        values = {"user": user_id, "erased": self._erased_ids.of(user_id)}
+        return {name: self._db.read(sql, **values) for name, sql in queries.items()}
 
     def user_ids(self) -> set[int]:
-        """Return the ids of all members with any row."""
+        """Return the ids of all members with any row, without those who are known by the key alone."""
         columns = ("messages.author_id", "quoted_messages.author_id", "votes.user_id", "consents.user_id",
                    "gifts.user_id", "replies.asked_by",
                    "jobs.requested_by", "promotions.promoted_by", "rollouts.started_by", "rollouts.ended_by",
@@ -212,7 +221,7 @@ class Erasure(Table):
                    "memories.user_id", "talks.user_id", "blocks.user_id", "blocks.blocked_by",
                    "reports.user_id", "greeted_members.user_id", "reply_attempts.user_id")  # fmt: skip
         each = (f"select {column} as id from {column.partition('.')[0]}" for column in columns)
-        return set(self._db.column(int, " union ".join(each))) - {0}
+        return {user_id for user_id in self._db.column(int, " union ".join(each)) if user_id > 0}
 
     def first_seen(self, user_id: int) -> float | None:
         """Return the time of a member's first message, vote, contribution or decision; None where
@@ -279,12 +288,12 @@ class Erasure(Table):
             yield Counter(mentions=mentions)
 
     def _delete(self, user_id: int, until: float) -> Counter[str]:
-        values = {"user": user_id, "until": until}
+        values = {"user": user_id, "until": until, "erased": self._erased_ids.of(user_id)}
         done = Counter(
             {name: self._db.write(sql, **values) for name, sql in DELETE_STATEMENTS.items()}
         )
         for sql in ANONYMISE_STATEMENTS.values():
-            self._db.write(sql, user=user_id)
+            self._db.write(sql, **values)
         self._db.write(
             "update replies set asked_by = 0 where asked_by = :user and created_at <= :until",
             **values,

@@ -4,6 +4,7 @@ bot's face; the operator's page of the same blocks and limits.
 
 import asyncio
 import re
+import time
 
 import discord
 import pytest
@@ -75,6 +76,21 @@ async def test_a_member_is_blocked_by_name_and_the_block_is_listed_and_lifted(to
     late = await moderator.submit(f"{page}/lift", user=str(member_id), persona="oda")
     assert f"{MEMBER} is not blocked." in late.text and blocked(town) == []
     assert not town.stage.engine.requests
+
+
+async def test_the_block_of_somebody_erased_is_listed_and_lifted(town, moderator):
+    audited(town)
+    page, store = f"{SERVERS}/{town.first}/blocks", town.stage.store
+    await moderator.submit(page, member=MEMBER, persona="")
+    store.erasure.erase(town.user_id(MEMBER), time.time() + 1, str)
+    shown = (await moderator.get(page)).text
+    assert '<th role="rowheader" scope="row">a member who had their data erased</th>' in shown
+    (user,) = re.findall(r'name="user" value="([^"]*)"', shown)
+    late = await moderator.submit(f"{page}/lift", user=user, persona="oda")
+    assert "There is no such block of a member who had their data erased." in late.text
+    assert (await moderator.submit(f"{page}/lift", user=user, persona="")).status == 303
+    assert blocked(town) == []
+    await town.stage.sees("lifted the block of a member who had their data erased")
 
 
 async def test_a_block_stops_the_reply_that_is_being_written(town, moderator):
