@@ -11,6 +11,7 @@ from bot.chat.message_reader import IncomingMessage
 from bot.chat.message_text import has_words
 from bot.chat.places import OutsideChannel, ReplyChannel, channel_ref
 from bot.chat.reply_round import ReplyRound
+from bot.moderation.limits import LimitReachedError
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import respond_first, respond_privately
 from bot.platform.errors import RefusedError, error_text
@@ -74,7 +75,9 @@ async def ask_publicly(
     reply_service = interaction.client.services.reply_service
     author = interaction.user
     place = channel_ref(channel)
-    personas, limit = reply_service.rules.who_can_be_asked(interaction, asked, place)
+    rules = reply_service.rules
+    able = rules.who_can_be_asked(interaction, asked, place)
+    personas, _ = rules.within_limits(able, place, author)
     reply_service.unfinished.require_place(author.id, place.home_id, len(personas))
     quoted = quote_member(author.display_name, text)
     outside = _as_outside(interaction, channel)
@@ -82,14 +85,16 @@ async def ask_publicly(
         interaction, quoted, suppress_embeds=True, ephemeral=bool(outside and outside.is_private)
     )
 
-    def accept(message: IncomingMessage) -> ReplyRound | None:
+    def accept(message: IncomingMessage) -> tuple[ReplyRound | None, LimitReachedError | None]:
         if not has_words(message.text):
             raise RefusedError(
                 gettext_lazy("Your message has no words."),
                 gettext_lazy(
-                    "Write something that {persona} can answer.", persona=markdown_name(personas[0])
+                    "Write something that {persona} can answer.", persona=markdown_name(able[0])
                 ),
             )
+        # Once more: other replies to the member may have been stored since.
+        personas, limit = rules.within_limits(able, place, author)
         with reply_service.store.atomic():
             replies = reply_service.accept(message, personas, channel)
             if replies and message_id:
@@ -99,7 +104,7 @@ async def ask_publicly(
                     interaction.token, outside.is_private, interaction.created_at.timestamp()
                 )
                 reply_service.store.interaction_tokens.add(replies.first.event_id, token)
-        return replies
+        return replies, limit
 
     async def retract() -> None:
         with suppress(discord.HTTPException, *UNCERTAIN_ERRORS):
@@ -109,7 +114,7 @@ async def ask_publicly(
         message = await interaction.client.services.message_reader.read_interaction(
             interaction, text
         )
-        replies = await reply_service.events.store(lambda: accept(message))
+        replies, limit = await reply_service.events.store(lambda: accept(message))
     except Exception:
         await retract()
         raise

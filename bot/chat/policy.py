@@ -60,9 +60,9 @@ class ReplyPolicy:
 
     def who_can_be_asked(
         self, interaction: discord.Interaction[Any], personas: Sequence[Persona], at: ChannelRef
-    ) -> tuple[list[Persona], LimitReachedError | None]:
-        """Return the personas that a member may ask, and the notice about those that the limit of
-        replies leaves out. Raises the first one's refusal where there are none.
+    ) -> list[Persona]:
+        """Return the personas that a member may ask, of whom the limit of replies may leave out some
+        (`within_limits`). Raises the first one's refusal where there are none.
         """
         able = []
         refusals = []
@@ -75,7 +75,7 @@ class ReplyPolicy:
                 able.append(persona)
         if not able:
             raise refusals[0]
-        return self.within_limits(able, at, interaction.user)
+        return able
 
     def require_can_write(self, interaction: discord.Interaction[Any]) -> None:
         """Refuse members who may not write here: the text of a form or a command is posted in the

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from bot.chat.message_reader import MessageReader
 from bot.chat.places import ChannelRef, channel_ref
 from bot.chat.request import ChatRequestBuilder
 from bot.moderation.store import Block, ReplyLimits
@@ -48,6 +49,11 @@ async def asked_for(stage, words):
 def passed(stage, seconds):
     """Let all replies so far be older by some seconds."""
     stage.store.limits._db.write("update reply_attempts set at = at - :seconds", seconds=seconds)
+
+
+def ids(stage):
+    """The ids of the messages in the channel."""
+    return [message["id"] for message in stage.sandbox.messages(QUAY)]
 
 
 def had(stage, who):
@@ -298,6 +304,26 @@ async def test_an_erasure_gives_no_further_replies(stage):
     await moderated(stage, "limits", per_day=0)
     refused = await stage.member.slash(QUAY, "chat", message="two")
     assert "There are 30 seconds between two replies" in refused.message["content"]
+
+
+async def test_a_question_is_taken_back_where_the_last_reply_is_gone_meanwhile(stage, monkeypatch):
+    await moderated(stage, "limits", per_day=1)
+    go_on = asyncio.Event()
+    read = MessageReader.read_interaction
+
+    async def read_later(*args):
+        await go_on.wait()
+        return await read(*args)
+
+    monkeypatch.setattr(MessageReader, "read_interaction", read_later)
+    mark = stage.mark
+    await stage.member.slash(QUAY, "chat", message="the second one")
+    question = await stage.sees("the second one", "message", mark)
+    await asked(stage, QUAY, "the first one")
+    go_on.set()
+    await stage.sees("You have had the 1 reply", "message", mark)
+    await until(lambda: question["id"] not in ids(stage))
+    assert had(stage, stage.member) == 1 and len(stage.engine.requests) == 1
 
 
 async def test_a_cooldown_ends_and_moderators_can_have_it_too(stage):
