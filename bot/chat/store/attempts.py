@@ -1,4 +1,4 @@
-"""Replies to members of guilds as limits count them: those made again, too, and those not stored."""
+"""Replies to members as limits count them: those made again, too, and those not stored."""
 
 from dataclasses import dataclass
 
@@ -17,8 +17,8 @@ class RecentReplies:
 
 
 class ReplyAttempts(Table):
-    """The attempts at replies to members of guilds. They outlive what they were replies to: a member
-    who deletes a question, or is erased, is not answered once more for it.
+    """The attempts at replies to members, in direct messages those of guild 0. They outlive what they
+    were replies to: a member who deletes a question, or is erased, is not answered once more for it.
     """
 
     def __init__(self, connection: DatabaseConnection, erased_ids: ErasedIds) -> None:
@@ -27,9 +27,9 @@ class ReplyAttempts(Table):
 
     def add(self, guild_id: int, user_id: int, at: float, *, event_id: int | None = None) -> int:
         """Count an attempt at the reply to an event, or (None) at one that is not stored. Returns
-        its `seq`; 0 in direct messages and where nobody asked, which have no limits.
+        its `seq`; 0 where nobody asked.
         """
-        if not guild_id or not user_id:
+        if not user_id:
             return 0
         row = {"guild_id": guild_id, "user_id": user_id, "event_id": event_id, "at": at}
         return self._db.insert("reply_attempts", row)
@@ -45,7 +45,7 @@ class ReplyAttempts(Table):
         self._db.write(sql, event=event_id)
 
     def since(self, guild_id: int, user_id: int, since: float) -> RecentReplies:
-        """Count the replies to a member of a guild since a time, also from before an erasure."""
+        """Count the replies to a member in a guild since a time, also from before an erasure."""
         sql = """select count(*) as count, max(at) as latest_at from reply_attempts
             where guild_id = :guild and user_id in (:user, :erased) and at >= :since"""
         erased = self._erased_ids.of(user_id)

@@ -805,7 +805,7 @@ alter table reports add column note text not null default '';
 """
 
 REPLY_ATTEMPTS = """
--- Replies to members of a guild, each time that one is made, while its limits may count them. `event_id` is that of the
+-- Replies to members, each time that one is made, while its limits may count them. `event_id` is that of the
 -- stored reply, if there is one. Once a member is erased, it is null, and `user_id`, here and in `blocks`, is keyed and
 -- below 0 (`bot.platform.db.erased_ids`).
 create table reply_attempts (
