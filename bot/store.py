@@ -175,6 +175,12 @@ class Store:
         self.erasure = Erasure(connection, erased_ids)
         self.erasure_requests = ErasureRequests(connection)
 
+    def has_guild(self, guild_id: int) -> bool:
+        """Report whether a guild's data are here, and not with another process; 0 for direct
+        messages.
+        """
+        return self._connection.has_guild(guild_id)
+
     def atomic(self, *, shared: bool = False) -> AbstractContextManager[None]:
         """Write everything in the block in one transaction, or nothing of it; `shared`: also what
         shards share.

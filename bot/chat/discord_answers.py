@@ -145,11 +145,11 @@ class MessageAnswerer:
             if decision.is_answered:
                 self.proxies.note(message)
                 await self.proxies.wait(message)
-            async with voice.turn(message):
-                # Its words are needed all the same: they may speak of self-harm.
-                is_refused = voice.hears(message) and await events.read(
-                    lambda: self._is_refused(message, channel)
-                )
+            # Its words are needed all the same: they may speak of self-harm.
+            is_refused = voice.hears(message) and await events.read(
+                lambda: self._is_refused(message, channel)
+            )
+            async with voice.turn(message, comes_last=is_refused or may_name):
                 words = await voice.words(message, is_refused=is_refused, may_name=may_name)
                 if may_name and not await self._is_called(message, channel, words):
                     return
@@ -291,6 +291,8 @@ class MessageAnswerer:
         services = self.bot.services
         replied_to = persona_replied_to(services, message)
         asked = self._addressees(message, channel, spoken="", replied_to=replied_to)
+        if not asked and isinstance(channel, discord.DMChannel):
+            return False  # the persona that is chosen from the menu answers it
         able = [each for each in asked if not self._refusal(message, each, channel)]
         if not able or self._joins_reply(message, able):
             return not able

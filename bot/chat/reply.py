@@ -556,7 +556,8 @@ class Reply:
         """Store that the member has got a reply, and whether it told that it is AI. One that had to
         and failed does not count: the next one tells it.
         """
-        if self.asked_by and self.disclosure.line in (note or ""):
+        is_told = self.disclosure.line in (note or "")
+        if self.asked_by and (is_told or not self.disclosure.is_due):
             self.context.store.talks.record(
                 self.place.guild_id,
                 self.place.channel_id,

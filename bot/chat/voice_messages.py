@@ -35,18 +35,18 @@ class VoiceMessages:
 
     def __init__(self, transcriber: Transcriber | None) -> None:
         self._transcriber = transcriber
-        self._members: dict[int, bool] = {}
+        self._members: set[tuple[int, bool]] = set()
         """Whose voice messages are recognised or wait for it, and whether they come last."""
-        self._turns: dict[tuple[int, int], asyncio.Event] = {}
-        """By channel and member: set once the voice message is stored."""
+        self._turns: dict[tuple[int, int, bool], asyncio.Event] = {}
+        """By channel, member and whether it comes last: set once the voice message is stored."""
         self._problems: set[str] = set()
 
     @asynccontextmanager
-    async def turn(self, message: discord.Message) -> AsyncIterator[None]:
+    async def turn(self, message: discord.Message, *, comes_last: bool) -> AsyncIterator[None]:
         """Have later messages of the member in the channel wait until this voice message is stored,
-        so that they keep their order.
+        so that they keep their order; for one that comes last, only the next such one does.
         """
-        key = (message.channel.id, message.author.id)
+        key = (message.channel.id, message.author.id, comes_last)
         while stored := self._turns.get(key):
             await stored.wait()
         if not self.hears(message):
@@ -70,16 +70,16 @@ class VoiceMessages:
         takes none of their places.
         """
         file = voice_file(message)
-        member_id = message.author.id
         if self._transcriber is None or file is None:
             return ""
         is_last = is_refused or may_name
         limit_s = LAST_TIME_LIMIT_S if is_refused else TIME_LIMIT_S
-        count = list(self._members.values()).count(is_last)
-        if member_id in self._members or count >= MAX_AT_ONCE:
+        member = message.author.id, is_last
+        places = sum(one[1] == is_last for one in self._members)
+        if member in self._members or places >= MAX_AT_ONCE:
             self._log_once("others are being recognised")
             return ""
-        self._members[member_id] = is_last
+        self._members.add(member)
         try:
             async with asyncio.timeout(limit_s):
                 sound = await _download(file)
@@ -91,7 +91,7 @@ class VoiceMessages:
         else:
             return " ".join(text.split())[:MAX_SPOKEN_CHARS]
         finally:
-            del self._members[member_id]
+            self._members.discard(member)
         return ""
 
     def _log_once(self, problem: str) -> None:

@@ -306,6 +306,23 @@ async def test_an_erasure_gives_no_further_replies(stage):
     assert "There are 30 seconds between two replies" in refused.message["content"]
 
 
+async def test_of_an_erased_members_question_others_attempts_keep_nothing(stage):
+    await stage.member.say(QUAY, "one")
+    reply = await stage.finished(QUAY, 0)
+    mark = stage.mark
+    await stage.moderator.click(reply, "Regenerate")
+    await stage.finished(QUAY, mark)
+    guild_id, moderator_id = int(stage.sandbox.guild_id), int(stage.moderator.id)
+    events = "select event_id from reply_attempts where user_id = :user"
+    rows = stage.store.reply_attempts._db
+    assert rows.column(int, events, user=moderator_id) == [
+        int(stage.sandbox.messages(QUAY)[-2]["id"])
+    ]
+    await forgotten(stage)
+    assert rows.read(events, user=moderator_id) == [{"event_id": None}]
+    assert stage.store.reply_attempts.since(guild_id, moderator_id, 0.0).count == 1
+
+
 async def test_a_question_is_taken_back_where_the_last_reply_is_gone_meanwhile(stage, monkeypatch):
     await moderated(stage, "limits", per_day=1)
     go_on = asyncio.Event()

@@ -1,5 +1,7 @@
 """Messages that speak of self-harm are told from figures of speech, by rules per language."""
 
+import itertools
+import re
 import time
 import tomllib
 
@@ -13,6 +15,13 @@ from personas.home.rights import RIGHTS_FILE
 from trainer.dataset.synthetic.question_bank import AI_OR_PERSON, read_openers
 
 EXAMPLES = tomllib.loads((SAFETY_FOLDER / "examples.toml").read_text(encoding="utf-8"))
+BEGINNINGS = {
+    "en": ["are you ", "is this ", "am i talking to "],
+    "de": ["bist du ", "schreibe ich ", "sitzt da "],
+    "es": ["eres ", "hablo con ", "hay "],
+    "vi": ["bạn ", "bạn là ", "nói chuyện với "],
+    "zh": ["你是", "我是在跟"],
+}
 OWN_TEXT = "Call the harbour's night line, **0800 123 456**, at any hour. You are welcome."
 
 
@@ -81,6 +90,19 @@ def test_no_text_takes_long(words):
     SafetyRules.shipped().find(text)
     SafetyRules.shipped().asks_if_ai(text)
     assert time.perf_counter() - began < 1.0, "measured: some 0.1 s"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_word_that_is_said_again_and_again_takes_long(language):
+    rules = next(one for one in SafetyRules.shipped().languages if one.language == language)
+    blank, token = ("", r"[\u4e00-\u9fff]") if language == "zh" else (" ", r"[^\W\d_]+")
+    tokens = re.findall(token, rules.asks_if_ai.pattern)
+    pairs = [f"{first}{blank}{second}" for first, second in itertools.pairwise(tokens)]
+    began = time.perf_counter()
+    for beginning in BEGINNINGS[language]:
+        for said in {*tokens, *pairs}:
+            rules.asks_if_ai.search(beginning + f"{said}{blank}" * 26 + "x")
+    assert time.perf_counter() - began < 1.5, "measured: some 0.2 s; a fault doubles with each word"
 
 
 def test_texts_fit_a_message_and_name_help_lines_and_every_file_has_its_right():

@@ -328,6 +328,26 @@ async def test_one_that_nobody_would_answer_waits_for_all_others_and_is_heard(st
     assert "kill" not in str(stage.engine.requests)
 
 
+async def test_one_that_nobody_would_answer_holds_nothing_back_that_its_member_says(
+    stage, tmp_path
+):
+    refuse(stage, "block")
+    gate = tmp_path / "gate"
+    mark = stage.mark
+    await stage.member.voice_message(QUAY, sound=sound(f"wait {gate} hello"))
+    await until(lambda: starts(tmp_path))
+    said = await stage.member.say(QUAY, "I want to kill myself")
+    answer = await stage.sees(shipped_texts()["en"][:40], "message", mark)
+    assert answer["message_reference"]["message_id"] == said["id"]
+    guild_id, member_id = int(stage.sandbox.guild_id), int(stage.member.id)
+    stage.store.blocks.remove(guild_id, member_id, "")
+    await stage.member.voice_message(QUAY, sound=FERRY)
+    await waiting(stage, 1)  # it has a place beside the first one
+    gate.touch()
+    heard_text = f"Where is the ferry?\n{LENGTH}"
+    await until(lambda: heard_text in [one.turns[-1].text for one in stage.engine.requests])
+
+
 async def test_those_that_nobody_would_answer_take_no_place_of_others(stage, tmp_path, monkeypatch):
     monkeypatch.setattr(voice_messages, "MAX_AT_ONCE", 1)
     refuse(stage, "block")

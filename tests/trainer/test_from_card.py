@@ -639,6 +639,8 @@ def test_what_the_lore_says_is_kept_though_no_example_sounds_so(persona):
     known = "I keep the oil in a green can below the stairs."
     assert judge.fault(asked, known) == "out of voice"
     assert judge.choose(asked, [], known) == (known, [])
+    judge.keep(known)
+    assert judge.choose(asked, [], known) == ("", ["repeats"])
 
 
 @pytest.mark.parametrize(

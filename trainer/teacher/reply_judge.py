@@ -116,9 +116,13 @@ class ReplyJudge:
         faults: list[str] = []
         faultless: list[str] = []
         for draft in drafts:
-            if draft != known and (fault := self.fault(question, draft, asks_lore=asks_lore)):
+            if draft == known:  # it has the lore's words, and no manner of its own
+                fault = "repeats" if self._filter.resembles_kept(draft) else None
+            else:
+                fault = self.fault(question, draft, asks_lore=asks_lore)
+            if fault:
                 faults.append(fault)
-            else:  # what rules take from the lore has its words, and no manner of its own
+            else:
                 faultless.append(draft)
         if not faultless:
             return "", faults

@@ -125,8 +125,8 @@ async def post_age(request: web.Request) -> web.Response:
 
 
 def _guild_ids(services: Services) -> list[int]:
-    """List direct messages, then the servers with the bot, and those for which something was set,
-    which another process may serve, by name.
+    """List direct messages, where this process has them, then the servers with the bot, and those for
+    which something was set, which another process may serve, by name.
     """
     store = services.store
     guild_ids = {
@@ -140,7 +140,7 @@ def _guild_ids(services: Services) -> list[int]:
         guild_ids |= {guild.id for guild in services.client.guilds}
     guild_ids.discard(DIRECT_MESSAGES)
     by_name = sorted(guild_ids, key=lambda guild_id: (guild_name(services, guild_id), guild_id))
-    return [DIRECT_MESSAGES, *by_name]
+    return [DIRECT_MESSAGES, *by_name] if store.has_guild(DIRECT_MESSAGES) else by_name
 
 
 def _with_rules(request: web.Request) -> ModeratedServer:

@@ -818,6 +818,9 @@ create table reply_attempts (
 create index reply_attempts_of_member on reply_attempts (guild_id, user_id, at);
 create index reply_attempts_of_event on reply_attempts (event_id);
 create index reply_attempts_by_age on reply_attempts (at);
+insert into reply_attempts (guild_id, user_id, event_id, at)
+    select guild_id, asked_by, event_id, created_at from replies
+    where asked_by <> 0 and state <> 'failed' and created_at > unixepoch() - 90000;
 drop index replies_by_member;
 """
 

@@ -48,6 +48,8 @@ ANONYMISE_STATEMENTS = {
     "blocked": "update or replace blocks set user_id = :erased where user_id = :user and at <= :until",
     "reply_attempts": """update reply_attempts set user_id = :erased, event_id = null
         where user_id = :user and at <= :until""",
+    "attempts of others": """update reply_attempts set event_id = null
+        where event_id not in (select event_id from replies)""",
     "channels": "update channels set set_by = 0 where set_by = :user",
     "jobs": "update jobs set requested_by = 0 where requested_by = :user",
     "scheduled_lines": "update scheduled_lines set set_by = 0 where set_by = :user",

@@ -260,6 +260,11 @@ class ReplyFilter:
         fewest = MIN_DISTINCT_SHINGLE_SHARE * (len(words) - 2)
         if len(words) > MIN_CIRCLING_WORDS and len(shingles) < fewest:
             return True
+        return self.resembles_kept(reply)
+
+    def resembles_kept(self, reply: str) -> bool:
+        """Report whether a reply resembles an accepted one, or an example of the card."""
+        shingles = _shingles(reply)
         if not shingles:
             return False
         for kept in self._kept:
