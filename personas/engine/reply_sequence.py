@@ -84,7 +84,9 @@ class ReplySequence:
         """
         sampling = request.sampling
         seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
-        stop = (*sampling.stop, *renderer.stop_strings(request.persona, request.turns))
+        # A model that writes the heading of a passage goes on to recite it.
+        headings = [f"{gap}[{hit.heading}]" for hit in prompt.lore for gap in (" ", "\n", "")]
+        stop = (*sampling.stop, *renderer.stop_strings(request.persona, request.turns), *headings)
         detokenizer = StreamingDetokenizer(
             renderer,
             stop,

@@ -5,6 +5,7 @@ import shutil
 import time
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from peft import PeftModel
 
 from personas.engine.detokenizer import StreamingDetokenizer
 from personas.engine.llm_engine import LLMEngine
+from personas.engine.reply_sequence import ReplySequence
 from personas.errors import AdapterError, BaseModelError, EngineBusyError
 from personas.models.loading import load_model
 from personas.schemas.chat import ChatRequest, LoreHit, Persona, SamplingParams, Turn
@@ -300,6 +302,18 @@ class TestText:
         text, shown = self.stream(renderer, ("\nBo:",))
         self.feed(renderer, text, "Good day.\nBo: and then I said")
         assert text.stopped and "".join(shown) == "Good day."
+
+    def test_the_heading_of_a_passage_ends_the_reply(self, renderer):
+        hit = LoreHit("quay.md", "The quay: Lanterns", "They hang behind the bar.", 1.0)
+        turns = (Turn("Bo", "where are the lanterns?"),)
+        prompt = renderer.prompt(ADA, turns, [hit])
+        assert prompt.lore == (hit,)
+        shown = []
+        sink = SimpleNamespace(push=shown.append)
+        sequence = ReplySequence.create(ChatRequest(ADA, turns, (hit,)), prompt, renderer, sink)
+        text = sequence._detokenizer
+        self.feed(renderer, text, "Not [here]. [The quay: Lanterns] They hang")
+        assert text.stopped and "".join(shown) == "Not [here]."
 
     def test_what_only_looked_like_a_stop_string_is_shown_in_the_end(self, renderer):
         text, shown = self.stream(renderer, ("\nBo:",))
