@@ -245,7 +245,11 @@ class Reply:
             asked = self._asked_text(request)
             self.context.safety.require_safe(asked)
             disclosure = self.context.safety.disclosure(
-                self.place.guild_id, self.place.channel_id, self.asked_by, self.event_id, asked
+                self.place.guild_id,
+                self.place.channel_id,
+                self.asked_by,
+                event_id=self.event_id,
+                asked=asked,
             )
             line = localise(disclosure.line, self.language)
             self.disclosure = replace(disclosure, line=line)

@@ -75,7 +75,7 @@ class VoiceMessages:
         is_last = is_refused or may_name
         limit_s = LAST_TIME_LIMIT_S if is_refused else TIME_LIMIT_S
         member = message.author.id, is_last
-        places = sum(one[1] == is_last for one in self._members)
+        places = sum(comes_last == is_last for _, comes_last in self._members)
         if member in self._members or places >= MAX_AT_ONCE:
             self._log_once("others are being recognised")
             return ""

@@ -92,7 +92,7 @@ class SafetyProtocol:
             log.warning("an answer with helplines is not counted: %s", error)
 
     def disclosure(
-        self, guild_id: int, channel_id: int, user_id: int, event_id: int, asked: str
+        self, guild_id: int, channel_id: int, user_id: int, *, event_id: int, asked: str
     ) -> Disclosure:
         """Return what tells a member, below the reply to what they have `asked`, that it is AI. It is
         due at the start of a talk and every three hours of it. A reply that told it tells it when it

@@ -27,7 +27,7 @@ from tests.trainer.test_run import run
 from tests.trainer.test_run_kills import OPTIONS, killed, weights
 from trainer.dataset.distillation import SURPLUS_PROBES, DistillationPrompt
 from trainer.dataset.job_inputs import read_job_inputs
-from trainer.dataset.synthetic.question_bank import SINCERE, read_openers
+from trainer.dataset.synthetic.question_bank import IN_EARNEST, read_openers
 from trainer.process.run_control import RunCancelled
 from trainer.recipe.recipe_file import load_recipe
 from trainer.report.run_plan import plan_job
@@ -202,7 +202,9 @@ def test_the_teacher_knows_more_and_nothing_is_asked_in_earnest(job, renderer):
     assert own.splitlines()[-2:] == richer.splitlines()[-2:], (
         "the same question, from the same guest"
     )
-    earnest = {row.text for row in read_openers() if row.kind == SINCERE}
+    held_out = {pair.message for pair in prepared.data.heldout_prompt_replies}
+    assert held_out and not held_out & set(distillation.questions)
+    earnest = {row.text for row in read_openers() if row.kind in IN_EARNEST}
     asked = [renderer.tokenizer.decode(prompt.student) for prompt in distillation.prompts]
     assert not [text for text in asked for question in earnest if f": {question}" in text]
     inputs = read_job_inputs(job(), prepared.spec)

@@ -38,7 +38,7 @@ from personas.lore.index import LoreIndex
 from personas.lore.lore_folder import read_lore
 from personas.models.base_model import EMBEDDED, locate
 from personas.models.loading import load_tokenizer
-from personas.schemas.chat import Persona, Turn
+from personas.schemas.chat import LoreHit, Persona, Turn
 from personas.schemas.training import Teacher, TrainingRequest, WrittenReplies
 from tests.trainer.job_folders import export, message, sign, talks
 from tests.trainer.lore_server import home as ada_home
@@ -712,6 +712,24 @@ async def test_the_teachers_name_for_who_asks_is_not_learned(persona, tmp_path):
     assert all(reply.reply.startswith("Good evening, {{user}}. ") for reply in taught)
     (first, *_) = written_conversations(persona[0], taught, right="own-writing")
     assert fill_names(first, persona[0]).messages[1].text.startswith("Good evening, user. ")
+
+
+def test_of_a_long_greeting_the_first_paragraphs_are_learned(persona):
+    scene = "The rain is loud. " * 40
+    card = replace(persona[0], mes_example="", first_mes=f"*Ada looks up.*\nLate again.\n{scene}")
+    ((_, reply),) = _exchanges(card, "Abrel")
+    assert reply == "*Ada looks up.*\nLate again."
+    ((_, reply),) = _exchanges(replace(card, first_mes=scene), "Abrel")
+    assert reply == scene.strip()
+
+
+def test_a_teachers_server_gets_the_closing_instructions_and_names_in_lore(persona):
+    card = replace(persona[0], post_history_instructions="{{char}} never shouts at {{user}}.")
+    hit = LoreHit("ada/clock.md", "{{char}}: The clock", "It stops for {{user}}.", 1.0)
+    messages = reply_backends.prompt_messages(card, [Turn("Guest", "hello")], [hit])
+    said = messages[-1]["content"]
+    assert said.startswith("[Ada Marsh: The clock] It stops for Guest.\n\nhello")
+    assert said.endswith("\n\nAda Marsh never shouts at Guest.")
 
 
 def test_what_is_asked_in_earnest_has_a_given_reply(persona):

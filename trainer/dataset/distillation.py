@@ -116,9 +116,8 @@ def make_distillation_set(
         return None
     persona = inputs.persona
     pair = _PromptPair(persona, inputs, renderer, recipe=recipe, base=base)
-    asked = itertools.cycle(
-        one for one in _questions(inputs, persona, recipe) if one not in held_out
-    )
+    bank = _questions(inputs, persona, recipe)
+    asked = itertools.cycle([question for question in bank if question not in held_out])
     questions = tuple(itertools.islice(asked, recipe.distilled_replies))
     if not any(map(pair.render, questions)):
         raise MaterialError(

@@ -188,8 +188,12 @@ def questions_to_write(
         persona, passages, count * QUESTIONS_PER_REPLY, seed=recipe.seed, excluded=asked
     )
     given = sincere_replies(persona, says_i=measure_style(persona).says_i)
-    questions = [one for one in questions if one.kind not in IN_EARNEST or one.text in given]
-    return count, questions
+    answerable = [
+        question
+        for question in questions
+        if question.kind not in IN_EARNEST or question.text in given
+    ]
+    return count, answerable
 
 
 def job_questions(

@@ -3,7 +3,7 @@
 import discord
 from discord import app_commands
 
-from bot.chat.places import SPEAK_PLACES, GuildChannel, channel_ref
+from bot.chat.places import GuildChannel, channel_ref
 from bot.platform.discord_kit.transformers import (
     CHANNEL_PERSONA_HELP,
     FINETUNE,
@@ -12,6 +12,7 @@ from bot.platform.discord_kit.transformers import (
     SuggestionTransformer,
     channel_persona,
     persona_option,
+    require_guild_channel,
     require_persona,
 )
 from bot.platform.discord_kit.ui import (
@@ -79,7 +80,7 @@ async def compare(
     against: VersionOption | None = None,
     invite: bool = True,
 ) -> None:
-    channel = _channel(interaction)
+    channel = require_guild_channel(interaction)
     await defer(interaction, ephemeral=True)
     contest = _find_contest(interaction, persona or channel_persona(interaction), version, against)
     _require_may_compare(interaction, contest.persona)
@@ -144,7 +145,7 @@ class ComparisonVoteButton(
         blind_tests = services.blind_tests
         own = blind_tests.get(int(self.seq), interaction.user.id)
         persona = require_persona(interaction, own.persona_id)
-        place = channel_ref(_channel(interaction))
+        place = channel_ref(require_guild_channel(interaction))
         services.reply_service.rules.require_may_talk([persona], place, interaction.user)
         result = blind_tests.vote(own.seq, interaction.user.id, self.choice)
         comparison = result.comparison
@@ -200,19 +201,10 @@ async def show_comparison(interaction: Interaction, contest: Contest) -> None:
     )
 
 
-def _channel(interaction: Interaction) -> GuildChannel:
-    if not isinstance(interaction.channel, GuildChannel):
-        raise RefusedError(
-            gettext_lazy("Versions are compared in {places}.", places=SPEAK_PLACES),
-            gettext_lazy("Try it there."),
-        )
-    return interaction.channel
-
-
 def _require_may_compare(interaction: Interaction, persona: Persona) -> None:
     """Raise `RefusedError` where the persona is silent, or does not answer the member."""
     rules = interaction.client.services.reply_service.rules
-    place = channel_ref(_channel(interaction))
+    place = channel_ref(require_guild_channel(interaction))
     rules.require_unmuted(persona, place)
     rules.age.require(persona, interaction.channel)
     rules.require_may_talk([persona], place, interaction.user)
