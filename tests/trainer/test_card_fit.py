@@ -7,15 +7,12 @@ import pytest
 from personas.card.toml_card import SHIPPED_CARDS, read_cards
 from personas.errors import MaterialError
 from personas.home.job_folder import read_spec
-from personas.lore.index import LoreIndex
-from personas.lore.passages import split_passages
 from personas.schemas.chat import Persona, Turn
 from tests.trainer import job_folders
 from trainer.recipe import card_fit
 from trainer.recipe.auto_recipe import MAX_CPU_LENGTH
 from trainer.recipe.card_fit import (
     LENGTH_STEP,
-    PASSAGE_TOKENS,
     QUESTION_TOKENS,
     card_tokens,
     fit_length_to_card,
@@ -96,14 +93,6 @@ def test_other_cards_change_nothing_and_no_length_is_beyond_the_model(
     assert fit_length_to_card(short, size, tiny_base).max_length == fits.max_length + 8
     monkeypatch.setattr(card_fit, "max_positions", lambda base: 16)
     assert fit_length_to_card(short, size, tiny_base).max_length == short.max_length
-
-
-def test_lore_has_room_for_a_passage_beside_the_card(renderer):
-    lore = LoreIndex(split_passages("ada", "ada/clock.md", "# Clock\n\nThe clock is old.\n"))
-    more = card_tokens(ADA, renderer, lore) - card_tokens(ADA, renderer)
-    assert more == PASSAGE_TOKENS and card_tokens(
-        ADA, renderer, LoreIndex([])
-    ) + more == card_tokens(ADA, renderer, lore)
 
 
 def test_the_shipped_personas_fit_the_recipes_as_they_are(renderer, tiny_base):

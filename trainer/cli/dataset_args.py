@@ -68,15 +68,14 @@ def make_build_spec(
         corrections = read_corrections(options.corrections)
     renderer = Renderer(load_fast_tokenizer(base))
     recipe = choose_sample_settings(options.recipe, recipe, base)
-    lore = load_lore_index(persona, options.lore, home) if persona else None
-    fitted = fit_length_to_card(recipe, card_tokens(persona, renderer, lore), base)
+    fitted = fit_length_to_card(recipe, card_tokens(persona, renderer), base)
     for note in length_notes(recipe, fitted):
         log.warning("%s", note)
     plan = DatasetPlan(
         renderer=renderer,
         recipe=fitted,
         persona=persona,
-        lore=lore,
+        lore=load_lore_index(persona, options.lore, home) if persona else None,
         key=keys.pseudonyms,
         people_key=keys.people,
         filters=_make_filters(options),

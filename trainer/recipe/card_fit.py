@@ -2,7 +2,6 @@
 
 import math
 
-from personas.lore.index import LoreIndex
 from personas.models.base_model import BaseModel, max_positions
 from personas.prompt.renderer import Renderer
 from personas.schemas.chat import Persona, Turn
@@ -13,21 +12,16 @@ QUESTION_TOKENS = 40
 """Room for a question and the marks around question and reply."""
 LORE_TOKENS = 192
 """Room for lore that longer samples have besides."""
-PASSAGE_TOKENS = 96
-"""Room for one passage of lore, which a persona that has lore needs in any case."""
 LENGTH_STEP = 64
 UNBOUNDED_TOKENS = 2**20
 
 
-def card_tokens(persona: Persona | None, renderer: Renderer, lore: LoreIndex | None = None) -> int:
-    """Count the tokens of a persona's card with a passage of its lore, if it has any, a question and
-    a reply; 0 without a persona.
-    """
+def card_tokens(persona: Persona | None, renderer: Renderer) -> int:
+    """Count the tokens of a persona's card with a question and a reply; 0 without a persona."""
     if persona is None:
         return 0
     card = renderer.prompt(persona, [Turn("", "")], max_tokens=UNBOUNDED_TOKENS)
-    passage = PASSAGE_TOKENS if lore and lore.passages else 0
-    return len(card.ids) + passage + QUESTION_TOKENS + ReplyLength.measure(persona).tokens
+    return len(card.ids) + QUESTION_TOKENS + ReplyLength.measure(persona).tokens
 
 
 def fit_length_to_card(

@@ -119,7 +119,7 @@ def prepare_job(
     base = resolved.base
     tokenizer = load(base)
     renderer = Renderer(tokenizer)
-    card_and_exchange = card_tokens(inputs.persona, renderer, inputs.lore)
+    card_and_exchange = card_tokens(inputs.persona, renderer)
     recipe = fit_length_to_card(resolved.recipe, card_and_exchange, base, stored)
     lengthened = length_notes(resolved.recipe, recipe)
     data = load_job_dataset(
