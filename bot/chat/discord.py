@@ -1,9 +1,11 @@
 """The commands and listeners of chats: `/chat`, messages, and their edits and deletions."""
 
+import asyncio
 import datetime
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import discord
@@ -38,6 +40,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 MAX_EDITED_AGE = datetime.timedelta(hours=1)
 """A mention that an edit adds to an older message is not answered."""
+DELETED_AT_ONCE = 500
+"""Messages of a deleted channel that one transaction deletes at most: the event loop waits so long."""
 MarkedChannel = WebhookChannel
 """Channels with Discord's mark of an age restriction; their threads have it, too."""
 
@@ -210,7 +214,7 @@ class ChatCog(commands.Cog):
         """Delete a deleted channel's messages from the history: Discord sends no events for
         them.
         """
-        await self._store_change(lambda: self._forget_channel(channel.guild.id, channel.id))
+        await self._forget_channel(channel.guild.id, channel.id)
 
     @commands.Cog.listener()
     async def on_guild_channel_update(
@@ -236,7 +240,7 @@ class ChatCog(commands.Cog):
     @commands.Cog.listener()
     async def on_raw_thread_delete(self, payload: discord.RawThreadDeleteEvent) -> None:
         """Delete a deleted thread's messages, likewise."""
-        await self._store_change(lambda: self._forget_channel(payload.guild_id, payload.thread_id))
+        await self._forget_channel(payload.guild_id, payload.thread_id)
 
     @commands.Cog.listener()
     async def on_raw_thread_update(self, payload: discord.RawThreadUpdateEvent) -> None:
@@ -279,8 +283,12 @@ class ChatCog(commands.Cog):
         reader = self.bot.services.message_reader
         if store.quoted.has(message.id):
             store.quoted.update(message.id, reader.quoted(message).text)
-        if message.author.bot and not store.messages.is_of_member(message.id):
+        is_stored = store.messages.is_of_member(message.id)
+        if message.author.bot and not is_stored:
             return False  # else it is a proxy's copy, which is stored as its member's
+        # Most edits and previews of links are of messages that nothing is kept of.
+        if not is_stored and not store.memories.has_copies(message.id):
+            return False
         # Without that time it is no edit: an embed or a thread came, or it is a forward.
         is_edit = message.edited_at is not None
         if message.content or (is_edit and said_text(message)):
@@ -304,22 +312,43 @@ class ChatCog(commands.Cog):
             for message_id in message_ids:
                 store.replies.delete_part(message_id)
 
-    def _forget_channel(self, guild_id: int, channel_id: int) -> None:
+    async def _forget_channel(self, guild_id: int, channel_id: int) -> None:
         """Delete the rows of a channel and its threads: discord.py sends events for those threads
         alone that are not archived.
         """
         store = self.bot.services.store
+        threads = await self._store_change(lambda: store.channels.threads_of(channel_id))
+        for gone_id in (*(threads or ()), channel_id):
+            await self._store_change(partial(self._forget_place, guild_id, gone_id))
+            forget_talk = partial(self._forget_talk, gone_id)
+            while await self._store_change(forget_talk):  # noqa: ASYNC110  each step deletes more
+                await asyncio.sleep(0)
+            # Apart from the others: where processes share these, this one fails while the shared
+            # database is away, and an event that fails holds all that follow.
+            try:
+                store.generation.forget_channel(gone_id)
+            except StoreError as error:
+                log.warning("the settings of the deleted channel %d are kept: %s", gone_id, error)
+
+    def _forget_place(self, guild_id: int, channel_id: int) -> None:
+        """Delete what is set for a channel or thread."""
+        store = self.bot.services.store
         with store.atomic():
             store.channels.delete_webhook(channel_id)
-            deleted_messages = 0
-            for gone_id in (channel_id, *store.channels.threads_of(channel_id)):
-                store.channels.clear(guild_id, gone_id)
-                store.generation.forget_channel(gone_id)
-                store.scheduled_lines.forget_channel(gone_id)
-                store.member_greetings.forget_channel(gone_id)
-                store.answering.forget_channel(gone_id)
-                store.age_restrictions.forget_told(gone_id)
-                store.channels.set_topic_told(guild_id, gone_id, False)
-                deleted_messages += store.messages.delete_channel(gone_id)
-            if deleted_messages:
+            store.channels.clear(guild_id, channel_id)
+            store.scheduled_lines.forget_channel(channel_id)
+            store.member_greetings.forget_channel(channel_id)
+            store.answering.forget_channel(channel_id)
+            store.age_restrictions.forget_told(channel_id)
+            store.channels.set_topic_told(guild_id, channel_id, False)
+
+    def _forget_talk(self, channel_id: int) -> int:
+        """Delete some of the messages, replies and memories of a channel or thread. Returns how
+        many messages and replies these were.
+        """
+        store = self.bot.services.store
+        with store.atomic():
+            deleted = store.messages.delete_channel(channel_id, most=DELETED_AT_ONCE)
+            if deleted:
                 discard_pending_history_folders(self.bot.services.home, store)
+        return deleted

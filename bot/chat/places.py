@@ -146,13 +146,23 @@ def may_see(channel: object, member: discord.Member) -> bool:
 
 async def fetch_channel(client: discord.Client, channel_id: int) -> SpeakChannel | None:
     """Return the channel with this id; None when it is gone or out of reach."""
+    try:
+        return await find_channel(client, channel_id)
+    except discord.Forbidden:
+        return None
+
+
+async def find_channel(client: discord.Client, channel_id: int) -> SpeakChannel | None:
+    """Return the channel with this id; None when it is gone. Raises `discord.Forbidden` where the
+    bot may not see it.
+    """
     if channel_id < 0:  # a conversation where the bot is not (`OutsideChannel`)
         return None
     channel: object = client.get_channel(channel_id)
     if channel is None:  # discord.py caches no direct messages before their first event
         try:
             channel = await client.fetch_channel(channel_id)
-        except (discord.NotFound, discord.Forbidden):
+        except discord.NotFound:
             return None
     return channel if isinstance(channel, SpeakChannel) else None
 

@@ -156,8 +156,9 @@ class ReplyRecovery:
         elif not _can_be_made(context.store, stored) or not await self._make(
             reply, stored.created_at
         ):
-            replies.finish(stored.event_id, "failed", end_note=reply.cut_off_note)
-            await self._show_end(reply, "", reply.cut_off_note)
+            is_ended = replies.finish(stored.event_id, "failed", end_note=reply.cut_off_note)
+            if is_ended:
+                await self._show_end(reply, "", reply.cut_off_note)
 
     async def _channel(self, stored: StoredReply, client: discord.Client) -> ReplyChannel | None:
         """Return the place of a reply; None where it is gone, or out of reach by now."""

@@ -13,7 +13,7 @@ import discord
 from bot.chat.filtered_reply import stream_filtered_reply
 from bot.chat.line_wait import LineWait
 from bot.chat.message_reader import IncomingMessage
-from bot.chat.places import ChannelRef, ReplyChannel, SpeakChannel, channel_ref, fetch_channel
+from bot.chat.places import ChannelRef, ReplyChannel, SpeakChannel, channel_ref, find_channel
 from bot.chat.recovery import ReplyRecovery
 from bot.chat.reply import Reply, ReplyContext, forget_reply
 from bot.chat.reply_round import ReplyRound
@@ -388,20 +388,21 @@ class ReplyService(ReplyContext):
         log.info("the answer to a message that a proxy has posted again is taken back")
 
     async def _delete(self, stored: StoredReply, client: discord.Client) -> bool:
-        channel = await fetch_channel(client, stored.channel_id)
         persona = self.personas.get(stored.persona_id, stored.guild_id)
+        if persona is None:  # it was removed, and its messages are still there
+            persona = Persona(stored.persona_id, stored.persona_id)
         if reply := self.running.get(stored.event_id):
             reply.cancel()
         # It may be posting a further message, which is deleted, too.
         await self.unfinished.wait_for_end(stored.event_id)
         stored = self.store.replies.get(stored.event_id) or stored
-        if channel and persona:
-            sender = await self.senders.of(persona, channel)
-            for message_id in stored.parts:
-                try:
+        try:
+            if channel := await find_channel(client, stored.channel_id):
+                sender = await self.senders.of(persona, channel)
+                for message_id in stored.parts:
                     await sender.remove(message_id)
-                except discord.Forbidden:
-                    return False
+        except discord.Forbidden:
+            return False
         forget_reply(self.store, stored.event_id, stored.parts)
         return True
 
@@ -452,11 +453,10 @@ class ReplyService(ReplyContext):
         is_silent = self.rules.muted(persona, place) or self.rules.age.refuses(persona, channel)
         if not greeting or is_silent:
             return False
-        sender = await self.senders.of(persona, channel)
         language = self.member_languages.of_channel(channel)
         note = translate(gettext_noop("a greeting by this persona's author"), language)
         texts = split_message(greeting, f"-# {note}")
-        message_ids = [await sender.say(text) for text in texts]
+        message_ids = await self.senders.post(persona, channel, texts)
         replies = self.store.replies
         event_id = message_ids[0]  # no event requested it
         replies.begin(

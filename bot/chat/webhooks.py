@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,14 @@ from bot.chat.places import (
     WebhookChannel,
     channel_ref,
 )
-from bot.chat.senders import BotSender, FaceSender, InteractionSender, MessageSender, WebhookSender
+from bot.chat.senders import (
+    UNKNOWN_WEBHOOK_CODE,
+    BotSender,
+    FaceSender,
+    InteractionSender,
+    MessageSender,
+    WebhookSender,
+)
 from bot.store import Store, StoreError
 from personas.schemas.chat import Persona
 
@@ -236,6 +243,30 @@ class SenderRegistry:
                     self._avatars[channel_id] = UNKNOWN_PICTURE
                     return
         self._avatars[channel_id] = persona.avatar
+
+    async def post(
+        self,
+        persona: Persona,
+        channel: ReplyChannel,
+        texts: Iterable[str],
+        *,
+        mentioned: Sequence[int] = (),
+    ) -> list[int]:
+        """Send messages that are whole from the beginning, and return their ids. A deleted webhook
+        is replaced.
+        """
+        message_ids = []
+        sender = await self.of(persona, channel)
+        for text in texts:
+            try:
+                message_id = await sender.mentioning(mentioned).say(text)
+            except discord.NotFound as error:
+                if error.code != UNKNOWN_WEBHOOK_CODE:
+                    raise
+                sender = await self.renew(sender, channel)
+                message_id = await sender.mentioning(mentioned).say(text)
+            message_ids.append(message_id)
+        return message_ids
 
     async def renew(self, sender: MessageSender, channel: ReplyChannel) -> MessageSender:
         """Replace a sender whose webhook is gone; several replies may request it at once."""

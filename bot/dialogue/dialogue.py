@@ -16,7 +16,7 @@ import discord
 from bot.chat.model_names import ChatModel
 from bot.chat.places import ChannelRef, GuildChannel, channel_ref
 from bot.chat.reply import Reply, ReplyContext
-from bot.platform.errors import error_text
+from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import gettext_lazy
 from bot.store import StoreError
 from personas.schemas.chat import ChatReply, Persona, Turn
@@ -181,6 +181,14 @@ class DialogueRunner:
         """The running duet of a server."""
         return self._talks.get(guild_id)
 
+    def require_none(self, guild_id: int) -> None:
+        """Raises `RefusedError` while a duet is running in a server."""
+        if running := self.of_guild(guild_id):
+            raise RefusedError(
+                gettext_lazy("A duet is running in {channel}.", channel=running.channel.mention),
+                gettext_lazy("Stop it, or wait for its end."),
+            )
+
     @contextmanager
     def running(self, talk: ChannelDialogue) -> Iterator[None]:
         """Register the running duet of its server inside the block."""
@@ -269,16 +277,17 @@ class _DialogueRun:
         """Post and store the next line. Returns None where that failed."""
         line = DialogueLine(self.context, self.talk, persona)
         await line.message.begin()
-        try:
-            generated = await self._stream_line(line)
-            await line.end(generated)
-        except discord.NotFound:
-            self.talk.stop(LINE_DELETED_TEXT)
-            self.context.store.replies.record_deleted(line.event_id)
-            return ""
-        except Exception as error:  # shown in its place
-            await line.fail(error)
-            return None
+        with self.context.unfinished.counting(line.event_id):
+            try:
+                generated = await self._stream_line(line)
+                await line.end(generated)
+            except discord.NotFound:
+                self.talk.stop(LINE_DELETED_TEXT)
+                self.context.store.replies.record_deleted(line.event_id)
+                return ""
+            except Exception as error:  # shown in its place
+                await line.fail(error)
+                return None
         return generated.text
 
     async def _stream_line(self, line: DialogueLine) -> ChatReply:

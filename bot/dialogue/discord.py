@@ -75,17 +75,14 @@ async def duet(
     for persona in pair:
         services.reply_service.rules.require_unmuted(persona, channel_ref(channel))
         services.reply_service.rules.age.require(persona, channel)
-    if running := services.dialogue_runner.of_guild(channel.guild.id):
-        raise RefusedError(
-            gettext_lazy("A duet is running in {channel}.", channel=running.channel.mention),
-            gettext_lazy("Stop it, or wait for its end."),
-        )
+    services.dialogue_runner.require_none(channel.guild.id)
     await defer(interaction)
     message = await services.message_reader.read_interaction(interaction, opening.strip())
     if not has_words(message.text):
         raise RefusedError(
             gettext_lazy("The opening has no words."), gettext_lazy("Write a question, or a topic.")
         )
+    services.dialogue_runner.require_none(channel.guild.id)  # one may have begun meanwhile
     opening_seq = services.reply_service.store_message(message, channel_ref(channel))
     head = quote_member(message.author_name, opening.strip())
     both = gettext_lazy(

@@ -68,6 +68,11 @@ class Memories(Table):
         sql = "update memories set text = :text, by_persona = 0, message_id = null where seq = :seq"
         self._db.write(sql, seq=seq, text=text)
 
+    def has_copies(self, message_id: int) -> bool:
+        """Report whether a member had a message kept as a memory."""
+        sql = "select 1 from memories where message_id = :id"
+        return self._db.first(sql, id=message_id) is not None
+
     def edit_copies(self, message_id: int, text: str) -> None:
         """Replace the text of memories of a message that was edited."""
         self._db.write(

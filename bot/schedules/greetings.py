@@ -167,9 +167,10 @@ class MemberGreetings:
         mentions = [f"<@{user_id}>" for user_id in mentioned]
         language = language_of(channel.guild.preferred_locale)
         text = text.replace(USER_MACRO, localise(_joined(mentions, len(members)), language))
-        sender = await self.reply_service.senders.of(persona, channel)
         footer = localise(FOOTER, language)
-        message_id = await sender.mentioning(mentioned).say(f"{text}\n{footer}")
+        (message_id,) = await self.reply_service.senders.post(
+            persona, channel, [f"{text}\n{footer}"], mentioned=mentioned
+        )
         replies = self.store.replies
         with self.store.atomic():  # a reply to the greeting is one to the persona
             replies.begin(

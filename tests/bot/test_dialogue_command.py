@@ -1,11 +1,13 @@
 """`/persona duet`: who may ask for it, what is said, and everything that ends it."""
 
+import asyncio
 import dataclasses
 import sqlite3
 
 import pytest
 
 from bot.demo_guild import SKERROW_SEED
+from bot.dialogue.dialogue import DEFAULT_TURNS
 from bot.platform.permissions import required_permissions
 from bot.store import Mute
 from personas.errors import EngineBusyError
@@ -163,6 +165,31 @@ async def test_one_at_a_time_in_a_server(quick):
     mark = stage.mark
     assert not (await begin(stage, channel=INN, other="ballast", turns=2)).ephemeral
     await stage.sees("all turns taken", "edit", mark)
+
+
+async def test_of_two_that_are_asked_for_at_once_one_is_refused(quick):
+    stage = quick
+    stage.engine.free.clear()
+    answers = await asyncio.gather(begin(stage), begin(stage, channel=INN, other="ballast"))
+    await until(lambda: any(answer.message is None for answer in answers))
+    follow_ups = [answer.interaction.follow_ups for answer in answers]
+    assert sorted(follow_ups) == [0, 1], "the refusal, for the member's eyes alone"
+    stage.engine.free.set()
+    await stage.sees("all turns taken", "edit")
+    assert len(stage.engine.requests) == DEFAULT_TURNS
+
+
+async def test_a_new_connection_leaves_the_line_alone_that_is_being_made(quick):
+    stage = quick
+    await begun(stage, turns=2)
+    await asyncio.gather(stage.client.on_resumed(), stage.client.on_ready())
+    await asyncio.sleep(0.1)
+    stage.engine.free.set()
+    await stage.sees("all turns taken", "edit")
+    states = stage.store._connection.column(
+        str, "select state from replies order by event_id desc limit 2"
+    )
+    assert len(lines(stage)) == 2 and states == ["done", "done"]
 
 
 async def test_whoever_speaks_to_a_persona_there_ends_it_and_is_answered(quick):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from bot.chat import held_events
-from tests.bot.conftest import QUAY, on_stage
+from tests.bot.conftest import OFFICE, QUAY, on_stage
 from tests.fakes import until
 
 
@@ -201,3 +201,20 @@ async def test_a_deleted_channel_takes_its_archived_threads_though_discord_names
     await until(lambda: not stage.store.memories.of_member(member_id, guild_id, "ballast"))
     assert stage.store.messages.guild_messages(guild_id) == []
     assert stage.store._connection.read("select * from threads") == []
+
+
+async def test_an_edit_of_a_message_that_nothing_is_kept_of_is_not_read(stage, monkeypatch):
+    read = []
+    finds = type(stage.client.services.safety).finds
+    monkeypatch.setattr(
+        type(stage.client.services.safety),
+        "finds",
+        lambda self, text: read.append(text) or finds(self, text),
+    )
+    aside = await stage.member.say(OFFICE, "aside")
+    (kept,) = await say(stage, "kept")
+    read.clear()
+    await stage.member.edit(aside, "aside, edited")
+    await stage.member.edit(kept, "kept, edited")
+    await until(lambda: texts(stage) == ["kept, edited"])
+    assert "kept, edited" in read and not any("aside" in text for text in read)

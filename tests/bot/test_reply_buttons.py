@@ -274,6 +274,13 @@ async def test_a_reply_is_taken_back_from_its_menu_by_who_asked_or_a_moderator_o
     assert "This is no reply of a persona" in answer.message["content"]
 
 
+async def test_a_reply_of_a_persona_that_was_removed_is_taken_back_too(stage):
+    reply = await replied(stage, "the tide")
+    stage.store._connection.write("update replies set persona_id = 'gone'")
+    await stage.moderator.context(QUAY, "Delete this reply", reply)
+    await until(lambda: reply["id"] not in [m["id"] for m in stage.sandbox.messages(QUAY)])
+
+
 async def test_the_base_model_is_heard_beside_a_reply_by_the_one_who_asks_for_it(stage):
     """With the card and lore of the reply, without the version's own replies, memories of others, or
     a trace in the history.

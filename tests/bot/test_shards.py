@@ -296,6 +296,9 @@ async def test_a_write_without_the_shared_database_is_refused_and_chat_goes_on(
     def refuse():
         raise sqlite3.OperationalError("unable to open database file")
 
+    guild_id = cluster.guild_of(cluster.high)
+    scope = GenerationScope(guild_id, channel_id=7)
+    cluster.high.services.generation.change(scope, {"max_new_tokens": 99})
     cluster.high.mirror.log.close()
     monkeypatch.setattr(type(cluster.high.mirror.log.database), "open", lambda self: refuse())
     with pytest.raises(SharedStateError, match="cannot be reached"):
@@ -307,10 +310,9 @@ async def test_a_write_without_the_shared_database_is_refused_and_chat_goes_on(
         )
     with pytest.raises(SharedStateError), cluster.high.store.atomic(shared=True):
         pass
-    assert (
-        "AI-written"
-        in (await cluster.ask(cluster.guild_of(cluster.high), "still there?"))["content"]
-    )
+    chat = cluster.high.client.get_cog("ChatCog")
+    await chat._forget_channel(guild_id, 7)  # its settings are shared
+    assert "AI-written" in (await cluster.ask(guild_id, "still there?"))["content"]
     monkeypatch.undo()
     monkeypatch.setattr("bot.operations.shards.shared_log.RETRY_S", 0.0)
     cluster.high.mirror.log._away = (0.0, "")

@@ -78,8 +78,20 @@ def test_a_deleted_channel_takes_all_that_was_said_in_it(store):
     store.replies.begin(
         1, guild_id=HERE, channel_id=5, persona_id="oda", at=1.0, asked_by=7, trigger_seq=seq
     )
-    assert store.messages.delete_channel(5) == 1 and store.replies.get(1) is None
+    assert store.messages.delete_channel(5) == 2 and store.replies.get(1) is None
     assert [message.text for message in store.messages.guild_messages(HERE)] == ["stays"]
+
+
+def test_a_deleted_channel_is_forgotten_in_steps_that_read_no_other_channel(store):
+    for number in range(5):
+        say(store, f"gone {number}", channel=5)
+    counts = [store.messages.delete_channel(5, most=2) for _ in range(4)]
+    assert counts == [2, 2, 1, 0]
+    for table in ("messages", "replies", "quoted_messages"):
+        plan = store._connection.read(
+            f"explain query plan select 1 from {table} where channel_id = 5"
+        )
+        assert "SEARCH" in plan[0]["detail"], table
 
 
 def test_erasure_reads_tables_in_parts_and_misses_no_row(store, monkeypatch):

@@ -252,18 +252,23 @@ class MessageHistory(Table):
                 deleted = self._db.write(f"delete {which}", id=discord_message_id)
         return deleted > 0
 
-    def delete_channel(self, channel_id: int) -> int:
-        """Delete all messages of a channel and return their number."""
-        which = "from messages where channel_id = :id"
-        keep = f"insert or ignore into deleted_messages select discord_message_id, at {which}"
+    def delete_channel(self, channel_id: int, most: int = -1) -> int:
+        """Delete messages and replies of a channel, at most so many of each, and all else that was
+        said there. Returns the number of messages and replies.
+        """
+        some = "select {key} from {table} where channel_id = :id limit :most"
+        messages = f"from messages where seq in ({some.format(key='seq', table='messages')})"
+        replies = f"from replies where event_id in ({some.format(key='event_id', table='replies')})"
+        keep = f"insert or ignore into deleted_messages select discord_message_id, at {messages}"
+        deleted = 0
         with self._db.atomic():
-            self._db.write(f"{keep} and discord_message_id is not null", id=channel_id)
-            self._db.write("delete from replies where channel_id = :id", id=channel_id)
-            self._db.write("delete from fresh_starts where channel_id = :id", id=channel_id)
-            self._db.write("delete from threads where channel_id = :id", id=channel_id)
-            self._db.write("delete from quoted_messages where channel_id = :id", id=channel_id)
+            self._db.write(f"{keep} and discord_message_id is not null", id=channel_id, most=most)
+            for rows in (replies, messages):
+                deleted += self._db.write(f"delete {rows}", id=channel_id, most=most)
+            for table in ("fresh_starts", "threads", "quoted_messages"):
+                self._db.write(f"delete from {table} where channel_id = :id", id=channel_id)
             forget_memories(self._db, "channel_id = :id and message_id is not null", id=channel_id)
-            return self._db.write(f"delete {which}", id=channel_id)
+        return deleted
 
     def guild_messages(self, guild_id: int) -> list[StoredMessage]:
         """List all stored messages of a guild, channel by channel, oldest first."""

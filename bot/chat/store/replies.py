@@ -307,8 +307,9 @@ class StoredReplies(Table):
         oldest first.
         """
         sql = (
-            f"select * from replies where {UNFINISHED} and event_id > :after order by event_id "
-            "limit :limit"
+            # Those are few, but SQLite would rather read all replies in their order.
+            f"select * from replies indexed by replies_unfinished where {UNFINISHED} "
+            "and event_id > :after order by event_id limit :limit"
         )
         return self._db.all(self._reply, sql, after=after, limit=limit)
 

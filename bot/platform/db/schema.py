@@ -824,6 +824,12 @@ insert into reply_attempts (guild_id, user_id, event_id, at)
 drop index replies_by_member;
 """
 
+CHANNEL_INDEXES = """
+-- The rows of a deleted channel, without reading all others.
+create index replies_of_channel on replies (channel_id);
+create index quoted_messages_of_channel on quoted_messages (channel_id);
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -872,4 +878,5 @@ MIGRATIONS = (
     BOT_FACES,
     REPORT_NOTES,
     REPLY_ATTEMPTS,
+    CHANNEL_INDEXES,
 )
