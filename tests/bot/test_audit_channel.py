@@ -175,9 +175,9 @@ async def test_the_lines_are_in_the_servers_language(stage):
         f"{by} hat **Oda Marrow**, **Sir Aurelio Thrip** in <#{inn}> eingesetzt; beantwortet werden "
         "alle Nachrichten.",
         f"{by} hat Ballast auf dem ganzen Server stummgeschaltet.",
-        f"{by} hat gesperrt: <@{stage.member.id}> bei: alle Personas.",
-        f"{by} hat die Grenzen geändert: Antworten an ein Mitglied hier: 9 am Tag, ab Mitternacht in "
-        "der Zeitzone des Servers. Die Moderation hat kein Limit.",
+        f"{by} hat gesperrt: <@{stage.member.id}> für alle Personas.",
+        f"{by} hat die Limits geändert: Antworten an ein Mitglied hier: 9 am Tag, gezählt ab "
+        "Mitternacht in der Zeitzone des Servers. Die Moderation hat kein Limit.",
         f"{by} hat {role} erlaubt: Personas trainieren.",
         f"{by} hat die Antworten in <#{quay}> geändert (die Temperatur: 0,5).",
         f"{by} hat in <#{quay}> geändert: die Wartezeit auf weitere Zeilen.",
