@@ -206,7 +206,7 @@ async def test_a_duet_is_in_the_servers_language(stage):
     answer = await stage.moderator.slash(
         QUAY, "persona duet", other="oda", opening="What did the tide bring?", turns=2
     )
-    await stage.sees("Ballast và Oda Marrow nói chuyện với nhau, nhiều nhất 2 câu.", since=mark)
+    await stage.sees("Ballast và Oda Marrow nói chuyện với nhau, tối đa 2 câu.", since=mark)
     ended = await stage.sees("Ballast và Oda Marrow đã nói chuyện, ", "edit", mark)
     assert not ended["components"] and not answer.ephemeral
 
