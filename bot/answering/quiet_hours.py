@@ -26,13 +26,15 @@ class QuietHours:
         """Read hours such as "22:00-07:00" or "22-7". Raises `RefusedError`."""
         found = HOURS_PATTERN.fullmatch(text)
         if found is None:
-            raise RefusedError(gettext_lazy("{text!r} are no hours.", text=text[:40]), ADVICE)
+            raise RefusedError(
+                gettext_lazy("{text!r} is no span of hours.", text=text[:40]), ADVICE
+            )
         hour, minute, end_hour, end_minute = (int(part or 0) for part in found.groups())
         try:
             hours = cls(_time(hour, minute), _time(end_hour, end_minute))
         except ValueError:
             raise RefusedError(
-                gettext_lazy("{text!r} has a time that no day has.", text=text[:40]), ADVICE
+                gettext_lazy("{text!r} has a time that does not exist.", text=text[:40]), ADVICE
             ) from None
         if hours.start == hours.end:
             raise RefusedError(

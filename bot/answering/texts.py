@@ -38,7 +38,7 @@ def _quiet_hours_text(answering: EffectiveAnswering) -> str:
     if not answering.quiet_hours:
         if answering.quiet_mentions:
             return gettext_lazy("none, in which mentions would be silent, too")
-        return gettext_lazy("none")
+        return gettext_lazy("no hours")
     hours = str(answering.quiet_hours)
     zone = answering.zone.key
     if answering.quiet_mentions:

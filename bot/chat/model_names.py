@@ -9,7 +9,7 @@ from typing import Self
 from bot.personas.base_model_compat import explain_unserved
 from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
-from bot.platform.localisation import gettext_lazy
+from bot.platform.localisation import gettext_lazy, join_names
 from bot.store import BASE_MODEL_NAME
 from personas.errors import RequestError
 from personas.home.adapters import DIALOGUE_PREFIX, DialogueAdapter, find_dialogue_adapters
@@ -200,6 +200,6 @@ def _find_persona(
         known.append("…")
     known += [adapter.id for adapter in versions.dialogue_adapters()]
     advice = gettext_lazy(
-        "There are: {names}, and {last}.", names=", ".join(known), last=BASE_MODEL_NAME
+        "There are: {names}, and {last}.", names=join_names(known), last=BASE_MODEL_NAME
     )
     raise UnknownModelError(gettext_lazy("There is no persona {wanted!r}.", wanted=wanted), advice)

@@ -62,8 +62,8 @@ async def face(
         text = NO_FACE_TEXT
         if problem:
             text = gettext_lazy(
-                "No persona speaks as the bot any more, but its name and picture stay for now. "
-                "{problem}",
+                "No persona speaks as the bot any more, but the bot still has the persona's name and "
+                "picture. {problem}",
                 problem=problem,
             )
     await respond(interaction, text)

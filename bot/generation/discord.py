@@ -29,15 +29,13 @@ from personas.schemas.chat import Persona
 
 DM_TEXT = gettext_lazy("This is set for a server.")
 ScopeName = Literal["channel", "persona"]
+PERSONA_SCOPE = gettext_noop("the persona, in all channels of this server")
 SCOPE_CHOICES = [
     app_commands.Choice(
         name=app_commands.locale_str(gettext_noop("this channel, whoever lives here")),
         value="channel",
     ),
-    app_commands.Choice(
-        name=app_commands.locale_str(gettext_noop("the persona, in all channels of this server")),
-        value="persona",
-    ),
+    app_commands.Choice(name=app_commands.locale_str(PERSONA_SCOPE), value="persona"),
 ]
 SCOPE_HELP = gettext_noop(
     "Where it holds (this channel if left out); a channel's settings precede a persona's"
@@ -157,7 +155,10 @@ def _scope(interaction: Interaction, where: ScopeName, persona: Persona | None) 
         if persona:
             raise RefusedError(
                 gettext_lazy("A channel's settings hold for whoever lives there."),
-                gettext_lazy("Leave `persona` out, or choose `where: the persona`."),
+                gettext_lazy(
+                    "Leave `persona` out, or choose for `where`: {choice}.",
+                    choice=gettext_lazy(PERSONA_SCOPE),
+                ),
             )
         return GenerationScope(place.guild_id, channel_id=place.channel_id)
     persona = persona or channel_persona(interaction)

@@ -169,7 +169,7 @@ def table_lines(table: ModelTable) -> Iterator[str]:
     yield "both = it trains while it serves, in turn = either at a time, serves = it cannot be trained."
     yield "Tokens/s of one chat: ~ by this processor's products, else measured here; – comes with use."
     if table.training_error:
-        yield f"No sums of trainings: {table.training_error}."
+        yield f"What a training takes is not known: {table.training_error}."
     yield ""
     if table.recommended is None:
         yield f"Recommended: {table.reason}."

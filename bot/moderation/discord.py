@@ -24,6 +24,7 @@ from bot.platform.localisation import (
     gettext_lazy,
     gettext_noop,
     interaction_language,
+    join_names,
     join_texts,
     localise,
 )
@@ -241,7 +242,7 @@ def _silent_channels(interaction: Interaction, persona: Persona) -> list[str]:
 
 def _named(names: Sequence[str]) -> str:
     """Join names by commas, as many as have room; empty where there are none."""
-    shown = ", ".join(names[:MAX_NAMED])
+    shown = join_names(names[:MAX_NAMED])
     further = len(names) - MAX_NAMED
     if further <= 0:
         return shown

@@ -8,7 +8,7 @@ from datetime import datetime, time, timedelta
 from bot.guilds.time_zones import GuildTimeZones
 from bot.moderation.store import ReplyLimits
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import LocalisableText, gettext_lazy, ngettext_lazy
+from bot.platform.localisation import LocalisableText, gettext_lazy, join_names, ngettext_lazy
 from bot.store import MAX_CHANNEL_PERSONAS, Store
 
 COUNTED_S = 25 * 3600.0
@@ -38,8 +38,8 @@ class Allowance:
     def left_out(self, names: Sequence[str]) -> LimitReachedError:
         """Return the notice that personas with these names do not answer any more today."""
         listed: str = names[-1]
-        if others := ", ".join(names[:-1]):
-            listed = gettext_lazy("{names} and {name}", names=others, name=names[-1])
+        if others := names[:-1]:
+            listed = gettext_lazy("{names} and {name}", names=join_names(others), name=names[-1])
         return LimitReachedError(
             ngettext_lazy(
                 "A member gets {count} reply here each day, so {names} will not answer.",

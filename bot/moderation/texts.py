@@ -68,7 +68,9 @@ def limits_text(limits: ReplyLimits, guild_id: int) -> str:
         parts.append(text)
     if limits.cooldown_s is not None:
         parts.append(
-            ngettext_lazy("one in {count} second", "one in {count} seconds", limits.cooldown_s)
+            ngettext_lazy(
+                "one every {count} second", "one every {count} seconds", limits.cooldown_s
+            )
         )
     if not parts:
         return gettext_lazy("Replies to a member have no limit here.")

@@ -324,7 +324,7 @@ async def _add_lore(
     if added.report is None:
         await respond(interaction, line)
         return
-    kind = gettext_lazy("This is {kind}.", kind=added.kind)
+    kind = gettext_lazy("This is {kind}.", kind=gettext_lazy(added.kind))
     language = interaction_language(interaction)
     whole = localise(join_texts(kind, line), language)
     text, attached = with_import_list([whole], added.report, language)

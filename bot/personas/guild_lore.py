@@ -116,7 +116,7 @@ class GuildLore:
         """Remove a file from disk and index. Raises `RefusedError`, which lists the files."""
         known = self.files(guild_id, persona_id)
         if file not in known:
-            names = ", ".join(f"`{name}`" for name in known) or "none"
+            names = ", ".join(f"`{name}`" for name in known) or gettext_lazy("none")
             raise RefusedError(
                 gettext_lazy("This server has no lore file {file!r}.", file=file),
                 gettext_lazy("There are: {names}.", names=names),
@@ -371,7 +371,7 @@ def set_choice_text(whose: str, is_taken: bool | None, lore_set: LoreSet) -> str
     """Say for the audit channel that somebody's use of a set was chosen; None: no longer."""
     values = {"persona": whose, "set": f"**{lore_set.name}**"}
     if is_taken is None:
-        return gettext_lazy("let {persona} use or not, as is usual, the lore {set}", **values)
+        return gettext_lazy("reset to the default whether {persona} uses the lore {set}", **values)
     if is_taken:
         return gettext_lazy("let {persona} use the lore {set}", **values)
     return gettext_lazy("let {persona} no longer use the lore {set}", **values)

@@ -76,9 +76,8 @@ REFUSAL_ADVICE = {
     ),
     429: "Wait some minutes before the next start; other programs at this address count too.",
 }
-PREVIEW_FOLDER_PATTERN = re.compile(
-    re.escape(tempfile.gettempdir()) + r"/understudy-preview-[^/\s]+/(material/)?"
-)
+PREVIEW_FOLDER_PATTERN = r"/understudy-preview-[^/\s]+/(material/)?"
+"""A draft's folder, below that of temporary files."""
 
 
 class RefusedError(UnderstudyError):
@@ -306,7 +305,7 @@ def redact_paths(text: str, home: Path | None) -> str:
     """Replace the bot's home by UNDERSTUDY_HOME and the operator's by ~, and remove a plan's
     temporary folder.
     """
-    shown = PREVIEW_FOLDER_PATTERN.sub("", text)
+    shown = re.sub(re.escape(tempfile.gettempdir()) + PREVIEW_FOLDER_PATTERN, "", text)
     if home:
         shown = shown.replace(str(home), "UNDERSTUDY_HOME")
     shown = shown.replace(f"{Path.home()}/", "~/")

@@ -20,7 +20,13 @@ from bot.chat.reply_text import discord_text, remove_links
 from bot.guilds.time_zones import GuildTimeZones
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import gettext_lazy, language_of, localise, ngettext_lazy
+from bot.platform.localisation import (
+    gettext_lazy,
+    join_names,
+    language_of,
+    localise,
+    ngettext_lazy,
+)
 from bot.schedules.lines import ScheduledLines, line_event_id
 from bot.schedules.store import MemberGreeting
 from bot.store import Store
@@ -212,11 +218,11 @@ def _joined(names: Sequence[str], count: int) -> str:
             "{names} and {count} other",
             "{names} and {count} others",
             others,
-            names=", ".join(names),
+            names=join_names(names),
         )
     if len(names) == 1:
         return names[0]
-    return gettext_lazy("{names} and {name}", names=", ".join(names[:-1]), name=names[-1])
+    return gettext_lazy("{names} and {name}", names=join_names(names[:-1]), name=names[-1])
 
 
 def _ids(members: Sequence[discord.Member]) -> list[int]:

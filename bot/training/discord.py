@@ -330,7 +330,7 @@ async def status(interaction: Interaction) -> None:
     )
 )
 @app_commands.describe(
-    job=gettext_noop("The job, or whose (the latest unfinished one if left out)")
+    job=gettext_noop("The job, or what it trains (the latest unfinished one if left out)")
 )
 async def cancel(interaction: Interaction, job: OpenJobOption | None = None) -> None:
     chosen = select_job(
@@ -344,7 +344,7 @@ async def cancel(interaction: Interaction, job: OpenJobOption | None = None) -> 
 
 @FINETUNE.command(description=gettext_noop("Resume a failed training once its cause is fixed."))
 @app_commands.describe(
-    job=gettext_noop("The job, or whose (the latest that can be resumed if left out)")
+    job=gettext_noop("The job, or what it trains (the latest that can be resumed if left out)")
 )
 async def resume(interaction: Interaction, job: ResumableJobOption | None = None) -> None:
     chosen = select_job(

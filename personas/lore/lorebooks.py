@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from personas.errors import LoreError
+from personas.gettext_marker import gettext_noop
 from personas.lore.entry_rules import MAX_ALWAYS_WORDS
 from personas.lore.lorebook_entry import IN_MESSAGE, BookState, EntryReader, LorebookEntry
 from personas.lore.lorebook_json import (
@@ -30,14 +31,14 @@ MAX_LOREBOOK_BYTES = 16 * 2**20
 MAX_ENTRIES = 3000
 LOREBOOK_SUFFIXES = (".json", ".lorebook")
 NAMES = {
-    "sillytavern": "SillyTavern's world info",
-    "novelai": "a lorebook of NovelAI",
-    "agnai": "a memory book of Agnai",
-    "risu": "a lorebook of RisuAI",
-    "kobold": "world info of KoboldAI",
-    "v3": "a lorebook of the card specification V3",
-    "book": "a character book",
-    "card": "the character book of a card",
+    "sillytavern": gettext_noop("SillyTavern's world info"),
+    "novelai": gettext_noop("a lorebook of NovelAI"),
+    "agnai": gettext_noop("a memory book of Agnai"),
+    "risu": gettext_noop("a lorebook of RisuAI"),
+    "kobold": gettext_noop("world info of KoboldAI"),
+    "v3": gettext_noop("a lorebook of the card specification V3"),
+    "book": gettext_noop("a character book"),
+    "card": gettext_noop("the character book of a card"),
 }
 LORE_PLACE = "lore goes with the message that is answered"
 WHOLE_WORDS = "match whole words, in the plural too; `part of words: yes` matches parts of words"

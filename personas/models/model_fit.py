@@ -264,7 +264,7 @@ def _expected_speed(choice: EngineChoice, machine: MachineCapacity) -> tuple[flo
         return None, gettext_noop("not measured")
     share = LLAMACPP_SHARE if choice.engine == "llamacpp" else 1
     return share * machine.weight_bytes_per_s / choice.read_bytes, gettext_noop(
-        "by this processor's products"
+        "estimated from this processor's speed"
     )
 
 

@@ -393,7 +393,7 @@ async def test_moderators_set_show_and_reset_it_and_members_may_not(stage):
     text = await said(answer, "Quiet hours")
     assert "Quiet hours: none, in which mentions would be silent, too" in text
     answer = await stage.moderator.slash(QUAY, "persona answering set", quiet_hours="all night")
-    assert "22:00-07:00" in await said(answer, "are no hours")
+    assert "22:00-07:00" in await said(answer, "is no span of hours")
     answer = await stage.moderator.slash(QUAY, "persona answering set")
     text = await said(answer, "Nothing was given")
     assert "the reply chance" in text and "_" not in text

@@ -114,7 +114,7 @@ async def test_without_the_trainer_the_table_says_so(command, tmp_path, processo
     assert sizes.error and not sizes.needs
     table = await build_table(tmp_path, "embedded", command)
     assert table.recommended is None and all(fit.training is None for fit in table.fits)
-    assert f"No sums of trainings: {sizes.error}." in "\n".join(table_lines(table))
+    assert f"What a training takes is not known: {sizes.error}." in "\n".join(table_lines(table))
 
 
 async def test_the_card_is_the_trainers(tmp_path, processor):

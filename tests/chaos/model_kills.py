@@ -165,8 +165,9 @@ async def run_out_of_memory(times: int, seed: int, base: str) -> Outcome:
             lasting = "+" if talk.random.random() < 0.2 else ""
             number = talk.random.randint(2, ENGINE_HITS // 2)
             process = talk.start_bot(f"ENOMEM@{number}{lasting}:engine.step*")
-            talking = asyncio.create_task(talk.talk())
+            # Only then: every message is owed an answer, but not those that nobody was there for.
             await wait_for(lambda: talk.is_connected, TRAINER_TIMEOUT_S)
+            talking = asyncio.create_task(talk.talk())
             await asyncio.sleep(LIFE_TIMEOUT_S / 2)
             talking.cancel()
             await asyncio.gather(talking, return_exceptions=True)

@@ -170,7 +170,7 @@ def _new_rollout(access: GuildAccess, persona: Persona, form: Mapping[str, str])
     reports = chosen_channel(access, form.get("channel", ""))
     if share is None and only is None:
         raise RequestError(
-            gettext_lazy("How far?"),
+            gettext_lazy("Neither a share nor a channel is given."),
             gettext_lazy("Name a share of the replies, such as 20, or a channel, or both."),
         )
     if only is not None:

@@ -112,7 +112,7 @@ FIELD_GROUPS: tuple[tuple[str, tuple[CardField, ...]], ...] = (
             CardField(
                 "speech",
                 gettext_lazy("Manner of speaking"),
-                gettext_lazy("In prose, where examples are no talk."),
+                gettext_lazy("In prose, beside or in place of example talks."),
                 in_prompt=True,
             ),
             CardField(

@@ -7,7 +7,7 @@ in the other languages.
 
 import gettext
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -35,6 +35,9 @@ simplified (CLDR's parentLocales: zh_Hant falls back to the root).
 """
 COMMA_LANGUAGES = ("vi", "de", "es")
 COMMA_AND_SPACE = str.maketrans({",": "\N{NARROW NO-BREAK SPACE}", ".": ","})
+FULL_WIDTH_MARKS = ("。", "，", "；", "：", "！", "？", "）", "”")
+ENUMERATION_MARKS: Mapping[Language, str] = {"zh_Hans": "、"}
+"""What separates the names of a list, where that is no comma."""
 DOMAIN = "understudy"
 CATALOGUE_FOLDER = Path(__file__).parents[2] / "locale"
 MAX_KNOWN_MEMBERS = 10_000
@@ -124,9 +127,31 @@ def ngettext_lazy(source: str, plural: str, /, count: int, **values: object) -> 
 
 
 def join_texts(*texts: str, separator: str = " ") -> LocalisableText:
-    """Join texts; each is given in the language that is chosen later."""
-    values = {f"text{number}": text for number, text in enumerate(texts)}
-    return LocalisableText(separator.join(f"{{{name}}}" for name in values), values=values)
+    """Join texts; each is given in the language that is chosen later. No space follows a full-width
+    punctuation mark, as of Chinese, which has its own.
+    """
+
+    def write(language: Language) -> str:
+        joined = ""
+        for number, text in enumerate(texts):
+            shown = localise(text, language)
+            is_spaced = separator == " " and joined.endswith(FULL_WIDTH_MARKS)
+            if number and not is_spaced:
+                joined += separator
+            joined += shown
+        return joined
+
+    return LocalisableValue(write)
+
+
+def join_names(names: Iterable[str]) -> LocalisableText:
+    """List names, separated as the language does it."""
+    listed = tuple(names)
+    return LocalisableValue(
+        lambda language: ENUMERATION_MARKS.get(language, ", ").join(
+            localise(name, language) for name in listed
+        )
+    )
 
 
 def localise(text: str, language: Language) -> str:

@@ -133,7 +133,7 @@ async def start_rollout(
         )
     if share is None and channel is None:
         raise RequestError(
-            gettext_lazy("How far?"),
+            gettext_lazy("Neither a share nor a channel is given."),
             gettext_lazy("Name a `share` of the replies, such as 20, or a `channel`, or both."),
         )
     await defer(interaction, ephemeral=True)

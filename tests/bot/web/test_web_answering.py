@@ -60,7 +60,7 @@ async def test_a_channels_settings_are_shown_changed_and_reset(lives_here):
     [
         ("wait_s", "11", "wait_s"),
         ("reply_chance", "half", "reply_chance"),
-        ("quiet_hours", "always", "are no hours"),
+        ("quiet_hours", "always", "is no span of hours"),
         ("place", "7-71", "no channel 71"),
         ("place", "7-x", "no such channel"),
     ],

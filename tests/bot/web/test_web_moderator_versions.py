@@ -140,7 +140,7 @@ async def test_a_version_is_tried_watched_and_stopped(town):
     browser = await town.signed_in(MODERATOR)
     page = f"{SERVERS}/{town.first}/personas/{persona_id}"
     for given, words in (
-        ({}, "How far?"),
+        ({}, "Neither a share nor a channel"),
         ({"share": "100"}, "A share is a whole number from 1 to 99."),
         ({"share": "٢٠"}, "A share is a whole number from 1 to 99."),
         ({"only": str(quay)}, "does not live in #weighbridge-quay"),
