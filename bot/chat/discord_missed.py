@@ -13,7 +13,7 @@ from typing import Any
 
 import discord
 
-from bot.chat.addressing import Rule
+from bot.chat.addressing import Decision, Rule
 from bot.chat.delivery import UNCERTAIN_ERRORS, persist
 from bot.chat.discord_addressing import decide_on, persona_replied_to
 from bot.chat.message_text import has_words
@@ -57,8 +57,9 @@ async def answer_missed(
     """Have messages to personas answered, in their order, that came since the bot was away (in
     seconds since 1970, 0 where nobody knows), at most ten minutes ago.
 
-    Only where the bot may read the history, and only messages that call a persona (`CALLED`): a
-    conversation among members has gone on meanwhile. `answer` ignores messages that were answered
+    Only where the bot may read the history, and only messages that call a persona (`CALLED`), or
+    speak of self-harm where it answers all: a conversation among members has gone on meanwhile.
+    `answer` ignores messages that were answered
     before, so a bot that is killed in between answers none twice.
     """
     now = services.time_zones.clock.now()
@@ -180,8 +181,8 @@ async def _member(message: discord.Message) -> discord.User | discord.Member:
 async def _read_missed(
     client: Bot, services: Services, channel: SpeakChannel, since: datetime.datetime
 ) -> list[discord.Message]:
-    """Return those of the latest messages that call a persona in a channel that have no answer yet,
-    oldest first.
+    """Return those of the latest messages in a channel that call a persona, or speak of self-harm to
+    one, and have no answer yet, oldest first.
     """
 
     async def read() -> list[discord.Message]:
@@ -202,11 +203,9 @@ async def _read_missed(
             continue
         decision = decide_on(client, message, channel)
         if decision.rule not in CALLED:
-            is_noted = services.decisions.find(channel.id, message.id) is not None
-            if decision.rule is Rule.QUIET_HOURS and not (
-                is_noted or _is_stored(services, message)
-            ):
-                services.decisions.note_missed(channel.id, message.id, decision)
+            if message.id not in noticed and _needs_help(services, message, decision):
+                missed.append(message)
+            _note_quiet(services, message, decision)
             continue
         calls += 1
         if _is_handled(services, message):
@@ -237,6 +236,21 @@ def _is_handled(services: Services, message: discord.Message) -> bool:
 def _is_stored(services: Services, message: discord.Message) -> bool:
     replies = services.store.replies
     return bool(replies.get(message.id) or replies.of_line(message.id))
+
+
+def _needs_help(services: Services, message: discord.Message, decision: Decision) -> bool:
+    """Report whether a message that calls nobody speaks of self-harm where a persona answers all."""
+    if decision.rule is not Rule.EVERY_MESSAGE or _is_handled(services, message):
+        return False
+    return services.safety.finds(services.message_reader.text(message)) is not None
+
+
+def _note_quiet(services: Services, message: discord.Message, decision: Decision) -> None:
+    """Remember that a message waited, and that the hours are quiet now."""
+    channel_id = message.channel.id
+    is_known = services.decisions.find(channel_id, message.id) or _is_stored(services, message)
+    if decision.rule is Rule.QUIET_HOURS and not is_known:
+        services.decisions.note_missed(channel_id, message.id, decision)
 
 
 def _is_wordless(services: Services, message: discord.Message) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from bot.chat import discord_missed
 from bot.chat.message_reader import MessageReader
+from bot.safety.texts import shipped_texts
 from tests.bot.conftest import INN, MEMBER, QUAY, on_stage
 from tests.bot.set_times import AheadClock, answer_to
 from tests.fakes import until
@@ -31,6 +32,15 @@ def heard(stage, channel=INN):
         if is_reply:
             replies.append(words.partition("\n-# ")[0].splitlines()[-1])  # after what it quotes
     return replies
+
+
+def helped(stage, channel=QUAY):
+    """The messages that have the fixed text with helplines."""
+    return [
+        message["message_reference"]["message_id"]
+        for message in stage.sandbox.messages(channel)
+        if message["content"] == shipped_texts()["en"]
+    ]
 
 
 async def say_while_away(sandbox, reply):
@@ -127,6 +137,18 @@ async def test_only_the_latest_calls_are_answered_over_restarts_too(tmp_path):
 
 def remark(stage, message):
     return stage.client.services.decisions.find(int(message["channel_id"]), int(message["id"]))
+
+
+async def test_who_spoke_of_self_harm_to_nobody_meanwhile_gets_the_helplines_once(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        await stage.client.close()
+        said = await stage.sandbox.member(MEMBER).say(QUAY, HARM)
+        await stage.sandbox.member(MEMBER).say(QUAY, "chatter among members")
+    for _ in range(2):
+        async with on_stage(tmp_path) as stage:
+            await until(lambda: helped(stage) == [said["id"]])
+            await answered(stage, "@Understudy are you back?", QUAY)
+            assert helped(stage) == [said["id"]]
 
 
 async def test_what_is_older_than_ten_minutes_is_left_alone_and_explained(tmp_path):
