@@ -126,7 +126,8 @@ def _explanation(bot: Bot, message: discord.Message, language: Language) -> str:
     """Return a line about a message: its author, its first words unless they speak of self-harm, and
     what was decided about it.
     """
-    words = " ".join(discord_text(message.content).split())
+    shown_text = bot.services.message_reader.shown_text(message)
+    words = " ".join(discord_text(shown_text).split())
     if _speaks_of_self_harm(bot, message):
         words = ""
     if len(words) > MAX_SHOWN_CHARS:

@@ -109,6 +109,10 @@ class MessageReader:
             said_text(message), _names(message, message.author, is_addressed=True)
         ).strip()
 
+    def shown_text(self, message: discord.Message) -> str:
+        """Return a message's own text as members see it, with the name of whom it mentions."""
+        return readable_text(message.content, _names(message, message.author, is_addressed=False))
+
     def quoted(self, message: discord.Message) -> QuotedMessage:
         """Return a message as it is shown beside another one. Without any content Discord hides
         it.

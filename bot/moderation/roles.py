@@ -125,6 +125,10 @@ class RolePermissions:
         """
         words = ACTION_WORDS[action]
         changes: list[str] = []
+        if add and remove and add.id == remove.id:
+            raise RefusedError(
+                gettext_lazy("These exclude each other."), gettext_lazy("Give `add` or `remove`.")
+            )
         with self.store.atomic():
             if seen is not None and seen != self.store.action_roles.get(guild_id, action):
                 raise RefusedError(

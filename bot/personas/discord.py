@@ -39,6 +39,7 @@ from bot.platform.localisation import (
 from bot.platform.messages import markdown_name
 from bot.services import Services
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, Mute, StoredReply
+from personas.card.toml_card import visible_name
 from personas.schemas.chat import MAX_CANDIDATES, Persona
 
 MuteScope = Literal["channel", "server"]
@@ -220,7 +221,7 @@ def _alias_list(text: str) -> list[str]:
     """Read names separated by commas. Raises `RefusedError`."""
     if text.strip().casefold() == NO_NAMES:
         return []
-    aliases = list(dict.fromkeys(" ".join(name.split()) for name in text.split(",")))
+    aliases = list(dict.fromkeys(visible_name(name) for name in text.split(",")))
     if not all(has_words(name) for name in aliases) or "`" in text:
         raise RefusedError(
             gettext_lazy("A name has no letters."),

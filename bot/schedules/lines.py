@@ -62,6 +62,13 @@ class ScheduledLines:
             )
         place = channel_ref(channel)
         lines = self.store.scheduled_lines.of_guild(place.guild_id)
+        for line in lines:
+            is_there = line.channel_id == place.channel_id and line.prompt == what
+            if is_there and (line.weekdays, line.minute) == (when.weekdays, when.minute):
+                raise RefusedError(
+                    gettext_lazy("This line is set already: number {number}.", number=line.seq),
+                    gettext_lazy("`/persona line show` lists them."),
+                )
         if sum(line.channel_id == place.channel_id for line in lines) >= MAX_LINES:
             raise RefusedError(
                 gettext_lazy(

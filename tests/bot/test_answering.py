@@ -112,7 +112,7 @@ async def test_members_among_themselves_are_left_alone_unless_they_name_the_pers
         "Not answered: it is laughter or emoji alone.",
         "Answered by Ballast: it names the persona.",
     ]
-    assert "**Mina Vale**: @" not in explained[0] and "example.org" not in "".join(explained)
+    assert "**Mina Vale**: @Edwina Harrow who" in explained[0] and "example.org" not in "".join(explained)
 
 
 async def test_a_reply_to_the_persona_and_a_mention_are_answered_whatever_they_say(stage):
@@ -494,7 +494,7 @@ async def test_they_go_with_the_channel_and_with_the_server(stage):
 async def test_why_explains_one_message_by_its_link_or_id_also_after_a_restart(tmp_path):
     async with on_stage(tmp_path) as stage:
         mark = stage.mark
-        answered = await stage.member.say(QUAY, "hello")
+        answered = await stage.member.say(QUAY, f"hello, <@{stage.moderator.id}>")
         await stage.finished(QUAY, mark)
         await stage.moderator.slash(QUAY, "persona mute")
         silenced = await stage.member.say(QUAY, "hello?")
@@ -507,6 +507,7 @@ async def test_why_explains_one_message_by_its_link_or_id_also_after_a_restart(t
     async with on_stage(tmp_path) as stage:
         text = await why(stage, message=answered["id"])
         assert "Answered by Ballast: the persona answers every message here." in text
+        assert ": hello, @Mina Vale" in text
         text = await why(stage, message=command["id"])
         assert "a command to another bot. By the settings of now" in text
         text = await why(stage, message=silenced["id"])

@@ -66,6 +66,9 @@ async def test_aliases_are_set_for_a_server_and_call_in_any_script(stage):
     await said(answer, "The bot itself is called")
     answer = await stage.moderator.slash(QUAY, "persona alias", persona="oda", names="Mum, You,x")
     assert "`You`, `x`" in await said(answer, "Many messages")
+    hidden = "\u202eMarrow, @everyone"  # turns the line around, and calls everybody
+    answer = await stage.moderator.slash(QUAY, "persona alias", persona="oda", names=hidden)
+    assert "`marrow`, `\uff20everyone`" in await said(answer, "is called by")
     answer = await stage.moderator.slash(QUAY, "persona alias", persona="oda", names="none")
     assert "女将" not in await said(answer, "is called by")
     name, _ = await answered_by(stage, "女将さん?")

@@ -173,6 +173,12 @@ async def test_all_that_is_named_is_changed_or_nothing(stage):
     )
     assert "is not among the roles" in answer.message["content"]
     assert stage.store.action_roles.get(guild, "train") == set()
+    stage.store.action_roles.add(guild, "talk", int(regular))
+    answer = await stage.moderator.slash(
+        QUAY, "moderation roles", action="talk", add=regular, remove=regular
+    )
+    assert "exclude each other" in answer.message["content"]
+    assert stage.store.action_roles.get(guild, "talk") == {int(regular)}
 
 
 async def test_a_reset_opens_what_only_a_deleted_role_could_do(stage):

@@ -261,6 +261,8 @@ async def test_lines_are_listed_removed_and_limited(stage):
         )
         assert said.startswith(f"Set: **{number + 1}** Saturday and Sunday at 0{number}:30 (UTC)")
     assert "is the limit" in await answer(stage, "set", time="9:00", prompt=PROMPT)
+    again = {"time": "00:30", "prompt": PROMPT, "weekday": "Saturday and Sunday"}
+    assert "set already: number 1." in await answer(stage, "set", **again)
     assert "is empty" in await answer(stage, "set", channel=OFFICE, time="9:00", prompt="   ")
     assert "no time of day" in await answer(stage, "set", channel=OFFICE, time="9", prompt="x")
     offered = await stage.moderator.autocomplete(QUAY, "persona line remove", "number", number="3:")
