@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Literal, Protocol, Self
 
 from personas.engine.detokenizer import StreamingDetokenizer
+from personas.engine.remote.server_errors import REASONING_ADVICE, OnlyThoughtError
 from personas.errors import NoMemoryError, is_out_of_memory
 from personas.prompt.renderer import RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, ReplyToken
@@ -85,7 +86,8 @@ class ReplySequence:
         sampling = request.sampling
         seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
         # A model that writes the heading of a passage goes on to recite it.
-        headings = [f"{gap}[{hit.heading}]" for hit in prompt.lore for gap in (" ", "\n", "")]
+        shown = renderer.lore_headings(request.persona, request.turns, prompt.lore)
+        headings = [f"{gap}{heading}" for heading in shown for gap in (" ", "\n", "")]
         stop = (*sampling.stop, *renderer.stop_strings(request.persona, request.turns), *headings)
         detokenizer = StreamingDetokenizer(
             renderer,
@@ -198,6 +200,7 @@ class ReplySequence:
             self._on_end()
 
     def _reply(self) -> ChatReply:
+        """Build the reply. Raises `OnlyThoughtError` if the model only thought."""
         text = self._detokenizer
         sampling = self.request.sampling
         text.flush()
@@ -206,6 +209,8 @@ class ReplySequence:
             finish = "stop"
         elif self.is_cancelled:
             finish = "cancelled"
+        if not text.text and finish != "cancelled" and text.spoken.has_thought:
+            raise OnlyThoughtError("The model sent its reasoning and no reply.", REASONING_ADVICE)
         # The sampler may have computed log-probabilities for the choice among candidates only.
         has_logprobs = sampling.logprobs or sampling.alternatives is not None
         return ChatReply(

@@ -340,6 +340,15 @@ class Renderer:
             names += [turn.name for turn in turns if not turn.by_persona]
         return tuple(f"\n{name.strip()}:" for name in dict.fromkeys(names) if name.strip())
 
+    def lore_headings(
+        self, persona: Persona | None, turns: Sequence[Turn], lore: Sequence[LoreHit]
+    ) -> list[str]:
+        """Return the headings of passages as the prompt has them, such as "[The tower]"."""
+        chat = self._chat_of(persona)
+        user = asked_turn(turns).name
+        named = [with_names(hit, persona, user) if persona else hit for hit in lore]
+        return [_heading(chat, hit) for hit in named]
+
     def _chat_of(self, persona: Persona | None) -> ChatTemplate:
         if persona is None:
             return self._chat
@@ -376,7 +385,7 @@ class Renderer:
             passages = []
             for hit in lore:
                 named = with_names(hit, persona, user) if persona else hit
-                passages.append(f"[{chat.sanitise(named.heading)}] {chat.sanitise(named.text)}")
+                passages.append(f"{_heading(chat, named)} {chat.sanitise(named.text)}")
             messages[-1]["content"] = "\n".join(passages) + "\n\n" + messages[-1]["content"]
         if persona and persona.post_history_instructions:
             closing = fill_macros(persona.post_history_instructions, persona, user)
@@ -485,6 +494,10 @@ def picture_line(name: str) -> str:
     be a speaker's.
     """
     return f"[{name}]"
+
+
+def _heading(chat: ChatTemplate, hit: LoreHit) -> str:
+    return f"[{chat.sanitise(hit.heading)}]"
 
 
 def with_names(hit: LoreHit, persona: Persona, user: str) -> LoreHit:

@@ -112,7 +112,9 @@ async def test_members_among_themselves_are_left_alone_unless_they_name_the_pers
         "Not answered: it is laughter or emoji alone.",
         "Answered by Ballast: it names the persona.",
     ]
-    assert "**Mina Vale**: @Edwina Harrow who" in explained[0] and "example.org" not in "".join(explained)
+    assert "**Mina Vale**: @Edwina Harrow who" in explained[0] and "example.org" not in "".join(
+        explained
+    )
 
 
 async def test_a_reply_to_the_persona_and_a_mention_are_answered_whatever_they_say(stage):

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import threading
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -13,6 +14,7 @@ from peft import PeftModel
 
 from personas.engine.detokenizer import StreamingDetokenizer
 from personas.engine.llm_engine import LLMEngine
+from personas.engine.remote.server_errors import OnlyThoughtError
 from personas.engine.reply_sequence import ReplySequence
 from personas.errors import AdapterError, BaseModelError, EngineBusyError
 from personas.models.loading import load_model
@@ -304,7 +306,7 @@ class TestText:
         assert text.stopped and "".join(shown) == "Good day."
 
     def test_the_heading_of_a_passage_ends_the_reply(self, renderer):
-        hit = LoreHit("quay.md", "The quay: Lanterns", "They hang behind the bar.", 1.0)
+        hit = LoreHit("quay.md", "{{char}}: Lanterns", "They hang behind the bar.", 1.0)
         turns = (Turn("Bo", "where are the lanterns?"),)
         prompt = renderer.prompt(ADA, turns, [hit])
         assert prompt.lore == (hit,)
@@ -312,8 +314,21 @@ class TestText:
         sink = SimpleNamespace(push=shown.append)
         sequence = ReplySequence.create(ChatRequest(ADA, turns, (hit,)), prompt, renderer, sink)
         text = sequence._detokenizer
-        self.feed(renderer, text, "Not [here]. [The quay: Lanterns] They hang")
+        assert f"[{ADA.name}: Lanterns] They hang" in prompt.text
+        self.feed(renderer, text, f"Not [here]. [{ADA.name}: Lanterns] They hang")
         assert text.stopped and "".join(shown) == "Not [here]."
+
+    def test_a_thought_alone_is_no_reply(self, renderer):
+        turns = (Turn("Bo", "who are you?"),)
+        pushed = []
+        sink = SimpleNamespace(
+            push=pushed.append, finish=pushed.append, cancelled=threading.Event()
+        )
+        prompt = renderer.prompt(ADA, turns)
+        sequence = ReplySequence.create(ChatRequest(ADA, turns), prompt, renderer, sink)
+        self.feed(renderer, sequence._detokenizer, "<think>They ask who I am")
+        sequence.finish()
+        assert [type(one) for one in pushed] == [OnlyThoughtError]
 
     def test_what_only_looked_like_a_stop_string_is_shown_in_the_end(self, renderer):
         text, shown = self.stream(renderer, ("\nBo:",))

@@ -65,6 +65,7 @@ routes = ApiRoutes("openai")
             _415="The body is not JSON.",
             _422="The version cannot be loaded.",
             _429="Too many replies are waiting, or too many wrong tokens were sent; try again after Retry-After.",
+            _502="The server of the engine is away, fails, or refuses the prompt.",
         ),
     },
     body=BodySpec(completion_request.ChatCompletionBody, COMPLETION_EXAMPLE),

@@ -26,6 +26,7 @@ from personas.engine.remote.server_checks import (
 from personas.engine.remote.server_errors import (
     FOREIGN_ERRORS,
     REASONING_ADVICE,
+    ContentRefusedError,
     OnlyThoughtError,
     ReplicaError,
     VllmError,
@@ -36,6 +37,7 @@ from personas.engine.remote.vllm_client import (
     CALL_TIMEOUT_S,
     CHAT_PATH,
     COMPLETIONS_PATH,
+    FORBIDDEN_ADVICE,
     ServedModels,
     ServerAnswer,
     TokenChunk,
@@ -51,6 +53,12 @@ MODELS_PATH = "/v1/models"
 MAX_NAMED_MODELS = 8
 REASONING_PARTS = ("thinking", "reasoning")
 """Types of a content's parts with thoughts, where a content is a list, as Mistral's."""
+REFUSING_FINISHES = ("content_filter", "tool_calls", "function_call")
+"""Reasons to end a reply that the persona had not said to its end: a filter, or a call of a tool that
+was not offered.
+"""
+LENGTH_FIELDS = ("max_model_len", "context_length", "max_context_length", "context_window")
+"""Fields of a model's entry for the longest sequence: of vLLM, OpenRouter, Mistral and Groq."""
 THOUGHT_PROBE = "Say OK."
 MAX_THOUGHT_PROBE_TOKENS = 192
 THOUGHT_PROBE_TIMEOUT_S = 15.0
@@ -163,6 +171,11 @@ class OpenAIServerClient(VllmClient):
                     raise OnlyThoughtError(
                         f"{self.url} sent its reasoning and no reply.", REASONING_ADVICE
                     )
+                if chunk.finish in REFUSING_FINISHES:
+                    yield replace(chunk, finish=None)  # what came before it stays
+                    raise ContentRefusedError(
+                        f"{self.url} ended a reply ({chunk.finish}).", FORBIDDEN_ADVICE
+                    )
                 yield chunk
 
     def _chunk(self, choice: Mapping[str, Any]) -> TokenChunk:
@@ -194,7 +207,7 @@ class OpenAIServerClient(VllmClient):
                 f"{self.url} does not serve {model}: {message}",
                 "Set ENGINE_MODEL to a model that it lists.",
             )
-        return self._status_error(answer)
+        return self._reply_error(answer)
 
 
 @dataclass(frozen=True)
@@ -344,8 +357,10 @@ class OpenAIChecker:
 
 
 def _longest_sequence(card: Mapping[str, Any]) -> int:
-    """Return the length that a model's entry names, as vLLM or as llama.cpp does; else 0."""
-    return int(card.get("max_model_len") or (card.get("meta") or {}).get("n_ctx") or 0)
+    """Return the length that a model's entry names; 0 if it names none."""
+    lengths = [card.get(field) for field in LENGTH_FIELDS]
+    lengths.append((card.get("meta") or {}).get("n_ctx"))  # llama.cpp
+    return next((int(length) for length in lengths if length), 0)
 
 
 def break_turn_markers(messages: Sequence[Message]) -> list[Message]:

@@ -34,6 +34,14 @@ class OnlyThoughtError(VllmError):
     member_text = gettext_noop("The model only thought and wrote no reply. Try again.")
 
 
+class ContentRefusedError(VllmError):
+    """A prompt or a reply that a server's filter does not let through."""
+
+    member_text = gettext_noop(
+        "The model's provider has refused this message, or the reply to it. Say it in other words."
+    )
+
+
 FailureKind = Literal["gone", "broken", "failed", "busy", "key", "quota"]
 """Nothing listens there; it did not answer or broke off; it answered with an error; it has too much
 to do; it does not accept the key; the account has no quota left.

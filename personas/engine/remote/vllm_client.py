@@ -13,6 +13,7 @@ import aiohttp
 from personas.engine.remote.server_errors import (
     FOREIGN_ERRORS,
     AdapterNotServedError,
+    ContentRefusedError,
     FailureKind,
     ReplicaError,
     ReplicaTimeoutError,
@@ -61,6 +62,8 @@ STATUS_WORDS = {
     ),
     429: ("limits requests", "See your quota there, or lower ENGINE_ROWS."),
 }
+FORBIDDEN_STATUS = 403
+FORBIDDEN_ADVICE = "If that is not about what was said, check what ENGINE_KEY may use there."
 START_METRIC = "process_start_time_seconds"
 
 
@@ -299,7 +302,7 @@ class VllmClient:
                     if error := event.get("error"):
                         code = error.get("code") if isinstance(error, dict) else None
                         status = code if isinstance(code, int) else 500
-                        raise self._status_error(ServerAnswer(status, event))
+                        raise self._reply_error(ServerAnswer(status, event))
                     yield event
             if len(rest) > MAX_EVENT_BYTES:
                 raise ReplicaError(
@@ -376,7 +379,18 @@ class VllmClient:
             return AdapterNotServedError(
                 f"{self.url} does not serve {model}: {error_text(answer.body)}"
             )
-        return self._status_error(answer)
+        return self._reply_error(answer)
+
+    def _reply_error(self, answer: ServerAnswer) -> VllmError:
+        """Return the error of a reply. The status 403 is no verdict on the key there: gateways give it
+        to a single prompt that their filter refuses.
+        """
+        if answer.status != FORBIDDEN_STATUS:
+            return self._status_error(answer)
+        why = error_text(answer.body)
+        return ContentRefusedError(
+            f"{self.url} refused a prompt ({FORBIDDEN_STATUS}): {why}", FORBIDDEN_ADVICE
+        )
 
     def _status_error(self, answer: ServerAnswer) -> VllmError:
         status = answer.status

@@ -14,7 +14,7 @@ from personas.engine.remote.openai_attempts import ReplyCutOffError
 from personas.engine.remote.openai_client import OpenAIChecker, OpenAIServerClient
 from personas.engine.remote.openai_engine import OpenAIEngine
 from personas.engine.remote.server_checks import ExpectedModel
-from personas.engine.remote.server_errors import VllmError
+from personas.engine.remote.server_errors import ContentRefusedError, VllmError
 from personas.engine.remote.vllm_client import open_session
 from personas.errors import AdapterError, PrefillError
 from personas.schemas.chat import ChatRequest, LoreHit, Persona, Picture, Turn
@@ -356,6 +356,12 @@ class TestForeignServers:
                 "API key",
             ),
             (
+                403,
+                '{"error": {"message": "Your input was flagged"}}',
+                "refused a prompt (403): Your input was flagged.",
+                "what ENGINE_KEY may use",
+            ),
+            (
                 404,
                 '{"detail": "Not Found"}',
                 "refused a request (404): Not Found.",
@@ -388,6 +394,32 @@ class TestForeignServers:
         with pytest.raises(VllmError) as raised:
             [_ async for _ in client.generate({"model": "m", "messages": [], "max_tokens": 9})]
         assert words in raised.value.message and advice in raised.value.advice
+
+    async def test_what_a_filter_cuts_off_is_said_and_what_came_before_it_stays(self, foreign):
+        client, answers = foreign
+        said = {"choices": [{"delta": {"content": "Ada"}, "finish_reason": None}]}
+        end = {"choices": [{"delta": {"content": "."}, "finish_reason": "content_filter"}]}
+        answers.append((200, sse([said, end, recordings.DONE]).text))
+        pieces = []
+        with pytest.raises(ContentRefusedError, match="content_filter") as raised:
+            async for chunk in client.generate({"model": "m", "messages": [], "max_tokens": 9}):
+                pieces.append(chunk.text)
+        assert pieces == ["Ada", "."] and "other words" in raised.value.member_text
+
+    @pytest.mark.parametrize(
+        "card",
+        [
+            {"max_model_len": 4096},
+            {"meta": {"n_ctx": 4096}},
+            {"context_length": 4096},
+            {"max_context_length": 4096},
+            {"context_window": 4096},
+        ],
+    )
+    async def test_each_name_of_a_models_longest_sequence_is_read(self, foreign, card):
+        client, answers = foreign
+        answers.append((200, json.dumps({"data": [{"id": "m", **card}, {"id": "unknown"}]})))
+        assert await client.model_lengths() == {"m": 4096, "unknown": 0}
 
     @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
     async def test_reasoning_alone_is_no_reply(self, foreign, name):

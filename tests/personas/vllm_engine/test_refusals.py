@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from personas.engine.remote.openai_engine import OpenAIEngine
-from personas.engine.remote.server_errors import ReplicaError, VllmError
+from personas.engine.remote.server_errors import ContentRefusedError, ReplicaError, VllmError
 from personas.engine.retry_after import MAX_RETRY_AFTER_S, has_no_quota, parse_retry_after
 from personas.errors import EngineBusyError, ServerError
 from tests.personas.vllm_engine.conftest import FAST, answer, ask
@@ -171,6 +171,17 @@ async def test_an_account_that_is_refused_is_asked_seldom_and_the_operator_told_
     await until(lambda: engine.state().device == "1 of 1 servers")
     assert await answer(engine, ask("again")) == "Ada."
     assert not engine.state().problems and "replies again" in caplog.text
+
+
+async def test_a_prompt_that_the_filter_refuses_fails_alone(gateway):
+    server, start = gateway
+    engine = await start()
+    server.refusal = (403, {"error": {"message": "Your input was flagged"}}, {})
+    with pytest.raises(ContentRefusedError, match="flagged"):
+        await answer(engine, ask())
+    server.refusal = None
+    assert engine.state().device == "1 of 1 servers" and not engine.state().problems
+    assert await answer(engine, ask("again")) == "Ada."
 
 
 async def test_a_bot_without_quota_starts_and_one_with_a_wrong_key_does_not(gateway):
