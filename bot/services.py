@@ -136,8 +136,6 @@ class Services:
     """The file with the bot's settings, which may be missing; None for a bot without one."""
     unanswered: ChannelCache[IncomingMessage] = field(default_factory=lambda: ChannelCache(1000))
     """By direct-message channel: the message of a member who has not chosen a persona yet."""
-    decisions: DecisionLog = field(default_factory=DecisionLog)
-    """The latest decisions about messages, since the start."""
     form_files: ChannelCache[discord.Attachment] = field(default_factory=lambda: ChannelCache(1000))
     """By the command's interaction: the picture or card that came with a form which is open."""
     data_jobs: DataJobRunner = field(default_factory=DataJobRunner)
@@ -156,6 +154,11 @@ class Services:
     def safety(self) -> SafetyProtocol:
         """The answers to messages that speak of self-harm."""
         return self.reply_service.safety
+
+    @property
+    def decisions(self) -> DecisionLog:
+        """The latest decisions about messages, since the start."""
+        return self.reply_service.decisions
 
     def personas_in(self, place: ChannelRef) -> list[Persona]:
         """List the personas of a channel: first the one that answers what names none of them."""

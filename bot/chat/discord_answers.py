@@ -315,16 +315,11 @@ class MessageAnswerer:
 
     def _refusal(self, message: discord.Message, persona: Persona, channel: SpeakChannel) -> str:
         """Say why a persona may not answer a message; empty if it may."""
-        reason = self._silence_reason(persona, channel_ref(channel), message.author.id)
         rules = self.bot.services.reply_service.rules
+        reason = rules.speech_refusal(persona, channel, message.author.id)
         guild_id = message.guild.id if message.guild else 0
         if not reason and not rules.roles.allows(message.author, guild_id, "talk"):
             reason = gettext_lazy("the member has no role that may talk here")
-        if not reason and rules.age.refuses(persona, channel):
-            reason = gettext_lazy(
-                "{persona} is age-restricted, and this channel is not",
-                persona=markdown_name(persona),
-            )
         return reason
 
     def _age_notice(
@@ -335,7 +330,8 @@ class MessageAnswerer:
         """
         services = self.bot.services
         for persona in asked:
-            if not self._silence_reason(persona, channel_ref(channel), author_id):
+            rules = services.reply_service.rules
+            if not rules.silence_reason(persona, channel_ref(channel), author_id):
                 return partial(say_age_restricted, services, persona, channel)
         return None
 
@@ -370,19 +366,6 @@ class MessageAnswerer:
         line_waits = self.bot.services.reply_service.line_waits
         wait = line_waits.get(message.channel.id, message.author.id)
         return wait is not None and wait.is_of([persona.id for persona in personas])
-
-    def _silence_reason(self, persona: Persona, place: ChannelRef, author_id: int) -> str:
-        """Say why a persona does not answer a member, as a moderator has decided; empty if it may."""
-        rules = self.bot.services.reply_service.rules
-        if rules.muted(persona, place):
-            return gettext_lazy(
-                "a moderator has silenced {persona} here", persona=markdown_name(persona)
-            )
-        if rules.blocked(persona, place, author_id):
-            return gettext_lazy(
-                "a moderator has blocked the member for {persona}", persona=markdown_name(persona)
-            )
-        return ""
 
     def _remark(self, channel_id: int, event_id: int, remark: str) -> None:
         """Remember why a message that is said to a persona gets no reply, for `/persona why`."""
@@ -442,14 +425,25 @@ class MessageAnswerer:
             return asked
         if face := self._face_mentioned(message, place):
             return [face]
-        wait = services.reply_service.line_waits.get(channel.id, message.author.id)
-        waiting = [
-            persona
-            for persona_id in (wait.persona_ids if wait else ())
-            if (persona := services.personas.get(persona_id, place.guild_id))
-        ]
+        if waiting := self._waiting(message, place):
+            return waiting
         first = self.persona_in(channel)
-        return waiting or ([first] if first else [])
+        return [first] if first else []
+
+    def _waiting(self, message: discord.Message, place: ChannelRef) -> list[Persona]:
+        """List the personas whose replies wait for further lines of a message's author; none where
+        all have left the channel.
+        """
+        services = self.bot.services
+        wait = services.reply_service.line_waits.get(message.channel.id, message.author.id)
+        if wait is None:
+            return []
+        rules = services.reply_service.rules
+        replies = services.store.replies.of_round(wait.event_id)
+        if all(rules.has_left(reply, place) for reply in replies):
+            return []
+        personas = [services.personas.get(each, place.guild_id) for each in wait.persona_ids]
+        return [persona for persona in personas if persona]
 
     def _face_mentioned(self, message: discord.Message, place: ChannelRef) -> Persona | None:
         """Return the persona of the channel whose name a mention of the bot shows."""

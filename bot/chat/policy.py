@@ -9,7 +9,7 @@ from typing import Any
 import discord
 
 from bot.answering.actions import AnsweringActions
-from bot.chat.places import ChannelRef, is_outside
+from bot.chat.places import ChannelRef, ReplyChannel, channel_ref, is_outside
 from bot.guilds.time_zones import GuildTimeZones
 from bot.moderation.age import AgeRestriction
 from bot.moderation.limits import Allowance, LimitCheck, LimitReachedError
@@ -156,9 +156,38 @@ class ReplyPolicy:
         """
         return self.store.blocks.applies(at.guild_id, user_id, persona.id)
 
-    def silenced(self, persona: Persona, at: ChannelRef, user_id: int) -> bool:
-        """Report whether a persona is muted in this channel, or does not answer this member."""
-        return self.muted(persona, at) or self.blocked(persona, at, user_id)
+    def silence_reason(self, persona: Persona, at: ChannelRef, user_id: int) -> str:
+        """Say why a persona does not answer a member, as a moderator has decided; empty if it may."""
+        name = markdown_name(persona)
+        if self.muted(persona, at):
+            return gettext_lazy("a moderator has silenced {persona} here", persona=name)
+        if self.blocked(persona, at, user_id):
+            return gettext_lazy("a moderator has blocked the member for {persona}", persona=name)
+        return ""
+
+    def speech_refusal(self, persona: Persona, channel: ReplyChannel, user_id: int) -> str:
+        """Say why a persona does not answer a member, or may not speak in a channel; empty if it
+        may.
+        """
+        reason = self.silence_reason(persona, channel_ref(channel), user_id)
+        if not reason and self.age.refuses(persona, channel):
+            reason = gettext_lazy(
+                "{persona} is age-restricted, and this channel is not",
+                persona=markdown_name(persona),
+            )
+        return reason
+
+    def has_left(self, reply: StoredReply, at: ChannelRef) -> bool:
+        """Report whether the persona of a reply to a member no longer answers in a place: in a
+        server's channel, it does not live there, nor has it said unasked what the reply answers.
+        """
+        if not at.guild_id or not reply.asked_by:
+            return False
+        setting = self.store.channels.get(*astuple(at))
+        living = [setting.persona_id, *self.store.channels.further(setting)] if setting else []
+        if reply.persona_id in living:
+            return False
+        return not self.store.replies.answers_unasked(reply.event_id)
 
     def is_quiet(self, at: ChannelRef) -> bool:
         """Report whether the quiet hours of a channel hold now."""

@@ -153,6 +153,8 @@ class ReplyRecovery:
             is_cut_off = stored.end_note == CUT_OFF_NOTE  # stored where no language was known
             note = reply.cut_off_note if is_cut_off else stored.end_note
             await self._show_end(reply, text, note)
+        elif not reply.message.parts and context.rules.has_left(stored, reply.place):
+            replies.finish(stored.event_id, "stopped")
         elif not _can_be_made(context.store, stored) or not await self._make(
             reply, stored.created_at
         ):

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import discord
 
+from bot.chat.decision_log import DecisionLog
 from bot.chat.delivery import (
     DELIVERY_ERRORS,
     UNCERTAIN_ERRORS,
@@ -39,8 +40,9 @@ from bot.personas.served_versions import ServedVersions
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import Language, MemberLanguages, gettext_lazy, localise
+from bot.platform.messages import markdown_name
 from bot.safety.actions import Disclosure, SafetyProtocol, SelfHarmError
-from bot.store import Store, StoreError
+from bot.store import Store, StoredReply, StoreError
 from bot.training.resource_sharing import TrainerThrottle
 from personas.engine import Engine, ReplyStream
 from personas.errors import AdapterError
@@ -71,6 +73,8 @@ class ReplyContext:
     events: HeldEvents = field(default_factory=HeldEvents)
     unfinished: UnfinishedReplies = field(default_factory=UnfinishedReplies)
     line_waits: LineWaits = field(default_factory=LineWaits)
+    decisions: DecisionLog = field(default_factory=DecisionLog)
+    """The latest decisions about messages, since the start."""
     untrained: set[tuple[int, int]] = field(default_factory=set)
     """Events and members for whom the base model replies beside a version."""
     member_languages: MemberLanguages = field(default_factory=MemberLanguages)
@@ -185,12 +189,14 @@ class Reply:
 
     async def answer_submitted(
         self,
-        submit: Callable[[], Awaitable[None]],
+        submit: Callable[[], Awaitable[bool]],
         retract: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Make the reply once `submit` has submitted its request. Raises the errors of `submit`."""
+        """Make the reply once `submit` has submitted its request; False is an end without one.
+        Raises the errors of `submit`.
+        """
         try:
-            await submit()
+            is_submitted = await submit()
         except SelfHarmError:  # in an edit, or in several lines together
             await store_when_possible(
                 f"the refusal of the reply {self.event_id}", self.take_back_question
@@ -199,15 +205,17 @@ class Reply:
         except Exception:
             await self._refuse(retract)
             raise
-        await self.write()
+        if is_submitted:
+            await self.write()
 
-    async def _build_and_submit(self) -> None:
+    async def _build_and_submit(self) -> bool:
         request = await deliver(f"the prompt of the reply {self.event_id}", self.build_request)
         self.submit(request)
+        return True
 
     async def _take_lines(self, wait: LineWait) -> bool:
-        """Wait for further lines of the member. False where none is left to answer, or a moderator
-        has muted the persona meanwhile: the reply ends then, and nobody sees of it.
+        """Wait for further lines of the member. False where none is left to answer, or the persona
+        may not answer any more: the reply ends then, and nobody sees of it.
         """
         assert not isinstance(self.channel, OutsideChannel)  # no messages are read there
         async with typing_shown(self.channel):
@@ -221,16 +229,28 @@ class Reply:
 
     def read_asked(self) -> bool:
         """Read which message the reply answers now. False, and the reply ends, where that is gone,
-        or the persona is silent by now.
+        or the persona has left or is silent by now.
         """
         replies = self.context.store.replies
         stored = replies.get(self.event_id)
         self.trigger_seq = stored.trigger_seq if stored else None
+        reason = self._end_reason(stored) if stored else ""
+        if self.trigger_seq is not None and not reason:
+            return True
+        if reason:
+            for message_id in replies.asked_messages(self.event_id):
+                self.context.decisions.remark(self.place.channel_id, message_id, reason)
+        replies.finish(self.event_id, "stopped")
+        return False
+
+    def _end_reason(self, stored: StoredReply) -> str:
+        """Say why the persona does not begin its reply any more; empty if it does."""
         is_gone = self.context.personas.get(self.persona.id, self.place.guild_id) is None
-        if self.trigger_seq is None or is_gone or self._is_silenced():
-            replies.finish(self.event_id, "stopped")
-            return False
-        return True
+        if is_gone or self.context.rules.has_left(stored, self.place):
+            return gettext_lazy(
+                "{persona} does not live here any more", persona=markdown_name(self.persona)
+            )
+        return self._speech_refusal()
 
     async def build_request(self) -> ChatRequest:
         """Build the prompt. Raises `StoreError` while edits and deletions are held, which it would
@@ -361,21 +381,19 @@ class Reply:
 
     async def _follow(self) -> ChatReply:
         # A moderator may have muted the persona since the request.
-        is_muted = await store_when_possible(
+        refusal = await store_when_possible(
             f"whether {self.persona.name} may speak",
-            self._is_silenced,
+            self._speech_refusal,
         )
-        if is_muted:
+        if refusal:
             self.cancel()
         return await self.message.follow(self.stream)
 
-    def _is_silenced(self) -> bool:
-        """Report whether the persona is muted, does not answer the member, or may no longer speak
-        in the channel.
+    def _speech_refusal(self) -> str:
+        """Say why the persona does not answer the member, or may not speak in the channel by now;
+        empty if it may.
         """
-        rules = self.context.rules
-        is_muted = rules.silenced(self.persona, self.place, self.asked_by)
-        return is_muted or rules.age.refuses(self.persona, self.channel)
+        return self.context.rules.speech_refusal(self.persona, self.channel, self.asked_by)
 
     def would_disturb(self) -> bool:
         """Report whether the reply is a line that answers nobody, in quiet hours."""

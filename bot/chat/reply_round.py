@@ -79,10 +79,7 @@ class ReplyRound:
         that their message was accepted.
         """
         with self._context.holding(reply):
-            if await store_when_possible(
-                f"what the reply {reply.event_id} answers", reply.read_asked
-            ):
-                await reply.answer_submitted(lambda: _submit_when_free(reply))
+            await reply.answer_submitted(lambda: _submit_when_free(reply))
 
     async def _give_up(self, replies: Sequence[Reply]) -> None:
         """End replies of which nothing was posted."""
@@ -94,16 +91,20 @@ class ReplyRound:
             )
 
 
-async def _submit_when_free(reply: Reply) -> None:
-    """Take a place in the engine's queue as soon as there is one. Raises `EngineBusyError` after a
-    long time.
+async def _submit_when_free(reply: Reply) -> bool:
+    """Take a place in the engine's queue as soon as there is one. False where the reply ends before.
+    Raises `EngineBusyError` after a long time.
     """
     began = time.monotonic()
-    while True:
+    what = f"what the reply {reply.event_id} answers"
+    while await store_when_possible(what, reply.read_asked):
         request = await deliver(f"the prompt of the reply {reply.event_id}", reply.build_request)
         try:
-            return reply.submit(request)
+            reply.submit(request)
         except EngineBusyError as error:
             if time.monotonic() - began > MAX_DELIVERY_S:
                 raise
             await asyncio.sleep(error.wait_s)
+        else:
+            return True
+    return False

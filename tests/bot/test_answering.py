@@ -3,7 +3,6 @@ lines, reply chance, quiet hours, and what moderators are told of it.
 """
 
 import asyncio
-from dataclasses import replace
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 
@@ -309,6 +308,59 @@ async def test_a_persona_that_is_muted_in_the_wait_says_nothing(stage):
     assert not stage.engine.requests and len(stage.sandbox.messages(QUAY)) == before + 1
 
 
+async def test_a_persona_that_leaves_in_the_wait_says_nothing_and_the_next_one_takes_over(stage):
+    set_wait(stage, 0.5)
+    line_waits = stage.client.services.reply_service.line_waits
+    before = len(stage.sandbox.messages(QUAY))
+    left = await stage.member.say(QUAY, "one")
+    await until(lambda: line_waits._waits)
+    await stage.moderator.slash(QUAY, "persona clear")
+    await until(lambda: not stage.store.replies.unfinished())
+    assert not stage.engine.requests and len(stage.sandbox.messages(QUAY)) == before + 1
+    assert "Ballast does not live here any more." in await why(stage, message=left["id"])
+    await stage.moderator.slash(QUAY, "persona set", persona="ballast")
+    await stage.member.say(QUAY, "two")
+    await until(lambda: line_waits._waits)
+    await stage.moderator.slash(QUAY, "persona set", persona="oda")
+    mark = stage.mark
+    await stage.member.say(QUAY, "three")
+    await stage.finished(QUAY, mark)
+    await until(lambda: not stage.store.replies.unfinished())
+    (request,) = stage.engine.requests
+    assert request.persona.id == "oda" and request.turns[-1].text == "three"
+
+
+async def test_a_greeting_of_a_persona_that_lives_elsewhere_is_answered_after_the_wait(stage):
+    set_wait(stage)
+    services = stage.client.services
+    channel = services.client.get_channel(place(stage)[1])
+    await services.reply_service.greet(services.personas.get("oda", 0), channel)
+    greeting = stage.sandbox.messages(QUAY)[-1]
+    assert greeting["author"]["username"] == "Oda Marrow"
+    mark = stage.mark
+    await stage.member.say(QUAY, "good evening", reply_to=greeting)
+    await stage.member.say(QUAY, "is there soup?")
+    await stage.finished(QUAY, mark)
+    (request,) = stage.engine.requests
+    assert request.persona.id == "oda" and asked(stage)[0][-1] == "is there soup?"
+
+
+async def test_a_bot_that_ends_in_the_wait_begins_no_reply_of_a_persona_that_has_left(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        set_wait(stage, 10.0)
+        gone = await stage.member.say(QUAY, "one")
+        await until(lambda: stage.client.services.reply_service.line_waits._waits)
+        await stage.moderator.slash(QUAY, "persona set", persona="oda")
+        kept = await stage.member.say(QUAY, "two")
+        await until(lambda: stage.store.replies.get(int(kept["id"])))
+        assert not stage.engine.requests
+    async with on_stage(tmp_path) as stage:
+        await stage.finished(QUAY, 0)
+        await until(lambda: not stage.store.replies.unfinished())
+        assert [request.persona.id for request in stage.engine.requests] == ["oda"]
+        assert stage.store.replies.get(int(gone["id"])).state == "stopped"
+
+
 async def test_a_proxys_copy_takes_the_place_of_its_line_in_the_wait(stage):
     set_wait(stage, 0.6)
     proxy = stage.sandbox.proxy_bot()
@@ -548,8 +600,7 @@ async def test_why_knows_who_answered_where_nobody_lives_any_more(tmp_path):
         await stage.moderator.slash(QUAY, "persona clear")
         every = "Answered by Ballast: the persona answers every message here."
         assert every in await why(stage, message=answered["id"])
-        services = stage.client.services
-        stage.client.services = replace(services, decisions=DecisionLog())
+        stage.client.services.reply_service.decisions = DecisionLog()
         text = await why(stage, message=answered["id"])
         assert "Answered by Ballast: by which rule is not known any more" in text
         assert "no persona lives here" not in text

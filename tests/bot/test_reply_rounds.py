@@ -216,6 +216,35 @@ async def test_one_that_is_silenced_while_it_waits_says_nothing(stage):
     assert requests(stage) == ["oda"] and [name for name, _ in replies(stage)] == ["Oda Marrow"]
 
 
+async def test_one_that_leaves_while_it_waits_says_nothing_and_one_that_has_begun_ends(stage):
+    stage.engine.free.clear()
+    await stage.member.say(QUAY, "Oda, Thrip and Ballast?")
+    await until(lambda: stage.engine.requests)
+    await stage.moderator.slash(QUAY, "persona set", persona="thrip")
+    stage.engine.free.set()
+    await ended(stage, 3)
+    assert requests(stage) == ["oda", "thrip"]
+    assert [name for name, _ in replies(stage)] == ["Oda Marrow", "Sir Aurelio Thrip"]
+    assert "Ballast does not live here any more." in await why(stage)
+
+
+async def test_one_that_leaves_while_the_queue_is_full_says_nothing(stage):
+    submit = stage.engine.submit
+
+    def submit_none_of_thrip(request):
+        if request.persona.id == "thrip":
+            raise EngineBusyError("The queue is full.", "Wait.", 0.05)
+        return submit(request)
+
+    stage.engine.submit = submit_none_of_thrip
+    await stage.member.say(QUAY, "Oda and Thrip?")
+    await until(lambda: replies(stage))
+    await stage.moderator.slash(QUAY, "persona set", persona="oda")
+    await ended(stage, 2)
+    states = [reply.state for reply in stage.store.replies.of_round(round_of(stage))]
+    assert states == ["done", "stopped"]
+
+
 async def test_each_reply_counts_for_the_limit_of_the_member(stage):
     await stage.moderator.slash(QUAY, "moderation limits", per_day=2)
     await stage.member.say(QUAY, "Oda, Thrip and Ballast?")

@@ -15,6 +15,9 @@ UNFINISHED = "(state in ('waiting', 'streaming') or end_note is not null)"
 """The SQL condition of `StoredReply.is_unfinished`."""
 FIRST_EVENT = "coalesce((select first_event from further_replies where event_id = :event), :event)"
 """The event of the first reply to the message that :event's reply answers."""
+ASKED = f"""(seq = (select trigger_seq from replies where event_id = :event)
+    or seq in (select seq from reply_lines where event_id = {FIRST_EVENT}))"""
+"""The messages that :event's reply answers."""
 IN_ROUND = """(event_id = :event
     or event_id in (select event_id from further_replies where first_event = :event))"""
 """The reply of :event, and those that follow it."""
@@ -149,9 +152,15 @@ class StoredReplies(Table):
     def asked_messages(self, event_id: int) -> list[int]:
         """Return the Discord ids of the messages that one reply answers, oldest first."""
         sql = f"""select discord_message_id from messages where discord_message_id is not null
-            and (seq = (select trigger_seq from replies where event_id = :event)
-            or seq in (select seq from reply_lines where event_id = {FIRST_EVENT})) order by seq"""
+            and {ASKED} order by seq"""
         return self._db.column(int, sql, event=event_id)
+
+    def answers_unasked(self, event_id: int) -> bool:
+        """Report whether a reply answers what its persona has said unasked, as in a greeting."""
+        sql = f"""select 1 from messages join reply_parts on message_id = replies_to
+            join replies as unasked using (event_id) where {ASKED} and unasked.asked_by = 0
+            and unasked.persona_id = (select persona_id from replies where event_id = :event)"""
+        return self._db.first(sql, event=event_id) is not None
 
     def begin_in_round(self, first_event: int, position: int, **values: Any) -> int:
         """Store a new reply to an event, with `begin`'s `values`: at position 0 the first, else that
