@@ -1,6 +1,7 @@
 """`/persona why`: why messages of a channel were answered or not."""
 
 import re
+from collections.abc import Sequence
 
 import discord
 from discord import app_commands
@@ -148,11 +149,10 @@ def _sentences(bot: Bot, message: discord.Message, language: Language) -> list[s
         return [gettext_lazy("Not answered: personas do not speak there.")]
     services = bot.services
     replies = services.store.replies
-    reply = replies.get(message.id)
-    line_reply = replies.of_line(message.id)
+    asked = replies.of_asked(message.id)
     noted = services.decisions.find(channel.id, message.id)
     if message.author.bot or message.webhook_id:
-        return [_copy_sentence(bot, message, reply or line_reply, noted=noted, language=language)]
+        return [_copy_sentence(bot, message, asked, noted=noted, language=language)]
     decision = noted.decision if noted else _decision_of_now(bot, message, channel)
     missed: list[str] = []
     if noted and noted.is_missed:
@@ -162,18 +162,22 @@ def _sentences(bot: Bot, message: discord.Message, language: Language) -> list[s
         rule = gettext_lazy(
             "by which rule is not known any more, as what is set here has changed since"
         )
-    if answer_reply := reply or line_reply:
-        answer = _round_text(bot, answer_reply, language)
-        if not reply:
+    if answer := _answer_text(bot, asked, language):
+        if not replies.get(message.id):
             answer = gettext_lazy("{answer} together with other lines of the member", answer=answer)
-        return [_ruled(answer, rule), *missed, *_besides(noted, language)]
+        besides = _besides(bot, message, asked, noted=noted, language=language)
+        return [_ruled(answer, rule), *missed, *besides]
+    if asked:
+        reason = _remark(bot, message, asked, noted=noted, language=language)
+        return [_unanswered(rule, reason), *missed]
     if not decision.is_answered:
         since: list[str] = []
         if not noted:
             since = [gettext_lazy("By the settings of now: the bot has started since.")]
         left_alone = gettext_lazy("Not answered: {rule}.", rule=decision.rule.value)
-        return [left_alone, *_besides(noted, language), *missed, *since]
-    reason = _remark(bot, message, noted=noted, language=language)
+        besides = _besides(bot, message, asked, noted=noted, language=language)
+        return [left_alone, *besides, *missed, *since]
+    reason = _remark(bot, message, asked, noted=noted, language=language)
     return [_unanswered(decision.rule.value, reason)]
 
 
@@ -192,17 +196,18 @@ def _ruled(answer: str, rule: str) -> str:
 def _copy_sentence(
     bot: Bot,
     message: discord.Message,
-    reply: StoredReply | None,
+    asked: Sequence[StoredReply],
     *,
     noted: NotedDecision | None,
     language: Language,
 ) -> str:
     """Say whether a message of a bot or webhook was answered: as a proxy's copy, or not at all."""
     again = gettext_lazy("a proxy has posted a member's message again")
-    if reply:
-        return _ruled(_round_text(bot, reply, language), again)
-    if noted:
-        return _unanswered(again, _remark(bot, message, noted=noted, language=language))
+    if answer := _answer_text(bot, asked, language):
+        return _ruled(answer, again)
+    if asked or noted:
+        reason = _remark(bot, message, asked, noted=noted, language=language)
+        return _unanswered(again, reason)
     return gettext_lazy(
         "Not answered: bots and webhooks are never answered, but for a proxy's copies."
     )
@@ -214,22 +219,38 @@ def _unanswered(rule: str, reason: str) -> str:
     )
 
 
-def _besides(noted: NotedDecision | None, language: Language) -> list[str]:
-    """Return the remarks on a message as a sentence; none where there are none."""
-    remark = noted.remark_in(language) if noted else ""
-    if not remark:
+def _besides(
+    bot: Bot,
+    message: discord.Message,
+    asked: Sequence[StoredReply],
+    *,
+    noted: NotedDecision | None,
+    language: Language,
+) -> list[str]:
+    """Say in a sentence why personas have not answered a message; none where nothing is known of
+    that.
+    """
+    if not (noted and noted.remarks) and all(map(_has_begun, asked)):
         return []
+    remark = localise(_remark(bot, message, asked, noted=noted, language=language), language)
     return [gettext_lazy("{remark}.", remark=f"{remark[:1].upper()}{remark[1:]}")]
 
 
 def _remark(
-    bot: Bot, message: discord.Message, *, noted: NotedDecision | None, language: Language
+    bot: Bot,
+    message: discord.Message,
+    asked: Sequence[StoredReply],
+    *,
+    noted: NotedDecision | None,
+    language: Language,
 ) -> str:
-    """Say why a message that is said to a persona has no reply."""
+    """Say why a message that is said to a persona has no reply, or not of each that was asked."""
     if noted and noted.remarks:
         return noted.remark_in(language)
     if _speaks_of_self_harm(bot, message):
         return SAFETY_REMARK
+    if missing := [reply for reply in asked if not _has_begun(reply)]:
+        return "; ".join(localise(_missing_text(bot, reply), language) for reply in missing)
     if noted:
         return gettext_lazy("the message waits, or was changed or deleted before its reply began")
     if message.created_at.timestamp() < bot.services.decisions.looked_back_to:
@@ -246,20 +267,43 @@ def _speaks_of_self_harm(bot: Bot, message: discord.Message) -> bool:
     return services.safety.finds(services.message_reader.text(message)) is not None
 
 
-def _round_text(bot: Bot, reply: StoredReply, language: Language) -> str:
-    """Say who answers the message of a reply: one persona, or several in their order."""
-    round_ = bot.services.store.replies.of_round(reply.event_id)
-    text, *others = (localise(_reply_text(bot, each), language) for each in round_)
-    for other in others:
-        text = gettext_lazy(
-            "{answers}, then {answer}", answers=text, answer=f"{other[:1].lower()}{other[1:]}"
-        )
+def _has_begun(reply: StoredReply) -> bool:
+    """Report whether something of a reply was posted, or is yet to be. Its messages may be deleted
+    by now: only the end of one that was posted stores a seed.
+    """
+    return bool(reply.parts) or reply.state not in ("stopped", "failed") or reply.seed is not None
+
+
+def _answer_text(bot: Bot, asked: Sequence[StoredReply], language: Language) -> str:
+    """Say who answers a message: one persona, or several in their order; empty where none does."""
+    text = ""
+    for reply in filter(_has_begun, asked):
+        answer = localise(_reply_text(bot, reply), language)
+        if text:
+            lowered = f"{answer[:1].lower()}{answer[1:]}"
+            answer = gettext_lazy("{answers}, then {answer}", answers=text, answer=lowered)
+        text = answer
     return text
 
 
-def _reply_text(bot: Bot, reply: StoredReply) -> str:
+def _missing_text(bot: Bot, reply: StoredReply) -> str:
+    """Say what became of a reply of which nothing is there."""
+    name = _persona_name(bot, reply)
+    if reply.state == "failed":
+        return gettext_lazy("the reply of {persona} failed", persona=name)
+    return gettext_lazy(
+        "the reply of {persona} was stopped before it began, or deleted while it was written",
+        persona=name,
+    )
+
+
+def _persona_name(bot: Bot, reply: StoredReply) -> str:
     persona = bot.services.personas.get(reply.persona_id, reply.guild_id)
-    name = markdown_name(persona) if persona else gettext_lazy("a persona that is no longer here")
+    return markdown_name(persona) if persona else gettext_lazy("a persona that is no longer here")
+
+
+def _reply_text(bot: Bot, reply: StoredReply) -> str:
+    name = _persona_name(bot, reply)
     if reply.state == "failed":
         return gettext_lazy("Answered by {persona}, whose reply failed", persona=name)
     if reply.state in ("waiting", "streaming"):

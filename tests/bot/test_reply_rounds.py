@@ -11,9 +11,11 @@ from bot.platform.db.database import MAX_TIMESTAMP_S
 from bot.safety.actions import SelfHarmError
 from personas.errors import EngineBusyError
 from personas.schemas.chat import asked_turn
+from sandbox.object_store import StoredFile
 from tests.bot.conftest import INN, QUAY, on_stage
 from tests.fake_engine import FakeEngine
 from tests.fakes import until
+from tests.personas.cards import V2, as_json
 
 NAMES = {"ballast": "Ballast", "oda": "Oda Marrow", "thrip": "Sir Aurelio Thrip"}
 
@@ -225,7 +227,31 @@ async def test_one_that_leaves_while_it_waits_says_nothing_and_one_that_has_begu
     await ended(stage, 3)
     assert requests(stage) == ["oda", "thrip"]
     assert [name for name, _ in replies(stage)] == ["Oda Marrow", "Sir Aurelio Thrip"]
-    assert "Ballast does not live here any more." in await why(stage)
+    assert await why(stage) == (
+        "-# Answered by Oda Marrow, then answered by Sir Aurelio Thrip: it names the persona. Ballast "
+        "does not live here any more."
+    )
+
+
+async def test_why_names_no_one_that_was_removed_before_its_turn_as_who_answered(stage):
+    card = StoredFile.named("mira.json", as_json(V2))
+    await stage.moderator.slash(QUAY, "persona import", card=card)
+    await until(lambda: stage.client.services.personas.find("mira", place(stage).guild_id))
+    await stage.moderator.slash(QUAY, "persona set", persona="oda", second="mira")
+    stage.engine.free.clear()
+    await stage.member.say(QUAY, "Oda and Mira?")
+    await until(lambda: stage.engine.requests)
+    answer = await stage.moderator.slash(QUAY, "persona remove", persona="mira")
+    await until(lambda: "is removed" in answer.text)
+    stage.engine.free.set()
+    await ended(stage, 2)
+    head = "-# Answered by Oda Marrow: it names the persona."
+    assert await why(stage) == f"{head} Mira does not live here any more."
+    stage.client.services.decisions._channels.clear()
+    assert await why(stage) == (
+        f"{head} The reply of a persona that is no longer here was stopped before it began, or "
+        "deleted while it was written."
+    )
 
 
 async def test_one_that_leaves_while_the_queue_is_full_says_nothing(stage):
@@ -366,6 +392,10 @@ async def test_stop_ends_one_reply_and_the_next_goes_on(stage):
     await ended(stage, 2)
     states = [reply.state for reply in stage.store.replies.of_round(round_of(stage))]
     assert states == ["stopped", "done"]
+    await stage.member.context(QUAY, "Delete this reply", shown)
+    await until(lambda: not stage.store.replies.get(round_of(stage)).parts)
+    both = "-# Answered by Oda Marrow, then answered by Sir Aurelio Thrip: it names the persona."
+    assert await why(stage) == both, "what was deleted afterwards was an answer, too"
 
 
 def round_of(stage):
@@ -407,6 +437,10 @@ async def test_a_full_queue_refuses_the_round_at_once_and_a_next_one_waits_for_i
     await stage.sees("replies are waiting already", "message", mark)
     await ended(stage, 2)
     assert {reply.state for reply in stage.store.replies.of_round(round_of(stage))} == {"failed"}
+    stage.client.services.decisions._channels.clear()
+    assert (await why(stage)).endswith(
+        "without a reply: the reply of Oda Marrow failed; the reply of Sir Aurelio Thrip failed."
+    )
     stage.engine.full = False
     stage.engine.busy_s = 0.05
     stage.engine.free.clear()

@@ -219,6 +219,36 @@ async def test_why_says_that_the_text_answered_and_does_not_show_the_message(sta
     assert SAID not in answer.message["content"]
 
 
+async def test_why_says_that_the_text_answered_an_edit_in_the_wait(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        services = stage.client.services
+        channel = stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"]))
+        services.answering.change(channel.guild.id, channel.id, {"wait_s": 0.3})
+        mark = stage.mark
+        said = await stage.member.say(QUAY, "what a day")
+        await until(lambda: services.reply_service.line_waits.has_line(int(said["id"])))
+        await stage.member.edit(said, SAID)
+        await stage.sees(HELP, "message", mark)
+        await until(lambda: not stage.store.replies.unfinished())
+        remembered = await explained(stage, said)
+    async with on_stage(tmp_path) as stage:
+        text = await explained(stage, said)
+    assert (
+        text
+        == remembered
+        == (
+            "• **Tobias Reed**\n-# Said to the persona (the persona answers every message here), but "
+            "without a reply: the fixed text with helplines answers it."
+        )
+    )
+
+
+async def explained(stage, said):
+    answer = await stage.moderator.slash(QUAY, "persona why", message=said["id"])
+    await until(lambda: (answer.message or {}).get("content"))
+    return answer.message["content"]
+
+
 LINES = ("i don't want to", "live anymore")
 """Each passes the rules alone; together they speak of it."""
 
