@@ -24,6 +24,7 @@ from bot.chat.proxies import ProxiedMessage, ProxyWatch
 from bot.chat.reply_round import ReplyRound
 from bot.moderation.age import AgeRestrictedError, is_age_restricted
 from bot.moderation.limits import LimitReachedError
+from bot.moderation.store import ReplyLimits
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import PersistentPersonaSelect, button_view, defer
 from bot.platform.errors import RefusedError, error_text
@@ -120,8 +121,10 @@ class MessageAnswerer:
         self._busy_notices = _per_channel(1, BUSY_NOTICE_INTERVAL_S)
         self._blind_notices = _per_channel(1, BLIND_NOTICE_INTERVAL_S)
         self._unread_notices = _per_channel(MAX_UNREAD_NOTICES_PER_MINUTE, 60.0)
-        self._limits_said: dict[tuple[int, int], int] = {}
-        """By server and member, until when they know that they have to wait."""
+        self._limits_said: dict[tuple[int, int], tuple[ReplyLimits, int]] = {}
+        """By server and member, the limits that they were told last, and until when they wait; none
+        once they are answered again.
+        """
         self._safety_answers = commands.CooldownMapping[discord.Message](
             commands.Cooldown(1, SAFETY_ANSWER_INTERVAL_S),
             lambda message: (message.channel.id, message.author.id),
@@ -281,6 +284,7 @@ class MessageAnswerer:
         replies = reply_service.accept_line(incoming, personas, channel, wait_s=answering.wait_s)
         if replies is None:
             return None
+        self._limits_said.pop((place.guild_id, message.author.id), None)
         is_quote_hidden = quoted is not None and quoted.text is None
         return partial(self._answer, message, replies, limit=limit, is_quote_hidden=is_quote_hidden)
 
@@ -480,15 +484,15 @@ class MessageAnswerer:
             await _send_help(message, text)
 
     async def _say_limit(self, message: discord.Message, error: LimitReachedError) -> None:
-        """Say once when a member is answered again."""
-        guild_id = message.guild.id if message.guild else 0
-        known = self._limits_said.get((guild_id, message.author.id), 0)
-        if error.until > known:
-            self._limits_said[guild_id, message.author.id] = error.until
+        """Say once when a member is answered again, by the same limits."""
+        member = (message.guild.id if message.guild else 0, message.author.id)
+        reached = (error.limits, error.until)
+        if self._limits_said.get(member) != reached:
+            self._limits_said[member] = reached
             await self._notify(message, error_text(error), is_beside=True)
-        for key, until in tuple(self._limits_said.items()):
+        for each, (_, until) in tuple(self._limits_said.items()):
             if until < message.created_at.timestamp():
-                del self._limits_said[key]
+                del self._limits_said[each]
 
     async def _answer(
         self,

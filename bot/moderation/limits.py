@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
 
 from bot.guilds.time_zones import GuildTimeZones
@@ -16,23 +16,26 @@ COUNTED_S = 25 * 3600.0
 
 
 class LimitReachedError(RefusedError):
-    """A member has had as many replies as their server allows for now. `until` is the time in
-    seconds since 1970 from which they are answered again.
+    """A member has had as many replies as the limits of their server allow for now. `until` is the
+    time in seconds since 1970 from which they are answered again.
     """
 
-    def __init__(self, message: str, advice: str, until: int) -> None:
-        super().__init__(message, advice)
+    def __init__(self, message: str, limits: ReplyLimits, until: int) -> None:
+        super().__init__(
+            message, gettext_lazy("Personas answer you again <t:{until}:R>.", until=until)
+        )
+        self.limits = limits
         self.until = until
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """How many personas may answer a message of a member: by default, all. With `per_day`, the limit
-    of their server decides, until the time `until` in seconds since 1970.
+    """How many personas may answer a message of a member: by default, all. With a limit of replies
+    per day, that decides, until the time `until` in seconds since 1970.
     """
 
     replies: int = MAX_CHANNEL_PERSONAS
-    per_day: int | None = None
+    limits: ReplyLimits = field(default_factory=ReplyLimits)
     until: int = 0
 
     def left_out(self, names: Sequence[str]) -> LimitReachedError:
@@ -44,16 +47,12 @@ class Allowance:
             ngettext_lazy(
                 "A member gets {count} reply here each day, so {names} will not answer.",
                 "A member gets {count} replies here each day, so {names} will not answer.",
-                self.per_day or 0,
+                self.limits.per_day or 0,
                 names=listed,
             ),
-            _again_text(self.until),
+            self.limits,
             self.until,
         )
-
-
-def _again_text(until: int) -> LocalisableText:
-    return gettext_lazy("Personas answer you again <t:{until}:R>.", until=until)
 
 
 def _day_text(guild_id: int, count: int) -> LocalisableText:
@@ -116,8 +115,8 @@ class LimitCheck:
         had = self.store.reply_attempts.since(guild_id, user_id, midnight.timestamp()).count
         until = int(datetime.combine(now.date() + timedelta(1), time(), now.tzinfo).timestamp())
         if had < limits.per_day:
-            return Allowance(limits.per_day - had, limits.per_day, until)
-        raise LimitReachedError(_day_text(guild_id, limits.per_day), _again_text(until), until)
+            return Allowance(limits.per_day - had, limits, until)
+        raise LimitReachedError(_day_text(guild_id, limits.per_day), limits, until)
 
     def _require_cooldown(
         self, limits: ReplyLimits, guild_id: int, user_id: int, now: float
@@ -129,5 +128,4 @@ class LimitCheck:
         if latest_at is None:
             return
         until = math.ceil(latest_at + limits.cooldown_s)
-        text = _cooldown_text(guild_id, limits.cooldown_s)
-        raise LimitReachedError(text, _again_text(until), until)
+        raise LimitReachedError(_cooldown_text(guild_id, limits.cooldown_s), limits, until)

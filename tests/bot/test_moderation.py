@@ -278,6 +278,36 @@ async def test_a_member_gets_so_many_replies_a_day_and_is_told_once_when_it_goes
         await asked(stage, QUAY, "no limit any more")
 
 
+async def test_another_limit_and_one_reached_again_are_told_once_each(stage):
+    day = "You have had the 1 reply"
+    pause = "There are 30 seconds between two replies"
+
+    async def told(notice):
+        mark = stage.mark
+        await stage.member.say(QUAY, "hello?")
+        await stage.sees(notice, "message", mark)
+        await unanswered(stage, QUAY, "hello again?")
+
+    await moderated(stage, "limits", per_day=1)
+    await asked(stage, QUAY, "one")
+    await told(day)
+    await moderated(stage, "limits", per_day=0, cooldown=30)
+    await told(pause)
+    passed(stage, 30)
+    await asked(stage, QUAY, "two")
+    await told(pause)
+    await moderated(stage, "limits", per_day=1, cooldown=0)
+    await told(day)
+    await moderated(stage, "limits", per_day=0)
+    await asked(stage, QUAY, "three")
+    await moderated(stage, "limits", per_day=1)
+    await told(day)
+    await moderated(stage, "limits", per_day=2)
+    await told("You have had the 2 replies")
+    texts = [message["content"] for message in stage.sandbox.messages(QUAY)]
+    assert [sum(notice in text for text in texts) for notice in (day, pause)] == [3, 2]
+
+
 async def test_a_reply_made_again_counts_and_deleting_the_question_gives_none_back(stage):
     await moderated(stage, "limits", per_day=2)
     mark = stage.mark
