@@ -40,7 +40,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 MAX_EDITED_AGE = datetime.timedelta(hours=1)
 """A mention that an edit adds to an older message is not answered."""
-DELETED_AT_ONCE = 500
+DELETED_AT_ONCE = 100
 """Messages of a deleted channel that one transaction deletes at most: the event loop waits so long."""
 MarkedChannel = WebhookChannel
 """Channels with Discord's mark of an age restriction; their threads have it, too."""

@@ -206,8 +206,10 @@ class ErasureRunner:
         """Delete again what an older copy of this process's file has of people who were erased
         since.
         """
+        key = HomeKey.of(self.home).people()
+        buried = self.store.people.tombstones()
         for user_id in sorted(self.store.erasure.user_ids()):
-            at = self.store.people.tombstones().get(self.keyed(str(user_id)))
+            at = buried.get(keyed_person(key, str(user_id)))
             first = self.store.erasure.first_seen(user_id)
             if at is not None and first is not None and first <= at:
                 self._erase_rows(self.traces(user_id, until=at), at)

@@ -38,7 +38,7 @@ from bot.store import ALL_GUILDS, Store, TrainingJob
 from personas.errors import UnderstudyError
 from personas.home.atomic_files import write_model
 from personas.home.data_subjects import mark_erasure
-from personas.home.pseudonyms import HomeKey
+from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.lore.semantic import clear_vectors
 from personas.schemas.base import FrozenModel
 
@@ -354,8 +354,8 @@ async def replay_erasures(runner: ErasureRunner, *, files: bool) -> list[Erasure
     receipts = []
     ids: dict[str, str] = {}
     names: dict[str, str] = {}
+    key = HomeKey.of(runner.home).people()
     if files:
-        key = HomeKey.of(runner.home).people()
         _, names = identify_in_texts(erasure.free_texts(), key, set(buried))
         primary_files = HomeFiles(
             runner.home, IdentifierMatcher(PersonIdentifiers()), ()
@@ -363,7 +363,7 @@ async def replay_erasures(runner: ErasureRunner, *, files: bool) -> list[Erasure
         ids, more = await asyncio.to_thread(identify_in_files, primary_files, key, set(buried))
         names |= more
     for user_id in sorted(erasure.user_ids()):
-        at = buried.get(runner.keyed(str(user_id)))
+        at = buried.get(keyed_person(key, str(user_id)))
         first = erasure.first_seen(user_id)
         if at is not None and (files or (first is not None and first <= at)):
             traces = runner.traces(user_id, sure_names=sorted(names.values()), until=at)

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 DAY_S = 86_400.0
 CHECK_INTERVAL_S = 3600.0
 RETRY_DELAY_S = 60.0  # delay before a failed task is tried again
-DELETE_BATCH_ROWS = 500  # rows deleted in one transaction: the event loop waits so long
+DELETE_BATCH_ROWS = 100  # rows deleted in one transaction: the event loop waits so long
 FOLDERS_OF_PROGRAMS = ("jobs", "models", "runs")
 """Folders of the home into which people put nothing themselves."""
 EXPIRING_PARTS = (
@@ -220,7 +220,7 @@ class Retention:
         await asyncio.to_thread(deletion.delete_files)
         # Messages go in steps first: `delete_rows` is one transaction, for which everything waits.
         services.store.guilds.forget_new_conversations(guild_id)
-        await _in_steps(lambda: services.store.guilds.delete_messages(guild_id, DELETE_BATCH_ROWS))
+        await _in_steps(lambda: services.store.guilds.delete_talk(guild_id, DELETE_BATCH_ROWS))
         deletion.delete_rows(now)
         log.warning("All data of the guild %d have been deleted.", guild_id)
 

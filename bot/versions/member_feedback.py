@@ -200,6 +200,8 @@ def share_votes(store: Store, persona_id: str, version: str, against: str, guild
 
     Where the shared database cannot be reached, they are published later.
     """
+    if not store.guild_feedback.is_shared:
+        return
     try:
         for judged, other in permutations((version, against)):
             if judged not in (other, BASE_MODEL_NAME):

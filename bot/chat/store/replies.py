@@ -21,6 +21,7 @@ ASKED = f"""(seq = (select trigger_seq from replies where event_id = :event)
 IN_ROUND = """(event_id = :event
     or event_id in (select event_id from further_replies where first_event = :event))"""
 """The reply of :event, and those that follow it."""
+MAX_LATEST_REPLIES = 2_000
 LOW_BITS = 22
 """Bits of a snowflake below its time."""
 
@@ -180,8 +181,10 @@ class StoredReplies(Table):
         """List the replies of all personas to the message that this event's reply answers, in their
         order: that reply alone where one persona answers it.
         """
+        # By their keys: a condition on both tables would read all replies.
         sql = f"""select replies.* from replies left join further_replies using (event_id)
-            where replies.event_id = {FIRST_EVENT} or first_event = {FIRST_EVENT}
+            where replies.event_id in (select {FIRST_EVENT} union all
+            select event_id from further_replies where first_event = {FIRST_EVENT})
             order by coalesce(position, 0)"""
         return self._db.all(self._reply, sql, event=event_id)
 
@@ -298,11 +301,14 @@ class StoredReplies(Table):
 
     def latest_channels(self, guild_id: int, limit: int) -> list[int]:
         """List the channels of a guild in which a persona replied last, the latest first, without
-        the conversations where the bot is not, whose ids are below 0.
+        the conversations where the bot is not, whose ids are below 0: among the guild's latest
+        `MAX_LATEST_REPLIES`.
         """
-        sql = """select channel_id from replies where guild_id = :guild and channel_id > 0
+        sql = """select channel_id from
+            (select channel_id, created_at from replies indexed by replies_of_guild_by_age
+            where guild_id = :guild and channel_id > 0 order by created_at desc limit :most)
             group by channel_id order by max(created_at) desc limit :limit"""
-        return self._db.column(int, sql, guild=guild_id, limit=limit)
+        return self._db.column(int, sql, guild=guild_id, most=MAX_LATEST_REPLIES, limit=limit)
 
     def of_message(self, message_id: int) -> StoredReply | None:
         """Return the reply that this message is a part of."""

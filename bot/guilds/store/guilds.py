@@ -193,22 +193,25 @@ class Guilds(Table):
                 where guild_id = :guild"""
             self._db.write(sql, guild=guild_id)
 
-    def delete_messages(self, guild_id: int, most: int) -> int:
-        """Delete at most so many messages of a guild, whose other data `delete` deletes later;
-        returns their number.
+    def delete_talk(self, guild_id: int, most: int) -> int:
+        """Delete at most so many messages and replies of a guild, whose other data `delete` deletes
+        later; returns their number.
         """
-        sql = (
-            "delete from messages where seq in (select seq from messages where guild_id = :guild "
-            "limit :most)"
-        )
-        return self._db.write(sql, guild=guild_id, most=most)
+        deleted = 0
+        with self._db.atomic():
+            for table, key in (("replies", "event_id"), ("messages", "seq")):
+                which = f"select {key} from {table} where guild_id = :guild limit :most"
+                sql = f"delete from {table} where {key} in ({which})"
+                deleted += self._db.write(sql, guild=guild_id, most=most)
+        return deleted
 
     def forget_new_conversations(self, guild_id: int) -> None:
         """Forget where talks began anew, which is known by messages: before those are deleted one
         after another.
         """
-        sql = """delete from fresh_starts where channel_id in
-            (select channel_id from messages where guild_id = :guild)"""
+        # One message of each such channel, rather than all of the guild.
+        sql = """delete from fresh_starts where :guild = (select guild_id from messages
+            where messages.channel_id = fresh_starts.channel_id limit 1)"""
         self._db.write(sql, guild=guild_id)
 
     def record_persona_removal(self, persona_id: str, at: float) -> None:

@@ -824,10 +824,23 @@ insert into reply_attempts (guild_id, user_id, event_id, at)
 drop index replies_by_member;
 """
 
-CHANNEL_INDEXES = """
+LOOKUP_INDEXES = """
 -- The rows of a deleted channel, without reading all others.
 create index replies_of_channel on replies (channel_id);
 create index quoted_messages_of_channel on quoted_messages (channel_id);
+create index memories_of_channel on memories (channel_id) where message_id is not null;
+-- Those of a member, and the names of the others.
+create index replies_by_asker on replies (asked_by);
+create index votes_by_member on votes (user_id);
+create index greeted_members_by_member on greeted_members (user_id);
+drop index messages_by_author;
+create index messages_by_author on messages (author_id, author_name);
+-- The latest of a guild, and those that expire.
+create index replies_of_guild_by_age on replies (guild_id, created_at);
+create index deleted_messages_by_age on deleted_messages (at);
+-- A persona's newest version, and the versions of a job that is deleted.
+create index versions_by_age on versions (persona_id, installed_at);
+create index versions_of_job on versions (job_id);
 """
 
 MIGRATIONS = (
@@ -878,5 +891,5 @@ MIGRATIONS = (
     BOT_FACES,
     REPORT_NOTES,
     REPLY_ATTEMPTS,
-    CHANNEL_INDEXES,
+    LOOKUP_INDEXES,
 )

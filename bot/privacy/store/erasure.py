@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from bot.platform.db.database import MAX_TIMESTAMP_S, DatabaseConnection, Row, Table
 from bot.platform.db.erased_ids import ErasedIds
 
-REPLIES_TO_MEMBER_SQL = """select event_id from replies left join messages on messages.seq = trigger_seq
-    where (asked_by = :user or messages.author_id = :user
+REPLIES_TO_MEMBER_SQL = """select event_id from replies where (asked_by = :user
+    or trigger_seq in (select seq from messages where author_id = :user)
     or event_id in (select event_id from greeted_members where user_id = :user)) and created_at <= :until"""
 """The replies to a person, which may quote them, and the greetings of them."""
 DIRECT_CHANNELS_SQL = """select distinct channel_id from messages
@@ -152,8 +152,9 @@ class Erasure(Table):
 
     def names_of_others(self, user_id: int) -> list[str]:
         """Return the names under which others have written."""
-        sql = "select distinct author_name from messages where author_id != :user"
-        return self._db.column(str, sql, user=user_id)
+        # With the id, because the index has the names by author.
+        sql = "select distinct author_id, author_name from messages where author_id != :user"
+        return list(dict.fromkeys(row["author_name"] for row in self._db.read(sql, user=user_id)))
 
     def counts(self, user_id: int) -> Counter[str]:
         """Count the rows of a member by table."""

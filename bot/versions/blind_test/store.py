@@ -220,6 +220,11 @@ class GuildFeedback(Table):
     each.
     """
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes have guilds, too."""
+        return self._db.is_part
+
     def publish(
         self, guild_id: int, persona_id: str, version: str, against: str, summary: str
     ) -> None:
