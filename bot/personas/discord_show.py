@@ -128,13 +128,15 @@ def _buttons(interaction: Interaction, persona: Persona, place: ChannelRef) -> l
         return []
     services = interaction.client.services
     roles = RolePermissions(services.store)
+    language = interaction_language(interaction)
     buttons: list[Item] = []
     if roles.allows(interaction.user, place.guild_id, "talk"):
-        buttons.append(TalkButton(persona.id))
+        buttons.append(TalkButton(persona.id, language=language))
     if permissions.is_moderator(interaction.user) and persona in services.personas.own(
         place.guild_id
     ):
-        buttons += [EditPersonaButton(persona.id), PictureButton(persona.id)]
+        buttons.append(EditPersonaButton(persona.id, language=language))
+        buttons.append(PictureButton(persona.id, language=language))
     if roles.allows(interaction.user, place.guild_id, "train"):
-        buttons.append(TrainButton(persona.id))
+        buttons.append(TrainButton(persona.id, language=language))
     return buttons

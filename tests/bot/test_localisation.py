@@ -198,6 +198,19 @@ async def test_the_list_of_personas_is_in_the_members_language(stage):
     assert "**Ballast** (`ballast`, Basismodell)" in listed
 
 
+async def test_the_buttons_of_a_persona_are_in_the_members_language(stage):
+    stage.moderator.set_locale("de")
+    made = await stage.moderator.submit(
+        await stage.moderator.slash(OFFICE, "persona create"), name="Marlow", description="A clerk."
+    )
+    await until(lambda: "**Marlow**" in made.text)
+    await stage.moderator.slash(QUAY, "persona set", persona="marlow")
+    shown = await stage.moderator.slash(QUAY, "persona show")
+    await until(lambda: shown.message and shown.message["components"])
+    buttons = ["Gespräch beginnen", "Bearbeiten", "Bild oder Karte", "Trainieren"]
+    assert labels(shown.message) == buttons
+
+
 async def test_a_duet_is_in_the_servers_language(stage):
     stage.client.services.dialogue_runner.pause_s = 0
     await prefer(stage, "vi")
