@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
+from personas.gettext_marker import MarkedText, gettext_noop
 from personas.models.base_model import EMBEDDED, BaseModel, max_positions
 from personas.prompt.renderer import CONTEXT_TOKENS
 from personas.schemas.chat import ChatRequest
@@ -32,7 +33,7 @@ FULL_SEQUENCES = 2
 """Replies with a full window that fit into the memory at once."""
 RESERVED_ROW_TOKENS = SMALL_CONTEXT_TOKENS
 """Tokens of each reply at once for which a GPU's memory is reserved; longer ones are rarely many."""
-MEMORY_REASON = "what the memory allows for keys and values"
+MEMORY_REASON = MarkedText(gettext_noop("what the memory allows for keys and values"))
 MAX_PICTURES = 4
 """Pictures that a prompt has, the latest."""
 PICTURE_TOKENS = 1400
@@ -60,16 +61,22 @@ class ContextWindow:
         it. Raises `BaseModelError`.
         """
         positions = max_positions(base)
-        wanted = cls(DEFAULT_CONTEXT_TOKENS, "the default")
+        tokens = SMALL_CONTEXT_TOKENS
         if asked:
-            wanted = cls(asked, "set by CONTEXT_TOKENS")
+            tokens = asked
+            reason = gettext_noop("set by CONTEXT_TOKENS")
         elif base.repository == EMBEDDED:
-            wanted = cls(SMALL_CONTEXT_TOKENS, "the default of the bundled model")
+            reason = gettext_noop("the default of the bundled model")
         elif not positions:
-            wanted = cls(SMALL_CONTEXT_TOKENS, "the default of a model that states no length")
-        if positions and positions < wanted.tokens:
-            return cls(positions, f"all that {base.name} reads")
-        return wanted
+            reason = gettext_noop("the default of a model that states no length")
+        else:
+            tokens = DEFAULT_CONTEXT_TOKENS
+            reason = gettext_noop("the default")
+        if positions and positions < tokens:
+            return cls(
+                positions, MarkedText(gettext_noop("all that {model} reads"), model=base.name)
+            )
+        return cls(tokens, MarkedText(reason))
 
     def within_time(self, tokens_per_s: float) -> Self:
         """Return the window that a processor reads in `MAX_PREFILL_S`, at so many tokens per second;
@@ -78,9 +85,8 @@ class ContextWindow:
         tokens = self.tokens
         while tokens > SMALL_CONTEXT_TOKENS and tokens > MAX_PREFILL_S * tokens_per_s:
             tokens = max(tokens // 2, SMALL_CONTEXT_TOKENS)
-        return self.limited_to(
-            tokens, f"what this machine reads in {MAX_PREFILL_S:.0f} s; CONTEXT_TOKENS can raise it"
-        )
+        reason = gettext_noop("what this machine reads in {seconds} s; CONTEXT_TOKENS can raise it")
+        return self.limited_to(tokens, MarkedText(reason, seconds=f"{MAX_PREFILL_S:.0f}"))
 
     def limited_to(self, tokens: int, reason: str) -> Self:
         """Return the window itself, or one of so many tokens if that is smaller."""

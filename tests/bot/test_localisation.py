@@ -1,6 +1,7 @@
 """The bot speaks the member's language in what they alone see, and the server's in its channels."""
 
 import re
+from dataclasses import replace
 
 import discord
 import pytest
@@ -18,8 +19,10 @@ from bot.platform.localisation import (
 from bot.privacy.texts import TEXTS
 from bot.safety.actions import DISCLOSURE, MINORS_BREAK, PLAIN_DISCLOSURE
 from bot.training.backend_protocol import TrainingFailed
+from personas.engine.context_window import ContextWindow
 from personas.engine.remote.server_errors import OnlyThoughtError
 from personas.errors import EngineBusyError
+from personas.models.base_model import EMBEDDED, locate
 from personas.schemas.training_events import Epoch
 from sandbox import message_text
 from sandbox.message_components import all_components
@@ -209,6 +212,25 @@ async def test_the_buttons_of_a_persona_are_in_the_members_language(stage):
     await until(lambda: shown.message and shown.message["components"])
     buttons = ["Gespräch beginnen", "Bearbeiten", "Bild oder Karte", "Trainieren"]
     assert labels(shown.message) == buttons
+
+
+@pytest.mark.parametrize("command", ["persona show", "persona generation show"])
+async def test_why_the_context_is_as_long_as_it_is_is_in_the_members_language(stage, command):
+    window = ContextWindow.of_base(locate(EMBEDDED))
+    engine = stage.client.services.engine
+    usual = engine.state
+    engine.state = lambda: replace(usual(), context_reason=window.reason)
+    stage.moderator.set_locale("de")
+    await told(
+        await stage.moderator.slash(QUAY, command),
+        "Token (von der Engine: Standard des mitgelieferten Modells)",
+    )
+
+
+def test_a_limit_of_the_context_that_names_a_value_is_translated_with_it():
+    reason = ContextWindow(8192, "the default").within_time(tokens_per_s=60).reason
+    assert reason == "what this machine reads in 60 s; CONTEXT_TOKENS can raise it"
+    assert localise(reason, "zh_Hans") == "这台机器在 60 秒内能读完的量；可用 CONTEXT_TOKENS 提高"
 
 
 async def test_a_duet_is_in_the_servers_language(stage):

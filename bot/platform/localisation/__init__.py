@@ -16,6 +16,7 @@ from typing import Any, Literal, Self, get_args
 import discord
 
 from personas.cli_common import commands_as_typed
+from personas.gettext_marker import MarkedText
 from personas.gettext_marker import gettext_noop as gettext_noop
 
 Language = Literal["en", "vi", "de", "es", "zh_Hans"]
@@ -156,6 +157,8 @@ def join_names(names: Iterable[str]) -> LocalisableText:
 
 def localise(text: str, language: Language) -> str:
     """Return a text in a language. One that is not localisable, such as a member's, stays."""
+    if isinstance(text, MarkedText):
+        return translate(text.source, language, **text.values)
     return text.in_language(language) if isinstance(text, LocalisableText) else text
 
 

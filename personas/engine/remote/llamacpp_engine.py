@@ -48,6 +48,7 @@ from personas.engine.remote.vllm_client import ServedModels, VllmClient
 from personas.engine.remote.vllm_engine import VllmEngine
 from personas.engine.remote.vllm_sequence import VllmReplyStream, VllmSequence
 from personas.errors import ExportError, UnderstudyError
+from personas.gettext_marker import MarkedText, gettext_noop
 from personas.home.adapters import EFFECT_PROBE_FILE
 from personas.home.gguf_adapters import GgufAdapters
 from personas.home.prompt_version import renderer_of
@@ -72,6 +73,9 @@ STALL_S = 300.0
 """A part of a prompt, of 2,048 tokens, may take minutes on a CPU."""
 PROCESSOR_CONTEXT_TOKENS = 4096
 """A processor takes minutes to read a longer prompt."""
+PROCESSOR_REASON = MarkedText(
+    gettext_noop("the default of llama.cpp on a processor; CONTEXT_TOKENS can raise it")
+)
 ACCELERATOR_DEVICES = ("/dev/nvidiactl", "/dev/kfd")
 """Devices of NVIDIA's and of AMD's drivers."""
 MEMORY_SHARE = 0.8
@@ -450,8 +454,7 @@ class LlamaCppEngine(VllmEngine):
     def _read_files(self) -> None:
         super()._read_files()
         if self.program and self.max_context_tokens is None and not has_accelerator():
-            reason = "the default of llama.cpp on a processor; CONTEXT_TOKENS can raise it"
-            self._wanted = self._wanted.limited_to(PROCESSOR_CONTEXT_TOKENS, reason)
+            self._wanted = self._wanted.limited_to(PROCESSOR_CONTEXT_TOKENS, PROCESSOR_REASON)
         self._files = GgufAdapters(self.home, self.base, self.model_file, self._layers)
 
     def _create_checker(self, expected: ExpectedModel) -> LlamaCppChecker:

@@ -22,7 +22,11 @@ import psutil
 
 from personas.engine import EngineState
 from personas.engine.effect_probe import CacheLeakError, EffectError
-from personas.engine.remote.llamacpp_engine import PROCESSOR_CONTEXT_TOKENS, has_accelerator
+from personas.engine.remote.llamacpp_engine import (
+    PROCESSOR_CONTEXT_TOKENS,
+    PROCESSOR_REASON,
+    has_accelerator,
+)
 from personas.engine.remote.llamacpp_memory import FIXED_BYTES, kv_bytes_per_token
 from personas.engine.remote.ollama_client import (
     ModelGoneError,
@@ -409,8 +413,7 @@ class OllamaEngine(VllmEngine):
     def _read_files(self) -> None:
         super()._read_files()
         if self.max_context_tokens is None and not has_accelerator():
-            reason = "the default of llama.cpp on a processor; CONTEXT_TOKENS can raise it"
-            self._wanted = self._wanted.limited_to(PROCESSOR_CONTEXT_TOKENS, reason)
+            self._wanted = self._wanted.limited_to(PROCESSOR_CONTEXT_TOKENS, PROCESSOR_REASON)
         self._files = GgufAdapters(self.home, self.base, self.model_file, self._layers)
         self._checker = self._create_checker(self._checker.expected)
 

@@ -36,6 +36,7 @@ from personas.engine.remote.vllm_client import START_METRIC, ServedModels, VllmC
 from personas.engine.remote.vllm_scorer import VllmScorer
 from personas.engine.remote.vllm_sequence import VllmReplyStream, VllmSequence
 from personas.errors import EngineBusyError, ServerError, UnderstudyError
+from personas.gettext_marker import MarkedText, gettext_noop
 from personas.home.adapters import EFFECT_PROBE_FILE, largest_rank, verify_for_base_model
 from personas.home.effect_probe import EffectResults
 from personas.home.lora_checks import check_lora, stored_linear_shapes
@@ -107,11 +108,14 @@ class VllmEngine:
             if replica.served is None:
                 continue
             if limit := replica.served.max_tokens:
-                window = window.limited_to(limit, f"all that {replica.url} takes")
+                reason = gettext_noop("all that {url} takes")
+                window = window.limited_to(limit, MarkedText(reason, url=replica.url))
             elif not self.max_context_tokens:
                 # Ollama, for one, drops the beginning of a longer prompt, where the card is.
-                reason = f"{replica.url} does not say how many it takes; CONTEXT_TOKENS can"
-                window = window.limited_to(SMALL_CONTEXT_TOKENS, reason)
+                reason = gettext_noop("{url} does not say how many it takes; CONTEXT_TOKENS can")
+                window = window.limited_to(
+                    SMALL_CONTEXT_TOKENS, MarkedText(reason, url=replica.url)
+                )
         return window
 
     @property
