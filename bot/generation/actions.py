@@ -252,8 +252,8 @@ def _clamped(asked: SettingValue, source: Source, bounds: Bounds) -> EffectiveVa
 def _require_within(name: str, value: SettingValue, bounds: Bounds) -> None:
     if bounds.low <= value <= bounds.high:
         return
-    low = _value_text(bounds.low)
-    high = _value_text(bounds.high)
+    low = number_text(bounds.low)
+    high = number_text(bounds.high)
     advice = gettext_lazy("Choose from {low} to {high}.", low=low, high=high)
     if value > bounds.high:
         advice = gettext_lazy(
@@ -263,7 +263,7 @@ def _require_within(name: str, value: SettingValue, bounds: Bounds) -> None:
         gettext_lazy(
             "{value} is out of range for {setting}.",
             setting=LABELS[name],
-            value=_value_text(value),
+            value=number_text(value),
         ),
         advice,
     )
@@ -272,4 +272,9 @@ def _require_within(name: str, value: SettingValue, bounds: Bounds) -> None:
 def _value_text(value: SettingValue | None) -> str:
     if value is None:
         return gettext_lazy("not set")
+    return number_text(value)
+
+
+def number_text(value: SettingValue) -> LocalisableText:
+    """Write a field's value, without its unit."""
     return localisable_number(f"{value:,}" if isinstance(value, int) else f"{value:g}")

@@ -1,6 +1,12 @@
 """Generation settings in words, for Discord and the dashboard."""
 
-from bot.generation.actions import Bounds, EffectiveGeneration, EffectiveValue, Source
+from bot.generation.actions import (
+    Bounds,
+    EffectiveGeneration,
+    EffectiveValue,
+    Source,
+    number_text,
+)
 from bot.generation.store import GenerationSettings, SettingValue
 from bot.platform.localisation import gettext_lazy, join_texts
 
@@ -30,7 +36,7 @@ SOURCES: dict[Source, str] = {
 
 def value_text(name: str, value: SettingValue) -> str:
     """Write a field's value with its unit."""
-    number = f"{value:,}" if isinstance(value, int) else f"{value:g}"
+    number = number_text(value)
     return gettext_lazy("{number} tokens", number=number) if name in TOKEN_FIELDS else number
 
 

@@ -35,6 +35,7 @@ from bot.platform.localisation import (
     gettext_noop,
     interaction_language,
     join_texts,
+    localisable_number,
     localise,
     ngettext_lazy,
     translate,
@@ -371,7 +372,9 @@ def _match_lines(persona: Persona, ranking: LoreRanking) -> list[str]:
             mark = "✅"
         elif match.is_match:
             mark = "➖"
-        score = gettext_lazy("by keys") if match.by_keys else f"{match.score:.2f}"
+        score = (
+            gettext_lazy("by keys") if match.by_keys else localisable_number(f"{match.score:.2f}")
+        )
         lines.append(
             gettext_lazy(
                 "{mark} **{score}** `{source}` {heading}",
@@ -395,7 +398,7 @@ def _match_reason(match: PassageMatch) -> str:
     if match.is_ruled_out:
         return gettext_lazy("given by its keys only, and they do not match")
     words = ", ".join(sorted(match.words, key=lambda word: -match.words[word]))
-    meaning = f"{match.by_meaning:+.2f}"
+    meaning = localisable_number(f"{match.by_meaning:+.2f}")
     if match.cosine is None:
         meaning = gettext_lazy("not compared (another language)")
     return gettext_lazy(

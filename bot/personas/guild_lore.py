@@ -15,7 +15,12 @@ from pathlib import Path
 from bot.personas.registry import short_id
 from bot.personas.revisions import RevisionHistory
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import gettext_lazy
+from bot.platform.localisation import (
+    LocalisableText,
+    gettext_lazy,
+    join_names,
+    localisable_number,
+)
 from bot.store import CARD_CONTRIBUTION, Contribution, MemberRecords
 from personas.errors import LoreError
 from personas.home.atomic_files import write_file
@@ -312,9 +317,12 @@ def _no_room(guild_id: int, wanted: str, sizes: Mapping[Path, int]) -> RefusedEr
         by_persona[_short_id(guild_id, path.parent.name)] += size
     advice = gettext_lazy("Add less.")
     if by_persona:
-        largest = [f"`{name}` ({_kilobytes(size)})" for name, size in by_persona.most_common(3)]
+        largest = []
+        for name, size in by_persona.most_common(3):
+            held = {"name": name, "size": _kilobytes(size)}
+            largest.append(LocalisableText("`{name}` ({size})", values=held))
         advice = gettext_lazy(
-            "Remove some with `/persona lore remove`. Largest: {files}.", files=", ".join(largest)
+            "Remove some with `/persona lore remove`. Largest: {files}.", files=join_names(largest)
         )
     return RefusedError(
         gettext_lazy("The lore of all personas of this server would have {wanted}.", wanted=wanted),
@@ -322,8 +330,8 @@ def _no_room(guild_id: int, wanted: str, sizes: Mapping[Path, int]) -> RefusedEr
     )
 
 
-def _kilobytes(size: int) -> str:
-    return f"{math.ceil(size / 1000):,} KB"
+def _kilobytes(size: int) -> LocalisableText:
+    return localisable_number(f"{math.ceil(size / 1000):,} KB")
 
 
 def _passages(guild_id: int, persona_id: str, file: str, text: str) -> list[Passage]:

@@ -14,13 +14,14 @@ from bot.platform.localisation import (
     LocalisableText,
     gettext_lazy,
     join_texts,
+    localisable_number,
     localise,
 )
 from bot.store import TrainingJob
 from bot.training.retrain_all import RetrainAllPlan, Retraining
 from bot.training.training_plan import RecipeEstimate, TrainingPlan
 from personas.errors import RequestError
-from personas.schemas.formatting import format_time_left
+from personas.schemas.formatting import format_gib, format_time_left
 from personas.schemas.scorecard import SIDE_LABELS, GateVerdict, Outcome, Side, SideBySide
 from personas.schemas.training_events import (
     Epoch,
@@ -531,7 +532,8 @@ def plan_texts(
     if plan.lore_pairs_text:
         lines.append(plan.lore_pairs_text)
     for reason, rows in list(plan.dropped.items())[:MAX_PLAN_LINES]:
-        lines.append(f"- {rows:,}: {reason}")
+        dropped = {"rows": rows, "reason": reason}
+        lines.append(LocalisableText("- {rows:,}: {reason}", values=dropped))
     for line in plan.import_lines[:MAX_PLAN_LINES]:
         lines.append(shorten(line, MAX_PLAN_LINE_CHARS, placeholder=" …"))
     takes: list[str] = []
@@ -618,5 +620,5 @@ def _retraining_line(item: Retraining) -> LocalisableText:
         "- {version}: about {duration}, {memory} of memory",
         version=name,
         duration=format_duration(item.seconds),
-        memory=f"{item.memory_bytes / 2**30:.1f} GiB",
+        memory=localisable_number(format_gib(item.memory_bytes)),
     )

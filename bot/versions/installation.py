@@ -15,7 +15,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bot.platform.errors import RefusedError, hide_paths
-from bot.platform.localisation import gettext_lazy
+from bot.platform.localisation import (
+    LocalisableText,
+    gettext_lazy,
+    join_names,
+    localisable_number,
+)
 from bot.platform.request_origin import RequestOrigin
 from bot.store import JobResult, Store, TrainingJob
 from bot.training.store import NewTrainingJob
@@ -198,15 +203,18 @@ def _require_room(home: Path, imported: list[TrainingJob], source: Path) -> None
         return
     advice = gettext_lazy("Import a smaller one.")
     if sizes:
-        names = [f"`{name}` ({_megabytes(size)})" for name, size in sizes.most_common(3)]
+        largest = []
+        for name, size in sizes.most_common(3):
+            held = {"name": name, "size": _megabytes(size)}
+            largest.append(LocalisableText("`{name}` ({size})", values=held))
         advice = gettext_lazy(
-            "Remove one with `/finetune remove`. Largest: {versions}.", versions=", ".join(names)
+            "Remove one with `/finetune remove`. Largest: {versions}.", versions=join_names(largest)
         )
     raise RefusedError(message, advice)
 
 
-def _megabytes(size: int) -> str:
-    return f"{math.ceil(size / 1e6):,} MB"
+def _megabytes(size: int) -> LocalisableText:
+    return localisable_number(f"{math.ceil(size / 1e6):,} MB")
 
 
 def _size_bytes(folder: Path) -> int:

@@ -305,7 +305,10 @@ async def test_answering_settings_are_in_the_moderators_language(stage):
     refused = await stage.moderator.slash(QUAY, "persona answering set", quiet_hours="late")
     await told(refused, "'late' 不是一个时段。请写成 22:00-07:00 的形式")
     answer = await stage.moderator.slash(QUAY, "persona generation show")
-    await told(answer, "• 温度：")
+    await told(answer, "• 温度：0.")
+    stage.moderator.set_locale("de")
+    answer = await stage.moderator.slash(QUAY, "persona generation show")
+    await told(answer, "• Temperatur: 0,")
 
 
 async def test_a_line_at_a_set_time_is_told_in_the_moderators_language(stage):
@@ -440,7 +443,7 @@ async def test_a_german_moderator_reads_no_english_from_a_training_to_its_promot
     await told(queued, "Eingereiht als")
     await until(lambda: stage.backend.busy)
     stage.backend.on_event(STEP)
-    shown = await stage.sees("Schritt 10 von 40 · Loss 2.345 · 457 Token/s", since=mark)
+    shown = await stage.sees("Schritt 10 von 40 · Loss 2,345 · 457 Token/s", since=mark)
     assert "trainiert · fertig in etwa 5 min" in shown["content"]
     status = await stage.moderator.slash(QUAY, "finetune status")
     await told(status, "Training: **Ballast v1**")

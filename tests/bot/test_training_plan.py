@@ -168,6 +168,14 @@ def test_the_phases_of_a_plan_are_in_the_language_of_its_reader():
     assert status_text.phases_text(estimate.model_copy(update={"phases": {}})) == ""
 
 
+def test_the_numbers_of_a_plan_are_written_as_its_reader_does():
+    plan = PLAN.model_copy(update={"rows": 2000, "rows_used": 1734, "dropped": {"short": 1266}})
+    texts = status_text.plan_texts(plan, "demo-cpu", position=1, is_training=False)
+    german = localise(texts[0], "de")
+    assert "1\u202f734 von 2\u202f000" in german and "- 1\u202f266: short" in german
+    assert "1,734 of 2,000" in texts[0] and "- 1,266: short" in texts[0]
+
+
 def test_a_histogram_has_few_bars_and_loses_no_sample():
     spread = training_plan.TokenHistogram(
         edges=tuple(range(40, 520, 20)), counts=tuple(range(1, 24))

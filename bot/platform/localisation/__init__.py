@@ -6,6 +6,7 @@ in the other languages.
 """
 
 import gettext
+import string
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -109,14 +110,28 @@ def localisable_number(text: str) -> LocalisableText:
     """A number in English, whose separators are those of the page's language. That of thousands
     is a narrow space where the comma is that of decimals, so that none is taken for the other.
     """
-    return LocalisableValue(
-        lambda language: text.translate(COMMA_AND_SPACE) if language in COMMA_LANGUAGES else text
-    )
+    return LocalisableValue(lambda language: _write_number(text, language))
+
+
+def _write_number(text: str, language: Language) -> str:
+    return text.translate(COMMA_AND_SPACE) if language in COMMA_LANGUAGES else text
+
+
+class _Formatter(string.Formatter):
+    """Fills gaps as `str.format` does, with numbers as the language writes them."""
+
+    def __init__(self, language: Language) -> None:
+        self._language = language
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        text = format(value, format_spec)
+        return _write_number(text, self._language) if isinstance(value, int | float) else text
 
 
 def gettext_lazy(source: str, /, **values: object) -> LocalisableText:
     """Return a marked text, whose language is chosen later. The `values` fill its gaps, also those
-    of the translation; those that are localisable themselves are in the same language.
+    of the translation; numbers, and those that are localisable themselves, are in the same
+    language.
     """
     return LocalisableText(source, values=values)
 
@@ -196,7 +211,7 @@ def _fill(
     localised: dict[str, Any] = {}
     for name, value in values.items():
         localised[name] = localise(value, language) if isinstance(value, str) else value
-    return text.format(**localised) if values else text
+    return _Formatter(language).vformat(text, (), localised) if values else text
 
 
 @cache

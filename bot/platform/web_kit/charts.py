@@ -107,7 +107,7 @@ def _draw_lines(
         return Markup('<p class="empty">{}</p>').format(localise(nothing, language))
     across = _fit_scale(x_values, LEFT, WIDTH - RIGHT)
     up = _fit_scale(y_values, HEIGHT - BOTTOM, TOP, is_log=log_y)
-    drawn = list(_grid(across, up, x, y))
+    drawn = list(_grid(across, up, x, y, language=language))
     descriptions = []
     for number, line in enumerate(shown):
         drawn.append(_line(line, number, across, up))
@@ -192,7 +192,7 @@ def _draw_intervals(
     for row in rows:
         values += [row.low, row.high]
     scale = _fit_scale(values, 100 * PLOT_MARGIN, 100 * (1 - PLOT_MARGIN))
-    ticks = _tick_labels(axis_ticks(scale.low, scale.high))
+    ticks = _tick_labels(axis_ticks(scale.low, scale.high), language)
     rules = Markup("")
     tick_texts = Markup("")
     for tick, text in ticks:
@@ -297,17 +297,17 @@ def _fit_scale(
     return _Scale(low, high, begin, end, is_log=is_log, is_whole=is_whole)
 
 
-def _grid(across: _Scale, up: _Scale, x: str, y: str) -> Iterator[Markup]:
+def _grid(across: _Scale, up: _Scale, x: str, y: str, *, language: Language) -> Iterator[Markup]:
     right = WIDTH - RIGHT
     bottom = HEIGHT - BOTTOM
     heights = _log_ticks(up) if up.is_log else axis_ticks(up.low, up.high, least=float(up.is_whole))
-    for value, label in _tick_labels(heights):
+    for value, label in _tick_labels(heights, language):
         yield Markup(
             '<line class="rule" x1="{}" x2="{}" y1="{y:.1f}" y2="{y:.1f}"/>'
             '<text x="{}" y="{y:.1f}" dy="4" text-anchor="end">{}</text>'
         ).format(LEFT, right, LEFT - 6, label, y=up.at(value))
     widths = axis_ticks(across.low, across.high, about=7, least=float(across.is_whole))
-    for value, label in _tick_labels(widths):
+    for value, label in _tick_labels(widths, language):
         yield Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
             across.at(value), bottom + 20, label
         )
@@ -318,13 +318,14 @@ def _grid(across: _Scale, up: _Scale, x: str, y: str) -> Iterator[Markup]:
     yield Markup('<text x="0" y="{}">{}</text>').format(TOP - 16, f"↑ {y}")
 
 
-def _tick_labels(values: Sequence[float]) -> list[tuple[float, str]]:
+def _tick_labels(values: Sequence[float], language: Language) -> list[tuple[float, str]]:
     """Values with labels of as few digits as tell them apart."""
     for digits in range(2, 16):
         labels = [_tick_label(value, digits) for value in values]
         if len(set(labels)) == len(labels):
             break
-    return list(zip(values, labels, strict=True))
+    shown = [localise(localisable_number(label), language) for label in labels]
+    return list(zip(values, shown, strict=True))
 
 
 def _tick_label(value: float, digits: int) -> str:

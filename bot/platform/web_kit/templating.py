@@ -360,6 +360,11 @@ def format_number(number: float | None, digits: int = 2, sign: str = "-") -> str
     return "–" if number is None else localisable_number(f"{number:{sign},.{digits}f}")
 
 
+def format_by_pattern(pattern: str, *numbers: float) -> str:
+    """Numbers by a pattern of printf, such as "%.3g"; in place of Jinja's own filter."""
+    return localisable_number(pattern % numbers)
+
+
 def format_bytes(number_bytes: float | None) -> str:
     """Bytes as "1.5 GiB"; a dash for None."""
     if number_bytes is None:
@@ -449,6 +454,7 @@ def _environment(language: Language) -> Environment:
         "decimal_size": format_decimal_size,
         "count_of": format_count,
         "number": format_number,
+        "format": format_by_pattern,
         "percent": format_percent,
     }
     return environment

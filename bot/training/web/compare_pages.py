@@ -135,7 +135,7 @@ def _score_reader(name: str, digits: int = 4) -> Callable[[RunDetails], str]:
         card = run_view.read_score_summary(record.job)
         value: Any = getattr(card, name, None)
         if isinstance(value, float):
-            return f"{value:.{digits}f}"
+            return localisable_number(f"{value:.{digits}f}")
         return str(value or "")
 
     return read
@@ -155,14 +155,14 @@ def _best_loss(record: RunDetails) -> str:
 
 def _step_count(record: RunDetails) -> str:
     steps = record.course.steps
-    return f"{steps[-1].step:,}" if steps else ""
+    return localisable_number(f"{steps[-1].step:,}") if steps else ""
 
 
 def _sample_count(record: RunDetails) -> str:
     samples = (record.sheet or {}).get("samples")
     if not isinstance(samples, dict):
         return ""
-    return f"{samples.get('train', 0):,}"
+    return localisable_number(f"{samples.get('train', 0):,}")
 
 
 def _peak_memory(record: RunDetails) -> str:
@@ -182,7 +182,7 @@ def _total_time(record: RunDetails) -> str:
 
 def _final_loss(record: RunDetails) -> str:
     loss = record.course.train_loss
-    return "" if loss is None else f"{loss:.4f}"
+    return "" if loss is None else localisable_number(f"{loss:.4f}")
 
 
 RESULT_ROWS: tuple[tuple[str, Callable[[RunDetails], str]], ...] = (

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bot.platform.localisation import gettext_lazy
+from bot.platform.localisation import gettext_lazy, localisable_number
 from bot.versions.web.scorecard_view import OUTCOME_LABELS, UNKNOWN_VALUE
 from personas.schemas.scorecard import (
     IN_CHARACTER,
@@ -214,7 +214,7 @@ def _compare_metric(metric: ScoreMetric, a: float | None, b: float | None) -> Me
     def shown(value: float | None) -> str:
         if value is None:
             return UNKNOWN_VALUE
-        return metric.shown.format(value)
+        return localisable_number(metric.shown.format(value))
 
     if a is None or b is None:
         return MetricComparison(
@@ -224,6 +224,7 @@ def _compare_metric(metric: ScoreMetric, a: float | None, b: float | None) -> Me
         return MetricComparison(metric.name, a=shown(a), b=shown(b), difference="alike", better="")
     signed = metric.shown.replace("{:", "{:+").replace("++", "+")
     better = "a" if (a < b) == (metric.better == "lower") else "b"
+    difference = localisable_number(signed.format(a - b))
     return MetricComparison(
-        metric.name, a=shown(a), b=shown(b), difference=signed.format(a - b), better=better
+        metric.name, a=shown(a), b=shown(b), difference=difference, better=better
     )

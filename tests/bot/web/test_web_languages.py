@@ -27,6 +27,7 @@ from bot.demo_guild import MODERATOR
 from bot.moderation.store import Block
 from bot.platform import localisation
 from bot.platform.localisation import TRANSLATED_LANGUAGES, gettext_lazy, localise
+from bot.platform.web_kit.charts import Series, line_chart
 from bot.platform.web_kit.page_language import choose_language, language_tag
 from bot.platform.web_kit.page_texts import LocalisableMarkup, PageTexts
 from bot.platform.web_kit.problems import PROBLEMS, Problem
@@ -332,6 +333,28 @@ def test_numbers_times_and_sizes_are_written_as_the_language_does():
     assert shown == [
         "24 Nov 2026, 06:00 UTC", "24.11.2026, 06:00 UTC", "2026年11月24日 06:00 UTC",
     ]  # fmt: skip
+
+
+def test_numbers_in_the_gaps_of_a_text_are_written_as_the_language_does():
+    text = gettext_lazy("{phase}, {count:,} of {wanted:,}", phase="v1.5", count=1734, wanted=2000)
+    assert text == "v1.5, 1,734 of 2,000" and localise(text, "zh_Hans").count(",") == 2
+    assert localise(text, "de") == "v1.5, 1\u202f734 von 2\u202f000"
+    wait = gettext_lazy("wait {seconds:g} s", seconds=2.5)
+    assert wait == "wait 2.5 s" and "2,5" in localise(wait, "vi")
+    loss = gettext_lazy("{base:.3f} → {share:.0%}", base=2.345, share=0.5)
+    assert localise(loss, "es") == "2,345 → 50%"
+
+
+async def test_decimals_on_pages_and_charts_are_written_as_the_language_does(dashboard):
+    path = "/dashboard/personas/ballast/lore"
+    umbrella = "# Umbrellas\n\nThe violet umbrella hangs in the cab.\n"
+    await dashboard.ask("PUT", "/personas/ballast/lore/umbrellas", json={"text": umbrella})
+    _, page, _ = await dashboard.submit(path, ask="the umbrella", accept_language="de")
+    assert re.search(r"= Wörter [+-]\d,\d\d", page)
+    assert not re.search(r"\d\.\d\d", re.sub(r"<[^>]*>", "", page))
+    chart = line_chart("Loss", "step", "loss", [Series("a", ((0, 0.25), (1500, 1.5)))])
+    drawn = PageTexts("de").finalize(chart)
+    assert ">0,5</text>" in drawn and ">1\u202f500</text>" in drawn and ">0.5</text>" in chart
 
 
 class Fields(FrozenModel):

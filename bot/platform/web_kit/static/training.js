@@ -194,7 +194,7 @@ function smoothAsMoved(form) {
   let waits = null;
   form.querySelector("button").hidden = true;
   slider.addEventListener("input", () => {
-    document.getElementById("smoothing-is").value = slider.value;
+    document.getElementById("smoothing-is").value = localNumber(slider.value);
     clearTimeout(waits);
     waits = setTimeout(() => {
       const here = new URL(location.href);
