@@ -60,6 +60,7 @@ async def _render_build_form(
         title=gettext_lazy("Build a data set"),
         problem=problem,
         ids={"sources": "source-1"},
+        labels={"sources": gettext_lazy("Sources")},
         sources=sources,
         personas=list(services.personas.of(0).values()),
         recipes=services.catalogue.recipe_labels(),

@@ -27,11 +27,6 @@ MAX_CHOICES = 20
 """Members to choose from."""
 MAX_PAGE = 10_000
 NUMBER_FIELDS = {"per_day": MAX_PER_DAY, "cooldown_s": MAX_COOLDOWN_S}
-LABELS = {
-    "member": gettext_lazy("Member"),
-    "persona": gettext_lazy("Persona"),
-    **LIMIT_NAMES,
-}
 NOTHING_GIVEN: Mapping[str, str] = MappingProxyType({"member": "", "persona": ""})
 UNKNOWN_ADVICE = gettext_lazy(
     "Write a name as Discord shows it, or its beginning; the id of whoever is no member any more."
@@ -199,7 +194,6 @@ async def _render(
         "servers/blocks.html",
         title=title,
         problem=problem,
-        labels=LABELS,
         server=server,
         blocks=[
             (each, persona_text(services.personas, each.persona_id, guild_id)) for each in shown

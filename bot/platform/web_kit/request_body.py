@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ MAX_FORM_BYTES = 2**20
 MAX_FORM_FIELDS = 2000
 FORM_TYPE = "application/x-www-form-urlencoded"
 MAX_SHOWN_CHARS = 80
+DECIMAL_COMMA_PATTERN = re.compile(r"[+-]?(?:0,[0-9]+|[0-9]+,(?:[0-9]{1,2}|[0-9]{4,}))")
 CACHED_BODY = web.RequestKey("the whole body", bytes)
 """A body that was read before the handler's turn."""
 MAX_FIELD_BYTES = 2**20
@@ -270,6 +272,13 @@ def changed_fields(
 def parse_form_number(text: str) -> float | str:
     """Parse the number in a form's field; any other text stays, for the validation to refuse."""
     try:
-        return float(text)
+        return float(with_decimal_point(text))
     except ValueError:
         return text
+
+
+def with_decimal_point(text: str) -> str:
+    """Return a number of a form's field with a point for a decimal comma. Any other text stays, also
+    "1,500", which may be 1500.
+    """
+    return text.replace(",", ".") if DECIMAL_COMMA_PATTERN.fullmatch(text) else text

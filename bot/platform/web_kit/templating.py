@@ -145,7 +145,9 @@ routes = Routes()
 
 @dataclass(frozen=True)
 class FormError:
-    """An error in a form. `field` is the id of the element to correct, "" for the whole form."""
+    """An error in a form. `field` is the id of the element to correct, "" for the whole form; `label`
+    is what it is called, "" for the label that the form has for it.
+    """
 
     message: str
     field: str = ""
@@ -203,8 +205,8 @@ def render_page(
 
     `faults` are listed at the top, each with a link to its field, and in the title. A form's
     `problem` decides on them and on `status`, and gives `wrong`, the errors by field; `ids` are
-    those of fields that differ from their names, `labels` what the page calls fields. Raises
-    jinja2's errors for a template that cannot be filled.
+    those of fields that differ from their names, `labels` what the page calls fields to which its
+    form gives no label, or another one. Raises jinja2's errors for a template that cannot be filled.
     """
     wrong = {}
     if problem:
@@ -246,10 +248,7 @@ def _form_errors(
 ) -> list[FormError]:
     named = ((error["field"].partition(".")[0], error["detail"]) for error in problem.errors)
     errors = [
-        FormError(
-            detail, ids.get(name, name), labels.get(name) or name.replace("_", " ").capitalize()
-        )
-        for name, detail in named
+        FormError(detail, ids.get(name, name), labels.get(name, "")) for name, detail in named
     ]
     return errors or [FormError(problem.text)]
 
@@ -407,6 +406,18 @@ def format_inline_code(
     return marked
 
 
+def _find_label(page: str, field: str) -> str:
+    """Return the label of the field with an id in a page, without the hint beside it; the id in
+    words where it has none.
+    """
+    pattern = rf'<label[^>]*\sfor="{re.escape(field)}"[^>]*>(.*?)</label>'
+    found = re.search(pattern, page, re.DOTALL)
+    if not found:
+        return field.replace("_", " ").capitalize()
+    label = re.sub(r'<span class="muted">.*?</span>', "", found[1], flags=re.DOTALL)
+    return Markup(label).striptags()  # nosec B704  # it stands in the page already
+
+
 def _join(values: Iterable[object], separator: str = "", *, language: Language) -> Markup:
     shown = [localise(each, language) if isinstance(each, str) else str(each) for each in values]
     return escape(separator).join(shown)
@@ -444,6 +455,7 @@ def _environment(language: Language) -> Environment:
     environment.filters |= {
         "term": partial(_translate_term, language=language),
         "shown": texts.finalize,
+        "label_of": _find_label,
         "as_typed": commands_as_typed,
         "inline_code": partial(format_inline_code, language=language),
         "join": partial(_join, language=language),

@@ -17,7 +17,11 @@ from bot.platform.localisation import (
     localisable_number,
 )
 from bot.platform.web_kit.problems import Problem
-from bot.platform.web_kit.request_body import MAX_BODY_BYTES, read_json_object
+from bot.platform.web_kit.request_body import (
+    MAX_BODY_BYTES,
+    read_json_object,
+    with_decimal_point,
+)
 from personas.schemas.base import DEPENDENT_DEFAULT_ERROR
 
 MAX_REPORTED_ERRORS = 50
@@ -36,11 +40,12 @@ NON_BLANK_PATTERN = r"\S"
 def parse_body(model: type[Model], body: dict[str, Any], *, is_form: bool = False) -> Model:
     """Validate a body. Raises `Problem`, which names every wrong field and what it may be.
 
-    A form's fields are all text; in JSON a number is a number, and `true` is no text.
+    A form's fields are all text, with a decimal comma or point; in JSON a number is a number, and
+    `true` is no text.
     """
     try:
         if is_form:
-            return model.model_validate(body)
+            return model.model_validate(_with_decimal_points(model, body))
         return validate_strictly(model, body)
     except ValidationError as error:
         items = []
@@ -60,6 +65,16 @@ async def read_model(
 ) -> Model:
     """Read the JSON body of a request and validate it. Raises `Problem`."""
     return parse_body(model, await read_json_object(request, most_bytes))
+
+
+def _with_decimal_points(model: type[BaseModel], body: dict[str, Any]) -> dict[str, Any]:
+    numbers = {}
+    for name, value in body.items():
+        schema = _schema_at(model, [name])
+        kinds = [option.get("type") for option in schema.get("anyOf", [schema])]
+        if isinstance(value, str) and "number" in kinds:
+            numbers[name] = with_decimal_point(value)
+    return body | numbers
 
 
 def validate_strictly(model: type[Model], body: dict[str, Any]) -> Model:

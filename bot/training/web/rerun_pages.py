@@ -12,7 +12,11 @@ from bot.platform.errors import redact_paths
 from bot.platform.localisation import gettext_lazy, join_texts, localisable_number
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem
-from bot.platform.web_kit.request_body import parse_form_number, read_form
+from bot.platform.web_kit.request_body import (
+    parse_form_number,
+    read_form,
+    with_decimal_point,
+)
 from bot.platform.web_kit.templating import FormError, format_bytes, redirect_to, render_page
 from bot.services import Services
 from bot.store import TrainingJob
@@ -150,9 +154,8 @@ def parse_rerun_form(before: OriginalRun, texts: Mapping[str, str]) -> RerunForm
         if not text or not (is_changed or is_special):
             continue
         try:
-            settings |= parse_settings([f"{name}={text}"]).model_dump(
-                mode="json", exclude_none=True
-            )
+            setting = parse_settings([f"{name}={with_decimal_point(text)}"])
+            settings |= setting.model_dump(mode="json", exclude_none=True)
         except RequestError as error:
             draft.errors[SETTING_PREFIX + name] = str(error)
     if settings:

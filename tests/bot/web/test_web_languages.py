@@ -627,8 +627,8 @@ async def test_what_is_wrong_with_a_form_of_data_is_said_in_the_pages_language(d
             (
                 "Name: erlaubt: Buchstaben, Ziffern, - und _",
                 "Mischung: Zahlen mit : dazwischen, etwa 80:20",
-                "Höchstlänge: erlaubt: eine ganze Zahl ab 64 bis 32768",
-                "Sprachen: &#39;English&#39; ist kein Sprachcode wie en",
+                "Meiste Token eines Beispiels: erlaubt: eine ganze Zahl ab 64 bis 32768",
+                "Nur diese Sprachen behalten: &#39;English&#39; ist kein Sprachcode wie en",
             ),
         ),
         (
@@ -642,12 +642,13 @@ async def test_what_is_wrong_with_a_form_of_data_is_said_in_the_pages_language(d
             {"right": "licensed", "stated_by": "", "stated_on": "2126-01-01", "why": "x"},
             422,
             (
-                "Lizenz: die Angabe nennt die Lizenz nicht",
+                "Lizenz oder Vereinbarung: die Angabe nennt die Lizenz nicht",
                 "Angegeben von: in der Angabe fehlt stated_by",
-                "Angegeben am: stated_on der Angabe liegt noch in der Zukunft (2126-01-01)",
+                "Am: stated_on der Angabe liegt noch in der Zukunft (2126-01-01)",
             ),
         ),
-        ("/uploads/unclear.csv/columns", {"map": "wer"}, 422, ("Spalten: ",)),
+        ("/uploads/talk.jsonl/right", {"right": "x"}, 422, ("Recht zum Training: ",)),
+        ("/uploads/unclear.csv/columns", {"map": "wer"}, 422, ("Welche Spalte was ist: ",)),
     ):
         async with data_pages.session.post(DATA_PATH + path, data=fields, headers=own) as answer:
             text = await answer.text()

@@ -127,6 +127,14 @@ async def test_replies_that_were_to_be_read_first_are_again(dashboard):
     assert job.request.review and job.request.from_card == 1
 
 
+async def test_shares_and_settings_may_have_a_decimal_comma(dashboard, run):
+    form = run | {"do": "start", "set.warmup_ratio": "0,25", "lore_pairs": "0,125"}
+    status, _, html = await send(dashboard, "/dashboard/training/j1/repeat", form)
+    assert status == 200, words(html)
+    (job,) = dashboard.store.jobs.in_state("queued")
+    assert job.request.hyperparameters.warmup_ratio == 0.25 and job.request.lore_pairs == 0.125
+
+
 async def test_a_wrong_value_is_reported_at_its_field_and_nothing_is_queued(dashboard, run):
     form = run | {"set.learning_rate": "fast", "set.lora_r": "9000", "set.seed": "8"}
     status, _, html = await send(dashboard, "/dashboard/training/j1/repeat", form)
