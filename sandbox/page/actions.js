@@ -251,7 +251,7 @@ export function makeActions({ composer, onAnswer, openChannel, actAs }) {
     const commands = availableCommands(type);
     if (!commands.length) return null;
     const items = commands.map((command) => ({
-      label: command.name,
+      label: command.label,
       run: () => runApp(command, target),
     }));
     return { title: "Apps", items };

@@ -110,14 +110,31 @@ export function may(bit, channel = findChannel()) {
   return mine.some((role) => has(role.permissions, bit));
 }
 
-/** The commands of a type that can be used in the open channel. */
+/** The commands of a type that can be used in the open channel, in the acting member's language. */
 export function availableCommands(type) {
   const here = findChannel();
   const context = here?.type === DIRECT ? 1 : 0;
-  return state.commands.filter((command) => {
+  const usable = state.commands.filter((command) => {
     if (command.type !== type || (command.nsfw && !here?.nsfw)) return false;
     return !command.contexts || command.contexts.includes(context);
   });
+  return usable.map(localised);
+}
+
+/**
+ * A command, option or choice with its description in the acting member's language, and a `label`:
+ * what its name is in that language. The bot's own words stand for those that it does not translate.
+ */
+export function localised(part) {
+  const locale = person(state.me)?.locale;
+  const shown = {
+    ...part,
+    label: part.name_localizations?.[locale] ?? part.name,
+    description: part.description_localizations?.[locale] ?? part.description,
+  };
+  if (part.options) shown.options = part.options.map(localised);
+  if (part.choices) shown.choices = part.choices.map(localised);
+  return shown;
 }
 
 /** Check whether a message mentions the acting member. */

@@ -2,7 +2,7 @@
 
 import { act, state, upload } from "/page/api.js";
 import { field, h, iconButton, suggest } from "/page/dom.js";
-import { availableCommands, channelName, encode, userName, users } from "/page/guild.js";
+import { availableCommands, channelName, encode, localised, userName, users } from "/page/guild.js";
 
 const SLASH = 1;
 const SUBCOMMAND = 1;
@@ -23,13 +23,14 @@ const FIRST_CHIPS = 2;
 
 // ----------------------------------------------------------------------------------------- search
 
-/** Every (sub)command by its full name. */
-function flatten(command, prefix = "") {
-  const name = `${prefix}${command.name}`;
+/** Every (sub)command by its full name and label. */
+function flatten(command, group = null) {
+  const name = group ? `${group.name} ${command.name}` : command.name;
+  const label = group ? `${group.label} ${command.label}` : command.label;
   const isInner = (option) => option.type === SUBCOMMAND || option.type === GROUP;
   const inner = (command.options ?? []).filter(isInner);
-  if (!inner.length) return [{ ...command, name }];
-  return inner.flatMap((option) => flatten(option, `${name} `));
+  if (!inner.length) return [{ ...command, name, label }];
+  return inner.flatMap((option) => flatten(option, { name, label }));
 }
 
 /** Every (sub)command that may be used here. */
@@ -41,17 +42,17 @@ function usableCommands() {
 export function commandsFor(text) {
   const typed = /^\/([^\n]*)/.exec(text)?.[1].toLowerCase();
   if (typed === undefined) return [];
-  const begins = (command) => command.name.startsWith(typed);
-  const takesRest = (command) => typed.startsWith(`${command.name} `);
+  const begins = (command) => command.label.startsWith(typed);
+  const takesRest = (command) => typed.startsWith(`${command.label} `);
   function fits(command) {
-    if (`${command.name} `.startsWith(typed) || takesRest(command)) return true;
-    return command.name.split(" ").some((word) => word.startsWith(typed.trim()));
+    if (`${command.label} `.startsWith(typed) || takesRest(command)) return true;
+    return command.label.split(" ").some((word) => word.startsWith(typed.trim()));
   }
   const found = usableCommands().filter(fits);
   found.sort((a, b) => begins(b) - begins(a) || takesRest(b) - takesRest(a));
   return found.map((command) => {
-    const rest = takesRest(command) ? text.slice(command.name.length + 2).trim() : "";
-    return { title: `/${command.name}`, hint: command.description, command, rest };
+    const rest = takesRest(command) ? text.slice(command.label.length + 2).trim() : "";
+    return { title: `/${command.label}`, hint: command.description, command, rest };
   });
 }
 
@@ -60,7 +61,7 @@ export function unknownCommand(text) {
   const words = text.slice(1).trim().toLowerCase().split(/\s+/);
   const begin = (depth) => `/${words.slice(0, depth).join(" ")}`;
   let depth = 0; // how many words name a group
-  let within = usableCommands().map((command) => command.name.split(" "));
+  let within = usableCommands().map((command) => command.label.split(" "));
   function inGroup() {
     return within.filter((name) => name.length > depth + 1 && name[depth] === words[depth]);
   }
@@ -75,19 +76,20 @@ export function unknownCommand(text) {
 }
 
 /**
- * Divide `words name:value name:value` by the options' names; words without a name belong to the
- * first option.
+ * Divide `words label:value label:value` by the options' labels; words without one belong to the
+ * first option. Returns the texts by the options' names.
  */
 export function optionsTyped(rest, options) {
-  const names = options.map((option) => option.name).join("|");
+  const labels = options.map((option) => option.label).join("|");
   let found = [];
-  if (names) found = [...rest.matchAll(new RegExp(`(?:^|\\s)(${names}):(?=\\S)`, "g"))];
+  if (labels) found = [...rest.matchAll(new RegExp(`(?:^|\\s)(${labels}):(?=\\S)`, "g"))];
   const typed = {};
   const unnamed = rest.slice(0, found[0]?.index).trim();
   if (unnamed && options.length && options[0].type !== ATTACHMENT) typed[options[0].name] = unnamed;
   found.forEach((match, place) => {
     const end = found[place + 1]?.index;
-    typed[match[1]] = rest.slice(match.index + match[0].length, end).trim();
+    const { name } = options.find((option) => option.label === match[1]);
+    typed[name] = rest.slice(match.index + match[0].length, end).trim();
   });
   return typed;
 }
@@ -122,7 +124,7 @@ const INPUTS = {
 
 function makeInput(option) {
   if (option.choices?.length) {
-    return select(option.choices.map((choice) => [choice.value, choice.name]));
+    return select(option.choices.map((choice) => [choice.value, choice.label]));
   }
   const make = INPUTS[option.type];
   if (make) return make(option);
@@ -164,11 +166,11 @@ function completeBy({ input, element }, known, ask) {
   async function askNow() {
     asked += 1;
     const turn = asked;
-    const found = await ask().catch(() => []);
+    const found = (await ask().catch(() => [])).map(localised);
     // Answers may come in another order than they were asked for.
     if (turn !== asked || document.activeElement !== input) return;
-    for (const choice of found) known.set(choice.name, choice.value);
-    choices.show(found.map((choice) => ({ title: choice.name })));
+    for (const choice of found) known.set(choice.label, choice.value);
+    choices.show(found.map((choice) => ({ title: choice.label })));
   }
   const offer = () => {
     clearTimeout(timer);
@@ -215,14 +217,14 @@ export function commandForm({ command, rest }, { channel, onRun, onAnswer, onClo
   const title = h(
     "p",
     { className: "title" },
-    h("b", {}, `/${command.name}`),
+    h("b", {}, `/${command.label}`),
     " ",
     h("span", {}, command.description),
     iconButton("✕", "Cancel", { onclick: onClose }),
   );
   const form = h(
     "form",
-    { className: "command", noValidate: true, ariaLabel: `/${command.name}` },
+    { className: "command", noValidate: true, ariaLabel: `/${command.label}` },
     title,
     fields,
     problem,
@@ -256,7 +258,7 @@ export function commandForm({ command, rest }, { channel, onRun, onAnswer, onClo
       chip.focus();
     };
     const row = field({
-      label: option.name,
+      label: option.label,
       description: option.description,
       input,
       required: option.required,
@@ -325,7 +327,7 @@ export function commandForm({ command, rest }, { channel, onRun, onAnswer, onClo
   for (const option of options) {
     if (option.required) continue;
     const props = { type: "button", className: "chip", title: option.description };
-    const chip = h("button", props, `+${option.name}`);
+    const chip = h("button", props, `+${option.label}`);
     chip.onclick = () => add(option).input.focus();
     chip.option = option;
     chips.append(chip);

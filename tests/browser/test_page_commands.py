@@ -1,6 +1,8 @@
 """Commands, buttons, menus and forms in the page, and the bench."""
 
+import discord
 import pytest
+from discord import app_commands
 from playwright.async_api import expect
 
 from sandbox.interactions import ATTACHMENT_LIMIT_BYTES
@@ -10,6 +12,13 @@ from tests.fakes import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+GERMAN = {
+    "echo": "sag",
+    "Says it back": "Sagt es noch einmal",
+    "text": "wort",
+    "What to say": "Was gesagt wird",
+    "Count words": "Wörter zählen",
+}
 NARROW = {"width": 1024, "height": 768}
 FIELDS_WIDER_THAN_THEIR_CELL = """fields => fields
   .filter((field) => field.scrollWidth > field.clientWidth)
@@ -53,6 +62,46 @@ async def test_slash_commands_are_found_checked_and_run(sandbox, panelist, visit
     await form.get_by_label("times", exact=True).fill("3")
     await text.press("Enter")
     await nils.sees("tea tea tea")
+
+
+class GermanWords(app_commands.Translator):
+    async def translate(
+        self,
+        string: app_commands.locale_str,
+        locale: discord.Locale,
+        context: app_commands.TranslationContextTypes,
+    ) -> str | None:
+        return GERMAN.get(string.message) if locale is discord.Locale.german else None
+
+
+async def test_commands_are_in_the_language_of_the_member(sandbox, panelist, visit):
+    await panelist.tree.set_translator(GermanWords())
+    await panelist.tree.sync()
+    sandbox.member("Nils").set_locale("de")
+    nils = await visit(sandbox, "Nils", "tavern")
+    await nils.box.press_sequentially("/sag")
+    await expect(nils.page.get_by_role("option")).to_have_text(["/sagSagt es noch einmal"])
+    await nils.box.press("Enter")
+    form = nils.page.get_by_role("form", name="/sag")
+    text = form.get_by_label("wort required")
+    await expect(form.get_by_text("Was gesagt wird")).to_be_visible()
+    await expect(form.get_by_role("button", name="+times")).to_be_visible()
+    await text.fill("Moin")
+    await text.press("Enter")
+    said = await nils.sees("Moin")
+    await nils.say("/sag wort:Tee times:2")
+    await text.press("Enter")
+    await nils.sees("Tee Tee")
+    await said.click(button="right", position={"x": 5, "y": 5})
+    await expect(nils.page.get_by_role("menuitem", name="Wörter zählen")).to_be_visible()
+
+
+async def test_understudys_commands_and_choices_are_in_the_language_of_the_member(staged, visit):
+    staged.moderator.set_locale("de")
+    moderator = await visit(staged.sandbox, staged.moderator.name, QUAY)
+    form = await moderator.open_command("persona set")
+    await expect(form).to_contain_text("Wähle die Persona dieses Kanals")
+    await moderator.fill_option("answers", "jede Nachricht")
 
 
 async def test_one_press_closes_the_form_of_a_command(sandbox, panelist, visit):
