@@ -255,7 +255,7 @@ def _render_channel(
         problem=problem,
         access=access,
         channel=channel,
-        personas=", ".join(persona.name for persona in services.personas_in(place)),
+        personas=[persona.name for persona in services.personas_in(place)],
         holds=effective_lines(held),
         names=NAMES,
         hints=HINTS,

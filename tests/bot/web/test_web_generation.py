@@ -56,6 +56,11 @@ async def test_values_are_set_for_each_place_and_the_most_specific_holds(lives_h
     assert status == 409 and "Nothing is set" in refused["detail"]
 
 
+async def test_the_german_heading_fits_all_servers(dashboard):
+    _, page, _ = await dashboard.page(PAGE, headers={"Accept-Language": "de"})
+    assert ">Antworten: alle Server</h2>" in page
+
+
 async def test_counts_of_tokens_are_integers(dashboard):
     body = {"max_new_tokens": 100, "context_tokens": 1024}
     _, result, _ = await dashboard.ask("PATCH", PATH, json=body)

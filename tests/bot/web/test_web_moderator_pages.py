@@ -294,6 +294,17 @@ async def test_a_shared_persona_is_read_and_not_changed(town):
         assert town.stage.store.versions.live("oda", guild_id) is None
 
 
+async def test_the_heading_of_a_channel_agrees_with_the_number_of_its_personas(town):
+    channel_id = town.channel_id(QUAY, town.first)
+    browser = await town.signed_in(MODERATOR)
+    page = f"{SERVERS}/{town.first}/channels/{channel_id}"
+    assert "When Ballast answers</h2>" in (await browser.get(page)).text
+    await town.stage.moderator.slash(QUAY, "persona set", persona="ballast", second="oda")
+    assert "When Ballast, Oda Marrow answer</h2>" in (await browser.get(page)).text
+    german = (await browser.follow(page, language="de")).text
+    assert "Wann Ballast, Oda Marrow antworten</h2>" in german
+
+
 async def test_answering_is_set_reset_and_not_overwritten(town):
     store = town.stage.store
     store.audit_channels.set(town.first, town.channel_id(OFFICE, town.first))
