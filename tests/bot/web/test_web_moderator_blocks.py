@@ -322,7 +322,7 @@ async def test_the_operator_blocks_and_limits_in_direct_messages(town):
     assert (await browser.submit(f"{page}/limits", **seen, **limit)).status == 303
     assert town.stage.store.limits.get(0).per_day == 3
     shown = (await browser.get(page)).text
-    assert "3 a day, from midnight in the operator&#39;s time zone; one in 9 seconds." in shown
+    assert "3 a day, from midnight in the operator&#39;s time zone; one every 9 seconds." in shown
     lifted = {"user": str(member_id), "persona": "oda"}
     assert (await browser.submit(f"{page}/lift", **lifted)).status == 303
     late = await browser.submit(f"{page}/lift", **lifted)
