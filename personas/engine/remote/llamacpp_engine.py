@@ -187,7 +187,8 @@ class LlamaCppEngine(VllmEngine):
 
     async def load(self, adapter: AdapterRef) -> None:
         """Write a version's LoRA file, and have a server take it and show its effect. Raises
-        `AdapterError`, and `LlamaServerError` if none starts with it.
+        `AdapterError`, `LlamaServerError` if none starts with it, and `ReplicaError` while a server
+        is away.
         """
         path = await asyncio.to_thread(self._files.write, adapter)
         self._paths[adapter.name] = path
@@ -269,9 +270,14 @@ class LlamaCppEngine(VllmEngine):
         await super()._add(request, stream)
 
     def _want(self, adapter: AdapterRef) -> None:
-        """Have a server take an adapter that a request names, unless one has it."""
-        if self._having(adapter.name):
-            self._wanted_adapters.use(adapter)
+        """Have a server take an adapter that a request names, unless one has it, or may have it when
+        it is back.
+        """
+        is_had = bool(self._having(adapter.name))
+        if is_had or self._llama_replicas.may_return_with(adapter.name):
+            self._refused.pop(adapter.name, None)
+            if is_had:
+                self._wanted_adapters.use(adapter)
             return
         refused = self._refused.get(adapter.name)
         if refused and time.monotonic() - refused[1] < RETRY_REFUSED_S:
@@ -282,6 +288,8 @@ class LlamaCppEngine(VllmEngine):
     async def _load_for_replies(self, adapter: AdapterRef) -> None:
         try:
             await self.load(adapter)
+        except ReplicaError as error:  # no server has refused it: its replies wait for one
+            log.warning("%s is not served yet: %s", adapter.name, error)
         except UnderstudyError as error:
             self._refused[adapter.name] = (error, time.monotonic())
             log.error("%s is not served: %s", adapter.name, error)
@@ -302,8 +310,8 @@ class LlamaCppEngine(VllmEngine):
                 log.warning("%s is loaded again: %s", adapter.name, error)
 
     async def _serve(self, adapter: AdapterRef) -> None:
-        """Have a server take an adapter whose file is written. Raises `AdapterNotServedError` and
-        `LlamaServerError`.
+        """Have a server take an adapter whose file is written. Raises `AdapterNotServedError`,
+        `LlamaServerError`, and `ReplicaError` while a server is away that may have it.
         """
         if self._having(adapter.name):
             return
@@ -311,6 +319,11 @@ class LlamaCppEngine(VllmEngine):
             await self._servers.switch(self._wanted_paths)
             await self._servers.wait_until_ready()
         if not self._having(adapter.name):
+            if self._llama_replicas.may_return_with(adapter.name):
+                raise ReplicaError(
+                    f"A server that may have {adapter.persona_id} {adapter.version} is away.",
+                    "Try again when it is back.",
+                )
             options = self._options(self._wanted_paths())
             raise AdapterNotServedError(
                 f"No server has {adapter.persona_id} {adapter.version}: llama.cpp takes adapters at "
@@ -329,6 +342,8 @@ class LlamaCppEngine(VllmEngine):
                 seq.queued_at += now - self._swept_at
         self._swept_at = now
         for seq in list(self._scheduler.queue):
+            if seq.adapter:
+                self._want(seq.adapter)
             self._answer_without(seq)
         super()._sweep()
 

@@ -44,6 +44,14 @@ class LlamaCppReplicas(Replicas):
         """Return whether a server has an adapter, by name; every one has the base model."""
         return not adapter or self.files.get(adapter, "") in replica.adapters
 
+    def may_return_with(self, adapter: str) -> bool:
+        """Report whether a server is away that had an adapter, or that was never asked for them."""
+        for replica in self.all:
+            may_have = replica.served is None or self.has_adapter(replica, adapter)
+            if may_have and not replica.is_ready:
+                return True
+        return False
+
     def _has_room(self, replica: Replica, adapter: str) -> bool:
         if replica in self._retiring or not isinstance(replica.served, ServedByLlamaCpp):
             return False

@@ -151,6 +151,51 @@ class TestServersOfOthers:
         text = "".join([piece async for piece in stream])
         assert text == undisturbed(ask()) and stream.reply.version is None
 
+    @pytest.mark.parametrize("is_known", [True, False], ids=["served before", "new"])
+    async def test_a_version_asked_while_its_server_is_away_waits_for_it_and_speaks(
+        self, open_engine, server, version, undisturbed, is_known
+    ):
+        engine = await open_engine(server.url)
+        path = engine._files.write(version(1))
+        await engine.close()
+        await self.start(server, path)
+        engine = await open_engine(server.url)
+        if is_known:
+            await engine.load(version(1))
+        await server.stop()
+        await until(lambda: not engine._replicas.ready, 5.0)
+        request = ask(adapter=version(1))
+        reply = asyncio.create_task(answer(engine, request))
+        if is_known:
+            with pytest.raises(ReplicaError, match="that may have ada v1 is away"):
+                await engine.load(version(1))
+        await asyncio.sleep(0.2)  # some sweeps
+        await server.start()
+        voice = undisturbed(request, file_of(engine, version(1)))
+        assert await reply == voice
+        assert await answer(engine, request) == voice
+
+    async def test_a_version_that_the_server_lost_while_it_was_away_is_answered_without(
+        self, open_engine, server, version, undisturbed
+    ):
+        engine = await open_engine(server.url)
+        path = engine._files.write(version(1))
+        await engine.close()
+        await self.start(server, path)
+        engine = await open_engine(server.url)
+        await engine.load(version(1))
+        await server.stop()
+        await until(lambda: not engine._replicas.ready, 5.0)
+        reply = asyncio.create_task(answer(engine, ask(adapter=version(1))))
+        await self.start(server)
+        assert await reply == undisturbed(ask())
+        await server.stop()
+        await until(lambda: not engine._replicas.ready, 5.0)
+        await self.start(server, path)  # with the option that the refusal names
+        await until(lambda: engine._having("ada-v1"), 5.0)
+        request = ask(adapter=version(1))
+        assert await answer(engine, request) == undisturbed(request, path.name)
+
     async def test_another_model_and_a_short_context_are_refused(self, open_engine, server, model):
         server.model = replace(model, probe_ids=[1, 2])
         with pytest.raises(VllmError, match="it has another tokenizer"):
