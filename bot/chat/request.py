@@ -218,7 +218,8 @@ class ChatRequestBuilder:
         """Build the request in which a model answers the last turn, with the lore that this turn
         finds.
 
-        Such replies are compared with each other, so `sampling` alone decides about candidates.
+        Such replies are compared with each other, so `sampling` alone decides about candidates, and
+        no other version answers in a model's place.
         """
         persona = model.persona
         card = model.persona
@@ -253,6 +254,7 @@ class ChatRequestBuilder:
             turns=turns,
             lore=tuple(lore),
             adapter=adapter,
+            needs_adapter=True,
             sampling=replace(sampling, stop=(*stop, *sampling.stop)),
             instructions=instructions,
             context_tokens=context_tokens,

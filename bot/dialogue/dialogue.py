@@ -300,6 +300,7 @@ class _DialogueRun:
         sampling = builder.sampling_in(persona, talk.place)
         request = await builder.request_to_model(model, talk.duet.turns(), sampling)
         line.origin = versions.origin_of(request.adapter)
+        request = replace(request, needs_adapter=False)  # a line may lack the voice, as any reply
         line.submit(replace(request, guild_id=guild_id, member_id=talk.requested_by))
         talk.line = line
         watching = asyncio.create_task(self._watch())

@@ -150,7 +150,8 @@ class AdapterRef:
 @dataclass(frozen=True)
 class ChatRequest:
     """Everything a reply depends on. `persona` None is the model without a card, `adapter` None the
-    base model.
+    base model. One that `needs_adapter` fails where no server has its adapter; without that, the
+    base model may answer in its place.
 
     `instructions` follow the card's prose. The reply begins with `prefill`, which is not part of
     what is returned. The engine schedules guilds fairly, and the members of each; `guild_id` and
@@ -175,6 +176,7 @@ class ChatRequest:
     pictures: tuple[Picture, ...] = ()
     replaces: str = ""
     guidance_scale: float = 1.0
+    needs_adapter: bool = False
 
 
 @dataclass(frozen=True)

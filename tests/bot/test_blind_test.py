@@ -84,6 +84,7 @@ async def test_a_moderator_and_members_get_two_complete_replies_each_of_their_ow
             )
     assert {request.adapter.version for request in stage.engine.requests} == {"v1", "v2"}
     assert len(stage.engine.requests) == 4
+    assert all(request.needs_adapter for request in stage.engine.requests), "no other may stand in"
     ids = [
         button["custom_id"] for row in answer.message["components"] for button in row["components"]
     ]

@@ -65,6 +65,7 @@ async def test_two_personas_take_turns_under_their_own_names_and_faces(quick):
         m["components"] for m in said
     )
     asked = stage.engine.requests
+    assert not any(request.needs_adapter for request in asked), "the base model may stand in"
     assert [turn.name for turn in asked[3].turns] == [
         "Mina Vale",
         "Ballast",

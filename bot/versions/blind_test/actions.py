@@ -330,6 +330,7 @@ class BlindTests:
             turns=(Turn(EXAMPLE_USER, prompt.text),),
             lore=tuple(await self.lore.find(persona.id, prompt.text, lore_guild_id)),
             adapter=self.served_versions.adapter(persona.id, version) if version else None,
+            needs_adapter=True,
             sampling=replace(self.sampling, stop=(f"\n{EXAMPLE_USER}:",)),
             guild_id=guild_id,
         )

@@ -348,11 +348,11 @@ class LlamaCppEngine(VllmEngine):
         super()._sweep()
 
     def _answer_without(self, seq: VllmSequence) -> None:
-        """Have the base model answer for a version that no server takes, unless it has begun."""
+        """Have the base model answer for a version that no server takes, where it may."""
         refused = self._refused.get(seq.adapter_name)
         if refused is None or seq.adapter_name in self._adapter_loads:
             return
-        if seq.received:
+        if not seq.may_use_base_model:
             self._scheduler.fail_waiting(seq, refused[0])
             return
         log.error("the base model answers instead of %s: %s", seq.adapter_name, refused[0])

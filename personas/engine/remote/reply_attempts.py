@@ -110,15 +110,12 @@ class ReplyAttempts:
     def _do_without(
         self, seq: VllmSequence, replica: Replica, error: AdapterNotServedError
     ) -> None:
-        """Take another replica for a reply whose adapter this one cannot serve; the base model if
-        none can.
-
-        A reply that the adapter has begun is failed instead, because it cannot become another
-        version's.
+        """Take another replica for a reply whose adapter this one cannot serve; if none can, the base
+        model where it may answer.
         """
         seq.avoided |= {replica.url}
         if all(ready.url in seq.avoided for ready in self._replicas.ready):
-            if seq.received:
+            if not seq.may_use_base_model:
                 self._scheduler.fail(seq, error)
                 return
             log.error("the base model answers instead: %s", error)

@@ -52,6 +52,13 @@ class VllmSequence(ReplySequence):
         return self.adapter.name if self.adapter else ""
 
     @property
+    def may_use_base_model(self) -> bool:
+        """Report whether the base model may answer in the adapter's place. A reply that the adapter
+        has begun cannot become another version's.
+        """
+        return not self.received and not self.request.needs_adapter
+
+    @property
     def has_lone_closing(self) -> bool:
         """A tag closed a thought that no tag had opened."""
         return self._detokenizer.spoken.lone_closings > 0

@@ -399,6 +399,7 @@ async def test_a_version_that_cannot_be_loaded_is_never_replaced_by_another(dash
             dashboard.services.home
         ) not in str(body)
     assert len(dashboard.engine.requests) == 2
+    assert all(request.needs_adapter for request in dashboard.engine.requests)
 
 
 async def test_a_server_that_fails_is_not_the_clients_fault(dashboard):

@@ -68,6 +68,7 @@ async def test_all_answer_the_same_prompt_from_the_same_seed(dashboard):
     ]
     assert {line["seed"] for line in done["lines"]} == {done["seed"]} and done["ended"] == "done"
     assert done["settings"] == {"temperature": 0.4, "top_k": 9, "min_p": 0.1}
+    assert all(request.needs_adapter for request in dashboard.engine.requests)
     samplings = [request.sampling for request in dashboard.engine.requests]
     assert {(one.temperature, one.top_k, one.min_p, one.alternatives) for one in samplings} == {
         (0.4, 9, 0.1, None)

@@ -150,6 +150,9 @@ class TestServersOfOthers:
         stream = engine.submit(ask(adapter=version(1)))
         text = "".join([piece async for piece in stream])
         assert text == undisturbed(ask()) and stream.reply.version is None
+        # Where replies are compared, none is another version's.
+        with pytest.raises(AdapterNotServedError, match="No server has ada v1"):
+            await answer(engine, replace(ask(adapter=version(1)), needs_adapter=True))
 
     @pytest.mark.parametrize("is_known", [True, False], ids=["served before", "new"])
     async def test_a_version_asked_while_its_server_is_away_waits_for_it_and_speaks(

@@ -296,6 +296,12 @@ class TestAdapters:
         assert stream.reply.version is None
         with pytest.raises(AdapterNotServedError, match="out of memory"):
             await engine.load(version(1))
+        # Where replies are compared, none is another version's.
+        for server in servers:
+            server.faults.load_message = "a tensor is missing"
+        needy = replace(ask(adapter=version(1)), needs_adapter=True)
+        with pytest.raises(AdapterNotServedError, match="a tensor is missing"):
+            await answer(engine, needy)
 
     async def test_another_server_answers_where_one_cannot_load_it(
         self, open_engine, servers, version
