@@ -62,6 +62,20 @@ LENGTH_FIELDS = ("max_model_len", "context_length", "max_context_length", "conte
 THOUGHT_PROBE = "Say OK."
 MAX_THOUGHT_PROBE_TOKENS = 192
 THOUGHT_PROBE_TIMEOUT_S = 15.0
+MESSAGE_FIELDS: tuple[Mapping[str, Any], ...] = (
+    {},
+    {"takes_thinking": False},
+    {"takes_thinking": False, "takes_sampling": False},
+)
+"""What a server of messages may take: fewer fields each time, because some servers refuse what is
+not OpenAI's own.
+"""
+EFFORTS = ("none", "minimal", "low", "")
+"""Values of `reasoning_effort`, the least first: each of OpenAI's reasoning models takes some."""
+SIGNS_OF_REASONING_MODELS = ("max_completion_tokens", "temperature", "top_p")
+"""Fields of which one stands in the refusal of a model that takes no `max_tokens`."""
+MAX_REASONING_PROBE_TOKENS = 1000
+"""OpenAI fails a request whose reasoning has no room, instead of cutting it off."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +84,17 @@ class ServedByOpenAI(ServedModels):
 
     `takes_ids`: prompts as token ids, else as messages; `returns_ids`: it also returns token ids,
     as vLLM does. `takes_sampling`: fields beyond OpenAI's, such as `top_k`; `takes_thinking`:
-    `NO_THINKING`. `opens_thought`: its template opens a thought, so that replies begin within one.
+    `NO_THINKING`. `takes_max_tokens` False: it wants `max_completion_tokens`, and neither temperature
+    nor top-p, as OpenAI's reasoning models; `effort` is then its `reasoning_effort`, or empty.
+    `opens_thought`: its template opens a thought, so that replies begin within one.
     """
 
     takes_ids: bool = False
     returns_ids: bool = False
     takes_sampling: bool = True
     takes_thinking: bool = True
+    takes_max_tokens: bool = True
+    effort: str = ""
     opens_thought: bool = False
 
     @property
@@ -93,13 +111,14 @@ class ServedByOpenAI(ServedModels):
         seed: int,
     ) -> dict[str, Any]:
         """Build a request that is answered with text."""
-        body: dict[str, Any] = {
-            "model": self.base,
-            "stream": True,
-            "max_tokens": sampling.max_new_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-        }
+        body: dict[str, Any] = {"model": self.base, "stream": True}
+        if self.takes_max_tokens:
+            body["max_tokens"] = sampling.max_new_tokens
+            body |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
+        else:
+            body["max_completion_tokens"] = sampling.max_new_tokens
+        if self.effort:
+            body["reasoning_effort"] = self.effort
         if self.takes_sampling:
             penalty = sampling.repetition_penalty  # of vLLM and gateways, and of llama.cpp
             body |= {"top_k": sampling.top_k, "min_p": sampling.min_p, "seed": seed}
@@ -167,7 +186,7 @@ class OpenAIServerClient(VllmClient):
                 has_text = has_text or bool(chunk.token_count)
                 has_reasoned = has_reasoned or chunk.is_reasoning
                 # The one token of a probe may well be of the reasoning.
-                if chunk.finish and has_reasoned and not has_text and body["max_tokens"] > 1:
+                if chunk.finish and has_reasoned and not has_text and body.get("max_tokens") != 1:
                     raise OnlyThoughtError(
                         f"{self.url} sent its reasoning and no reply.", REASONING_ADVICE
                     )
@@ -239,7 +258,7 @@ class OpenAIChecker:
             found = with_ids or await self._with_messages(client, served)
             sees = self.vision == "on"
             if self.vision == "auto":
-                request = replace(found, takes_ids=False).body((), (), self._probe, 0)
+                request = self._probe_body(replace(found, takes_ids=False), ())
                 sees = await sees_pictures(client, request)
             return replace(found, sees_pictures=sees)
 
@@ -311,24 +330,50 @@ class OpenAIChecker:
         """Find out which fields the server takes with messages. Raises `VllmError` if it refuses
         OpenAI's own.
         """
+        try:
+            found = await self._first_taken(client, served, MESSAGE_FIELDS)
+        except ReplicaError:
+            raise
+        except VllmError as refusal:
+            if not any(field in refusal.message for field in SIGNS_OF_REASONING_MODELS):
+                raise
+            plainest = replace(served, **MESSAGE_FIELDS[-1], takes_max_tokens=False)
+            efforts = [{"effort": effort} for effort in EFFORTS]
+            found = await self._first_taken(client, plainest, efforts)
+        if client.opens_thought is None:
+            client.opens_thought = await self._opens_thought(client, found)
+        return replace(found, opens_thought=client.opens_thought)
+
+    async def _first_taken(
+        self,
+        client: OpenAIServerClient,
+        served: ServedByOpenAI,
+        changes: Sequence[Mapping[str, Any]],
+    ) -> ServedByOpenAI:
+        """Return what is served with the first changes with which the server takes a message. Raises
+        the last `VllmError` if it takes none.
+        """
         messages = [{"role": "user", "content": PROBE_TEXT}]
         refusal: VllmError | None = None
-        # Fewer fields each time: some servers refuse what is not OpenAI's own.
-        for sampling, thinking in ((True, True), (True, False), (False, False)):
-            found = replace(served, takes_sampling=sampling, takes_thinking=thinking)
+        for change in changes:
+            found = replace(served, **change)
             try:
-                async for _ in client.generate(found.body((), messages, self._probe, 0)):
+                async for _ in client.generate(self._probe_body(found, messages)):
                     pass
             except ReplicaError:
                 raise
             except VllmError as error:
                 refusal = error
             else:
-                if client.opens_thought is None:
-                    client.opens_thought = await self._opens_thought(client, found)
-                return replace(found, opens_thought=client.opens_thought)
+                return found
         assert refusal
         raise refusal
+
+    def _probe_body(self, served: ServedByOpenAI, messages: Sequence[Message]) -> dict[str, Any]:
+        probe = self._probe
+        if not served.takes_max_tokens:
+            probe = replace(probe, max_new_tokens=MAX_REASONING_PROBE_TOKENS)
+        return served.body((), messages, probe, 0)
 
     async def _opens_thought(self, client: OpenAIServerClient, served: ServedByOpenAI) -> bool:
         """Find out whether replies begin within a thought: a tag closes it that the server's

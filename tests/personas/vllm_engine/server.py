@@ -72,6 +72,8 @@ class VllmServer:
     takes_ids: bool = True
     has_tokenize: bool = True
     refused_fields: frozenset[str] = frozenset()
+    efforts: frozenset[str] = frozenset()
+    """Values of `reasoning_effort` that are taken; all of them where there are none here."""
     sees_pictures: bool = False
     more_models: tuple[str, ...] = ()
     scoring: ScoringModel | None = None
@@ -334,8 +336,18 @@ class VllmServer:
 
     def _refuse_form(self, body: dict[str, Any]) -> web.Response | None:
         """Refuse what this server does not take."""
-        if refused := self.refused_fields & body.keys():
+        if refused := self.refused_fields & body.keys() - {"max_tokens"}:
             message = f"Unrecognized request argument supplied: {min(refused)}"
+            return error_response(400, message, "invalid_request_error")
+        if "max_tokens" in self.refused_fields & body.keys():  # OpenAI's words
+            message = (
+                "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+                "'max_completion_tokens' instead."
+            )
+            return error_response(400, message, "invalid_request_error")
+        effort = body.get("reasoning_effort")
+        if effort and self.efforts and effort not in self.efforts:
+            message = f"Unsupported value: 'reasoning_effort' does not support '{effort}'"
             return error_response(400, message, "invalid_request_error")
         contents = [message["content"] for message in body.get("messages", ())]
         if any(isinstance(content, list) for content in contents) and not self.sees_pictures:
@@ -382,6 +394,7 @@ class VllmServer:
             await send(response, {**head, "choices": [{**opening, "finish_reason": None}]})
         ids = list(body["prompt"])
         prompt_tokens = len(body["prompt"])
+        most = body.get("max_tokens") or body["max_completion_tokens"]
         finish = None
         count = 0
         while finish is None:
@@ -402,7 +415,7 @@ class VllmServer:
                 if token in (body.get("stop_token_ids") or [])
                 or (token == self.end_of_turn and not body.get("ignore_eos"))
                 else "length"
-                if count >= min(body["max_tokens"], self.max_model_len - prompt_tokens)
+                if count >= min(most, self.max_model_len - prompt_tokens)
                 else None
             )
             if self.faults.abort_after == count:

@@ -46,6 +46,13 @@ def as_gateway(server: VllmServer) -> None:
     server.refused_fields = EXTRAS | {"chat_template_kwargs", "reasoning_effort"}
 
 
+def as_reasoning_model(server: VllmServer) -> None:
+    """OpenAI's models since o1."""
+    as_ollama(server)
+    server.refused_fields = EXTRAS | {"chat_template_kwargs", "max_tokens", "temperature", "top_p"}
+    server.efforts = frozenset({"minimal", "low", "medium", "high"})
+
+
 @pytest.fixture
 def open_openai(open_engine, servers):
     """Makes the servers what `change` says, and starts the engine over them."""
@@ -102,6 +109,18 @@ class TestPrompts:
                 said.append(servers[0].next_token(servers[0].base, [*ids, *said]))
             text = await answer(engine, request)
             assert text == blank + renderer.tokenizer.decode(said).strip()
+
+    async def test_a_reasoning_model_of_openai_gets_the_fields_that_it_takes(
+        self, open_openai, servers, renderer
+    ):
+        engine = await open_openai(as_reasoning_model)
+        for server in servers:
+            server.requests.clear()
+        assert await answer(engine, ask()) == undisturbed(servers[0], renderer, ask())
+        [sent] = servers[0].requests + servers[1].requests
+        fields = {"model", "stream", "messages", "max_completion_tokens", "reasoning_effort"}
+        assert sent.keys() == fields
+        assert (sent["max_completion_tokens"], sent["reasoning_effort"]) == (20, "minimal")
 
     async def test_a_server_of_messages_cannot_continue_a_reply(self, open_openai, servers):
         engine = await open_openai(as_ollama)
