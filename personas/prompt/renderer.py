@@ -9,6 +9,7 @@ from typing import Any
 
 from personas.prompt.chat_template import ChatTemplate, Message
 from personas.prompt.macros import normalise_macros
+from personas.prompt.message_order import with_opening, with_system
 from personas.prompt.short_card import short_card
 from personas.prompt.time_macros import fill_time_macros, time_phrase
 from personas.schemas.chat import (
@@ -60,10 +61,6 @@ PROBE_TURNS = (Turn("Ann", "hi"), Turn("Zoe", "Why?"))
 """Two turns with nothing in common: what both prompts begin with belongs to the persona."""
 
 CHAT_ROLES = ("User", "Assistant")  # names of the speakers in the plain template without a persona
-OPENING_MESSAGE = "…"
-"""What the other side says before a persona that speaks first, where a chat template has no place
-for that.
-"""
 
 PICTURE_MARK = f"<picture {secrets.token_hex(8)}>"
 """Stands for a picture in a prompt's text. Nobody can type it, as it is new in every process."""
@@ -320,7 +317,8 @@ class Renderer:
         system = ""
         if talk[0]["role"] == "system":
             system = talk.pop(0)["content"]
-        messages = self._with_system(system, self._with_opening(talk))
+        opened = with_opening(talk, may_open=self._chat.may_open)
+        messages = with_system(system, opened, has_role=self._chat.has_system)
         return self._masked_sample(
             chat,
             messages,
@@ -377,7 +375,7 @@ class Renderer:
         examples = self._examples(persona) if persona else []
         chat = self._chat_of(persona)
         messages = self._merge_turns(persona, examples) + self._merge_turns(persona, turns)
-        messages = self._with_opening(messages)
+        messages = with_opening(messages, may_open=self._chat.may_open)
         user = asked_turn(turns).name
         if lore:
             # With the last message, not in the card: so the start of the prompt stays the same from
@@ -391,7 +389,8 @@ class Renderer:
             closing = fill_macros(persona.post_history_instructions, persona, user)
             messages[-1]["content"] += "\n\n" + chat.sanitise(closing)
         parts = (system_text(persona, user), instructions)
-        return self._with_system(chat.sanitise("\n".join(filter(None, parts))), messages)
+        system = chat.sanitise("\n".join(filter(None, parts)))
+        return with_system(system, messages, has_role=self._chat.has_system)
 
     def _examples(self, persona: Persona) -> list[Turn]:
         """Select the card's example conversations that fit `MAX_CARD_TOKENS`. Depends on the card
@@ -405,14 +404,6 @@ class Renderer:
                 break
             examples += conversation
         return examples
-
-    def _with_system(self, system: str, messages: list[Message]) -> list[Message]:
-        if not system:
-            return messages
-        if self._chat.has_system:
-            return [{"role": "system", "content": system}, *messages]
-        first = {"role": "user", "content": f"{system}\n\n{messages[0]['content']}"}
-        return [first, *messages[1:]]
 
     def _merge_turns(self, persona: Persona | None, turns: Sequence[Turn]) -> list[Message]:
         """Merge consecutive turns of one side into a message: templates require alternating
@@ -434,19 +425,6 @@ class Renderer:
             elif messages or role == "user" or not self._is_before_4:
                 messages.append({"role": role, "content": text})
         return messages
-
-    def _with_opening(self, messages: list[Message]) -> list[Message]:
-        """Insert a message before one of the assistant's that answers none, unless the template
-        lets it speak first.
-        """
-        inserted: list[Message] = []
-        for place, message in enumerate(messages):
-            is_answer = place and messages[place - 1]["role"] == "user"
-            may_stand = is_answer or (place == 0 and self._chat.may_open)
-            if message["role"] == "assistant" and not may_stand:
-                inserted.append({"role": "user", "content": OPENING_MESSAGE})
-            inserted.append(message)
-        return inserted
 
     def _opening(self, chat: ChatTemplate, messages: list[Message]) -> str:
         if self._is_before_4:

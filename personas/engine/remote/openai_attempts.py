@@ -47,7 +47,7 @@ class OpenAISequence(VllmSequence):
         left = replace(
             sampling, max_new_tokens=max(1, sampling.max_new_tokens - len(self.received))
         )
-        messages = break_turn_markers(self.messages)
+        messages = served.arrange(break_turn_markers(self.messages))
         if self.has_pictures(served):
             served = replace(served, takes_ids=False)
             messages[-1] = with_pictures(messages[-1], self.request.pictures)

@@ -46,6 +46,7 @@ from personas.engine.remote.vllm_client import (
 from personas.engine.thoughts import remove_thoughts
 from personas.errors import UnderstudyError
 from personas.prompt.chat_template import Message, break_turn_markers_in
+from personas.prompt.message_order import alternating
 from personas.schemas.chat import SamplingParams, VisionSetting
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,14 @@ was not offered.
 """
 LENGTH_FIELDS = ("max_model_len", "context_length", "max_context_length", "context_window")
 """Fields of a model's entry for the longest sequence: of vLLM, OpenRouter, Mistral and Groq."""
+ORDER_PROBE: Sequence[Message] = (
+    {"role": "system", "content": "Answer briefly."},
+    {"role": "assistant", "content": "Hello."},
+    {"role": "user", "content": PROBE_TEXT},
+)
+"""Messages as a persona's prompt may have them: some templates raise an error at the first or the
+second.
+"""
 THOUGHT_PROBE = "Say OK."
 MAX_THOUGHT_PROBE_TOKENS = 192
 THOUGHT_PROBE_TIMEOUT_S = 15.0
@@ -86,7 +95,8 @@ class ServedByOpenAI(ServedModels):
     as vLLM does. `takes_sampling`: fields beyond OpenAI's, such as `top_k`; `takes_thinking`:
     `NO_THINKING`. `takes_max_tokens` False: it wants `max_completion_tokens`, and neither temperature
     nor top-p, as OpenAI's reasoning models; `effort` is then its `reasoning_effort`, or empty.
-    `opens_thought`: its template opens a thought, so that replies begin within one.
+    `opens_thought`: its template opens a thought, so that replies begin within one. `alternates`: its
+    template takes the user's and the assistant's messages in turn alone.
     """
 
     takes_ids: bool = False
@@ -96,12 +106,17 @@ class ServedByOpenAI(ServedModels):
     takes_max_tokens: bool = True
     effort: str = ""
     opens_thought: bool = False
+    alternates: bool = False
 
     @property
     def prompts(self) -> str:
         if not self.takes_ids:
             return "messages, rendered by the server"
         return "token ids" if self.returns_ids else "token ids; replies come as text"
+
+    def arrange(self, messages: Sequence[Message]) -> list[Message]:
+        """Return messages in an order that the server's template takes."""
+        return alternating(messages) if self.alternates else [*messages]
 
     def body(
         self,
@@ -258,7 +273,7 @@ class OpenAIChecker:
             found = with_ids or await self._with_messages(client, served)
             sees = self.vision == "on"
             if self.vision == "auto":
-                request = self._probe_body(replace(found, takes_ids=False), ())
+                request = self._probe_body(replace(found, takes_ids=False), ORDER_PROBE[-1:])
                 sees = await sees_pictures(client, request)
             return replace(found, sees_pictures=sees)
 
@@ -340,20 +355,33 @@ class OpenAIChecker:
             plainest = replace(served, **MESSAGE_FIELDS[-1], takes_max_tokens=False)
             efforts = [{"effort": effort} for effort in EFFORTS]
             found = await self._first_taken(client, plainest, efforts)
+        found = await self._with_order(client, found)
         if client.opens_thought is None:
             client.opens_thought = await self._opens_thought(client, found)
         return replace(found, opens_thought=client.opens_thought)
+
+    async def _with_order(
+        self, client: OpenAIServerClient, served: ServedByOpenAI
+    ) -> ServedByOpenAI:
+        """Find out whether the server's template takes messages in the order of `ORDER_PROBE`."""
+        try:
+            return await self._first_taken(client, served, [{}], ORDER_PROBE)
+        except VllmError as error:
+            # llama.cpp answers 500 where a template raises an error.
+            if isinstance(error, ReplicaError) and error.kind != "failed":
+                raise
+        return await self._first_taken(client, served, [{"alternates": True}], ORDER_PROBE)
 
     async def _first_taken(
         self,
         client: OpenAIServerClient,
         served: ServedByOpenAI,
         changes: Sequence[Mapping[str, Any]],
+        messages: Sequence[Message] = ORDER_PROBE[-1:],
     ) -> ServedByOpenAI:
-        """Return what is served with the first changes with which the server takes a message. Raises
-        the last `VllmError` if it takes none.
+        """Return what is served with the first changes with which the server takes messages. Raises
+        the last `VllmError` if it takes them with none.
         """
-        messages = [{"role": "user", "content": PROBE_TEXT}]
         refusal: VllmError | None = None
         for change in changes:
             found = replace(served, **change)
@@ -373,7 +401,7 @@ class OpenAIChecker:
         probe = self._probe
         if not served.takes_max_tokens:
             probe = replace(probe, max_new_tokens=MAX_REASONING_PROBE_TOKENS)
-        return served.body((), messages, probe, 0)
+        return served.body((), served.arrange(messages), probe, 0)
 
     async def _opens_thought(self, client: OpenAIServerClient, served: ServedByOpenAI) -> bool:
         """Find out whether replies begin within a thought: a tag closes it that the server's

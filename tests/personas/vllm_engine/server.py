@@ -74,6 +74,10 @@ class VllmServer:
     refused_fields: frozenset[str] = frozenset()
     efforts: frozenset[str] = frozenset()
     """Values of `reasoning_effort` that are taken; all of them where there are none here."""
+    alternates: bool = False
+    """The chat template raises an error at any other order of roles than user, assistant, user."""
+    template_status: int = 400
+    """Of the answer where the template raises an error."""
     sees_pictures: bool = False
     more_models: tuple[str, ...] = ()
     scoring: ScoringModel | None = None
@@ -349,6 +353,11 @@ class VllmServer:
         if effort and self.efforts and effort not in self.efforts:
             message = f"Unsupported value: 'reasoning_effort' does not support '{effort}'"
             return error_response(400, message, "invalid_request_error")
+        roles = [message["role"] for message in body.get("messages", ())]
+        in_turn = ["user", "assistant"] * len(roles)
+        if self.alternates and roles != in_turn[: len(roles)]:
+            message = "Conversation roles must alternate user/assistant/user/assistant/..."
+            return error_response(self.template_status, message, "server_error")
         contents = [message["content"] for message in body.get("messages", ())]
         if any(isinstance(content, list) for content in contents) and not self.sees_pictures:
             message = "image input is not supported - hint: you may need to provide the mmproj"

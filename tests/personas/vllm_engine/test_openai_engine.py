@@ -122,6 +122,25 @@ class TestPrompts:
         assert sent.keys() == fields
         assert (sent["max_completion_tokens"], sent["reasoning_effort"]) == (20, "minimal")
 
+    @pytest.mark.parametrize("status", [400, 500], ids=["as vLLM", "as llama.cpp"])
+    async def test_a_template_that_takes_roles_in_turn_alone_gets_them_so(
+        self, open_openai, servers, status
+    ):
+        def as_strict(server):
+            as_ollama(server)
+            server.alternates = True
+            server.template_status = status
+
+        engine = await open_openai(as_strict)
+        greeted = (Turn("Ada", "Ahoy.", by_persona=True), Turn("Bo", "Who are you?"))
+        assert await answer(engine, replace(ask(), turns=greeted))
+        [sent] = requests_of(servers)
+        assert [(message["role"], message["content"]) for message in sent["messages"]] == [
+            ("user", "You are Ada.\n\n…"),
+            ("assistant", "Ahoy."),
+            ("user", "Bo: Who are you?"),
+        ]
+
     async def test_a_server_of_messages_cannot_continue_a_reply(self, open_openai, servers):
         engine = await open_openai(as_ollama)
         with pytest.raises(PrefillError, match="begin a new reply") as raised:
