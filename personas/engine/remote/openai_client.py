@@ -71,6 +71,8 @@ second.
 THOUGHT_PROBE = "Say OK."
 MAX_THOUGHT_PROBE_TOKENS = 192
 THOUGHT_PROBE_TIMEOUT_S = 15.0
+MODEL_LOAD_TIMEOUT_S = 600.0
+"""The first request may load the model, and Ollama begins that anew where its client goes away."""
 MESSAGE_FIELDS: tuple[Mapping[str, Any], ...] = (
     {},
     {"takes_thinking": False},
@@ -268,7 +270,8 @@ class OpenAIChecker:
                     f"{client.url} takes {max_tokens} tokens; a prompt and its reply have {need}.",
                     f"Start it with a context of {need} tokens or more.",
                 )
-            served = ServedByOpenAI(name, name, max_tokens)
+        served = ServedByOpenAI(name, name, max_tokens)
+        async with limited(client, MODEL_LOAD_TIMEOUT_S):
             with_ids = await self._with_ids(client, served)
             found = with_ids or await self._with_messages(client, served)
             sees = self.vision == "on"

@@ -234,14 +234,15 @@ class ServerChecker:
 
 
 @asynccontextmanager
-async def limited(client: VllmClient) -> AsyncIterator[None]:
-    """Raise `ReplicaError` if the block takes too long: the server hangs."""
+async def limited(client: VllmClient, timeout_s: float | None = None) -> AsyncIterator[None]:
+    """Raise `ReplicaError` if the block takes too long (None: `CHECK_TIMEOUT_S`): the server hangs."""
+    limit_s = timeout_s or CHECK_TIMEOUT_S
     try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S):
+        async with asyncio.timeout(limit_s):
             yield
     except TimeoutError as error:
         raise ReplicaTimeoutError(
-            f"{client.url} did not pass its checks in {CHECK_TIMEOUT_S:.0f} s."
+            f"{client.url} did not pass its checks in {limit_s:.0f} s."
         ) from error
 
 

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from personas.engine.remote import server_checks
 from personas.engine.remote.openai_attempts import ReplyCutOffError
 from personas.engine.remote.openai_client import OpenAIChecker, OpenAIServerClient
 from personas.engine.remote.openai_engine import OpenAIEngine
@@ -320,6 +321,13 @@ class TestModels:
         assert await answer(await open_openai(as_ollama, model=servers[0].base), ask())
         with pytest.raises(VllmError, match="does not serve missing"):
             await open_openai(as_ollama, model="missing")
+
+    async def test_a_model_may_take_longer_to_load_than_a_check(
+        self, open_openai, servers, monkeypatch
+    ):
+        monkeypatch.setattr(server_checks, "CHECK_TIMEOUT_S", 0.2)
+        servers[0].faults.token_delay_s = 0.3
+        assert await open_openai(as_ollama, servers[0].url)
 
     async def test_a_short_context_and_a_wrong_key_are_named(self, open_openai, servers):
         servers[0].max_model_len = 1000
