@@ -77,10 +77,17 @@ MESSAGE_FIELDS: tuple[Mapping[str, Any], ...] = (
     {},
     {"takes_thinking": False},
     {"takes_thinking": False, "takes_sampling": False},
+    {"takes_thinking": False, "takes_sampling": False, "takes_seed": False},
 )
 """What a server of messages may take: fewer fields each time, because some servers refuse what is
 not OpenAI's own.
 """
+ID_FIELDS: tuple[Mapping[str, Any], ...] = (
+    {},
+    {"takes_sampling": False},
+    {"takes_sampling": False, "takes_seed": False},
+)
+"""What a server of token ids may take, likewise."""
 EFFORTS = ("none", "minimal", "low", "")
 """Values of `reasoning_effort`, the least first: each of OpenAI's reasoning models takes some."""
 SIGNS_OF_REASONING_MODELS = ("max_completion_tokens", "temperature", "top_p")
@@ -94,8 +101,8 @@ class ServedByOpenAI(ServedModels):
     """A server's model, and the requests that the server takes. `max_tokens` 0: it does not say.
 
     `takes_ids`: prompts as token ids, else as messages; `returns_ids`: it also returns token ids,
-    as vLLM does. `takes_sampling`: fields beyond OpenAI's, such as `top_k`; `takes_thinking`:
-    `NO_THINKING`. `takes_max_tokens` False: it wants `max_completion_tokens`, and neither temperature
+    as vLLM does. `takes_sampling`: fields beyond OpenAI's, such as `top_k`; `takes_seed`: the seed;
+    `takes_thinking`: `NO_THINKING`. `takes_max_tokens` False: it wants `max_completion_tokens`, and neither temperature
     nor top-p, as OpenAI's reasoning models; `effort` is then its `reasoning_effort`, or empty.
     `opens_thought`: its template opens a thought, so that replies begin within one. `alternates`: its
     template takes the user's and the assistant's messages in turn alone.
@@ -104,6 +111,7 @@ class ServedByOpenAI(ServedModels):
     takes_ids: bool = False
     returns_ids: bool = False
     takes_sampling: bool = True
+    takes_seed: bool = True
     takes_thinking: bool = True
     takes_max_tokens: bool = True
     effort: str = ""
@@ -136,10 +144,14 @@ class ServedByOpenAI(ServedModels):
             body["max_completion_tokens"] = sampling.max_new_tokens
         if self.effort:
             body["reasoning_effort"] = self.effort
+        if self.takes_seed:
+            body["seed"] = seed
         if self.takes_sampling:
             penalty = sampling.repetition_penalty  # of vLLM and gateways, and of llama.cpp
-            body |= {"top_k": sampling.top_k, "min_p": sampling.min_p, "seed": seed}
+            body |= {"top_k": sampling.top_k, "min_p": sampling.min_p}
             body |= {"repetition_penalty": penalty, "repeat_penalty": penalty}
+            # All tokens, as in the other engines: llama.cpp's default is the last 64.
+            body["repeat_last_n"] = -1
         if self.takes_ids:
             return body | {"prompt": list(prompt)}
         body["messages"] = [*messages]
@@ -330,8 +342,8 @@ class OpenAIChecker:
         ids = self.expected.probe_ids
         if await client.tokenize(served.base, PROBE_TEXT) != ids:
             return None
-        for takes_sampling in (True, False):
-            found = replace(served, takes_ids=True, takes_sampling=takes_sampling)
+        for fields in ID_FIELDS:
+            found = replace(served, takes_ids=True, **fields)
             try:
                 body = found.body(ids, (), self._probe, 0)
                 chunks = [chunk async for chunk in client.generate(body)]

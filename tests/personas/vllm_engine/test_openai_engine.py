@@ -25,7 +25,7 @@ from tests.personas.vllm_engine.test_vllm_engine import others, until
 from tests.personas.vllm_servers import recordings
 from tests.personas.vllm_servers.recordings import RecordedResponse, Recording
 
-EXTRAS = frozenset({"top_k", "min_p", "repetition_penalty", "repeat_penalty", "seed"})
+EXTRAS = frozenset({"top_k", "min_p", "repetition_penalty", "repeat_penalty", "repeat_last_n"})
 
 
 def without_lora(server: VllmServer) -> None:
@@ -45,6 +45,11 @@ def as_ollama(server: VllmServer) -> None:
 def as_gateway(server: VllmServer) -> None:
     as_ollama(server)
     server.refused_fields = EXTRAS | {"chat_template_kwargs", "reasoning_effort"}
+
+
+def as_bare_gateway(server: VllmServer) -> None:
+    as_gateway(server)
+    server.refused_fields |= {"seed"}
 
 
 def as_reasoning_model(server: VllmServer) -> None:
@@ -73,7 +78,9 @@ def requests_of(servers: list[VllmServer], tokens: int = 20) -> list[dict]:
 class TestPrompts:
     """Token ids where the server takes them, messages elsewhere; the reply is the same."""
 
-    @pytest.mark.parametrize("change", [without_lora, as_llama_cpp, as_ollama, as_gateway])
+    @pytest.mark.parametrize(
+        "change", [without_lora, as_llama_cpp, as_ollama, as_gateway, as_bare_gateway]
+    )
     async def test_a_reply_is_the_servers_and_has_no_version(
         self, open_openai, servers, renderer, version, change
     ):
@@ -90,8 +97,10 @@ class TestPrompts:
         [sent] = requests_of(servers)
         ids = renderer.prompt(ADA, request.turns).ids
         assert sent.get("prompt") == (list(ids) if change in (without_lora, as_llama_cpp) else None)
-        assert ("messages" in sent) == (change in (as_ollama, as_gateway))
+        assert ("messages" in sent) == (change in (as_ollama, as_gateway, as_bare_gateway))
+        assert ("seed" in sent) == (change is not as_bare_gateway)
         assert (sent.keys() >= EXTRAS) == (change in (as_llama_cpp, as_ollama))
+        assert sent.get("repeat_last_n", -1) == -1, "the penalty covers the whole prompt"
         assert sent.get("ignore_eos", False) == (
             change is without_lora
         )  # llama.cpp would never end then
