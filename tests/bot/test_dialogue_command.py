@@ -6,6 +6,7 @@ import sqlite3
 
 import pytest
 
+from bot.chat.message_reader import MessageReader
 from bot.demo_guild import SKERROW_SEED
 from bot.dialogue.dialogue import DEFAULT_TURNS
 from bot.platform.permissions import required_permissions
@@ -168,11 +169,20 @@ async def test_one_at_a_time_in_a_server(quick):
     await stage.sees("all turns taken", "edit", mark)
 
 
-async def test_of_two_that_are_asked_for_at_once_one_is_refused(quick):
+async def test_of_two_that_are_asked_for_at_once_one_is_refused(quick, monkeypatch):
     stage = quick
     stage.engine.free.clear()
+    read = MessageReader.read_interaction
+    asked = []
+
+    async def read_both_at_once(*values):
+        asked.append(values)
+        await until(lambda: len(asked) == 2)
+        return await read(*values)
+
+    monkeypatch.setattr(MessageReader, "read_interaction", read_both_at_once)
     answers = await asyncio.gather(begin(stage), begin(stage, channel=INN, other="ballast"))
-    await until(lambda: any(answer.message is None for answer in answers))
+    await until(lambda: any(answer.interaction.follow_ups for answer in answers))
     follow_ups = [answer.interaction.follow_ups for answer in answers]
     assert sorted(follow_ups) == [0, 1], "the refusal, for the member's eyes alone"
     stage.engine.free.set()
