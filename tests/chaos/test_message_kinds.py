@@ -24,7 +24,7 @@ DAMAGE = [
     ("update replies set persona_id = 'thrip' where event_id = {asked}", "orphans", "{'thrip'}"),
     (
         "create table twice as select * from replies where event_id = {asked};"
-        "update twice set event_id = event_id + 1; insert into replies select * from twice",
+        "update twice set event_id = 1; insert into replies select * from twice",
         "doubled",
         "['ballast', 'ballast']",
     ),
