@@ -167,6 +167,7 @@ class ChatCog(commands.Cog):
         """
         away_since = self._away_since or 0.0
         self._away_since = None
+        await self._forget_gone()
         await answer_missed(self.bot, self.bot.services, away_since, self.answerer.answer)
 
     @commands.Cog.listener()
@@ -281,13 +282,14 @@ class ChatCog(commands.Cog):
         """
         store = self.bot.services.store
         reader = self.bot.services.message_reader
-        if store.quoted.has(message.id):
+        is_quoted = store.quoted.has(message.id)
+        if is_quoted:
             store.quoted.update(message.id, reader.quoted(message).text)
         is_stored = store.messages.is_of_member(message.id)
         if message.author.bot and not is_stored:
             return False  # else it is a proxy's copy, which is stored as its member's
         # Most edits and previews of links are of messages that nothing is kept of.
-        if not is_stored and not store.memories.has_copies(message.id):
+        if not (is_stored or is_quoted or store.memories.has_copies(message.id)):
             return False
         # Without that time it is no edit: an embed or a thread came, or it is a forward.
         is_edit = message.edited_at is not None
@@ -316,19 +318,37 @@ class ChatCog(commands.Cog):
         """Delete the rows of a channel and its threads: discord.py sends events for those threads
         alone that are not archived.
         """
+        gone_ids = await self._store_change(partial(self._forget_places, guild_id, channel_id))
+        # Apart from the others: where processes share these, this fails while the shared database
+        # is away, and an event that fails holds all that follow.
+        try:
+            for gone_id in gone_ids or ():
+                self.bot.services.store.generation.forget_channel(gone_id)
+        except StoreError as error:
+            log.warning("the settings of the deleted channel %d are kept: %s", channel_id, error)
+        await self._forget_gone()
+
+    async def _forget_gone(self) -> None:
+        """Delete what was said in deleted channels, some at a time, also what a bot left that was
+        killed meanwhile.
+        """
         store = self.bot.services.store
-        threads = await self._store_change(lambda: store.channels.threads_of(channel_id))
-        for gone_id in (*(threads or ()), channel_id):
-            await self._store_change(partial(self._forget_place, guild_id, gone_id))
+        for gone_id in await self._store_change(store.channels.gone) or ():
             forget_talk = partial(self._forget_talk, gone_id)
             while await self._store_change(forget_talk):  # noqa: ASYNC110  each step deletes more
                 await asyncio.sleep(0)
-            # Apart from the others: where processes share these, this one fails while the shared
-            # database is away, and an event that fails holds all that follow.
-            try:
-                store.generation.forget_channel(gone_id)
-            except StoreError as error:
-                log.warning("the settings of the deleted channel %d are kept: %s", gone_id, error)
+
+    def _forget_places(self, guild_id: int, channel_id: int) -> list[int]:
+        """Delete what is set for a channel and its threads, and note that they are gone. Returns
+        their ids.
+        """
+        channels = self.bot.services.store.channels
+        with self.bot.services.store.atomic():
+            gone_ids = [channel_id, *channels.threads_of(channel_id)]
+            for gone_id in gone_ids:
+                self._forget_place(guild_id, gone_id)
+                channels.note_gone(guild_id, gone_id)
+        return gone_ids
 
     def _forget_place(self, guild_id: int, channel_id: int) -> None:
         """Delete what is set for a channel or thread."""
@@ -351,4 +371,6 @@ class ChatCog(commands.Cog):
             deleted = store.messages.delete_channel(channel_id, most=DELETED_AT_ONCE)
             if deleted:
                 discard_pending_history_folders(self.bot.services.home, store)
+            else:
+                store.channels.forget_gone(channel_id)
         return deleted

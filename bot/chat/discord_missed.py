@@ -215,7 +215,7 @@ async def _read_missed(
             remark = ANSWERED_REMARK
         elif _is_wordless(services, message):
             remark = WORDLESS_REMARK
-        elif calls > MAX_CALLS_IN_CHANNEL:
+        elif calls > MAX_CALLS_IN_CHANNEL and not _speaks_of_self_harm(services, message):
             remark = OVERDUE_REMARK
         else:
             missed.append(message)
@@ -242,6 +242,10 @@ def _needs_help(services: Services, message: discord.Message, decision: Decision
     """Report whether a message that calls nobody speaks of self-harm where a persona answers all."""
     if decision.rule is not Rule.EVERY_MESSAGE or _is_handled(services, message):
         return False
+    return _speaks_of_self_harm(services, message)
+
+
+def _speaks_of_self_harm(services: Services, message: discord.Message) -> bool:
     return services.safety.finds(services.message_reader.text(message)) is not None
 
 

@@ -218,3 +218,25 @@ async def test_an_edit_of_a_message_that_nothing_is_kept_of_is_not_read(stage, m
     await stage.member.edit(kept, "kept, edited")
     await until(lambda: texts(stage) == ["kept, edited"])
     assert "kept, edited" in read and not any("aside" in text for text in read)
+
+
+async def test_a_quoted_message_that_an_edit_makes_speak_of_self_harm_is_kept_no_longer(stage):
+    aside = await stage.member.say(OFFICE, "aside")
+    place = {"guild_id": stage.sandbox.guild_id, "channel_id": int(aside["channel_id"])}
+    stage.store._connection.insert(
+        "quoted_messages",
+        {**place, "discord_message_id": int(aside["id"]), "author_id": 7, "author_name": "Ada",
+         "text": "aside", "at": 1.0},
+    )  # fmt: skip
+    await stage.member.edit(aside, "I want to kill myself")
+    await until(lambda: not stage.store.quoted.has(int(aside["id"])))
+
+
+async def test_a_bot_that_was_killed_forgets_the_rest_of_a_deleted_channel_at_its_start(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        (said,) = await say(stage, "one")
+        channel_id = int(said["channel_id"])
+        stage.store.channels.note_gone(stage.sandbox.guild_id, channel_id)
+    async with on_stage(tmp_path) as stage:
+        await until(lambda: not stage.store.channels.gone())
+        assert texts(stage) == []

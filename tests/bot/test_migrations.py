@@ -75,6 +75,7 @@ ROWS = {
     42: "insert into action_roles values (1, 'talk', 9)",
     43: "insert into greeted_members values (1, 6, 1001, 122.0, 1)",
     47: "insert into reply_attempts values (1, 1, 6, 1001, 122.0)",
+    48: "insert into gone_channels values (10, 1)",
     38: "insert into further_replies values (1003, 1001, 1)",
 }
 """Rows that a version's tables may have; the versions missing here added columns alone."""

@@ -126,12 +126,14 @@ async def test_only_the_latest_calls_are_answered_over_restarts_too(tmp_path):
         await answered(stage, "@Understudy before")
         await stage.client.close()
         member = stage.sandbox.member(MEMBER)
+        harm = await member.say(INN, f"@Understudy {HARM}")
         said = [await member.say(INN, f"@Understudy {number}") for number in range(count + 1)]
     for _ in range(2):
         async with on_stage(tmp_path) as stage:
             latest = [str(number) for number in range(1, count + 1)]
             await until(lambda latest=latest: heard(stage) == ["before", *latest])
             await until(lambda: "messages to personas were here" in str(remark(stage, said[0])))
+            assert helped(stage, INN) == [harm["id"]]
             assert not stage.store.replies.get(int(said[0]["id"]))
 
 

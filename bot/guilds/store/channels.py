@@ -156,6 +156,21 @@ class Channels(Table):
             or exists (select 1 from memories where channel_id = :channel)"""
         self._db.write(sql, channel=channel_id, guild=guild_id, parent=parent_id)
 
+    def note_gone(self, guild_id: int, channel_id: int) -> None:
+        """Note that a channel or thread was deleted on Discord, and what was said there is yet to
+        be.
+        """
+        row = {"channel_id": channel_id, "guild_id": guild_id}
+        self._db.insert("gone_channels", row, ignore=True)
+
+    def gone(self) -> list[int]:
+        """List the deleted channels and threads of which something may be stored."""
+        return self._db.column(int, "select channel_id from gone_channels")
+
+    def forget_gone(self, channel_id: int) -> None:
+        """Note that nothing of a deleted channel or thread is stored any more."""
+        self._db.write("delete from gone_channels where channel_id = :channel", channel=channel_id)
+
     def threads_of(self, parent_id: int) -> list[int]:
         """List the threads of a channel with messages or memories, also those that Discord has
         archived.

@@ -15,7 +15,7 @@ SHARED_TABLES = (
 GUILD_TABLES = (
     "messages", "quoted_messages", "rollouts", *SHARED_TABLES, "guild_feedback", "webhooks", "threads", "promoting",
     "reply_candidates", "time_zones", "told_topics", "scheduled_lines", "answering_settings", "member_greetings",
-    "talks", "minor_guilds", "blocks", "reply_limits", "age_notices", "audit_channels",
+    "talks", "minor_guilds", "blocks", "reply_limits", "age_notices", "gone_channels", "audit_channels",
     "action_roles", "greeted_members", "reply_attempts",
     "departed_guilds",
 )  # fmt: skip

@@ -19,7 +19,7 @@ LOCAL_TABLES = ("messages", "quoted_messages", "replies", "channels", "webhooks"
                 "comparisons", "memories", "guilds", "departed_guilds", "reply_candidates", "threads",
                 "time_zones", "told_topics", "training_schedules", "scheduled_lines", "member_greetings",
                 "talks", "minor_guilds", "blocks", "reply_limits", "answering_settings",
-                "channel_personas", "persona_aliases", "age_restrictions", "age_notices",
+                "channel_personas", "persona_aliases", "age_restrictions", "age_notices", "gone_channels",
                 "audit_channels", "bot_faces", "reports",
                 "action_roles", "greeted_members", "reply_attempts")  # fmt: skip
 """Tables of one guild's data, which lie with its shard."""

@@ -829,6 +829,11 @@ LOOKUP_INDEXES = """
 create index replies_of_channel on replies (channel_id);
 create index quoted_messages_of_channel on quoted_messages (channel_id);
 create index memories_of_channel on memories (channel_id) where message_id is not null;
+-- Channels and threads that were deleted, until all that was said there is.
+create table gone_channels (
+    channel_id integer primary key,
+    guild_id integer not null
+) strict;
 -- Those of a member, and the names of the others.
 create index replies_by_asker on replies (asked_by);
 create index votes_by_member on votes (user_id);

@@ -273,11 +273,11 @@ class LlamaCppEngine(VllmEngine):
         """Have a server take an adapter that a request names, unless one has it, or may have it when
         it is back.
         """
-        is_had = bool(self._having(adapter.name))
-        if is_had or self._llama_replicas.may_return_with(adapter.name):
+        if self._having(adapter.name):
             self._refused.pop(adapter.name, None)
-            if is_had:
-                self._wanted_adapters.use(adapter)
+            self._wanted_adapters.use(adapter)
+            return
+        if self._llama_replicas.may_return_with(adapter.name):
             return
         refused = self._refused.get(adapter.name)
         if refused and time.monotonic() - refused[1] < RETRY_REFUSED_S:

@@ -45,10 +45,12 @@ class LlamaCppReplicas(Replicas):
         return not adapter or self.files.get(adapter, "") in replica.adapters
 
     def may_return_with(self, adapter: str) -> bool:
-        """Report whether a server is away that had an adapter, or that was never asked for them."""
+        """Report whether no server is ready, and one had an adapter, or was never asked for them."""
+        if self.ready:
+            return False
         for replica in self.all:
             may_have = replica.served is None or self.has_adapter(replica, adapter)
-            if may_have and not replica.is_ready:
+            if may_have:
                 return True
         return False
 

@@ -284,8 +284,11 @@ class OpenAIChecker:
                 )
         served = ServedByOpenAI(name, name, max_tokens)
         async with limited(client, MODEL_LOAD_TIMEOUT_S):
-            with_ids = await self._with_ids(client, served)
-            found = with_ids or await self._with_messages(client, served)
+            try:
+                with_ids = await self._with_ids(client, served)
+                found = with_ids or await self._with_messages(client, served)
+            except ContentRefusedError as error:  # no filter refuses a probe: it is the account
+                raise ReplicaError(error.message, error.advice, "key") from error
             sees = self.vision == "on"
             if self.vision == "auto":
                 request = self._probe_body(replace(found, takes_ids=False), ORDER_PROBE[-1:])

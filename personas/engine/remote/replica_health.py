@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -66,14 +66,14 @@ class ReplicaHealth:
         reached within `wait_s`.
         """
         replicas = self._replicas.all
-        await asyncio.gather(*(self.probe(replica) for replica in replicas))
+        slow = await self._probe_first(replicas, wait_s)
         for replica in replicas:
             error = replica.error
             may_pass = isinstance(error, ReplicaError) and error.kind != "key"
             if isinstance(error, VllmError) and not may_pass:
                 raise error
         for replica in replicas:
-            self._start_monitor(replica)
+            self._start_monitor(replica, slow.get(replica.url))
         if self._replicas.ready or self.refusal():  # without quota, the bot runs, and says so
             return
         log.warning("no server can be reached; waiting %.0f s: %s", wait_s, replicas[0].error)
@@ -82,6 +82,26 @@ class ReplicaHealth:
             if self._clock() > deadline:
                 raise replicas[0].error or ReplicaError("No server is ready.")
             await asyncio.sleep(self._limits.health_interval_s)
+
+    async def _probe_first(
+        self, replicas: Sequence[Replica], wait_s: float
+    ) -> dict[str, asyncio.Task[None]]:
+        """Check servers, all within `wait_s` and as long as none is ready. Returns the checks that
+        still run, by address: one may be loading its model.
+        """
+        probes = [asyncio.create_task(self.probe(each), name=each.url) for each in replicas]
+        try:
+            done, slow = await asyncio.wait(probes, timeout=wait_s)
+            while slow and not self._replicas.ready:
+                log.info("waiting for %s", ", ".join(sorted(probe.get_name() for probe in slow)))
+                more, slow = await asyncio.wait(slow, return_when=asyncio.FIRST_COMPLETED)
+                done |= more
+        except asyncio.CancelledError:
+            await cancel_tasks(probes)
+            raise
+        for probe in done:
+            probe.result()
+        return {probe.get_name(): probe for probe in slow}
 
     async def watch(self, replica: Replica) -> None:
         """Check a server that was added after the start, and watch it from now on."""
@@ -97,10 +117,14 @@ class ReplicaHealth:
     async def close(self) -> None:
         await cancel_tasks(self._monitors)
 
-    def _start_monitor(self, replica: Replica) -> None:
-        self._monitors.append(asyncio.create_task(self._monitor(replica), name=replica.url))
+    def _start_monitor(self, replica: Replica, probe: asyncio.Task[None] | None = None) -> None:
+        task = asyncio.create_task(self._monitor(replica, probe), name=replica.url)
+        self._monitors.append(task)
 
-    async def _monitor(self, replica: Replica) -> None:
+    async def _monitor(self, replica: Replica, probe: asyncio.Task[None] | None) -> None:
+        """Check a server again and again, after a `probe` that still runs."""
+        if probe:
+            await probe
         while True:
             delay_s = replica.retry_at - self._clock()
             if replica.is_ready:

@@ -385,7 +385,7 @@ class VllmClient:
         """Return the error of a reply. The status 403 is no verdict on the key there: gateways give it
         to a single prompt that their filter refuses.
         """
-        if answer.status != FORBIDDEN_STATUS:
+        if answer.status != FORBIDDEN_STATUS or has_no_quota(answer.status, answer.body):
             return self._status_error(answer)
         why = error_text(answer.body)
         return ContentRefusedError(

@@ -85,6 +85,8 @@ class Gateway:
     def __init__(self) -> None:
         self.refusal: tuple[int, dict, dict] | None = None
         self.asked = 0
+        self.free = asyncio.Event()
+        self.free.set()
 
     async def reply(self, request: web.Request) -> web.Response:
         if request.path == "/v1/models":
@@ -92,6 +94,7 @@ class Gateway:
         if request.path != "/v1/chat/completions":
             return web.json_response({"error": "no such path"}, status=404)
         self.asked += 1
+        await self.free.wait()
         if self.refusal:
             status, body, headers = self.refusal
             return web.json_response(body, status=status, headers=headers)
@@ -142,7 +145,13 @@ async def test_members_are_told_at_once_where_it_takes_longer(gateway):
 
 
 @pytest.mark.parametrize(
-    "refusal", [(429, NO_QUOTA, {}), (402, {}, {}), (401, {"error": "Invalid key"}, {})]
+    "refusal",
+    [
+        (429, NO_QUOTA, {}),
+        (402, {}, {}),
+        (403, {"error": {"code": "billing_not_active"}}, {}),
+        (401, {"error": "Invalid key"}, {}),
+    ],
 )
 async def test_an_account_that_is_refused_is_asked_seldom_and_the_operator_told_once(
     gateway, caplog, refusal
@@ -196,6 +205,22 @@ async def test_a_bot_without_quota_starts_and_one_with_a_wrong_key_does_not(gate
     server.refusal = (401, {"error": "Invalid key"}, {})
     with pytest.raises(VllmError, match="does not accept ENGINE_KEY"):
         await start()
+
+
+async def test_a_server_that_is_slow_to_answer_holds_no_start_while_another_is_ready(
+    open_engine, gateway, servers
+):
+    server, start = gateway
+    for one in servers:
+        one.has_lora = one.takes_ids = one.has_tokenize = False
+    slow = (await start()).urls[0]
+    server.free.clear()
+    options = {"kind": OpenAIEngine, "model": servers[0].base, "start_wait_s": 0.2}
+    async with asyncio.timeout(5):
+        engine = await open_engine(servers[0].url, slow, **options)
+    assert engine.state().device == "1 of 2 servers" and await answer(engine, ask())
+    server.free.set()
+    await until(lambda: engine.state().device == "2 of 2 servers")
 
 
 async def test_another_server_takes_what_one_refuses(open_engine, gateway, servers):
