@@ -302,6 +302,7 @@ def _render_form(
         "servers/train.html",
         title=gettext_lazy("Train a persona of {server}", server=access.guild.name),
         problem=problem,
+        ids={"dataset_path": "dataset", "hyperparameters": "settings"},
         access=access,
         given=fields,
         is_more_open=any(fields[name] not in ("", SHOWN.get(name, "")) for name in MORE_FIELDS),
