@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any, Literal, Protocol, Self
 
 from personas.engine.detokenizer import StreamingDetokenizer
-from personas.engine.remote.server_errors import REASONING_ADVICE, OnlyThoughtError
 from personas.errors import NoMemoryError, is_out_of_memory
 from personas.prompt.renderer import RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, ReplyToken
@@ -200,7 +199,6 @@ class ReplySequence:
             self._on_end()
 
     def _reply(self) -> ChatReply:
-        """Build the reply. Raises `OnlyThoughtError` if the model only thought."""
         text = self._detokenizer
         sampling = self.request.sampling
         text.flush()
@@ -209,8 +207,6 @@ class ReplySequence:
             finish = "stop"
         elif self.is_cancelled:
             finish = "cancelled"
-        if not text.text and finish != "cancelled" and text.spoken.has_thought:
-            raise OnlyThoughtError("The model sent its reasoning and no reply.", REASONING_ADVICE)
         # The sampler may have computed log-probabilities for the choice among candidates only.
         has_logprobs = sampling.logprobs or sampling.alternatives is not None
         return ChatReply(

@@ -342,6 +342,8 @@ class Renderer:
         self, persona: Persona | None, turns: Sequence[Turn], lore: Sequence[LoreHit]
     ) -> list[str]:
         """Return the headings of passages as the prompt has them, such as "[The tower]"."""
+        if not lore:
+            return []
         chat = self._chat_of(persona)
         user = asked_turn(turns).name
         named = [with_names(hit, persona, user) if persona else hit for hit in lore]

@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import threading
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -14,7 +13,6 @@ from peft import PeftModel
 
 from personas.engine.detokenizer import StreamingDetokenizer
 from personas.engine.llm_engine import LLMEngine
-from personas.engine.remote.server_errors import OnlyThoughtError
 from personas.engine.reply_sequence import ReplySequence
 from personas.errors import AdapterError, BaseModelError, EngineBusyError
 from personas.models.loading import load_model
@@ -317,18 +315,6 @@ class TestText:
         assert f"[{ADA.name}: Lanterns] They hang" in prompt.text
         self.feed(renderer, text, f"Not [here]. [{ADA.name}: Lanterns] They hang")
         assert text.stopped and "".join(shown) == "Not [here]."
-
-    def test_a_thought_alone_is_no_reply(self, renderer):
-        turns = (Turn("Bo", "who are you?"),)
-        pushed = []
-        sink = SimpleNamespace(
-            push=pushed.append, finish=pushed.append, cancelled=threading.Event()
-        )
-        prompt = renderer.prompt(ADA, turns)
-        sequence = ReplySequence.create(ChatRequest(ADA, turns), prompt, renderer, sink)
-        self.feed(renderer, sequence._detokenizer, "<think>They ask who I am")
-        sequence.finish()
-        assert [type(one) for one in pushed] == [OnlyThoughtError]
 
     def test_what_only_looked_like_a_stop_string_is_shown_in_the_end(self, renderer):
         text, shown = self.stream(renderer, ("\nBo:",))

@@ -142,7 +142,7 @@ def test_speed_is_expected_from_products_until_it_is_measured():
     model = require_model("qwen3-0.6b")
     expected = fit_model(model, LAPTOP, None, {})
     assert expected.tokens_per_s == pytest.approx(20e9 / model.weight_bytes)
-    assert "products" in expected.speed_basis
+    assert "processor" in expected.speed_basis
     measured = fit_model(model, LAPTOP, None, {(model.id, "local"): 11.5})
     assert (measured.tokens_per_s, measured.speed_basis) == (11.5, "measured here")
     other_engine = fit_model(model, LAPTOP, None, {(model.id, "llamacpp"): 11.5})

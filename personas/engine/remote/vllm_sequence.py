@@ -8,11 +8,13 @@ from typing import Any
 
 from personas.engine.remote.picture_parts import with_pictures
 from personas.engine.remote.replica import Lease
+from personas.engine.remote.server_errors import REASONING_ADVICE, OnlyThoughtError
 from personas.engine.remote.vllm_client import ServedModels, TokenChunk
 from personas.engine.reply_sequence import ReplySequence
 from personas.engine.reply_stream import QueuedReplyStream
 from personas.prompt.chat_template import FIXED_VARIABLES, Message
 from personas.prompt.renderer import RenderedPrompt
+from personas.schemas.chat import ChatReply
 
 
 class VllmReplyStream(QueuedReplyStream):
@@ -182,6 +184,13 @@ class VllmSequence(ReplySequence):
     def fail(self, error: Exception) -> None:
         super().fail(error)
         self._cancel_task()
+
+    def _reply(self) -> ChatReply:
+        """Build the reply. Raises `OnlyThoughtError` if the model only thought."""
+        reply = super()._reply()
+        if reply.text or reply.finish == "cancelled" or not self._detokenizer.spoken.has_thought:
+            return reply
+        raise OnlyThoughtError("The model sent its reasoning and no reply.", REASONING_ADVICE)
 
     def _cancel_task(self) -> None:
         """End the attempt, which closes its connection."""
