@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from personas.engine.remote import server_checks
+from personas.engine.remote import openai_client, server_checks
 from personas.engine.remote.openai_attempts import ReplyCutOffError
 from personas.engine.remote.openai_client import OpenAIChecker, OpenAIServerClient
 from personas.engine.remote.openai_engine import OpenAIEngine
@@ -335,6 +335,7 @@ class TestModels:
         self, open_openai, servers, monkeypatch
     ):
         monkeypatch.setattr(server_checks, "CHECK_TIMEOUT_S", 0.2)
+        monkeypatch.setattr(openai_client, "THOUGHT_PROBE_TIMEOUT_S", 0.1)
         servers[0].faults.token_delay_s = 0.3
         assert await open_openai(as_ollama, servers[0].url)
 
