@@ -353,14 +353,13 @@ class ChatCog(commands.Cog):
     def _forget_place(self, guild_id: int, channel_id: int) -> None:
         """Delete what is set for a channel or thread."""
         store = self.bot.services.store
-        with store.atomic():
-            store.channels.delete_webhook(channel_id)
-            store.channels.clear(guild_id, channel_id)
-            store.scheduled_lines.forget_channel(channel_id)
-            store.member_greetings.forget_channel(channel_id)
-            store.answering.forget_channel(channel_id)
-            store.age_restrictions.forget_told(channel_id)
-            store.channels.set_topic_told(guild_id, channel_id, False)
+        store.channels.delete_webhook(channel_id)
+        store.channels.clear(guild_id, channel_id)
+        store.scheduled_lines.forget_channel(channel_id)
+        store.member_greetings.forget_channel(channel_id)
+        store.answering.forget_channel(channel_id)
+        store.age_restrictions.forget_told(channel_id)
+        store.channels.set_topic_told(guild_id, channel_id, False)
 
     def _forget_talk(self, channel_id: int) -> int:
         """Delete some of the messages, replies and memories of a channel or thread. Returns how

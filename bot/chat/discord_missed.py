@@ -59,8 +59,8 @@ async def answer_missed(
 
     Only where the bot may read the history, and only messages that call a persona (`CALLED`), or
     speak of self-harm where it answers all: a conversation among members has gone on meanwhile.
-    `answer` ignores messages that were answered
-    before, so a bot that is killed in between answers none twice.
+    `answer` ignores messages that were answered before, so a bot that is killed in between answers
+    none twice.
     """
     now = services.time_zones.clock.now()
     from_time = max(now - MAX_MISSED_AGE_S, away_since - LATE_NOTICE_S)

@@ -121,7 +121,7 @@ class GuildLore:
         """Remove a file from disk and index. Raises `RefusedError`, which lists the files."""
         known = self.files(guild_id, persona_id)
         if file not in known:
-            names = ", ".join(f"`{name}`" for name in known) or gettext_lazy("none")
+            names = join_names(f"`{name}`" for name in known) or gettext_lazy("none")
             raise RefusedError(
                 gettext_lazy("This server has no lore file {file!r}.", file=file),
                 gettext_lazy("There are: {names}.", names=names),

@@ -46,13 +46,9 @@ class LlamaCppReplicas(Replicas):
 
     def may_return_with(self, adapter: str) -> bool:
         """Report whether no server is ready, and one had an adapter, or was never asked for them."""
-        if self.ready:
-            return False
-        for replica in self.all:
-            may_have = replica.served is None or self.has_adapter(replica, adapter)
-            if may_have:
-                return True
-        return False
+        return not self.ready and any(
+            replica.served is None or self.has_adapter(replica, adapter) for replica in self.all
+        )
 
     def _has_room(self, replica: Replica, adapter: str) -> bool:
         if replica in self._retiring or not isinstance(replica.served, ServedByLlamaCpp):

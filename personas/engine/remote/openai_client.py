@@ -102,8 +102,9 @@ class ServedByOpenAI(ServedModels):
 
     `takes_ids`: prompts as token ids, else as messages; `returns_ids`: it also returns token ids,
     as vLLM does. `takes_sampling`: fields beyond OpenAI's, such as `top_k`; `takes_seed`: the seed;
-    `takes_thinking`: `NO_THINKING`. `takes_max_tokens` False: it wants `max_completion_tokens`, and neither temperature
-    nor top-p, as OpenAI's reasoning models; `effort` is then its `reasoning_effort`, or empty.
+    `takes_thinking`: `NO_THINKING`. `takes_max_tokens` False: it wants `max_completion_tokens`, and
+    neither temperature nor top-p, as OpenAI's reasoning models; `effort` is then its
+    `reasoning_effort`, or empty.
     `opens_thought`: its template opens a thought, so that replies begin within one. `alternates`: its
     template takes the user's and the assistant's messages in turn alone.
     """

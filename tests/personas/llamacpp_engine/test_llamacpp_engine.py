@@ -178,6 +178,13 @@ class TestServersOfOthers:
         assert await reply == voice
         assert await answer(engine, request) == voice
 
+    async def test_a_version_that_no_ready_server_has_waits_for_none_that_is_away(
+        self, open_engine, server, version, undisturbed
+    ):
+        engine = await open_engine(server.url, "http://127.0.0.1:9")
+        async with asyncio.timeout(5):
+            assert await answer(engine, ask(adapter=version(1))) == undisturbed(ask())
+
     async def test_a_version_that_the_server_lost_while_it_was_away_is_answered_without(
         self, open_engine, server, version, undisturbed
     ):
