@@ -73,6 +73,7 @@ async function soundSeconds(file) {
 
 export function makeComposer(root, { onRun, onAnswer, onArrowUp, onEscape }) {
   let replyTo = null;
+  let focusCommand = null; // focuses the form of the open command
   let files = [];
   let where = null;
   let sending = Promise.resolve();
@@ -369,9 +370,10 @@ export function makeComposer(root, { onRun, onAnswer, onArrowUp, onEscape }) {
   function openCommand(item) {
     write("");
     const options = { channel: state.channel, onRun, onAnswer, onClose: closeCommand };
-    const { form, focus } = commandForm(item, options);
-    root.replaceChildren(form);
-    focus();
+    const command = commandForm(item, options);
+    focusCommand = command.focus;
+    root.replaceChildren(command.form);
+    focusCommand();
   }
 
   // ---------------------------------------------------------------------------------------- input
@@ -416,9 +418,11 @@ export function makeComposer(root, { onRun, onAnswer, onArrowUp, onEscape }) {
     if (carriesFiles(event)) attach(event.dataTransfer.files);
   });
 
+  /** Focus the box or the open command, unless one of its fields already has the focus. */
   function focus() {
-    const target = writing.isConnected ? box : root.querySelector("input, select, button");
-    target.focus();
+    if (root.contains(document.activeElement)) return;
+    if (writing.isConnected) box.focus();
+    else focusCommand();
   }
 
   function insert(words) {

@@ -146,6 +146,23 @@ async def test_options_are_reached_and_a_command_is_run_by_keyboard(staged, visi
     await until(lambda: staged.backend.busy)
 
 
+async def test_a_late_answer_to_the_change_of_seats_leaves_the_focus_in_the_form(staged, visit):
+    mina = await visit(staged.sandbox, "Mina Vale", QUAY)
+    held = []
+    await mina.page.route("**/page-api/state*", lambda route: held.append(route))
+    await mina.act_as("Mina Vale")
+    form = await mina.open_command("finetune start")
+    await form.get_by_role("button", name="+persona").click()
+    field = form.get_by_role("combobox")
+    await expect(field).to_be_focused()
+    async with mina.page.expect_response("**/page-api/messages*"):
+        await until(lambda: held)
+        await held.pop().continue_()
+        await until(lambda: held)
+        await held.pop().continue_()
+    await expect(field).to_be_focused()
+
+
 async def test_a_training_is_started_with_two_options_in_sight_and_the_others_behind_more(
     staged, visit
 ):
