@@ -118,8 +118,9 @@ async def test_written_replies_are_read_and_changed_before_the_training(town):
     assert f'href="{page}/written"' in (await browser.get(page)).text
     shown = (await browser.get(f"{page}/written")).text
     assert "A lamp.</textarea>" in shown and f'action="{page}/resume"' in shown
-    changed = await browser.submit(f"{page}/written", number="3", reply="I am Marlow.", do="save")
-    assert (changed.status, changed.location) == (303, f"{page}/written")
+    edit = {"seen-3": "A lamp.", "reply-3": "I am Marlow."}
+    changed = await browser.submit(f"{page}/written", **edit, do="save 3")
+    assert (changed.status, changed.location) == (303, f"{page}/written#written-3")
     assert [reply.reply for reply in read_written(file)] == ["I am Marlow."]
     persona = town.stage.client.services.personas.get(persona_id, town.first)
     age = town.stage.client.services.reply_service.rules.age
@@ -127,14 +128,14 @@ async def test_written_replies_are_read_and_changed_before_the_training(town):
     assert f"{page}/written" not in (await browser.get(page)).text
     for hidden in (
         await browser.get(f"{page}/written"),
-        await browser.submit(f"{page}/written", number="3", do="strike"),
+        await browser.submit(f"{page}/written", do="strike 3"),
     ):
         assert hidden.status == 403 and "is age-restricted" in hidden.text
         assert "I am Marlow." not in hidden.text
     age.set(persona, town.first, is_restricted=False)
     stranger = await town.signed_in(OTTO)
     assert (await stranger.get(f"{page}/written")).status in (403, 404)
-    refused = await stranger.submit(f"{page}/written", number="3", do="strike")
+    refused = await stranger.submit(f"{page}/written", do="strike 3")
     assert refused.status in (403, 404) and read_written(file)
 
 

@@ -53,27 +53,37 @@ async def written(dashboard):
     return file
 
 
+def typed(number, reply):
+    """The fields of a page that has this in place of a reply."""
+    seen = {one.number: one.reply for one in REPLIES}[number]
+    return {f"seen-{number}": seen, f"reply-{number}": reply}
+
+
 async def test_replies_are_read_changed_and_struck_out_and_then_trained_on(dashboard, written):
     _, page, _ = await dashboard.page("/dashboard/training/j1")
     assert f'href="{PATH}">Written replies</a>' in page and "wait to be read" in page
     _, page, _ = await dashboard.page(PATH)
     assert "big (MIT) wrote 3 replies" in page and "9 × breaks character" in page
     assert "&lt;b&gt;what&#39;s&lt;/b&gt; for supper?" in page and "<script> of" not in page
-    assert (await dashboard.submit(PATH, number="4", reply=" I am Oda, duck. ", do="save"))[
-        0
-    ] == 303
-    assert (await dashboard.submit(PATH, number="9", reply="x", do="strike"))[0] == 303
+    edited = typed(1, "Broth, duck. ") | typed(4, " I am Oda, duck. ")
+    status, _, headers = await dashboard.submit(PATH, **edited, do="save 4")
+    assert status == 303 and headers["Location"] == f"{PATH}#written-4"
+    assert (await dashboard.submit(PATH, **typed(9, "x"), do="strike 9"))[0] == 303
     left = read_written(written)
     assert [reply.reply for reply in left] == ["Broth, duck.", "I am Oda, duck."]
     assert [reply.by for reply in left] == ["teacher", "edited"], "it is not the model's any more"
-    assert (await dashboard.submit(PATH, number="1", reply="  ", do="save"))[0] == 422
-    for number, reply, refused in (("1", "a" * 2001, 422), ("9", "Gone.", 404), ("²", "x", 404)):
-        status, _, _ = await dashboard.submit(PATH, number=number, reply=reply, do="save")
-        assert status == refused
+    for edit, reason in (
+        (typed(1, "  "), "The reply is empty."),
+        (typed(1, "a" * 2001), "The reply has 2,001 characters. 2,000 are the most."),
+        (typed(9, "Gone."), "struck it out meanwhile. You have written: Gone."),
+        ({"reply-²": "x"}, "struck it out meanwhile."),
+    ):
+        status, page, _ = await dashboard.submit(PATH, **edit, do="save 1")
+        assert status == 409 and reason in page
     assert read_written(written) == left
     assert (await dashboard.submit("/dashboard/training/j1/resume"))[0] == 303
     assert dashboard.backend.accepted == ["j1"]
-    status, page, _ = await dashboard.submit(PATH, number="1", reply="Too late.", do="save")
+    status, page, _ = await dashboard.submit(PATH, **typed(1, "Too late."), do="save 1")
     assert status == 409 and read_written(written) == left, "it is trained on now"
     _, page, _ = await dashboard.page(PATH)
     assert "They cannot be changed any more." in page and "<textarea" not in page
@@ -81,12 +91,12 @@ async def test_replies_are_read_changed_and_struck_out_and_then_trained_on(dashb
 
 async def test_what_was_struck_out_is_put_back_and_the_last_replies_stay(dashboard, written):
     async def press(do, number):
-        return (await dashboard.submit(PATH, number=number, reply="x", do=do))[0]
+        return (await dashboard.submit(PATH, do=f"{do} {number}"))[0]
 
     assert await press("strike", "4") == 303
     _, page, _ = await dashboard.page(PATH)
     assert "<del>I am a &lt;script&gt; of a person.</del>" in page
-    assert "the 2 that are left" in page and page.count('value="put-back"') == 1
+    assert "the 2 that are left" in page and page.count('value="put-back 4"') == 1
     assert await press("strike", "1") == 409, "one is measured with what the other teaches"
     assert await press("strike", "4") == 404 == await press("put-back", "1")
     assert await press("put-back", "4") == 303
@@ -98,6 +108,28 @@ async def test_what_was_struck_out_is_put_back_and_the_last_replies_stay(dashboa
     assert "put-back" not in page and "the 3 that are left" in page
     assert await press("strike", "1") == 303 and await press("put-back", "1") == 303
     assert read_written(written) == REPLIES
+
+
+async def test_an_edit_never_replaces_the_one_of_somebody_else_unseen(dashboard, written):
+    assert (await dashboard.submit(PATH, **typed(4, "I am Oda, duck."), do="save 4"))[0] == 303
+    # A page from before that edit, with the same reply and another one edited, and one struck out.
+    late = typed(1, "Stew, duck.") | typed(4, "I am the innkeeper.") | typed(9, REPLIES[2].reply)
+    status, page, _ = await dashboard.submit(PATH, **late, do="strike 9")
+    assert status == 409 and "Somebody has changed it meanwhile, to: I am Oda, duck." in page
+    assert "I am the innkeeper.</textarea>" in page, "what was typed is not lost"
+    assert [reply.reply for reply in read_written(written)] == ["Stew, duck.", "I am Oda, duck."]
+    # That page shows the other's edit, so pressing again replaces it on purpose.
+    again = {"seen-4": "I am Oda, duck.", "reply-4": "I am the innkeeper."}
+    assert (await dashboard.submit(PATH, **again, do="save 4"))[0] == 303
+    assert read_written(written)[1].reply == "I am the innkeeper."
+
+
+async def test_what_is_learned_from_already_cannot_be_changed(dashboard, written):
+    (written.parents[1] / "checkpoints" / "checkpoint-40").mkdir(parents=True)
+    _, page, _ = await dashboard.page(PATH)
+    assert "They cannot be changed any more." in page and "<textarea" not in page
+    assert (await dashboard.submit(PATH, **typed(1, "Stew."), do="save 1"))[0] == 409
+    assert read_written(written) == REPLIES, "or the steps done so far would be lost"
 
 
 async def test_a_page_without_replies_and_a_damaged_file_say_so(dashboard, written):
@@ -138,7 +170,7 @@ async def test_replies_are_read_while_they_are_written(dashboard):
     _, page, _ = await dashboard.page(PATH)
     assert "1 of 150 are written so far. The others are being written now" in page
     assert "Broth, duck." in page and "data-poll" in page and "<textarea" not in page
-    assert (await dashboard.submit(PATH, number="1", reply="x", do="save"))[0] == 409
+    assert (await dashboard.submit(PATH, **typed(1, "x"), do="save 1"))[0] == 409
     assert journal.read_text().startswith(whole), "the trainer alone writes to it"
     _, page, _ = await dashboard.page("/dashboard/training/j1")
     assert "writing replies, 1 of 150" in page

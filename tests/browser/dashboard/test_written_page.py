@@ -1,5 +1,6 @@
 """The replies written from a card in Chromium: read, changed and struck out, on a desk and on a phone."""
 
+import asyncio
 import json
 from dataclasses import asdict
 
@@ -49,10 +50,18 @@ async def test_a_reply_is_changed_and_another_struck_out(dashboard: Dashboard, p
     await last.get_by_role("textbox").fill("He bites on Mondays, duck.")
     await last.get_by_role("button", name="Change").click()
     await expect(page.get_by_role("status").first).to_contain_text("Changed.")
+    await expect(page.get_by_role("article", name="Reply 3")).to_be_in_viewport()
+    # What was typed in another reply is stored with whatever is pressed, and never lost unasked.
+    await page.get_by_role("textbox", name="Reply 2").fill("A program, duck.")
+    async with page.expect_event("dialog") as asked:
+        leaving = asyncio.create_task(page.get_by_role("link", name="The run").click())
+        dialog = await asked.value
+        await dialog.dismiss()
+    await leaving
     await page.get_by_role("article", name="Reply 1").get_by_text("Strike out").click()
     await expect(page.get_by_role("status").first).to_contain_text("Struck out.")
     assert [reply.reply for reply in read_written(file)] == [
-        REPLIES[1].reply,
+        "A program, duck.",
         "He bites on Mondays, duck.",
     ]
     await assert_accessible(page)

@@ -38,6 +38,14 @@ export function wholeNumber(value) {
   return localNumber(WHOLE.format(value));
 }
 
+/** Ask before what was typed in a form is lost; `counts` says of an input event whether it is saved by the form. */
+export function guardUnsaved(form, counts = () => true) {
+  let unsaved = Boolean(form.querySelector("[aria-invalid]"));
+  form.addEventListener("input", (event) => { if (counts(event)) unsaved = true; });
+  form.addEventListener("submit", () => { unsaved = false; });
+  addEventListener("beforeunload", (event) => { if (unsaved) event.preventDefault(); });
+}
+
 /** Say something, words or elements, to whoever reads the page, where forms say what they did. Gives the line. */
 export function say(words, kind = "") {
   const line = document.createElement("p");

@@ -1,6 +1,6 @@
 /** The card's form: tokens and faults while one writes, the voice before it is kept. Without this both still work. */
 
-import { localNumber, say, translate, wholeNumber } from "./base.js";
+import { guardUnsaved, localNumber, say, translate, wholeNumber } from "./base.js";
 
 const WAIT_MS = 400;
 
@@ -36,17 +36,14 @@ export function settled(call) {
   };
 }
 
-/** Ask before what was written is lost. */
+/** Ask before what was written is lost, and say that it is not saved yet. */
 function guard(form) {
   const note = document.getElementById("unsaved");
-  let changed = false;
-  form.addEventListener("input", (event) => {
-    if (event.target.closest("#voice")) return;
-    changed = true;
+  guardUnsaved(form, (event) => {
+    if (event.target.closest("#voice")) return false;
     note.hidden = false;
+    return true;
   });
-  form.addEventListener("submit", () => { changed = false; });
-  addEventListener("beforeunload", (event) => { if (changed) event.preventDefault(); });
 }
 
 // ------------------------------------------------------------------------------------------ the card

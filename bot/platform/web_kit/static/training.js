@@ -1,6 +1,6 @@
 /** The training pages as things happen: figures at once, what the server draws every few seconds. */
 
-import { localNumber, localTimes, translate, wholeNumber } from "./base.js";
+import { guardUnsaved, localNumber, localTimes, translate, wholeNumber } from "./base.js";
 import { hear } from "./live.js";
 
 const DRAW_EVERY_MS = 2000;
@@ -243,3 +243,5 @@ if (runs) followRuns();
 for (const part of document.querySelectorAll("[data-poll]")) poll(part.id);
 for (const form of document.querySelectorAll("form.smoothing")) smoothAsMoved(form);
 for (const form of document.querySelectorAll("form.repeat")) markChanges(form);
+const replies = document.getElementById("replies");
+if (replies) guardUnsaved(replies);
