@@ -72,16 +72,18 @@ class InsufficientMemoryError(TrainingError):
     none.
     """
 
-    def __init__(self, needed_bytes: int, free_bytes: int, proposal: RequestJson | None) -> None:
+    def __init__(
+        self, estimate: RecipeEstimate, free_bytes: int, proposal: RequestJson | None
+    ) -> None:
         message = (
-            f"The training needs about {needed_bytes / 2**30:.1f} GiB of memory; "
+            f"The training needs about {estimate.memory_bytes / 2**30:.1f} GiB of memory; "
             f"{free_bytes / 2**30:.1f} GiB are free."
         )
-        advice = "Close other programs, or name a smaller base model."
+        advice = estimate.memory_advice
         if proposal:
             advice = "`would_work` is a body that fits."
         super().__init__(message, advice)
-        self.needed_bytes = needed_bytes
+        self.needed_bytes = estimate.memory_bytes
         self.free_bytes = free_bytes
         self.proposal = proposal
 
@@ -136,14 +138,14 @@ class RequestChecks:
         request = sent.request
         plan = await self.queue.plan(request, guild_id)
         free = available_memory_bytes()
-        needed = requested_recipe_plan(plan, request.recipe).memory_bytes
-        if needed <= free:
+        estimate = requested_recipe_plan(plan, request.recipe)
+        if estimate.memory_bytes <= free:
             return plan
         proposal = next(_fitting_alternatives(sent.body, plan, free), None)
         if proposal is None and request.base_model != self.base_model:
             served = {field: value for field, value in sent.body.items() if field != "base_model"}
             proposal = await self._propose_fitting(served, guild_id)
-        raise InsufficientMemoryError(needed, free, proposal)
+        raise InsufficientMemoryError(estimate, free, proposal)
 
     def _find_unavailable(self, request: TrainingRequest) -> dict[str, UnderstudyError]:
         wrong: dict[str, UnderstudyError] = {}

@@ -185,7 +185,7 @@ class RetrainAll:
                 return replace(item, error=str(planned.conflict))
             estimate = requested_recipe_plan(planned.plan, item.request.recipe)
             if estimate.memory_bytes > (free := available_memory_bytes()):
-                raise InsufficientMemoryError(estimate.memory_bytes, free, None)
+                raise InsufficientMemoryError(estimate, free, None)
         except UnderstudyError as error:
             return replace(item, error=str(error))
         return replace(item, seconds=estimate.seconds, memory_bytes=estimate.memory_bytes)

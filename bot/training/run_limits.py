@@ -12,7 +12,14 @@ from bot.settings import Settings
 from bot.training.status_text import format_duration
 from personas.errors import RunLimitError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
-from personas.schemas.training_events import Estimate, Progress, TrainerEvent
+from personas.home.teacher_setting import SMALLER_TEACHER_ADVICE
+from personas.schemas.training_events import (
+    Estimate,
+    Phase,
+    Progress,
+    RunPosition,
+    TrainerEvent,
+)
 
 # Pauses for replies and the score card take time, too, and estimates are rough.
 MIN_WALL_S = 6 * 3600.0
@@ -68,6 +75,7 @@ class RunWatch:
         self._estimate: Estimate | None = None
         self._eta_s = 0.0
         self._was_memory_low = False
+        self._is_writing_replies = False
 
     def note(self, event: TrainerEvent) -> None:
         """Take note of an event."""
@@ -76,6 +84,8 @@ class RunWatch:
             self._estimate = event
         elif isinstance(event, Progress):
             self._eta_s = event.eta_s
+        if isinstance(event, RunPosition):
+            self._is_writing_replies = isinstance(event, Phase) and event.name == "writing replies"
 
     def require_time(self) -> None:
         """Raise `RunLimitError` if the run is silent, or takes too long."""
@@ -127,10 +137,17 @@ class RunWatch:
             raise RunLimitError(
                 f"The training was ended: it held {held_bytes / 2**30:.1f} GiB of memory, and "
                 f"{reason}.",
-                "Close other programs, or start one with a smaller per_device_train_batch_size or "
-                "max_length. The limit is TRAINER_MAX_MEMORY_GIB.",
+                f"{self._memory_advice()} The limit is TRAINER_MAX_MEMORY_GIB.",
             )
         self._was_memory_low = is_low
+
+    def _memory_advice(self) -> str:
+        if self._is_writing_replies:
+            return SMALLER_TEACHER_ADVICE
+        return (
+            "Close other programs, or start one with a smaller per_device_train_batch_size or "
+            "max_length."
+        )
 
     def _max_memory_bytes(self) -> int:
         """The limit of the trainer's memory; 0 for none while there is no estimate."""

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from bot.platform.localisation import gettext_lazy, localisable_number
+from bot.platform.localisation import LocalisableText, gettext_lazy, localisable_number
 from personas.errors import TrainingError
 from personas.home.job_folder import fill_job_folder
 from personas.home.job_material import SourceMaterial
+from personas.home.teacher_setting import SMALLER_TEACHER_ADVICE
 from personas.schemas.import_report import ImportReport
 from personas.schemas.training import ServingPrecision, TrainingRequest
 from personas.schemas.training_events import phase_label
@@ -36,7 +37,9 @@ MAX_ERROR_CHARS = 700
 
 class RecipeEstimate(BaseModel):
     """Estimate of one recipe; `phases` are the seconds of each phase of a run, and `seconds` those
-    of all. `basis` is the source of the speed, `warnings` are about unlikely settings.
+    of all. `memory` are the parts of the memory; `writing` is what a model takes beyond the training
+    that writes replies before it. `basis` is the source of the speed, `warnings` are about unlikely
+    settings.
     """
 
     recipe: str
@@ -44,6 +47,7 @@ class RecipeEstimate(BaseModel):
     seconds: float
     phases: dict[str, float] = {}
     memory_bytes: int
+    memory: dict[str, int] = {}
     basis: str
     warnings: tuple[str, ...] = ()
 
@@ -51,6 +55,13 @@ class RecipeEstimate(BaseModel):
     def long_phases(self) -> dict[str, float]:
         """The seconds of each phase that takes one at least, by its label."""
         return {phase_label(name): each for name, each in self.phases.items() if each >= 1}
+
+    @property
+    def memory_advice(self) -> str:
+        """What helps where no settings make the run fit into memory."""
+        if self.memory.get("writing"):
+            return LocalisableText(SMALLER_TEACHER_ADVICE)
+        return gettext_lazy("Close other programs, or choose a smaller base model.")
 
 
 class MemoryOption(BaseModel):

@@ -93,6 +93,16 @@ def unpacked_gguf(file: Path, *, unpack: bool = True) -> Path:
     return folder
 
 
+def readable_header(file: Path) -> GgufHeader:
+    """Read a file's metadata, which takes seconds. Raises `BaseModelError`."""
+    try:
+        return read_header(file)
+    except READ_ERRORS as error:
+        raise BaseModelError(
+            f"{file} cannot be read as GGUF: {error}.", "Fetch it again."
+        ) from error
+
+
 def gguf_source_hash(folder: Path) -> str:
     """Return the SHA-256 of the GGUF file that a model folder was unpacked from; empty for another
     folder.
@@ -168,7 +178,7 @@ def _cached_folder(file: Path) -> Path:
 
 
 def _unpack_into_cache(file: Path, folder: Path) -> None:
-    header = _readable_header(file)
+    header = readable_header(file)
     needed = header.parameters * BYTES_PER_PARAMETER + DISK_RESERVE_BYTES
     free = shutil.disk_usage(folder.parent).free
     if free < needed:
@@ -196,15 +206,6 @@ def _unpack_into_cache(file: Path, folder: Path) -> None:
             SAFETENSORS_ADVICE,
         ) from error
     _remove_outdated(folder, str(file))
-
-
-def _readable_header(file: Path) -> GgufHeader:
-    try:
-        return read_header(file)
-    except READ_ERRORS as error:
-        raise BaseModelError(
-            f"{file} cannot be read as GGUF: {error}.", "Fetch it again."
-        ) from error
 
 
 def _remove_outdated(folder: Path, file: str) -> None:

@@ -27,6 +27,16 @@ SPECIAL_TOKEN_TYPES = (3, 4)
 """Types of tokens that a template writes: control, and user-defined."""
 HEAD_SIZE_FAMILIES = ("qwen3", "qwen3_moe")
 """Their head size has no key in transformers' mapping, which takes the default of 128."""
+SIZE_KEYS = {
+    "hidden_size": "embedding_length",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "num_hidden_layers": "block_count",
+    "intermediate_size": "feed_forward_length",
+    "head_dim": "attention.key_length",
+}
+"""Sizes of a model: their names in a config.json, and their keys below the file's architecture."""
+OUTPUT_HEAD = "output.weight"
 _PATCH_LOCK = threading.Lock()
 """Two threads that replaced gguf's reader at once would put each other's back."""
 
@@ -37,7 +47,8 @@ class GgufHeader:
 
     `key_length` is the size of a head, None where the file has none. `rope_scaling` is the file's
     name for it, `rope_factors` the divisors of the frequencies, empty where there are none.
-    `special_tokens` maps ids of control and user-defined tokens to their texts.
+    `special_tokens` maps ids of control and user-defined tokens to their texts. `sizes` are those of
+    the model that the file has, as a config.json states them.
     """
 
     architecture: str
@@ -47,6 +58,7 @@ class GgufHeader:
     rope_scaling: str
     rope_factors: tuple[float, ...]
     special_tokens: Mapping[int, str]
+    sizes: Mapping[str, Any]
 
 
 @contextmanager
@@ -123,7 +135,18 @@ def read_header(file: Path) -> GgufHeader:
             for id, (token, kind) in enumerate(zip(tokens, types, strict=False))
             if kind in SPECIAL_TOKEN_TYPES
         },
+        sizes=_read_sizes(reader, str(architecture), len(tokens)),
     )
+
+
+def _read_sizes(reader: Any, architecture: str, vocabulary: int) -> dict[str, Any]:
+    sizes: dict[str, Any] = {"vocab_size": vocabulary}
+    for name, key in SIZE_KEYS.items():
+        value = read_value(reader, f"{architecture}.{key}")
+        if value is not None:
+            sizes[name] = value
+    sizes["tie_word_embeddings"] = OUTPUT_HEAD not in {tensor.name for tensor in reader.tensors}
+    return sizes
 
 
 def restore_settings(config: Any, header: GgufHeader, file: Path) -> None:

@@ -19,8 +19,9 @@ from bot.training.queue import JobQueue
 from bot.training.run_limits import ETA_AFTER_S, MIN_WALL_S, RunLimits, RunWatch
 from personas.errors import RunLimitError
 from personas.home.job_attempt import TRAINER_FILE, TrainerProcess, find_trainer
+from personas.home.teacher_setting import SMALLER_TEACHER_ADVICE
 from personas.schemas.training import TrainingRequest
-from personas.schemas.training_events import Estimate, Heartbeat, Progress
+from personas.schemas.training_events import Estimate, Heartbeat, Phase, Progress
 from tests import fake_trainer
 from tests.bot.subprocess_trainer import ROOT, STANDIN, Workshop
 from tests.fakes import until
@@ -314,3 +315,16 @@ def test_memory_is_limited_by_the_estimate(tmp_path):
     watch.require_resources(tmp_path, 10 * GIB)
     with pytest.raises(RunLimitError, match=r"11\.0 GiB .*limit is 10\.0 GiB"):
         watch.require_resources(tmp_path, 11 * GIB)
+
+
+def test_memory_that_a_teacher_takes_is_not_laid_to_the_settings_of_the_training(tmp_path):
+    watch = Watched().watch
+    watch.note(Estimate(seconds=1, memory_bytes=2 * GIB))
+    watch.note(Phase(name="writing replies"))
+    with pytest.raises(RunLimitError) as written:
+        watch.require_resources(tmp_path, 11 * GIB)
+    assert SMALLER_TEACHER_ADVICE in written.value.advice
+    watch.note(Phase(name="base model"))
+    with pytest.raises(RunLimitError) as trained:
+        watch.require_resources(tmp_path, 11 * GIB)
+    assert "per_device_train_batch_size" in trained.value.advice

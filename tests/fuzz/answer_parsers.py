@@ -35,7 +35,7 @@ from personas.engine.remote.ollama_client import OllamaClient
 from personas.engine.remote.openai_client import OpenAIServerClient
 from personas.engine.remote.vllm_client import VllmClient
 from personas.errors import BaseModelError, UnderstudyError
-from personas.models.gguf_file import _readable_header
+from personas.models.gguf_file import readable_header
 from personas.models.vision_projector import Projector
 from tests.fuzz.harness import Parser, Seed
 from tests.fuzz.mutations import TEXTS, mutate
@@ -437,7 +437,7 @@ def gguf_files() -> list[Seed]:
 def read_gguf(file: Path, out: Path) -> None:
     projector = Projector.read(file)
     if projector is None:
-        header = _readable_header(file)
+        header = readable_header(file)
         assert header.vocabulary >= 0
 
 

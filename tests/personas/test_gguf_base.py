@@ -38,6 +38,7 @@ from tests.hub_server import Hub, Repository, reach
 from tests.model_families import FAMILIES
 from tools.tiny_models import make_model
 from trainer.doctor.machine_checks import check_base_model
+from trainer.estimate.model_shape import model_shape_of, shape_by_name
 from trainer.export.gguf_model import write_model
 
 WRITTEN = ("SmolLM2", "Llama 3.2", "Qwen2.5", "Qwen3")
@@ -312,6 +313,15 @@ def test_a_tokenizer_that_transformers_reads_otherwise_is_refused(gguf, monkeypa
     assert not list(cache.glob("*/config.json"))
 
 
+def test_the_size_of_a_model_is_known_before_its_file_is_unpacked(written, gguf):
+    stored = model_shape_of(written("SmolLM2")[0])
+    with pytest.raises(NotUnpackedError):
+        locate(str(gguf), fetch=False)
+    read = shape_by_name(f"{gguf}#plain")
+    assert replace(read, weight_bytes=0) == replace(stored, weight_bytes=0)
+    assert read.weight_bytes == 2 * stored.weights
+
+
 def header(**fields):
     return GgufHeader(
         **{
@@ -322,6 +332,7 @@ def header(**fields):
             "rope_scaling": "none",
             "rope_factors": (),
             "special_tokens": {},
+            "sizes": {},
             **fields,
         }
     )

@@ -16,6 +16,7 @@ from personas.models.base_model import EMBEDDED, locate
 from personas.models.loading import load_tokenizer
 from tests.trainer.conversations import sentence
 from tests.trainer.job_folders import export, persona_job, shipping_few, sign, talks
+from tests.trainer.model_sizes import LLAMA_8B
 from trainer.estimate import run_estimate
 from trainer.estimate.model_shape import model_shape_of
 from trainer.estimate.run_estimate import (
@@ -327,7 +328,7 @@ def test_an_estimate_has_all_phases_and_measuring_is_part_of_it(recipe):
     assert list(whole) == [name for name in PHASES[:-1] if name != "writing replies"]
     twice = phases(recipe, drafts=600, pace=2.0)["writing replies"]
     assert twice == pytest.approx(from_card["writing replies"], rel=0.01) and twice > 60
-    work = replace(work, draft_weights=10**9)
+    work = replace(work, writer=LLAMA_8B.shape)
     assert phases(recipe, drafts=300)["writing replies"] > 5 * from_card["writing replies"]
     assert whole["measuring the adapter"] == pytest.approx(whole["training"], rel=0.2), (
         "a card takes as long as its training at most"

@@ -30,6 +30,7 @@ from trainer.cli.options import (
 from trainer.cli.progress_view import ProgressCounter
 from trainer.dataset.layout import read_stats
 from trainer.estimate.memory_check import settings_as_options
+from trainer.estimate.memory_model import WRITING_PART
 from trainer.estimate.run_estimate import adapters_by_recency
 from trainer.report.run_plan import RunPlan, plan_dataset, plan_job, plan_sources
 from trainer.report.run_report import format_duration
@@ -186,7 +187,7 @@ def _plan_table(plan: dict[str, Any]) -> list[str]:
             for warning in recipe["warnings"]:
                 here = " Here: --teacher, or TEACHER." if warning == OWN_TEACHER_NOTE else ""
                 lines.append(f"  note: {warning}{here}")
-            lines += _memory_advice(recipe["memory_bytes"], plan)
+            lines += _memory_advice(recipe, plan)
     return [*lines, *(f"\n{example}" for example in plan.get("examples", []))]
 
 
@@ -206,12 +207,14 @@ def _lore_pair_lines(plan: dict[str, Any]) -> list[str]:
     ]
 
 
-def _memory_advice(needed: int, plan: dict[str, Any]) -> list[str]:
+def _memory_advice(recipe: dict[str, Any], plan: dict[str, Any]) -> list[str]:
     """Suggest settings for a run that does not fit."""
     free = plan["free_bytes"]
-    if needed <= free:
+    if recipe["memory_bytes"] <= free:
         return []
     would = ", and no settings would make it fit"
+    if recipe["memory"].get(WRITING_PART):
+        would = " for the model that writes the replies"
     # In the order of their effect on the result: the first that fits costs least.
     fitting = [way for way in plan["lighter"] if way["memory_bytes"] <= free]
     if fitting:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import psutil
 
 from personas.errors import NoMemoryError
+from personas.home.teacher_setting import SMALLER_TEACHER_ADVICE
 from personas.models.base_model import BaseModel
 from personas.schemas.formatting import format_gib
 from personas.schemas.hyperparameters import MAX_ACCUMULATION_STEPS
@@ -118,15 +119,22 @@ def require_memory(
     recipe: Recipe, base: BaseModel, work: Workload, machine: MachineSpec | None = None
 ) -> None:
     """Raise `NoMemoryError` if a run needs more memory than this process can get, naming settings
-    that would fit.
+    that would fit, or the model that writes replies before the training where that is too large.
 
     `machine` defaults to this one; memory held by this process counts as free.
     """
     machine = machine or probe_machine()
     free = available_memory_bytes(machine)
-    needed = estimate_memory(recipe, base, work, machine).total
+    estimate = estimate_memory(recipe, base, work, machine)
+    needed = estimate.total
     if needed <= free:
         return
+    if estimate.is_writing_largest:
+        raise NoMemoryError(
+            f"The model that writes the replies needs about {format_gib(needed)} of memory "
+            f"({machine.device}); {format_gib(free)} are free.",
+            f"{SMALLER_TEACHER_ADVICE} {IGNORE_MEMORY_ADVICE}.",
+        )
     ways = memory_reductions(recipe, base, work, MachineSpeed(1.0, ""), machine=machine)
     advice = _advice(next((way for way in ways if way.memory_bytes <= free), None))
     need = (

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from personas.models.serving_model import requires_4_bit
+from personas.models.model_fit import SERVED_TOKENS
+from personas.models.serving_model import GPU_OVERHEAD_BYTES, requires_4_bit
 from trainer.estimate.model_shape import ModelShape
 from trainer.estimate.workload import EVAL_BATCH_SIZE, LOSS_CHUNK_TOKENS, BatchShape, Workload
 from trainer.machine import MachineSpec
@@ -38,6 +39,7 @@ LIBRARIES_BYTES = 855 * 2**20
 CUDA_CONTEXT_BYTES = 500 * 2**20  # an assumption
 GPU_FRAGMENTATION_SHARE = 0.1
 """Fragmentation by CUDA's allocator, as a share of a step's temporary tensors."""
+WRITING_PART = "writing"
 # Bytes of a float32 adapter weight, its gradient, and AdamW's two means of it.
 WEIGHT_BYTES = 4
 GRADIENT_BYTES = 4
@@ -221,7 +223,8 @@ class MemoryEstimate:
     """Peak bytes by part: `libraries`, `base model`, `adapter`, `gradients`, `optimiser`,
     `activations` (retained for the backward pass), `loss` (logits and gradients in flight),
     `measuring` (evaluation beyond training), `allocator` (fragmentation), `checkpoint` (the best
-    checkpoint's file when it is loaded).
+    checkpoint's file when it is loaded). Where a model of this machine writes replies before the
+    training, `writing` is what that takes beyond all the rest.
     """
 
     parts: Mapping[str, int]
@@ -230,6 +233,11 @@ class MemoryEstimate:
     def total(self) -> int:
         """The sum of all parts."""
         return sum(self.parts.values())
+
+    @property
+    def is_writing_largest(self) -> bool:
+        """Report whether the writing of replies takes the most, which no setting lessens."""
+        return self.parts.get(WRITING_PART, 0) > 0
 
 
 def predict_memory(
@@ -256,8 +264,11 @@ def memory_of_batches(
     trained: BatchShape,
     measured: BatchShape,
     machine: MachineSpec,
+    writer: ModelShape | None = None,
 ) -> MemoryEstimate:
-    """Predict the peak for known largest batches: one trained on, one evaluated."""
+    """Predict the peak for known largest batches: one trained on, one evaluated. `writer` is a model
+    that writes replies before, and is gone when the training begins.
+    """
     value = compute_dtype_bytes(recipe, machine)
     served = 2 if machine.has_cuda or machine.best == "bf16" else 4
     base = _training_base_bytes(recipe, shape, value, machine)
@@ -297,16 +308,19 @@ def memory_of_batches(
     between = evaluation_bytes(shape, measured, value) + base + adapter + state
     serving_base = _serving_base_bytes(shape, served, machine)
     after = evaluation_bytes(shape, measured, served) + serving_base + weights * served
-    return MemoryEstimate(
-        {
-            "libraries": CUDA_CONTEXT_BYTES if machine.has_cuda else LIBRARIES_BYTES,
-            "base model": base,
-            **training,
-            "allocator": wasted,
-            "checkpoint": checkpoint,
-            "measuring": max(0, between - training_at_most, after - training_at_most),
-        }
-    )
+    libraries = CUDA_CONTEXT_BYTES if machine.has_cuda else LIBRARIES_BYTES
+    parts = {
+        "libraries": libraries,
+        "base model": base,
+        **training,
+        "allocator": wasted,
+        "checkpoint": checkpoint,
+        "measuring": max(0, between - training_at_most, after - training_at_most),
+    }
+    if writer:
+        needed = libraries + _writing_bytes(writer, served, machine)
+        parts[WRITING_PART] = max(0, needed - sum(parts.values()))
+    return MemoryEstimate(parts)
 
 
 def adapter_parameter_count(recipe: Recipe, shape: ModelShape) -> int:
@@ -363,6 +377,13 @@ def _serving_base_bytes(shape: ModelShape, value: int, machine: MachineSpec) -> 
     if machine.memory_bytes and requires_4_bit(shape.weight_bytes, machine.memory_bytes):
         return _quantised_model_bytes(shape, value, DOUBLE_QUANT_WEIGHT_BYTES)
     return shape.weights * value
+
+
+def _writing_bytes(writer: ModelShape, value: int, machine: MachineSpec) -> int:
+    """Bytes of an engine whose replies are trained on, counted as `personas.models.model_fit` does."""
+    cache = 2 * writer.layers * writer.keys * SERVED_TOKENS * value
+    overhead = GPU_OVERHEAD_BYTES if machine.has_cuda else 0
+    return _serving_base_bytes(writer, value, machine) + cache + overhead
 
 
 def _quantised_model_bytes(shape: ModelShape, value: int, packed: float) -> int:

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from personas.errors import BaseModelError
-from personas.models.base_model import BaseModel, read_config
+from personas.models.base_model import BaseModel, locate, read_config, split_name
+from personas.models.gguf_file import BYTES_PER_PARAMETER, NotUnpackedError, readable_header
+from personas.models.gguf_names import find_gguf
 
 SIZE_NAMES = {
     "hidden_size": ("n_embd", "d_model"),
@@ -157,3 +159,16 @@ def _named_alike(config: Mapping[str, Any]) -> dict[str, Any]:
 def model_shape_of(base: BaseModel) -> ModelShape:
     """Return the shape of a base model. Raises `BaseModelError`."""
     return shape_from_config(read_config(base), base.weight_bytes)
+
+
+def shape_by_name(name: str) -> ModelShape:
+    """Return the shape of a base model by its name; nothing is fetched or unpacked for it. Raises
+    `BaseModelError`.
+    """
+    try:
+        return model_shape_of(locate(name, fetch=False))
+    except NotUnpackedError:
+        file = find_gguf(split_name(name)[0], fetch=False)
+        assert file is not None  # it is what is not unpacked
+    header = readable_header(file)
+    return shape_from_config(header.sizes, header.parameters * BYTES_PER_PARAMETER)

@@ -129,7 +129,7 @@ def run_cost(recipe: Recipe, shape: ModelShape, work: Workload, value_bytes: int
         distillation_s=_distillation_seconds(
             recipe, shape, work=work, trained=trained, measured=measured
         ),
-        writing_s=work.drafts * (work.draft_weights or shape.linear_weights) * DRAFT_WEIGHT_S,
+        writing_s=work.drafts * (work.writer or shape).linear_weights * DRAFT_WEIGHT_S,
     )
 
 
@@ -306,6 +306,7 @@ def estimate_memory(
         trained=work.largest_trained(recipe),
         measured=work.largest_measured(recipe),
         machine=machine,
+        writer=work.writer if work.drafts else None,
     )
 
 

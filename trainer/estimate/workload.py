@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from personas.prompt.renderer import TokenizedSample
 from personas.schemas.hyperparameters import PreferenceMethod
+from trainer.estimate.model_shape import ModelShape
 from trainer.schemas import Recipe
 
 BATCHES_PER_LENGTH_GROUP = 8
@@ -69,9 +70,9 @@ class Workload:
     All training samples start with the same `shared` tokens. `reply_tokens` is the mean number of
     tokens with loss; None if not counted. `judged` is the method of preference training, if any:
     then each sample is a liked or disliked reply. `drafts` is the number of replies that a model is
-    yet to write before the training, `draft_weights` the parameters of its layers' matrices (0: it
-    is the base model). `teacher_surplus` is the number of tokens by which a teacher's prompts are
-    longer than those of the samples, where these are from a card.
+    yet to write before the training, `writer` the shape of that model, None where it is not known.
+    `teacher_surplus` is the number of tokens by which a teacher's prompts are longer than those of
+    the samples, where these are from a card.
     """
 
     train: Sequence[int]
@@ -81,7 +82,7 @@ class Workload:
     reply_tokens: float | None = None
     judged: PreferenceMethod | None = None
     drafts: int = 0
-    draft_weights: int = 0
+    writer: ModelShape | None = None
     teacher_surplus: int | None = None
 
     @property

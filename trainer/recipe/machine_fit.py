@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 
 from personas.models.base_model import BaseModel
 from personas.schemas.hyperparameters import MAX_BATCH_SAMPLES
@@ -106,7 +107,10 @@ def fit_to_hardware(recipe: Recipe, machine: MachineSpec | None = None) -> Recip
 def memory_test(
     base: BaseModel, work: Workload, machine: MachineSpec, free_bytes: int
 ) -> MemoryTest:
-    """Return a test whether a recipe's run would fit into these free bytes, with some to spare."""
+    """Return a test whether a recipe's training would fit into these free bytes, with some to spare.
+    What writes replies before it changes no setting of it.
+    """
+    work = replace(work, drafts=0)
     room = free_bytes * MAX_ACTIVATION_MEMORY_SHARE
 
     def fits(recipe: Recipe) -> bool:

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from personas.errors import MaterialError, TrainingError
-from personas.home.teacher_setting import teacher_key
+from personas.errors import MaterialError, NoMemoryError, TrainingError, is_out_of_memory
+from personas.home.teacher_setting import SMALLER_TEACHER_ADVICE, teacher_key
 from personas.home.written_replies import (
     REVIEW_ADVICE,
     read_summary,
@@ -104,7 +104,8 @@ def written_can_be_mended(spec: JobSpec) -> Iterator[None]:
 
 def _write(folder: Path, spec: JobSpec, control: RunControl) -> None:
     backend, licence = choose_teacher(spec.request, before_step=control.pause.wait)
-    backend.prepare()
+    with _teacher_named_for_memory():
+        backend.prepare()
     _announce_time(folder, spec, control)
     inputs = read_job_inputs(folder, spec)
     persona = inputs.persona
@@ -141,20 +142,36 @@ def _write(folder: Path, spec: JobSpec, control: RunControl) -> None:
             control.timeline.compare("writing replies", share, progress.took_s)
         progress.update(kept)
 
-    write_replies(
-        folder,
-        task,
-        backend=backend,
-        # A model of this machine pauses before each of its steps.
-        between=control.check if is_here else control.between,
-        progress=report,
-        resumed=resumed,
-        fence=control.fence,
-    )
+    with _teacher_named_for_memory():
+        write_replies(
+            folder,
+            task,
+            backend=backend,
+            # A model of this machine pauses before each of its steps.
+            between=control.check if is_here else control.between,
+            progress=report,
+            resumed=resumed,
+            fence=control.fence,
+        )
     release_memory()
     summary = read_summary(folder)
     assert summary is not None  # it has just been written
     log.info("%s", summary.text)
+
+
+@contextmanager
+def _teacher_named_for_memory() -> Iterator[None]:
+    """Inside, give other advice where memory runs out: no setting of the training helps a teacher."""
+    try:
+        yield
+    except Exception as error:
+        if not (isinstance(error, NoMemoryError) or is_out_of_memory(error)):
+            raise
+        reason = error.message if isinstance(error, NoMemoryError) else str(error)
+        raise NoMemoryError(
+            f"There is no memory for the model that writes the replies: {reason}",
+            SMALLER_TEACHER_ADVICE,
+        ) from error
 
 
 def choose_teacher(

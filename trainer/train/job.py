@@ -10,7 +10,7 @@ from personas.errors import BaseModelError
 from personas.home.job_folder import read_spec
 from personas.home.teacher_setting import teacher_notes
 from personas.home.written_replies import read_summary, read_written, written_file
-from personas.models.base_model import BaseModel, locate
+from personas.models.base_model import BaseModel
 from personas.models.loading import load_tokenizer, read_tokenizer
 from personas.prompt.renderer import Renderer, TokenizedSample
 from personas.schemas.chat import CardChoice
@@ -20,7 +20,7 @@ from trainer.dataset.distillation import make_distillation_set, teacher_surplus_
 from trainer.dataset.job_inputs import JobInputs, read_job_inputs
 from trainer.dataset.loader import load_job_dataset
 from trainer.dataset.written_replies import WRITTEN_SOURCE
-from trainer.estimate.model_shape import model_shape_of
+from trainer.estimate.model_shape import ModelShape, model_shape_of, shape_by_name
 from trainer.estimate.workload import Workload, workload_of
 from trainer.recipe.card_fit import card_tokens, fit_length_to_card, length_notes
 from trainer.recipe.parent_adapter import ParentAdapter
@@ -54,8 +54,8 @@ class PreparedJob:
     exchange.
 
     `parent` is the adapter that is trained further, None for a new one. `drafts` is the likely
-    number of replies that a model is yet to write, for which others stand in, and `draft_weights`
-    what is known of its size (`Workload`); `written` describes those that it has written.
+    number of replies that a model is yet to write, for which others stand in, and `writer` the shape
+    of that model (`Workload`); `written` describes those that it has written.
     `teacher_surplus` is the number of tokens by which the prompts of a teacher are longer, None for a
     job that is not from a card. `card` is the one of the prompts that measure a version.
     """
@@ -70,7 +70,7 @@ class PreparedJob:
     card_tokens: int = 0
     parent: ParentAdapter | None = None
     drafts: int = 0
-    draft_weights: int = 0
+    writer: ModelShape | None = None
     teacher_surplus: int | None = None
     written: WrittenReplies | None = None
     card: CardChoice = "full"
@@ -87,7 +87,7 @@ class PreparedJob:
         return replace(
             work,
             drafts=self.drafts,
-            draft_weights=self.draft_weights,
+            writer=self.writer,
             teacher_surplus=self.teacher_surplus,
         )
 
@@ -149,7 +149,7 @@ def prepare_job(
         card_tokens=card_and_exchange,
         parent=resolved.parent,
         drafts=drafts,
-        draft_weights=_teacher_weights(spec.request) if drafts else 0,
+        writer=_writer_shape(spec.request, base) if drafts else None,
         teacher_surplus=teacher_surplus_tokens(inputs, renderer, recipe, base),
         written=_count_written(folder) if inputs.from_card else None,
         card=card,
@@ -176,13 +176,15 @@ def _count_drafts(inputs: JobInputs, data: Dataset, recipe: Recipe) -> int:
     return math.ceil(data.sources.get(WRITTEN_SOURCE, 0) * recipe.written_drafts * ASKED_PER_REPLY)
 
 
-def _teacher_weights(request: TrainingRequest) -> int:
-    """Count the parameters of a teacher on this machine; 0 where the base model writes, and where it
-    is not known: of a server, and of a model that is yet to be fetched or unpacked.
+def _writer_shape(request: TrainingRequest, base: BaseModel) -> ModelShape | None:
+    """Return the shape of the model that writes; None where it is not known: of a server, of a model
+    that is yet to be fetched, and of one whose files do not say.
     """
-    if request.teacher is None or request.teacher.url:
-        return 0
+    if request.teacher is None:
+        return model_shape_of(base)
+    if request.teacher.url:
+        return None
     try:
-        return model_shape_of(locate(request.teacher.model, fetch=False)).linear_weights
+        return shape_by_name(request.teacher.model)
     except BaseModelError:
-        return 0
+        return None

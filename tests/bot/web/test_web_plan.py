@@ -224,6 +224,15 @@ async def test_what_does_not_fit_into_memory_is_shown_with_what_would(dashboard,
     dashboard.backend.planned = SEEN.model_copy(update={"lighter": lighter})
     page, _ = await plan_made(dashboard, **GIVEN)
     assert "does not fit" in page and "per_device_train_batch_size=1" in page
+    mine = SEEN.recipes[0]
+    for memory, helps in (
+        ({}, "a smaller base model"),
+        ({"writing": 1}, "write the replies (TEACHER)"),
+    ):
+        recipes = (mine.model_copy(update={"memory": memory}), *SEEN.recipes[1:])
+        dashboard.backend.planned = SEEN.model_copy(update={"recipes": recipes})
+        page, _ = await plan_made(dashboard, **GIVEN)
+        assert helps in page
 
 
 @pytest.mark.parametrize(

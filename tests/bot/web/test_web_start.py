@@ -16,6 +16,7 @@ from bot.training import actions, request_checks
 from bot.training.request_materials import gather_materials
 from bot.training.training_plan import MemoryOption, RecipeEstimate
 from personas.errors import TrainingError
+from personas.home.teacher_setting import SMALLER_TEACHER_ADVICE
 from personas.schemas.training import TrainingRequest
 from tests.bot.web.conftest import LITERAL, put_talk
 from tests.fakes import PLAN
@@ -348,6 +349,15 @@ async def test_what_does_not_fit_is_refused_with_what_would(
             **would_work,
         }
         assert body["would_work"] == given
+
+
+async def test_a_teacher_that_does_not_fit_is_named(dashboard, monkeypatch):
+    monkeypatch.setattr(request_checks, "available_memory_bytes", lambda: 8 * GIB)
+    plan = planned(9 * GIB)
+    mine = plan.recipes[-1].model_copy(update={"memory": {"writing": GIB}})
+    dashboard.backend.planned = plan.model_copy(update={"recipes": (*plan.recipes[:-1], mine)})
+    status, body, _ = await dashboard.start()
+    assert status == 422 and body["advice"] == SMALLER_TEACHER_ADVICE
 
 
 async def test_where_nothing_makes_another_model_fit_the_served_one_is_proposed(
