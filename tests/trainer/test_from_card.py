@@ -15,7 +15,13 @@ import pytest
 from aiohttp import web
 
 from personas.card.toml_card import read_card
-from personas.errors import BaseModelError, MaterialError, RequestError, TrainingError
+from personas.errors import (
+    BaseModelError,
+    MaterialError,
+    NoMemoryError,
+    RequestError,
+    TrainingError,
+)
 from personas.home.adapters import COMPLETED_CARD_FOLDER, WEIGHTS_FILE, verify_adapter
 from personas.home.comparison_targets import ComparisonTargets
 from personas.home.data_subjects import read_people
@@ -61,6 +67,7 @@ from trainer.dataset.synthetic.speaking_notes import (
 from trainer.dataset.synthetic.speaking_style import CONTRACTION, SELF, measure_style
 from trainer.dataset.talk_text import fill_names
 from trainer.dataset.written_replies import WRITTEN_SOURCE, written_conversations, written_count
+from trainer.estimate import memory_check
 from trainer.estimate.model_shape import model_shape_of
 from trainer.evaluate.candidates import Candidate
 from trainer.evaluate.evaluate_version import (
@@ -69,6 +76,7 @@ from trainer.evaluate.evaluate_version import (
     learned_from_people,
 )
 from trainer.evaluate.generation.reply_sense import read_marks
+from trainer.machine import MachineSpec
 from trainer.process.run_control import PauseControl, RunCancelled
 from trainer.report.run_plan import plan_job
 from trainer.report.scorecard_files import read_score_card, write_scorecard
@@ -412,6 +420,29 @@ async def test_a_teachers_server_gets_its_own_key_and_its_refusal_names_the_sett
             await asyncio.to_thread(write_replies, tmp_path, task_of(persona), backend)
     assert {*endpoint.keys} == {None} and licence == "MIT"
     assert "TEACHER_MODEL" in refusal.value.advice and "TEACHER_KEY" in refusal.value.advice
+
+
+async def test_nobody_is_asked_for_replies_whose_training_does_not_fit(make, monkeypatch):
+    tight = MachineSpec(has_cuda=False, best="fp32", memory_bytes=2**28, free_bytes=2**28)
+    monkeypatch.setattr(memory_check, "probe_machine", lambda: tight)
+    monkeypatch.setattr(memory_check, "own_memory_bytes", lambda: 0)
+    async with serving(in_character) as endpoint:
+        folder = make(teacher=endpoint.url)
+        spec = read_spec(folder)
+        events = []
+        with pytest.raises(NoMemoryError) as refused:
+            await asyncio.to_thread(write_job_replies, folder, spec, RunControl(events.append))
+        assert not endpoint.bodies and not events and "--ignore-memory" in refused.value.advice
+
+        def check():
+            if endpoint.bodies:
+                raise RunCancelled("SIGTERM")
+
+        for allowed in ({"skips_memory_check": True}, {"only_writes": True}):
+            endpoint.bodies.clear()
+            with pytest.raises(RunCancelled):
+                control = RunControl(check=check, **allowed)
+                await asyncio.to_thread(write_job_replies, folder, spec, control)
 
 
 async def test_a_model_of_this_machine_makes_way_and_stops_within_a_question(make):

@@ -27,6 +27,7 @@ from trainer.dataset.synthetic.reply_backends import (
     EngineBackend,
     ReplyBackend,
 )
+from trainer.estimate.memory_check import require_memory
 from trainer.estimate.run_estimate import estimate_event
 from trainer.machine import release_memory
 from trainer.recipe.resolve import resolve_job
@@ -35,7 +36,7 @@ from trainer.teacher.sent_prose import without_speakers
 from trainer.train.job import ASKED_PER_REPLY, prepare_job
 from trainer.train.phase_progress import PhaseProgress
 from trainer.train.resume_config import resumed_recipe
-from trainer.train.training_run import RunControl
+from trainer.train.training_run import RunControl, resolve_job_run
 
 log = logging.getLogger(__name__)
 REPLIES_AT_ONCE = 8
@@ -106,7 +107,7 @@ def _write(folder: Path, spec: JobSpec, control: RunControl) -> None:
     backend, licence = choose_teacher(spec.request, before_step=control.pause.wait)
     with _teacher_named_for_memory():
         backend.prepare()
-    _announce_time(folder, spec, control)
+    _announce_run(folder, spec, control)
     inputs = read_job_inputs(folder, spec)
     persona = inputs.persona
     assert persona is not None  # the request has one
@@ -202,9 +203,15 @@ def choose_teacher(
     return larger, teacher.licence
 
 
-def _announce_time(folder: Path, spec: JobSpec, control: RunControl) -> None:
-    """Emit the estimate of the whole run, by samples that stand in for those to be written."""
+def _announce_run(folder: Path, spec: JobSpec, control: RunControl) -> None:
+    """Emit the estimate of the whole run, by samples that stand in for those to be written. Raises
+    `NoMemoryError` where it does not fit: the training that follows, too, before anybody is asked.
+    """
     job = prepare_job(folder, spec, between=control.between)
-    estimate = estimate_event(job.recipe, job.base, job.workload, control.card)
+    recipe = resolve_job_run(job, folder).recipe
+    # Whoever has replies written alone may train on them on another machine.
+    if not (control.skips_memory_check or control.only_writes):
+        require_memory(recipe, job.base, job.workload)
+    estimate = estimate_event(recipe, job.base, job.workload, control.card)
     control.timeline.expect(estimate.phases)
     control.emit(estimate)

@@ -17,7 +17,7 @@ from trainer.process.run_control import PauseControl
 from trainer.process.timeline import RunTimeline
 from trainer.recipe.machine_fit import CHECKPOINTING_NOTES
 from trainer.recipe.resolve import resolve_run
-from trainer.schemas import Recipe
+from trainer.schemas import Recipe, ResolvedRecipe
 from trainer.train.distributed import DistributedContext
 from trainer.train.job import PreparedJob
 from trainer.train.resume_config import (
@@ -158,21 +158,25 @@ class Run:
         self.control.usage.restart()
 
 
-def begin_run(job: PreparedJob, folder: Path, control: RunControl) -> Run:
-    """Resolve a job's recipe, and hold the run in the folder and its resumptions to it (`run.json`).
-
-    Raises `RequestError` where the processes cannot share a step, or cannot go on with the folder's
-    run.
-    """
-    request = job.spec.request
-    resolved = resolve_run(
-        request.recipe,
+def resolve_job_run(job: PreparedJob, folder: Path) -> ResolvedRecipe:
+    """Resolve a job's recipe on this machine, as the run in the folder began with it if it has."""
+    return resolve_run(
+        job.spec.request.recipe,
         job.recipe,
         job.base,
         job.data,
         work=job.workload,
         stored=resumed_recipe(folder, job.spec),
     )
+
+
+def begin_run(job: PreparedJob, folder: Path, control: RunControl) -> Run:
+    """Resolve a job's recipe, and hold the run in the folder and its resumptions to it (`run.json`).
+
+    Raises `RequestError` where the processes cannot share a step, or cannot go on with the folder's
+    run.
+    """
+    resolved = resolve_job_run(job, folder)
     notes = (*resolved.chosen, *job.notes, *resolved.notes)
     for note in notes:
         log.warning("%s", note)
