@@ -554,7 +554,7 @@ def plan_texts(
                 basis=estimate.basis,
             ),
         ]
-        takes += [f"⚠️ {warning}" for warning in estimate.warnings[:MAX_PLAN_LINES]]
+        takes += [join_texts("⚠️", note) for note in estimate.notes[:MAX_PLAN_LINES]]
     if conflict:
         place = gettext_lazy(
             "It could not be started now: {conflict} Nothing has been queued.", conflict=conflict

@@ -57,6 +57,11 @@ class RecipeEstimate(BaseModel):
         return {phase_label(name): each for name, each in self.phases.items() if each >= 1}
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """The warnings, in another language where they are marked for translation."""
+        return tuple(map(LocalisableText, self.warnings))
+
+    @property
     def memory_advice(self) -> str:
         """What helps where no settings make the run fit into memory."""
         if self.memory.get("writing"):

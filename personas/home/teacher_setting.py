@@ -21,6 +21,10 @@ OWN_TEACHER_NOTE = gettext_noop(
     "The bundled model writes the replies itself: from them a version learns a manner of speaking, "
     "and hardly any sense. Whoever runs the bot can set a larger model to write them."
 )
+UNKNOWN_TIME_NOTE = gettext_noop(
+    "It is not known how long the teacher takes to write the replies: the time is that of what "
+    "follows."
+)
 SMALLER_TEACHER_ADVICE = gettext_noop(
     "Close other programs, or have a smaller model, or one on a server, write the replies (TEACHER)."
 )

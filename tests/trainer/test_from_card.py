@@ -29,7 +29,7 @@ from personas.home.job_attempt import CHECKPOINTS_FOLDER
 from personas.home.job_folder import read_spec
 from personas.home.prompt_version import SHORT_CARD_COUNT
 from personas.home.pseudonyms import INVENTED_NAMES, HomeKey, keyed_person
-from personas.home.teacher_setting import stated_teacher
+from personas.home.teacher_setting import UNKNOWN_TIME_NOTE, stated_teacher
 from personas.home.written_replies import (
     SUMMARY_FILE,
     WrittenReply,
@@ -904,6 +904,18 @@ def test_a_share_that_is_not_reached_is_told(make, tmp_path, share, told):
     assert ("At most 12 are written" in notes) == told
 
 
+def test_a_plan_says_where_it_cannot_know_how_long_the_writing_takes(make, tiny_base):
+    itself = plan_job(make("--set", "seed=3"))
+    assert itself.work.writer == model_shape_of(tiny_base) and not itself.notes
+    for teacher in ("http://127.0.0.1:1/v1", "someone/not-fetched"):
+        plan = plan_job(make(teacher=teacher))
+        (estimate,) = (
+            recipe for recipe in plan.as_json(())["recipes"] if recipe["recipe"] == plan.recipe
+        )
+        assert UNKNOWN_TIME_NOTE in estimate["warnings"]
+        assert "writing replies" not in estimate["phases"]
+
+
 def test_a_plan_shows_no_stand_ins_for_what_is_not_written(make):
     plan = plan_job(make()).as_json((), with_samples=True)
     assert plan["samples"]["train"] and not plan["masks"] and not plan["examples"]
@@ -940,14 +952,15 @@ async def test_from_a_card_alone_to_a_version_that_says_who_wrote(make):
     async with serving(in_character) as endpoint:
         folder = make(teacher=endpoint.url)
         plan = plan_job(folder)
-        assert plan.work.drafts and not plan.notes
-        assert plan.as_json(())["recipes"][-1]["phases"].keys() >= {"writing replies"}
+        assert plan.work.drafts and plan.notes == (UNKNOWN_TIME_NOTE,)
+        assert "writing replies" not in plan.as_json(())["recipes"][-1]["phases"]
         events = []
         await run(folder, RunControl(emit=events.append))
     phases = [event for event in events if event.event == "phase"]
     names = [phase.name for phase in phases]
     assert names.index("material") < names.index("writing replies") < names.index("base model")
-    assert phases[names.index("writing replies")].left_s > 0
+    written = [phase for phase in phases if phase.name == "writing replies"]
+    assert written[0].left_s is None, "before the first reply, nobody knows"
     manifest = verify_adapter(folder / "adapter")
     assert (manifest.written.teacher, manifest.written.licence) == ("tester", "MIT")
     assert manifest.recipe == "card" and manifest.written.kept == 12

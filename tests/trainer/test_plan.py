@@ -315,9 +315,11 @@ def test_slow_runs_change_an_estimate_by_a_limited_factor(
 def test_an_estimate_has_all_phases_and_measuring_is_part_of_it(recipe):
     work = Workload([410] * 152, [410] * 32, [100] * 135, shared=332, reply_tokens=30)
 
-    def phases(recipe, card="full", pace=1.0, drafts=0):
+    itself = model_shape_of(locate(EMBEDDED))
+
+    def phases(recipe, card="full", pace=1.0, drafts=0, writer=itself):
         speed = MachineSpeed(pace, "")
-        drafted = replace(work, drafts=drafts)
+        drafted = replace(work, drafts=drafts, writer=writer)
         result = estimate_run("", recipe, locate(EMBEDDED), drafted, speed, BF16, card=card)
         assert result["seconds"] == round(sum(result["phases"].values()))
         return result["phases"]
@@ -328,8 +330,9 @@ def test_an_estimate_has_all_phases_and_measuring_is_part_of_it(recipe):
     assert list(whole) == [name for name in PHASES[:-1] if name != "writing replies"]
     twice = phases(recipe, drafts=600, pace=2.0)["writing replies"]
     assert twice == pytest.approx(from_card["writing replies"], rel=0.01) and twice > 60
-    work = replace(work, writer=LLAMA_8B.shape)
-    assert phases(recipe, drafts=300)["writing replies"] > 5 * from_card["writing replies"]
+    larger = phases(recipe, drafts=300, writer=LLAMA_8B.shape)
+    assert larger["writing replies"] > 20 * from_card["writing replies"]
+    assert phases(recipe, drafts=300, writer=None) == whole, "who knows how long that takes"
     assert whole["measuring the adapter"] == pytest.approx(whole["training"], rel=0.2), (
         "a card takes as long as its training at most"
     )

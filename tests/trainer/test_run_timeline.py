@@ -86,6 +86,16 @@ def test_a_slow_writing_makes_what_follows_take_longer():
     assert left_s(timeline, half) == 100 + 2 * 151, "twice as slow"
 
 
+def test_a_writing_whose_time_nobody_knows_says_nothing_of_what_follows():
+    timeline = timeline_of(ESTIMATE)
+    begun = timeline.locate(Phase(name="writing replies", share=0.0))
+    assert (begun.done, begun.eta_s, begun.left_s) == (0, None, None), "not only what follows"
+    timeline.compare("writing replies", 0.5, took_s=9999.0)
+    half = timeline.locate(Phase(name="writing replies", share=0.5, eta_s=600.0))
+    assert half.left_s == 600 + 151
+    assert left_s(timeline, Phase(name="base model")) == 151, "as fast as was estimated"
+
+
 def test_a_phase_that_goes_on_says_nothing_of_its_pace_by_what_was_done_before(monkeypatch):
     monkeypatch.setattr(phase_progress, "REPORT_INTERVAL_S", 0.0)
     worked_s = iter([0.0, 1.0, 1.0, 11.0, 11.0])

@@ -84,7 +84,7 @@ class RunCost:
     `distillation_s` is the time of a second stage that distils, which `training_s` leaves out.
     `losses_s` is the time for the losses of one candidate, on held-out replies and general
     dialogue; `evaluations_s` that of all evaluations while it trains; `writing_s` that of replies
-    which are written before the training.
+    which are written before the training, 0 where it is not known.
     """
 
     training_s: float
@@ -129,8 +129,15 @@ def run_cost(recipe: Recipe, shape: ModelShape, work: Workload, value_bytes: int
         distillation_s=_distillation_seconds(
             recipe, shape, work=work, trained=trained, measured=measured
         ),
-        writing_s=work.drafts * (work.writer or shape).linear_weights * DRAFT_WEIGHT_S,
+        writing_s=_writing_seconds(work),
     )
+
+
+def _writing_seconds(work: Workload) -> float:
+    """Estimate the writing of replies; 0 where the model is not known, as a server's."""
+    if work.writer is None:
+        return 0.0
+    return work.drafts * work.writer.linear_weights * DRAFT_WEIGHT_S
 
 
 def _distillation_seconds(
@@ -157,7 +164,8 @@ def _distillation_seconds(
 def phase_seconds(
     recipe: Recipe, shape: ModelShape, cost: RunCost, *, pace: float, card: EvaluationExtent
 ) -> dict[PhaseName, float]:
-    """Return the expected seconds of each phase of a run, with a score card of this extent.
+    """Return the expected seconds of each phase of a run, with a score card of this extent. A writing
+    of replies is left out where its time is not known.
 
     Only what is computed follows the machine's pace.
     """

@@ -89,7 +89,10 @@ class RunTimeline:
             eta_s = event.eta_s
             if eta_s is None:
                 eta_s = self.expected_s(event.name)
-            changes = self._place(event.name, event.share or 0.0, eta_s or 0.0)
+            # Of all phases that the estimate may leave out, only this one takes long.
+            is_open = event.name == "writing replies" and eta_s is None
+            left_s = None if is_open else eta_s or 0.0
+            changes = self._place(event.name, event.share or 0.0, left_s)
             return event.model_copy(update={"eta_s": eta_s, **changes})
         return event
 
@@ -116,9 +119,9 @@ class RunTimeline:
         seconds = self.seconds.get(name)
         return None if seconds is None else round(seconds * self._pace, 1)
 
-    def _place(self, name: PhaseName, share: float, eta_s: float) -> dict[str, float | None]:
+    def _place(self, name: PhaseName, share: float, eta_s: float | None) -> dict[str, float | None]:
         """Return `done` and `left_s` within a phase of which `share` is done, and which takes
-        `eta_s` more.
+        `eta_s` more; None where that is not known.
         """
         total_s = sum(self.seconds.values())
         if not total_s:
@@ -126,11 +129,14 @@ class RunTimeline:
         place = PHASES.index(name)
         done_s = share * self.seconds.get(name, 0.0)
         done_s += sum(self.seconds.get(phase, 0.0) for phase in PHASES[:place])
-        left_s = eta_s + sum(self.expected_s(phase) or 0.0 for phase in PHASES[place + 1 :])
-        if done_s / total_s < self.done:
-            # It was further before it was killed, and goes on there once this phase is over.
-            left_s = min(left_s, eta_s + (1 - self.done) * total_s * self._pace)
+        done_before = self.done
         self.done = round(max(self.done, min(MAX_OPEN_DONE, done_s / total_s)), 4)
+        if eta_s is None:
+            return {"done": self.done, "left_s": None}
+        left_s = eta_s + sum(self.expected_s(phase) or 0.0 for phase in PHASES[place + 1 :])
+        if done_s / total_s < done_before:
+            # It was further before it was killed, and goes on there once this phase is over.
+            left_s = min(left_s, eta_s + (1 - done_before) * total_s * self._pace)
         return {"done": self.done, "left_s": round(self._smooth(left_s), 1)}
 
     def _smooth(self, left_s: float) -> float:

@@ -10,7 +10,7 @@ from personas.home.built_dataset import EVAL_FILE, TRAIN_FILE
 from personas.home.column_maps import split_pairs
 from personas.home.data_subjects import Consent
 from personas.home.rights import decide_right
-from personas.home.teacher_setting import teacher_notes
+from personas.home.teacher_setting import UNKNOWN_TIME_NOTE, teacher_notes
 from personas.models.base_model import (
     BaseModel,
     apply_rope_settings,
@@ -49,7 +49,7 @@ from trainer.report.loss_mask_view import (
 from trainer.schemas import Recipe, ResolvedRecipe
 from trainer.sources.registry import describe_content
 from trainer.sources.source_format import ReadOptions
-from trainer.train.job import load_fast_tokenizer, prepare_job_without_torch
+from trainer.train.job import PreparedJob, load_fast_tokenizer, prepare_job_without_torch
 from trainer.train.resume_config import resumed_recipe
 
 MAX_EXAMPLE_SAMPLES = 3
@@ -235,11 +235,16 @@ def plan_job(folder: Path) -> RunPlan:
         history_trimmed=data.trimmed,
         too_long=data.counts.get(f"dropped: {TOO_LONG}", 0),
         why=chosen.chosen,
-        notes=(*data.caveats, *job.length_notes, *teacher_notes(request)),
+        notes=(*data.caveats, *job.length_notes, *teacher_notes(request), *_time_notes(job)),
         first=workload_of(data.first, ()) if data.first else None,
         by_preference=request.task_type == "preference",
         card_tokens=job.card_tokens,
     )
+
+
+def _time_notes(job: PreparedJob) -> tuple[str, ...]:
+    """Say what the plan's time leaves out."""
+    return (UNKNOWN_TIME_NOTE,) if job.drafts and job.writer is None else ()
 
 
 def _import_report(folder: Path, spec: JobSpec) -> ImportReport:

@@ -12,14 +12,17 @@ from pathlib import Path
 import pytest
 
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import join_texts, localise, translate
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.templating import shell_command
 from bot.training.request_materials import gather_materials
+from bot.training.status_text import plan_texts
 from bot.training.training_plan import MaskPreview, TokenHistogram, Truncation
 from bot.training.web import plan_pages
 from bot.training.web.plan_cache import MAX_STORED_PLANS
 from bot.training.web.plan_pages import default_job_name, form_to_request, trainer_command
 from personas.card.card_reader import parse_card
+from personas.home.teacher_setting import UNKNOWN_TIME_NOTE
 from personas.schemas.training import TrainingRequest
 from tests.bot.version_rows import install
 from tests.bot.web.dataset_folders import put_set
@@ -214,6 +217,20 @@ async def test_a_ticked_review_is_not_folded(dashboard):
     for query, is_open in (("persona=oda", False), ("persona=oda&review=yes", True)):
         _, page, _ = await dashboard.page(f"{PATH}?{query}")
         assert ("<details open><summary>More options" in page) == is_open
+
+
+async def test_a_plans_note_is_in_the_readers_language(dashboard):
+    note = UNKNOWN_TIME_NOTE
+    recipe = SEEN.recipes[0].model_copy(update={"warnings": (note, "lora_r is small")})
+    plan = SEEN.model_copy(update={"recipes": (recipe, *SEEN.recipes[1:])})
+    dashboard.backend.planned = plan
+    page, path = await plan_made(dashboard, **GIVEN)
+    assert note in page
+    _, page, _ = await dashboard.page(path, headers={"Accept-Language": "de"})
+    assert translate(note, "de") in page and note not in page and "lora_r is small" in page
+    texts = plan_texts(plan, recipe.recipe, position=1, is_training=False)
+    on_discord = localise(join_texts(*texts), "de")
+    assert f"⚠️ {translate(note, 'de')}\n⚠️ lora_r is small" in on_discord
 
 
 async def test_what_does_not_fit_into_memory_is_shown_with_what_would(dashboard, monkeypatch):
