@@ -12,7 +12,12 @@ from urllib.parse import urlsplit
 
 from bot.settings import Settings
 from bot.store import TrainingJob
-from bot.training.backend_protocol import OnEvent, RunResult, TrainingBackend
+from bot.training.backend_protocol import (
+    OnEvent,
+    RunResult,
+    TrainingBackend,
+    TrainingInterrupted,
+)
 from personas.engine import Engine, ReplyStream
 from personas.engine.llm_engine import LLMEngine
 from personas.errors import UnderstudyError
@@ -182,7 +187,7 @@ class MovableEngine(Protocol):
 
 class GpuOffloadBackend:
     """A backend that moves the engine off the GPU while a run needs its memory; it forwards to
-    another backend.
+    another backend, of one run at a time.
     """
 
     def __init__(
@@ -196,13 +201,14 @@ class GpuOffloadBackend:
         self._engine = engine
         self._free_bytes = free_bytes
         self._is_stranded = False
+        # The other backend learns of a run only once there is room for it.
+        self._job_id = ""
+        self._is_stopped = False
         self.slots = backend.slots
         self.trains_on_cpu = backend.trains_on_cpu
         self.check = backend.check
         self.plan = backend.plan
         self.accept_written = backend.accept_written
-        self.cancel = backend.cancel
-        self.detach = backend.detach
         self.hold = backend.hold
         self.adopt = backend.adopt
 
@@ -216,34 +222,52 @@ class GpuOffloadBackend:
         """Complete a score card; replies are generated as during a training."""
         return await self._with_room(job, on_event, self._backend.complete_card)
 
+    def cancel(self, job_id: str) -> None:
+        """Stop the job's run, also while room is made for it; does nothing for other jobs."""
+        if job_id == self._job_id:
+            self._is_stopped = True
+        self._backend.cancel(job_id)
+
+    def detach(self) -> None:
+        """Leave the run as the other backend does; one that waits for room does not begin."""
+        self._is_stopped = True
+        self._backend.detach()
+
     async def _with_room(
         self,
         job: TrainingJob,
         on_event: OnEvent,
         run: Callable[[TrainingJob, OnEvent], Awaitable[RunResult]],
     ) -> RunResult:
+        self._job_id = job.job_id
+        self._is_stopped = False
         moved = ""
         if self._engine.device == GPU:
             moved = await self._make_room(await self._needed_bytes(job))
         elif self._is_stranded and await self._move(CPU):  # it may try to return by itself
             moved = OFFLOAD_TEXT
-        if not moved:
-            return await run(job, on_event)
-        log.warning("the job %s begins: %s", job.job_id, moved)
-        on_event(Phase(name="base model", detail=moved))
         try:
+            if self._is_stopped:
+                return TrainingInterrupted()
+            if moved:
+                log.warning("the job %s begins: %s", job.job_id, moved)
+                on_event(Phase(name="base model", detail=moved))
             return await run(job, on_event)
         finally:
-            self._is_stranded = not await self._move(GPU)
-            if not self._is_stranded:
-                log.info("the job %s has ended: replies are generated on the GPU again", job.job_id)
+            if moved:
+                await self._return_to_gpu(job)
+
+    async def _return_to_gpu(self, job: TrainingJob) -> None:
+        self._is_stranded = not await self._move(GPU)
+        if not self._is_stranded:
+            log.info("the job %s has ended: replies are generated on the GPU again", job.job_id)
 
     async def _make_room(self, needed_bytes: int) -> str:
         """Have the engine free the card's memory where a run needs so many bytes and fewer are
         free; returns what members should know of it, empty if nothing changed.
         """
         missing = needed_bytes - self._free_bytes()
-        if missing <= 0:
+        if missing <= 0 or self._is_stopped:
             return ""
         can_pack = missing <= self._engine.packing_frees_bytes
         if can_pack and await self._move(GPU, packs=True, reserved_bytes=needed_bytes):

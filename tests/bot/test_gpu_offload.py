@@ -2,6 +2,7 @@
 come back.
 """
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
@@ -24,10 +25,12 @@ class Engine:
         self.failing = failing
         self.packing_frees_bytes = packing_frees_bytes
         self.moves = []
+        self.on_move = lambda: None
 
     async def move(self, device, *, packs=False, reserved_bytes=0):
         place = f"nf4 beside {reserved_bytes}" if packs else device
         self.moves.append(place)
+        self.on_move()
         if place in self.failing:
             raise BaseModelError("There is no memory for it.", "Free some.")
         self.device = device
@@ -41,6 +44,9 @@ class Backend:
         self.takes = takes
         self.trained_beside = []
         self.held = []
+        self.stopped = []
+        self.planned = asyncio.Event()
+        self.planned.set()
         self.failure = None
 
     def check(self, request, guild_id=0):
@@ -53,10 +59,10 @@ class Backend:
         return
 
     def cancel(self, job_id):
-        return
+        self.stopped.append(job_id)
 
     def detach(self):
-        return
+        self.stopped.append("all")
 
     def adopt(self, job_ids):
         return ()
@@ -65,6 +71,7 @@ class Backend:
         self.held.append(demand)
 
     async def plan(self, request, guild_id=0):
+        await self.planned.wait()
         if not self.takes:
             raise TrainingError("It cannot be planned.", "Say why.")
         recipes = [
@@ -80,6 +87,16 @@ class Backend:
         if self.failure:
             raise self.failure
         return TrainingInterrupted()
+
+    complete_card = run
+
+
+def cancelled(room):
+    room.cancel("j1")
+
+
+def detached(room):
+    room.detach()
 
 
 async def trained(engine, backend, free):
@@ -178,6 +195,43 @@ async def test_an_engine_that_cannot_move_stays_and_the_training_begins_all_the_
     )
 
 
+@pytest.mark.parametrize("stop", [cancelled, detached])
+@pytest.mark.parametrize("method", ["run", "complete_card"])
+async def test_a_run_that_is_stopped_while_it_is_planned_does_not_begin(stop, method):
+    engine = Engine()
+    backend = Backend(engine, small=11)
+    backend.planned.clear()
+    room = GpuOffloadBackend(backend, engine, lambda: 10)
+    run = asyncio.create_task(getattr(room, method)(JOB, lambda event: None))
+    await asyncio.sleep(0)
+    stop(room)
+    backend.planned.set()
+    assert await run == TrainingInterrupted()
+    assert backend.trained_beside == [] and engine.moves == [] and len(backend.stopped) == 1
+    await getattr(room, method)(JOB, lambda event: None)
+    assert backend.trained_beside == ["cpu"], "the next attempt begins"
+
+
+@pytest.mark.parametrize("stop", [cancelled, detached])
+async def test_a_run_that_is_stopped_while_the_engine_moves_does_not_begin(stop):
+    engine = Engine()
+    backend = Backend(engine, small=11)
+    room = GpuOffloadBackend(backend, engine, lambda: 10)
+    engine.on_move = lambda: stop(room)
+    events = []
+    assert await room.run(JOB, events.append) == TrainingInterrupted()
+    assert backend.trained_beside == [] and events == [] and engine.moves == ["cpu", "cuda"]
+
+
+async def test_another_jobs_cancel_does_not_stop_the_run():
+    engine = Engine()
+    backend = Backend(engine, small=11)
+    room = GpuOffloadBackend(backend, engine, lambda: 10)
+    engine.on_move = lambda: room.cancel("j2")
+    await room.run(JOB, lambda event: None)
+    assert backend.trained_beside == ["cpu"]
+
+
 def test_the_rest_is_the_backends():
     engine = Engine()
     backend = Backend(engine, small=1)
@@ -185,5 +239,4 @@ def test_the_rest_is_the_backends():
     room = GpuOffloadBackend(backend, engine, lambda: 0)
     room.hold("yield")
     assert backend.held == ["yield"] and room.slots == 3 and room.trains_on_cpu
-    assert (room.check, room.cancel, room.detach) == (backend.check, backend.cancel, backend.detach)
-    assert room.accept_written == backend.accept_written
+    assert (room.check, room.accept_written) == (backend.check, backend.accept_written)
