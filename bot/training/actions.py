@@ -97,8 +97,12 @@ class Trainings:
         self._checking = asyncio.Semaphore()
         self._waiting_checks = 0
 
+    def with_defaults(self, body: RequestJson) -> RequestJson:
+        """Return a body with the base model and the teacher that it leaves to the bot."""
+        return self._checks.with_defaults(body)
+
     def parse(self, body: RequestJson) -> TrainingRequest:
-        """Parse a body; the base model defaults to the served one."""
+        """Parse a body, `with_defaults`."""
         return self._checks.parse(body)
 
     def default_recipe(

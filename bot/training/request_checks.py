@@ -100,14 +100,19 @@ class RequestChecks:
     home: Path
     teacher: Teacher | None = None
 
-    def parse(self, body: RequestJson) -> TrainingRequest:
-        """Parse a body; the base model defaults to the served one, and the teacher to that of the
-        settings. Raises `RequestError`.
+    def with_defaults(self, body: RequestJson) -> RequestJson:
+        """Return a body with what it leaves out: the served base model, and for replies written from
+        a card the teacher of the settings.
         """
-        if body.get("from_card") and "teacher" not in body and self.teacher:
-            body = {**body, "teacher": self.teacher.model_dump()}
+        defaults: RequestJson = {"base_model": self.base_model}
+        if body.get("from_card") and self.teacher:
+            defaults["teacher"] = self.teacher.model_dump()
+        return {**defaults, **body}
+
+    def parse(self, body: RequestJson) -> TrainingRequest:
+        """Parse a body, `with_defaults`. Raises `RequestError`."""
         try:
-            return TrainingRequest.model_validate({"base_model": self.base_model, **body})
+            return TrainingRequest.model_validate(self.with_defaults(body))
         except ValidationError as error:
             raise explain_validation_error(error) from error
 

@@ -98,7 +98,7 @@ def smoothing_query(request: web.Request) -> float:
 
 def _parse_request(services: Services, body: dict[str, Any]) -> SentRequest:
     """Parse a body. Raises a problem that names its wrong fields."""
-    request = parse_body(TrainingRequest, {"base_model": services.base_model, **body})
+    request = parse_body(TrainingRequest, services.trainings.with_defaults(body))
     return SentRequest(body, request)
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import string
 import tempfile
+from dataclasses import replace
 
 import pytest
 from huggingface_hub import constants
@@ -17,7 +18,7 @@ from bot.training.request_materials import gather_materials
 from bot.training.training_plan import MemoryOption, RecipeEstimate
 from personas.errors import TrainingError
 from personas.home.teacher_setting import SMALLER_TEACHER_ADVICE
-from personas.schemas.training import TrainingRequest
+from personas.schemas.training import Teacher, TrainingRequest
 from tests.bot.web.conftest import LITERAL, put_talk
 from tests.fakes import PLAN
 
@@ -143,6 +144,29 @@ async def test_a_teacher_that_is_not_here_is_refused_before_anything_is_queued(d
     assert status == 422 and "use the recipe card, or leave the teacher out" in str(body)
     assert dashboard.store.jobs.page(1) == []
     assert (await dashboard.start(**asked, from_card=1, teacher=server))[0] == 202
+
+
+async def test_without_a_teacher_that_of_the_settings_writes(dashboard, monkeypatch):
+    trainings = dashboard.services.trainings
+    teacher = Teacher(model="big", url="http://127.0.0.1:1/v1", licence="MIT")
+    monkeypatch.setattr(trainings, "_checks", replace(trainings._checks, teacher=teacher))
+    own_log = {"job_name": "voice", "persona": "oda", "recipe": "demo-cpu"}
+    asked = {**own_log, "from_card": 1}
+    form = {"persona": "oda", "dataset": "from:card", "recipe": "demo-cpu"}
+    assert (await dashboard.submit("/dashboard/data/plan", **form))[0] == 303
+    assert dashboard.backend.plans[-1].teacher == teacher
+    elsewhere = await dashboard.ask("POST", POST, json={**asked, "base_model": "nobody/nothing"})
+    assert elsewhere[1]["would_work"] == asked, "it proposes changes of what was sent"
+    assert await written_by(dashboard, asked) == teacher.model_dump()
+    assert await written_by(dashboard, {**asked, "teacher": None}) is None, "the base model"
+    assert await written_by(dashboard, own_log) is None, "nothing is written"
+
+
+async def written_by(dashboard, body):
+    """The teacher of the job that a body starts, which is cancelled then."""
+    _, started, _ = await dashboard.ask("POST", POST, json=body)
+    dashboard.queue.cancel(started["job_id"])
+    return started["request"].get("teacher")
 
 
 async def test_what_would_work_fits_into_memory_too(dashboard, monkeypatch):
