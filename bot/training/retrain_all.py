@@ -8,7 +8,7 @@ from typing import Any
 
 from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
-from bot.store import Store, TrainingJob
+from bot.store import ALL_GUILDS, Store, TrainingJob
 from bot.training.actions import NO_CHANNEL_ID, NO_USER_ID, Trainings
 from bot.training.request_checks import (
     MEMORY_FIELDS,
@@ -18,6 +18,7 @@ from bot.training.request_checks import (
 )
 from personas.errors import RequestError, UnderstudyError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.schemas.chat import Persona
 from personas.schemas.hyperparameters import Hyperparameters
 from personas.schemas.training import TrainingRequest
 
@@ -31,7 +32,8 @@ MAX_PARENTS = 20
 @dataclass(frozen=True)
 class Retraining:
     """A persona to train again: its live version, the base model of that one, and the request, which
-    repeats the version's own over the served model. `guild_id` gets the job.
+    repeats the version's own over the served model. `guild_id` gets the job: for the operator's page,
+    that of the version's.
 
     `seconds` and `memory_bytes` are the plan's; `error` says why it cannot be trained, `job` is the
     queued job.
@@ -93,17 +95,16 @@ class RetrainAll:
         (guild 0) all.
         """
         items = []
-        for owner_id, persona_id, version in self._unserved(guild_id):
-            request = self._request(persona_id, version)
-            other = self._served_versions.incompatible.model_of(persona_id, version) or ""
+        for trains, persona, version in self._unserved(guild_id):
+            other = self._served_versions.incompatible.model_of(persona.id, version) or ""
             items.append(
                 Retraining(
-                    persona_id=persona_id,
-                    persona_name=self._personas.name_of(persona_id, owner_id),
+                    persona_id=persona.id,
+                    persona_name=persona.name,
                     version=version,
                     other_model=other,
-                    guild_id=owner_id,
-                    request=request,
+                    guild_id=trains,
+                    request=self._request(persona.id, version),
                 )
             )
         return RetrainAllPlan(self._base_model, tuple(items))
@@ -132,18 +133,28 @@ class RetrainAll:
                 items.append(replace(item, error=str(error)))
         return replace(found, items=tuple(items))
 
-    def _unserved(self, guild_id: int) -> Iterator[tuple[int, str, str]]:
+    def _unserved(self, guild_id: int) -> Iterator[tuple[int, Persona, str]]:
         """Yield the guild that gets the job, the persona and its version."""
         if guild_id != OPERATOR_GUILD_ID:
             for persona in self._personas.of(guild_id).values():
                 if version := self._served_versions.unserved(persona.id, guild_id):
-                    yield guild_id, persona.id, version
+                    yield guild_id, persona, version
             return
-        for owner_id, persona in self._personas.everybody():
-            for version in sorted(self._store.versions.live_anywhere(persona.id)):
-                if self._served_versions.incompatible.model_of(persona.id, version):
-                    yield owner_id, persona.id, version
-                    break
+        for _, persona in self._personas.everybody():
+            for trains, version in self._unserved_anywhere(persona.id).items():
+                yield trains, persona, version
+
+    def _unserved_anywhere(self, persona_id: str) -> dict[int, str]:
+        """Return the guilds (0: the operator) that trained what is live in any guild, with their
+        first such version: a guild has one open job for a persona.
+        """
+        versions: dict[int, str] = {}
+        for scope in (ALL_GUILDS, *self._store.versions.live_by_guild(persona_id)):
+            version = self._served_versions.unserved(persona_id, scope)
+            # Its data and paths are open to the guild that trained it, which may use the new one.
+            if job := self._job(persona_id, version):
+                versions.setdefault(job.guild_id, version)
+        return versions
 
     def _request(self, persona_id: str, version: str) -> TrainingRequest:
         """Repeat the request of a version over the served model. Its recipe was for another size, so
@@ -170,13 +181,17 @@ class RetrainAll:
         return request.model_copy(update=changes)
 
     def _stored_request(self, persona_id: str, version: str) -> TrainingRequest | None:
-        job = self._store.jobs.get(self._store.versions.job_of(persona_id, version) or "")
+        job = self._job(persona_id, version)
         if job is None:
             return None
         try:
             return job.request
         except RequestError:  # it was stored by another version of the bot
             return None
+
+    def _job(self, persona_id: str, version: str) -> TrainingJob | None:
+        """Return the job that trained a version; None for an empty name."""
+        return self._store.jobs.get(self._store.versions.job_of(persona_id, version) or "")
 
     async def _planned(self, item: Retraining) -> Retraining:
         try:

@@ -19,9 +19,16 @@ OTHER_MODEL = "harbour/other@abc"
 
 
 def put_live_version(
-    services: Any, persona: str, guild_id: int = 0, at: float = 1.0, **request: Any
+    services: Any,
+    persona: str,
+    guild_id: int = 0,
+    at: float = 1.0,
+    live_in: int = 0,
+    **request: Any,
 ) -> str:
-    """Make a version live that was trained with this request; returns its name."""
+    """Make a version live, in a guild or in all, that a guild's job trained with this request;
+    returns its name.
+    """
     store = services.store
     version = store.versions.reserve(persona)
     wanted = TrainingRequest(
@@ -31,7 +38,7 @@ def put_live_version(
     store.jobs.add_imported(
         job, version, JobResult(adapter="a", seconds=1, scorecard=SCORECARD, imported=True), at
     )
-    store.versions.promote(persona, version, by=guild_id or 1, at=at)
+    store.versions.promote(persona, version, by=guild_id or 1, at=at, guild_id=live_in)
     return version
 
 

@@ -16,7 +16,7 @@ routes = ApiRoutes("training")
 
 class RetrainingResponse(ApiModel):
     """A persona to train again. `other_model` is its live version's base model, `guild` the server that
-    gets the job (0: the operator); `error` says why it cannot be trained.
+    trained it and gets the job (0: the operator); `error` says why it cannot be trained.
     """
 
     persona: str
@@ -79,8 +79,8 @@ async def get_retrain_all(request: web.Request) -> web.Response:
     {202: ResponseSpec("The queued jobs; those refused have an `error`.", RetrainAllResponse)},
 )
 async def post_retrain_all(request: web.Request) -> web.Response:
-    """Queues an ordinary job for each persona whose live version is for another base model, with that
-    version's request over the served one.
+    """Queues an ordinary job for each persona and server that trained a live version of another base
+    model, with that version's request over the served one.
     """
     services = get_services(request)
     plan = services.retrain_all.start(OPERATOR_GUILD_ID)

@@ -6,7 +6,7 @@ from bot.platform.errors import redact_paths
 from bot.platform.localisation import gettext_lazy, join_texts
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.templating import redirect_to, render_page
-from bot.training.web.run_view import TRAINING_PATH
+from bot.training.web.run_view import TRAINING_PATH, job_guild_name
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 
 routes = Routes()
@@ -23,6 +23,7 @@ async def get_retrain_page(request: web.Request) -> web.Response:
         "training/all.html",
         title=gettext_lazy("Train all personas again"),
         plan=plan,
+        server=lambda guild_id: job_guild_name(services, guild_id),
         shown=lambda text: redact_paths(text, services.home),
     )
 

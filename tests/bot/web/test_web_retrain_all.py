@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from personas.card.card_reader import parse_card
 from personas.errors import TrainingError
 from tests.bot.retrainings import (
     AUTO_PLAN,
@@ -9,6 +10,8 @@ from tests.bot.retrainings import (
     put_live_version,
     serve_another_model,
 )
+from tests.bot.web.conftest import put_talk
+from tests.personas.cards import V2, as_json
 
 
 def put_versions(dashboard):
@@ -52,6 +55,40 @@ async def test_jobs_repeat_the_requests_over_the_served_model(dashboard):
     status, again, _ = await dashboard.ask("POST", "/finetune/all")
     assert status == 202 and all(row["error"] and not row["job_id"] for row in again["trainings"])
     assert len(dashboard.store.jobs.in_state("queued")) == 2
+
+
+async def test_the_server_that_trained_a_version_gets_the_job(dashboard):
+    services = dashboard.services
+    dashboard.backend.planned = AUTO_PLAN
+    for guild_id in (77, 78):
+        put_live_version(services, "oda", guild_id, live_in=guild_id, lore_pairs=1)
+    put_live_version(services, "thrip", 77, lore_pairs=1)
+    mira = services.personas.bring_in(77, parse_card(as_json(V2), "it"), "mira.json").persona.id
+    path = str(put_talk(dashboard.home / "talk"))
+    put_live_version(services, mira, dataset_path=path)
+    serve_another_model(services, ("oda", "v1"), ("oda", "v2"), ("thrip", "v1"), (mira, "v1"))
+    _, page, _ = await dashboard.page("/dashboard/training/all")
+    assert "server 77" in page and "server 78" in page and "the operator" in page
+    assert '<th scope="row">Mira' in page
+    _, plan, _ = await dashboard.ask("POST", "/finetune/all")
+    assert [row["error"] for row in plan["trainings"]] == [None] * 4
+    rows = [(row["persona"], row["version"], row["guild"]) for row in plan["trainings"]]
+    assert rows == [
+        ("oda", "v1", "77"),
+        ("oda", "v2", "78"),
+        ("thrip", "v1", "77"),
+        (mira, "v1", "0"),
+    ]
+    jobs = [(job.persona, job.guild_id) for job in dashboard.store.jobs.in_state("queued")]
+    assert jobs == [("oda", 77), ("oda", 78), ("thrip", 77), (mira, 0)]
+
+
+async def test_a_server_has_one_job_for_a_persona_whatever_is_live(dashboard):
+    for live_in in (0, 77):
+        put_live_version(dashboard.services, "oda", live_in=live_in)
+    serve_another_model(dashboard.services, ("oda", "v1"), ("oda", "v2"))
+    (item,) = dashboard.services.retrain_all.find(0).items
+    assert (item.version, item.guild_id) == ("v1", 0)
 
 
 async def test_preferences_are_replaced_by_the_training_below_them(dashboard):
