@@ -4,22 +4,22 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
 from bot.store import ALL_GUILDS, Store, TrainingJob
 from bot.training.actions import NO_CHANNEL_ID, NO_USER_ID, Trainings
+from bot.training.repeat import LEFT_TO_THE_BOT
 from bot.training.request_checks import (
     MEMORY_FIELDS,
     InsufficientMemoryError,
+    RequestJson,
     available_memory_bytes,
     requested_recipe_plan,
 )
 from personas.errors import RequestError, UnderstudyError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.chat import Persona
-from personas.schemas.hyperparameters import Hyperparameters
 from personas.schemas.training import TrainingRequest
 
 log = logging.getLogger(__name__)
@@ -158,14 +158,13 @@ class RetrainAll:
 
     def _request(self, persona_id: str, version: str) -> TrainingRequest:
         """Repeat the request of a version over the served model. Its recipe was for another size, so
-        `auto` chooses; settings that memory depends on are left to it. Adapters of the other model
-        cannot be trained further, so a preference training is replaced by that of the version below it.
+        `auto` chooses; settings that memory depends on are left to it, and the teacher to the bot's
+        settings. Adapters of the other model cannot be trained further, so a preference training is
+        replaced by that of the version below it.
         """
         moment = time.strftime("%m%d-%H%M%S", time.gmtime())
-        changes: dict[str, Any] = {
+        changes: RequestJson = {
             "job_name": f"{persona_id[:40]}-{moment}",
-            "base_model": self._base_model,
-            "start_from": None,
             "recipe": AUTO_RECIPE,
         }
         request = self._stored_request(persona_id, version)
@@ -174,11 +173,15 @@ class RetrainAll:
                 break
             request = self._stored_request(persona_id, request.start_from or "")
         if request is None or request.persona != persona_id:
-            return TrainingRequest(persona=persona_id, **changes)
-        stated = request.hyperparameters.model_dump(exclude_none=True)
-        kept = {name: value for name, value in stated.items() if name not in MEMORY_FIELDS}
-        changes["hyperparameters"] = Hyperparameters.model_validate(kept)
-        return request.model_copy(update=changes)
+            return self._trainings.parse({"persona": persona_id, **changes})
+        if request.distils:
+            changes["teacher"] = None  # only the base model itself is distilled from
+        left_out = {"start_from", "review", *LEFT_TO_THE_BOT}
+        kept = request.model_dump(mode="json", exclude_none=True, exclude=left_out)
+        changes["hyperparameters"] = request.hyperparameters.model_dump(
+            mode="json", exclude_none=True, exclude=set(MEMORY_FIELDS)
+        )
+        return self._trainings.parse({**kept, **changes})
 
     def _stored_request(self, persona_id: str, version: str) -> TrainingRequest | None:
         job = self._job(persona_id, version)

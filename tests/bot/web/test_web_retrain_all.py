@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from personas.card.card_reader import parse_card
 from personas.errors import TrainingError
+from personas.schemas.training import Teacher
 from tests.bot.retrainings import (
     AUTO_PLAN,
     OTHER_MODEL,
@@ -98,6 +103,26 @@ async def test_preferences_are_replaced_by_the_training_below_them(dashboard):
     (item,) = dashboard.services.retrain_all.find(0).items
     assert (item.version, item.request.task_type, item.request.lore_pairs) == ("v2", "persona", 0.2)
     assert item.request.start_from is None, "an adapter of another model"
+
+
+@pytest.mark.parametrize("now", [None, {"model": "big", "url": "https://new/v1", "licence": "MIT"}])
+async def test_the_settings_of_today_name_the_teacher_and_nothing_waits_to_be_read(
+    dashboard, monkeypatch, now
+):
+    services = dashboard.services
+    old = {"model": "big", "url": "https://old/v1", "licence": "MIT"}
+    put_live_version(services, "oda", from_card=0.5, teacher=old, review=True)
+    distils = {"num_train_epochs": 2, "distilled_replies": 30}
+    put_live_version(services, "thrip", from_card=1, hyperparameters=distils)
+    serve_another_model(services, ("oda", "v1"), ("thrip", "v1"))
+    teacher = Teacher(**now) if now else None
+    checks = replace(services.trainings._checks, teacher=teacher)
+    monkeypatch.setattr(services.trainings, "_checks", checks)
+    items = {item.persona_id: item.request for item in services.retrain_all.find(0).items}
+    asked = items["oda"]
+    assert (asked.teacher, asked.review, asked.from_card) == (teacher, None, 0.5)
+    assert items["thrip"].teacher is None, "it is distilled from the base model itself"
+    assert items["thrip"].hyperparameters.distilled_replies == 30
 
 
 async def test_a_persona_that_cannot_be_planned_has_its_reason(dashboard, monkeypatch):
