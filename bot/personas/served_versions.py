@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bot.personas.base_model_compat import IncompatibleVersions
+from bot.personas.base_model_compat import IncompatibleVersions, explain_unserved
+from bot.platform.errors import hide_paths
 from bot.platform.localisation import gettext_lazy
 from bot.store import Store
 from personas.home.adapters import (
@@ -41,6 +42,16 @@ class ServedVersions:
         if live and self.incompatible.model_of(persona_id, live):
             return live
         return ""
+
+    def reason_unserved(self, persona_id: str, version: str | None) -> str:
+        """Say why a version cannot be served, without this machine's paths; empty where it can, and
+        for the base model (None).
+        """
+        model = self.incompatible.model_of(persona_id, version)
+        if version is None or model is None:
+            return ""
+        why, _ = explain_unserved(version, hide_paths(model))
+        return why
 
     def adapter(self, persona_id: str, version: str) -> AdapterRef:
         """Return a version of a persona's adapter, with the card that it is served with.

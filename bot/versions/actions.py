@@ -89,10 +89,13 @@ class PromotionResult:
 class RollbackResult:
     """The stored change, and the version that answers from the next reply on (None: the base
     model).
+
+    `notes` say why the live version does not answer; none where it does.
     """
 
     change: Promotion
-    live: str | None
+    speaking: str | None
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -226,10 +229,16 @@ class LiveVersions:
             raise self._no_earlier_version(persona, guild_id) from error
         self._notify_all(guild_id, persona.id)
         live = self.store.versions.live(persona.id, guild_id)
+        unserved = self.served_versions.reason_unserved(persona.id, live)
         what = gettext_noop("rolled {persona} back to {version}")
+        if unserved:
+            what = gettext_noop(
+                "rolled {persona} back to {version}, instead of which the base model answers"
+            )
         version = live or gettext_lazy("the base model")
         self._record(guild_id, origin.user_id, persona.id, what, version=version)
-        return RollbackResult(change, live)
+        speaking = self.served_versions.speaking(persona.id, guild_id)
+        return RollbackResult(change, speaking, notes=(unserved,) if unserved else ())
 
     def _no_earlier_version(self, persona: Persona, guild_id: int) -> RequestError:
         message = gettext_lazy(

@@ -246,12 +246,13 @@ def promotion_text(result: PromotionResult, persona: Persona) -> str:
 def roll_back_with_reply(interaction: Interaction, persona: Persona) -> str:
     """Roll a persona back; returns the reply to the moderator."""
     versions = interaction.client.services.versions
-    live = versions.roll_back(persona, request_origin(interaction)).live
-    return gettext_lazy(
+    result = versions.roll_back(persona, request_origin(interaction))
+    text = gettext_lazy(
         "Rolled back: {version} answers for **{persona}** from the next reply on.",
-        version=version_label(live),
+        version=version_label(result.speaking),
         persona=markdown_name(persona),
     )
+    return join_texts(text, *result.notes)
 
 
 class PromoteButton(

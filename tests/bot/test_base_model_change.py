@@ -22,6 +22,7 @@ from personas.home.job_material import ShippedData
 from personas.models.base_model import fingerprint, locate
 from personas.schemas.training import TrainingRequest
 from tests.bot.conftest import QUAY
+from tests.bot.retrainings import put_live_version
 from tests.fakes import until
 from tests.samples import SCORECARD
 from tests.tiny_models import make_adapter, make_tiny_model
@@ -117,6 +118,23 @@ def test_what_cannot_be_served_here_is_said_before_it_starts(tiny_base):
     assert compatibility_notes(request(f"{name}#linear:2"), f"{name}#linear:2") == []
     assert compatibility_notes(request(f"{name}#linear:2"), f"{name}#linear:4")
     assert not is_same_model("no such model", name) and not is_same_model(name, f"{name}#wrong")
+
+
+async def test_a_rollback_to_a_version_that_is_not_served_says_who_answers(stage):
+    services = stage.client.services
+    guild_id = int(stage.sandbox.guild_id)
+    for at in (1.0, 2.0):
+        put_live_version(services, "ballast", guild_id, at, live_in=guild_id)
+    other = services.home / "other"
+    models = IncompatibleVersions({("ballast", "v1"): str(other)}, "served")
+    object.__setattr__(services.served_versions, "incompatible", models)
+    answer = await stage.moderator.slash(QUAY, "finetune rollback")
+    await until(lambda: answer.text)
+    assert answer.text == (
+        "Rolled back: the base model answers for **Ballast** from the next reply on. "
+        "v1 was made for other, which is not served here."
+    )
+    assert services.store.versions.live("ballast", guild_id) == "v1"
 
 
 async def test_a_moderator_is_reported_when_a_training_is_queued(stage):

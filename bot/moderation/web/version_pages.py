@@ -22,7 +22,7 @@ from bot.moderation.web.lookup import (
     require_version,
     speaking_version,
 )
-from bot.platform.localisation import gettext_lazy
+from bot.platform.localisation import gettext_lazy, join_texts
 from bot.platform.messages import without_escapes
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import read_form
@@ -102,16 +102,16 @@ async def post_rollback(access: GuildAccess, request: web.Request) -> web.Respon
     """Make the version before live again in the server."""
     persona = _changeable_persona(access, request)
     try:
-        live = access.services.versions.roll_back(persona, access.origin).live
+        result = access.services.versions.roll_back(persona, access.origin)
     except UnderstudyError as error:
         problem = Problem("conflict", without_escapes(error.message), error.advice)
         return _render_versions(access, request, persona, problem=problem)
     message = gettext_lazy(
         "{version} answers for {name} from the next reply on.",
-        version=version_label(live),
+        version=version_label(result.speaking),
         name=persona.name,
     )
-    return redirect_to(request, persona_path(access, persona), message)
+    return redirect_to(request, persona_path(access, persona), join_texts(message, *result.notes))
 
 
 @routes.add(f"POST {PERSONA}/rollout")

@@ -22,7 +22,7 @@ from bot.personas.web.lookup import (
     require_persona_in_path,
     require_version_in_path,
 )
-from bot.platform.localisation import gettext_lazy, gettext_noop
+from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import (
@@ -81,7 +81,7 @@ async def get_versions_page(request: web.Request) -> web.Response:
         timelines=timelines,
         drawing=timeline_chart(owned.persona.name, timelines, now),
         score_text=score_text,
-        before=_previous_version(owned),
+        may_go_back=_may_go_back(owned),
         rollouts=_rollout_rows(owned, now),
         behind=owned.services.served_versions.incompatible,
         copies=copies,
@@ -302,19 +302,22 @@ async def post_remove_version(request: web.Request) -> web.Response:
 async def confirm_rollback(request: web.Request) -> web.Response:
     """Page to confirm a rollback. Raises `Problem` if there is no earlier version."""
     owned = require_persona_in_path(request)
-    before = _previous_version(owned)
-    if before is None:
+    try:
+        before = owned.services.store.versions.before(owned.id)
+    except RequestError:
         raise Problem(
             "conflict",
             gettext_lazy("{name} has no earlier version to roll back to.", name=owned.persona.name),
             gettext_lazy("Promote one instead."),
-        )
+        ) from None
+    unserved = owned.services.served_versions.reason_unserved(owned.id, before)
     return render_page(
         request,
         "versions/rollback.html",
         title=gettext_lazy("Roll {name} back", name=owned.persona.name),
         live=version_label(owned.services.store.versions.live(owned.id, ALL_GUILDS)),
-        before=before,
+        before=version_label(before),
+        unserved=unserved,
         own=live_in_servers(owned.services, owned.id),
         back=f"{owned.page}/versions",
     )
@@ -326,19 +329,22 @@ async def post_rollback_page(request: web.Request) -> web.Response:
     result = owned.roll_back()
     name = owned.persona.name
     message = gettext_lazy("The base model answers for {name} from the next reply on.", name=name)
-    if result.live:
+    if result.speaking:
         message = gettext_lazy(
-            "{version} answers for {name} from the next reply on.", version=result.live, name=name
+            "{version} answers for {name} from the next reply on.",
+            version=result.speaking,
+            name=name,
         )
-    return redirect_to(request, f"{owned.page}/versions", message)
+    return redirect_to(request, f"{owned.page}/versions", join_texts(message, *result.notes))
 
 
-def _previous_version(owned: OwnedPersona) -> str | None:
-    """Label of the version that a rollback would restore; None if there is none."""
+def _may_go_back(owned: OwnedPersona) -> bool:
+    """Report whether there is a version that a rollback would restore."""
     try:
-        return version_label(owned.services.store.versions.before(owned.id))
+        owned.services.store.versions.before(owned.id)
     except RequestError:
-        return None
+        return False
+    return True
 
 
 def _rollout_rows(owned: OwnedPersona, now: float) -> list[dict[str, object]]:

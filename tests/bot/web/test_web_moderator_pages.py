@@ -18,6 +18,7 @@ from bot.schedules.store import MemberGreeting, ScheduledLine, TrainingSchedule
 from bot.web_server import MEMBER_ROUTES, ROUTES
 from sandbox.wire_faults import RequestFault
 from tests.bot.conftest import OFFICE, QUAY
+from tests.bot.retrainings import serve_another_model
 from tests.bot.web.moderator_stage import (
     OTTO,
     SERVERS,
@@ -252,7 +253,26 @@ async def test_a_version_goes_live_and_back_with_the_members_name_in_the_audit_c
     assert store.versions.history(persona_id)[-1].promoted_by == user_id
     answer = await browser.submit(f"{page}/rollback")
     assert answer.status == 303 and store.versions.live(persona_id, town.first) == v1
-    await town.stage.sees(f"<@{user_id}> rolled **Marlow Finch** back to {v1}")
+    await town.stage.sees(f"<@{user_id}> rolled **Marlow Finch** back to {v1}.")
+
+
+async def test_a_rollback_to_another_base_models_version_says_who_answers(town):
+    store = town.stage.store
+    persona_id = town.bring_in(town.first, "Marlow Finch")
+    for _ in range(2):
+        version = town.install(persona_id, town.first)
+        store.versions.promote(persona_id, version, 1, 1.0, guild_id=town.first)
+    serve_another_model(town.stage.client.services, (persona_id, "v1"))
+    store.audit_channels.set(town.first, town.channel_id(OFFICE, town.first))
+    browser = await town.signed_in(MODERATOR)
+    page = f"{SERVERS}/{town.first}/personas/{persona_id}"
+    answer = await browser.submit(f"{page}/rollback")
+    assert answer.status == 303 and store.versions.live(persona_id, town.first) == "v1"
+    shown = (await browser.get(page)).text
+    assert "the base model answers for Marlow Finch from the next reply on. v1 was made" in shown
+    await town.stage.sees(
+        "rolled **Marlow Finch** back to v1, instead of which the base model answers."
+    )
 
 
 async def test_a_rejected_version_takes_a_second_confirmation(town):

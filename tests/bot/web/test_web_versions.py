@@ -12,6 +12,7 @@ from bot.versions.web.timeline import version_timelines
 from bot.versions.web.timeline_chart import timeline_chart
 from personas.errors import AdapterError
 from tests.bot.conftest import QUAY, on_stage
+from tests.bot.retrainings import OTHER_MODEL, put_live_version, serve_another_model
 from tests.bot.version_rows import dislike, install
 from tests.fakes import until
 from tests.samples import SCORECARD
@@ -171,6 +172,21 @@ async def test_the_page_shows_the_lives_of_versions_and_asks_before_it_does_anyt
     assert (await dashboard.submit("/dashboard/personas/ballast/rollback"))[0] == 303 and live(
         dashboard
     ) is None
+
+
+async def test_a_rollback_to_another_base_models_version_says_who_answers(dashboard):
+    for at in (1.0, 2.0):
+        put_live_version(dashboard.services, "ballast", at=at)
+    serve_another_model(dashboard.services, ("ballast", "v1"))
+    path = "/dashboard/personas/ballast/rollback"
+    why = f"v1 was made for {OTHER_MODEL}, which is not served here."
+    page = (await dashboard.page(path))[1]
+    assert f"{why} The base model answers instead." in page and "Roll back to v1" in page
+    _, _, headers = await dashboard.submit(path)
+    _, page, _ = await dashboard.page(headers["Location"])
+    assert f"The base model answers for Ballast from the next reply on. {why}" in page
+    assert live(dashboard) == "v1", "it answers again once its base model is served"
+    assert "answers instead" not in (await dashboard.page(path))[1], "next is the base model"
 
 
 def test_a_drawing_has_a_bar_for_every_life(dashboard_services):
