@@ -40,13 +40,15 @@ def teacher_key(url: str) -> str:
 def stated_teacher(named: str = "", model: str = "", licence: str = "") -> Teacher | None:
     """Return the teacher of a command's options, else of the settings; None where neither names one.
 
-    Raises `RequestError` as `make_teacher`.
+    The settings' model and licence are those of the settings' teacher: where they name one, no other
+    gets them. Raises `RequestError` as `make_teacher`.
     """
-    return make_teacher(
-        named or read_setting(TEACHER),
-        model or read_setting(TEACHER_MODEL),
-        licence=licence or read_setting(TEACHER_LICENCE),
-    )
+    in_settings = read_setting(TEACHER)
+    named = named or in_settings
+    if in_settings in ("", named):
+        model = model or read_setting(TEACHER_MODEL)
+        licence = licence or read_setting(TEACHER_LICENCE)
+    return make_teacher(named, model, licence=licence)
 
 
 def teacher_notes(request: TrainingRequest) -> tuple[str, ...]:
@@ -67,7 +69,7 @@ def make_teacher(named: str, model: str, licence: str) -> Teacher | None:
     if is_server and not model:
         raise RequestError(
             f"The teacher at {named} has no name.",
-            f"Name the server's model: --teacher-model, or {TEACHER_MODEL}.",
+            f"Name the server's model: --teacher-model, or {TEACHER_MODEL} beside {TEACHER}.",
         )
     wanted = model if is_server else name_from_anywhere(named)
     known = find_model(wanted)
@@ -76,7 +78,7 @@ def make_teacher(named: str, model: str, licence: str) -> Teacher | None:
         raise RequestError(
             f"It is not known under which licence {wanted} writes.",
             "State it once, as its card does, and read whether it allows to train on what the model "
-            f"writes: --teacher-licence, or {TEACHER_LICENCE}.",
+            f"writes: --teacher-licence, or {TEACHER_LICENCE} beside {TEACHER}.",
         )
     try:
         return Teacher(model=wanted, url=named if is_server else "", licence=licence)

@@ -1131,6 +1131,20 @@ def test_bad_requests_are_refused_with_what_to_do(make, command, monkeypatch):
     }  # fmt: skip
 
 
+def test_the_model_and_licence_of_the_stated_teacher_are_no_others(monkeypatch):
+    monkeypatch.setenv("TEACHER_MODEL", "big")
+    monkeypatch.setenv("TEACHER_LICENCE", "Proprietary-API")
+    alone = stated_teacher("http://127.0.0.1:2/v1")
+    assert (alone.model, alone.licence) == ("big", "Proprietary-API"), "a command names the server"
+    monkeypatch.setenv("TEACHER", "http://127.0.0.1:1/v1")
+    assert stated_teacher("http://127.0.0.1:1/v1") == stated_teacher()
+    assert stated_teacher("qwen3-0.6b").licence == "Apache-2.0"
+    with pytest.raises(RequestError, match="has no name"):
+        stated_teacher("http://127.0.0.1:2/v1")
+    with pytest.raises(RequestError, match="under which licence other writes"):
+        stated_teacher("http://127.0.0.1:2/v1", "other")
+
+
 def test_the_bundled_model_has_a_name_in_what_it_wrote():
     summary = WrittenReplies(teacher="embedded", licence="MIT", asked=3, kept=2, dropped={})
     assert summary.text.startswith("the bundled model (MIT) wrote 2 replies")
