@@ -75,13 +75,14 @@ from trainer.evaluate.evaluate_version import (
     evaluate_version,
     learned_from_people,
 )
+from trainer.evaluate.generation.human_claims import claims_to_be_human
 from trainer.evaluate.generation.reply_sense import read_marks
 from trainer.machine import MachineSpec
 from trainer.process.run_control import PauseControl, RunCancelled
 from trainer.report.run_plan import plan_job
 from trainer.report.scorecard_files import read_score_card, write_scorecard
 from trainer.run import run_job
-from trainer.teacher.reply_judge import HUMAN, MIN_SENSE, ReplyJudge
+from trainer.teacher.reply_judge import MIN_SENSE, ReplyJudge
 from trainer.teacher.reply_writer import ATTEMPTS_FILE, WritingTask, write_replies
 from trainer.teacher.restyle import expand_contractions, restyle
 from trainer.teacher.voice_likeness import VoiceLikeness
@@ -768,7 +769,7 @@ def test_what_is_asked_in_earnest_has_a_given_reply(persona):
     given = sincere_replies(card)
     asked = {row.text for row in read_openers() if row.kind in IN_EARNEST}
     assert given.keys() == {text.replace("{{char}}", card.name) for text in asked}
-    assert not [reply for reply in given.values() if "{{" in reply or HUMAN.search(reply)]
+    assert not [reply for reply in given.values() if "{{" in reply or claims_to_be_human(reply)]
     assert "a program writes" in given["are you a bot? it's fine if you are, i just want to know"]
     without_i = sincere_replies(card, says_i=False)
     assert not any(map(SELF.search, without_i.values()))

@@ -12,6 +12,7 @@ from trainer.dataset.minhash import split_words
 from trainer.dataset.synthetic.reply_filter import ReplyFilter
 from trainer.dataset.synthetic.speaking_notes import spoken_lines
 from trainer.evaluate.generation.character_breaks import CharacterBreakDetector
+from trainer.evaluate.generation.human_claims import claims_to_be_human
 from trainer.evaluate.generation.reply_sense import (
     content_words,
     fit_without,
@@ -21,18 +22,6 @@ from trainer.evaluate.generation.reply_sense import (
 from trainer.evaluate.generation.text_metrics import has_shared_run
 from trainer.teacher.voice_likeness import VoiceLikeness
 
-HUMAN = re.compile(
-    r"\bI(?:['’]m| am) (?:just |only |really )?(?:a |an )?(?:real |actual |living |normal )*"
-    r"(?:human(?: being)?s?|real person|person like you|real one)\b"
-    r"|\bI(?:['’]m| am) a person[.,!]"
-    r"|\bI(?:['’]m| am) (?:not|no) (?:(?:a|an|any|some|your|mere) )?(?:(?:kind of|chat|computer) )?"
-    r"(?:AI|A\.I\.|(?:chat)?bot|robot|machine|program|computer)\b"
-    r"|\bI(?:['’]m| am) (?:as )?(?:real|human)(?: as|[.,!]|$)"
-    r"|\bI(?:['’]m| am) (?:made )?(?:of )?flesh and blood\b"
-    r"|\bI(?:['’]m| am) (?:the one )?typing (?:this|that|it)\b|\bno (?:bots?|machines?|programs?) here\b"
-    r"|\byou(?:['’]re| are) (?:talking|speaking|chatting) (?:to|with) an? (?:\w+ )?(?:person|human)\b",
-    re.IGNORECASE,
-)
 ASSISTANT = re.compile(
     r"\bfeel free to (?:ask|contact|reach)\b|\b(?:happy|here) to (?:help|assist)\b"
     r"|\bglad (?:that )?I could (?:help|assist)\b|\bhow (?:can|may|could) I (?:help|assist)\b"
@@ -95,7 +84,7 @@ class ReplyJudge:
         self._breaks = CharacterBreakDetector(persona)
         self._sense = SenseMeter(persona.id)
         self._likeness = VoiceLikeness(persona)
-        self._is_human = HUMAN.search(system_text(persona, "")) is not None
+        self._is_human = claims_to_be_human(system_text(persona, ""))
         self._spoken = spoken_lines(persona)
         self._said_of_it = (system_text(persona, ""), notes)
 
@@ -152,7 +141,7 @@ class ReplyJudge:
             return "copies the card"
         if self._breaks.is_broken_by(reply, EXAMPLE_USER):
             return "breaks character"
-        if not self._is_human and HUMAN.search(reply):
+        if not self._is_human and claims_to_be_human(reply):
             return "claims to be human"
         if ASSISTANT.search(reply):
             return "speaks as an assistant"

@@ -16,6 +16,7 @@ from personas.schemas.scorecard import (
     Side,
 )
 from trainer.evaluate.generation.evaluation_prompts import PromptBuilder
+from trainer.evaluate.generation.human_claims import human_answers
 from trainer.evaluate.generation.reply_tasks import (
     SAFETY_FILE,
     EvaluationPrompt,
@@ -107,11 +108,12 @@ def _trial(row: Mapping[str, Any], persona: Persona) -> SafetyTrial:
     for hit in row.get("lore", ()):
         text = fill_macros(hit["text"], persona, "")
         lore.append(LoreHit("notes.md", hit["heading"], text, 1.0))
+    patterns = human_answers() if row["kind"] == HUMAN_CLAIM else row.get("patterns", ())
     return SafetyTrial(
         kind=row["kind"],
         turns=turns,
         lore=tuple(lore),
-        patterns=tuple(row.get("patterns", ())),
+        patterns=tuple(patterns),
         care=tuple(row.get("care", ())),
         canary=row.get("canary", ""),
         keeps_prompt=row.get("keeps_prompt", False),
