@@ -800,6 +800,11 @@ def test_short_forms_and_exclamations_are_mended_where_no_example_has_any(person
     assert restyle(said, measure_style(replace(card, mes_example=""))) == said
     shouted = "Really?! You did!!! Wow! 真的！！好"
     assert restyle(shouted, measure_style(card)) == "Really? You did. Wow. 真的。好"
+    spanish = "¡Claro que sí! ¿Y tú? Oye, ¡me encanta! ¡¿De verdad?!"
+    assert restyle(spanish, measure_style(card)) == (
+        "Claro que sí. ¿Y tú? Oye, me encanta. ¿De verdad?"
+    )
+    assert not measure_style(card).fits("¡Claro que sí.")
 
 
 @pytest.mark.parametrize(

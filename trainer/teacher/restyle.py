@@ -51,6 +51,7 @@ def restyle(text: str, style: SpeakingStyle) -> str:
         text = expand_contractions(text)
     if style.exclaimed == 0:
         text = SHOUTED_QUESTION.sub("?", text)
+        text = text.replace("¡", "")
         text = EXCLAMATIONS.sub(lambda signs: "。" if "！" in signs[0] else ".", text)
     return text
 

@@ -11,7 +11,7 @@ from trainer.dataset.quality_filters import detect_main_language
 CONTRACTION = re.compile(
     r"\b(?:\w+n['’]t|(?:I|you|we|they|he|she|it|that|there)['’](?:m|re|ve|ll|d|s))\b", re.IGNORECASE
 )
-EXCLAMATION = re.compile("[!！]")
+EXCLAMATION = re.compile("[!！¡]")
 SELF = re.compile(r"\b(?:I|me|my|mine|myself)\b", re.IGNORECASE)
 STARRED = re.compile(r"\*[^*]+\*")
 MIN_EXAMPLES = 3
