@@ -10,14 +10,11 @@ from personas.lore.entry_rules import EntryRules, count_regexes, parse_rules
 from personas.lore.index_terms import UNSEGMENTED_PATTERN
 from personas.lore.key_regex import MAX_FILE_REGEXES
 from personas.lore.markdown_sections import MarkdownSection, parse_sections
+from personas.prompt.abbreviations import ABBREVIATION_LOOKBEHIND
 
 WORLD = "_world"
 """Owner of the lore of a world: a set of lore for several personas (`is_lore_set`)."""
 MAX_PASSAGE_WORDS = 90
-ABBREVIATION_LOOKBEHIND = "".join(
-    rf"(?<!\b{word}\.)" for word in ("Mr", "Mrs", "Ms", "Dr", "St", "No", "vs", "ca")
-)
-
 SENTENCE_END_PATTERN = re.compile(
     rf"(?<=[.!?…][\"”’)*_])[ ]+|{ABBREVIATION_LOOKBEHIND}(?<=[.!?…])[ ]+(?=[\"“‘(*_]?[^\W\d_a-z])"
     r"|(?<=[。！？])[」』”]?|\n"

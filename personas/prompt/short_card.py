@@ -3,12 +3,16 @@
 import re
 from dataclasses import replace
 
+from personas.prompt.abbreviations import ABBREVIATION_LOOKBEHIND
 from personas.schemas.chat import Persona
 
 MAX_LINE_CHARS = 200
 """Characters of a line that is taken from the description; a tagline has no more, either."""
 
-SENTENCE_END_PATTERN = re.compile(r"(?<=[.!?])\s|(?<=[。！？])|\n")
+SENTENCE_END_PATTERN = re.compile(
+    rf"{ABBREVIATION_LOOKBEHIND}(?<!\b\w\.)(?<=[.!?])\s|(?<=[。！？])|\n"
+)
+"""No sentence ends in a single letter: too long a line harms less than half a name."""
 
 
 def short_card(persona: Persona) -> Persona:

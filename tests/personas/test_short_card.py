@@ -54,6 +54,9 @@ def test_the_short_card_is_a_name_and_a_line(renderer):
     [
         ("You are {{char}}, a ferryman. You row.", "You are {{char}}, a ferryman."),
         ("Rows the ferry.\nAnd sings.", "You are {{char}}. Rows the ferry."),
+        ("Dr. Oda keeps the light. She sings.", "You are {{char}}. Dr. Oda keeps the light."),
+        ("Niece of J. R. Finch. Rows.", "You are {{char}}. Niece of J. R. Finch."),
+        ("Hütet z. B. das Licht. Singt.", "You are {{char}}. Hütet z. B. das Licht."),
         ("渡し守です。夜も漕ぎます。", "You are {{char}}. 渡し守です。"),
         ("", "You are {{char}}."),
     ],
