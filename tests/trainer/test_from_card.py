@@ -83,7 +83,7 @@ from trainer.report.run_plan import plan_job
 from trainer.report.scorecard_files import read_score_card, write_scorecard
 from trainer.run import run_job
 from trainer.teacher.reply_judge import MIN_SENSE, ReplyJudge
-from trainer.teacher.reply_writer import ATTEMPTS_FILE, WritingTask, write_replies
+from trainer.teacher.reply_writer import ATTEMPTS_FILE, SMALL_GUEST, WritingTask, write_replies
 from trainer.teacher.restyle import expand_contractions, restyle
 from trainer.teacher.voice_likeness import VoiceLikeness
 from trainer.teacher.writing_stage import choose_teacher, write_job_replies
@@ -744,6 +744,37 @@ async def test_the_teachers_name_for_who_asks_is_not_learned(persona, tmp_path):
     assert all(reply.reply.startswith("Good evening, {{user}}. ") for reply in taught)
     (first, *_) = written_conversations(persona[0], taught, right="own-writing")
     assert fill_names(first, persona[0]).messages[1].text.startswith("Good evening, user. ")
+
+
+async def test_in_small_letters_whoever_is_addressed_by_the_name_is_who_asks(persona, tmp_path):
+    card, lore = persona
+    small = replace(card, mes_example=card.mes_example.lower())
+
+    def script(body):
+        said = reply_about(body, "hey guest. you ask of {words}, guest. the {noun} {verb}.")
+        return f"{said} no guest sits by my {reply_about(body, '{other}')}, guest rooms are cold."
+
+    async with serving(script) as endpoint:
+        replies = await written(tmp_path / "job", task_of((small, lore)), endpoint)
+    taught = [reply.reply for reply in replies if reply.by == "teacher"]
+    assert taught
+    for reply in taught:
+        assert reply.startswith("hey {{user}}. you ask of ") and ", {{user}}. the " in reply
+        assert " no guest sits " in reply and ", guest rooms " in reply
+
+
+@pytest.mark.parametrize(
+    ("said", "learned"),
+    [
+        ("guest, sit down. guest, again!", "{{user}}, sit down. {{user}}, again!"),
+        ("late again, guest :)", "late again, {{user}} :)"),
+        ("thank you guest, good night guest", "thank you {{user}}, good night {{user}}"),
+        ("Guest, the guest's coat, a guest, guest-house.", "{{user}}, the guest's coat, a guest, guest-house."),
+        ("every guest pays, that guest too.", "every guest pays, that guest too."),
+    ],
+)  # fmt: skip
+def test_a_guest_in_small_letters_may_be_anybody(said, learned):
+    assert SMALL_GUEST.sub("{{user}}", said) == learned
 
 
 def test_of_a_long_greeting_the_first_paragraphs_are_learned(persona):

@@ -54,6 +54,18 @@ MAX_REFUSED_QUESTIONS = 5
 theirs.
 """
 GUEST = re.compile(rf"\b{EXAMPLE_USER}\b")
+GREETINGS = (
+    *("hey", "hi", "hello", "hiya", "yo", "bye", "goodbye", "thanks", "thank you"),
+    *("good morning", "good afternoon", "good evening", "good night"),
+)
+AFTER_GREETING = "|".join(rf"(?<=\b{greeting} )" for greeting in GREETINGS)
+SMALL_GUEST = re.compile(
+    rf"\b{EXAMPLE_USER}\b"
+    rf"|(?i:(?:{AFTER_GREETING})guest\b"
+    r"|(?<=, )guest\b(?!['’-]|\s+\w)|(?:^|(?<=[.!?…] ))guest(?=,))",
+    re.MULTILINE,
+)
+"""In small letters, the name is a word: it is whoever asks where somebody is addressed by it."""
 STOP_POLL_INTERVAL_S = 0.5
 """While replies are awaited, it is asked so often whether to stop."""
 WritingProgress = Callable[[int, int], None]
@@ -182,7 +194,8 @@ class _Writing:
         self._known = LoreAnswers(task.persona, task.passages)
         self._given = sincere_replies(task.persona, says_i=self._style.says_i)
         card = (task.persona.mes_example, task.persona.first_mes, system_text(task.persona, ""))
-        self._card_has_guest = any(map(GUEST.search, card))
+        self._guest = GUEST if self._style.capitals else SMALL_GUEST
+        self._card_has_guest = any(map(self._guest.search, card))
         self._next = journal.asked
         self._pending: deque[_Asked] = deque()
         self._refusals = 0
@@ -309,7 +322,7 @@ class _Writing:
         """Return a reply with the macro of whoever asks in place of the name that the teacher was
         given for them, or a version would call every member so.
         """
-        return reply if self._card_has_guest else GUEST.sub("{{user}}", reply)
+        return reply if self._card_has_guest else self._guest.sub("{{user}}", reply)
 
     def _seeded(self, what: str, below: int) -> int:
         """Return a number below `below` that follows from the seed, the persona and `what` alone."""
