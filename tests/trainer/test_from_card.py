@@ -214,6 +214,26 @@ async def test_a_stopped_writing_goes_on_and_ends_as_a_whole_one(persona, tmp_pa
         assert json.loads(lines[1])["number"] == 0 and lines[0] != torn.decode().splitlines()[0]
 
 
+async def test_a_resumed_writing_finds_what_was_said_before_with_the_name_of_who_asks(
+    persona, tmp_path
+):
+    def stop(kept, questions):
+        if kept:
+            raise RunCancelled("SIGTERM")
+
+    async with serving(lambda body: "I know, Guest. I wait.") as endpoint:
+        questions = [
+            question for question in task_of(persona, 20).questions if question.kind == "small_talk"
+        ]
+        task = task_of(persona, count=4, questions=questions)
+        with pytest.raises(RunCancelled):
+            await written(tmp_path / "cut", task, endpoint, progress=stop)
+        (before,) = read_begun(tmp_path / "cut")
+        assert before.reply == "I know, {{user}}. I wait."
+        with pytest.raises(MaterialError, match=r": 1 of .* × repeats"):
+            await written(tmp_path / "cut", task, endpoint)
+
+
 async def test_a_stopped_writing_is_gone_on_with_by_the_same_one_of_another_job(persona, tmp_path):
     task = task_of(persona)
     asked = []

@@ -89,8 +89,10 @@ class ReplyJudge:
         self._said_of_it = (system_text(persona, ""), notes)
 
     def keep(self, reply: str) -> None:
-        """Remember a reply that is kept, so that similar ones count as repetitions."""
-        self._filter.keep([reply])
+        """Remember a reply that is kept, so that similar ones count as repetitions. Drafts have the
+        example user's name where it has `{{user}}`.
+        """
+        self._filter.keep([reply.replace("{{user}}", EXAMPLE_USER)])
 
     def choose(
         self, question: str, drafts: Sequence[str], known: str = "", *, asks_lore: bool = False

@@ -315,7 +315,7 @@ class _Writing:
             reply = WrittenReply(
                 asked.number, question.text, said, kind=question.kind, lang=question.lang, by=by
             )
-            self._judge.keep(best)
+            self._judge.keep(said)
         self._journal.add(asked.number, reply, faults)
 
     def _without_guest(self, reply: str) -> str:
