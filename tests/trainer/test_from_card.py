@@ -672,6 +672,18 @@ def test_a_draft_beside_the_point_is_dropped(persona):
     assert judge.choose("làm sao để ngủ được bây giờ", ["Cứ nghe tiếng đồng hồ đi nhé."])[0]
 
 
+def test_sense_is_not_estimated_in_plain_letters_of_another_language():
+    said = "Ich ziehe die Uhr auf. Sie geht langsam, und ich habe Geduld damit."
+    card = Persona(
+        "uwe",
+        "Uwe",
+        description="Ein Uhrmacher am Hafen, der wenig schläft.",
+        mes_example=f"<START>\n{{{{user}}}}: moin\n{{{{char}}}}: {said}",
+    )
+    drafts = ["Das Brot steht auf dem Tisch.", "Nachts liege ich wach."]
+    assert ReplyJudge(card, [])._sense.sense("kannst du schlafen", drafts) == [1.0, 1.0]
+
+
 def test_what_the_lore_says_is_kept_though_no_example_sounds_so(persona):
     card, lore = persona
     starred = replace(

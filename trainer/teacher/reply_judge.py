@@ -58,17 +58,16 @@ MIN_DISTINCT_PAIR_SHARE = 0.8
 class SenseMeter:
     """Estimates the mark that a reader would give a reply, from 0 to 1. It agrees with readers a
     little (docs/quality.md): enough to drop what is beside the point, and not to choose among the
-    rest.
+    rest. It reads English alone: beyond it, nothing is known, and every reply makes sense.
     """
 
-    def __init__(self, persona_id: str) -> None:
-        self._estimator = fit_without(persona_id, read_marks())
+    def __init__(self, persona_id: str, language: str) -> None:
+        self._estimator = fit_without(persona_id, read_marks()) if language == "en" else None
 
     def sense(self, question: str, replies: Sequence[str]) -> list[float]:
-        """Return the estimates of replies to a question. The encoder reads English alone: beyond it,
-        nothing is known, and every reply makes sense.
-        """
-        if not all(map(is_mostly_ascii, (question, *replies))):
+        """Return the estimates of replies to a question."""
+        # Who has English lore may speak another language all the same.
+        if self._estimator is None or not all(map(is_mostly_ascii, (question, *replies))):
             return [1.0] * len(replies)
         pairs = [(question, reply) for reply in replies]
         return [float(mark) for mark in self._estimator.estimate(sense_features(pairs))]
@@ -82,7 +81,7 @@ class ReplyJudge:
     def __init__(self, persona: Persona, passages: Sequence[Passage], notes: str = "") -> None:
         self._filter = ReplyFilter(persona, passages)
         self._breaks = CharacterBreakDetector(persona)
-        self._sense = SenseMeter(persona.id)
+        self._sense = SenseMeter(persona.id, self._filter.language)
         self._likeness = VoiceLikeness(persona)
         self._is_human = claims_to_be_human(system_text(persona, ""))
         self._spoken = spoken_lines(persona)

@@ -80,7 +80,10 @@ ALLOWED_NAMES = frozenset("Sir Lord Lady Miss Mr Mrs Ms Dr God Heaven Sunday Mon
 # The rules are strict rather than clever: hardly any reply of the bundled model passes, and passing
 # does not make a reply good.
 class ReplyFilter:
-    """Finds faults in replies of one persona, and remembers accepted ones to detect repetitions."""
+    """Finds faults in replies of one persona, and remembers accepted ones to detect repetitions.
+
+    `language` is that of its lore, or of its card if there is none.
+    """
 
     def __init__(self, persona: Persona, passages: Sequence[Passage]) -> None:
         self._persona = persona
@@ -88,7 +91,7 @@ class ReplyFilter:
         texts = [passage.text for passage in passages]
         self._lore_words = " ".join(split_words(" ".join(texts)))
         own = [passage for passage in passages if passage.owner == persona.id]
-        self._language = find_language(persona, own)
+        self.language = find_language(persona, own)
         known = [
             system_text(persona, ""),
             persona.mes_example,
@@ -199,14 +202,14 @@ class ReplyFilter:
         """Detect a reply in another language than the lore's, unless that is English or the reply
         is too short.
         """
-        if self._language == "en" or sum(map(str.isalpha, reply)) < MIN_LANGUAGE_LETTERS:
+        if self.language == "en" or sum(map(str.isalpha, reply)) < MIN_LANGUAGE_LETTERS:
             return False
         found = detect_language(reply)
-        if found in (UNDECIDED, self._language):
+        if found in (UNDECIDED, self.language):
             return False
         if reply.isascii():  # so short, only English is told from others for sure
             return found == "en"
-        return detect_main_language([reply]) != self._language
+        return detect_main_language([reply]) != self.language
 
     def contradicts(self, reply: str, question: str, *, asks_lore: bool = True) -> bool:
         """Detect a number of what the lore counts that differs from it, or an "I can …" that lore
@@ -240,7 +243,7 @@ class ReplyFilter:
         is none, nor, of a character who writes Important Words so, any word that nobody is called.
         """
         known = f"{self._known} {question.casefold()}"
-        names = NAME.findall(reply) if self._language == "en" else self._subject.names_in(reply)
+        names = NAME.findall(reply) if self.language == "en" else self._subject.names_in(reply)
         for word in " ".join(names).split():
             if word in ALLOWED_NAMES or word.casefold() in known:
                 continue
