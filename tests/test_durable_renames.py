@@ -15,6 +15,7 @@ ALLOWED = {
     "personas/home/atomic_files.py:replace_durably": "the durable writer itself",
     "bot/operations/backup/restore.py:_move": "many moves, both folders are flushed after all of them",
     "bot/privacy/home_files.py:delete_path": "moved away to be deleted",
+    "bot/privacy/pending_jobs.py:_set_aside": "moved away to be deleted",
     "bot/versions/actions.py:remove": "moved away to be deleted",
     "trainer/cli/catalogue_command.py:remove_dataset": "moved away to be deleted",
     "trainer/dataset/layout.py:install_dataset": "the old one is moved away; the new one is named durably",

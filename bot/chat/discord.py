@@ -32,7 +32,7 @@ from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import defer, respond, respond_privately
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy, gettext_noop, interaction_language
-from bot.privacy.home_files import discard_pending_history_folders
+from bot.privacy.pending_jobs import remove_set_aside, set_aside_history
 from bot.services import Bot
 from bot.store import StoreError
 
@@ -53,6 +53,7 @@ class ChatCog(commands.Cog):
         self.bot = bot
         self.answerer = MessageAnswerer(bot)
         self._away_since: float | None = None
+        self._has_set_aside = False
         self._delete = app_commands.ContextMenu(
             name=gettext_noop("Delete this reply"), callback=self.delete_reply
         )
@@ -190,7 +191,7 @@ class ChatCog(commands.Cog):
         self.answerer.note_edit(message)
         reply_service = self.bot.services.reply_service
         is_waiting = reply_service.line_waits.has_line(message.id)
-        ended_round = await self._store_change(lambda: self._store_edit(message))
+        ended_round = await self._store_change(lambda: self._store_edit(payload.guild_id, message))
         if is_waiting or ended_round:
             await self.answerer.answer_unsafe_edit(message)
         with suppress(StoreError):
@@ -201,14 +202,15 @@ class ChatCog(commands.Cog):
     async def on_raw_message_delete(self, payload: discord.RawMessageDeleteEvent) -> None:
         self.answerer.note_deletion(payload.channel_id, {payload.message_id})
         original = self.answerer.proxies.note_deletion(payload.message_id)
-        await self._store_change(lambda: self._forget(payload.message_id))
+        await self._store_change(lambda: self._forget(payload.guild_id, payload.message_id))
         if original:
             await self.answerer.answer_copy(original)
 
     @commands.Cog.listener()
     async def on_raw_bulk_message_delete(self, payload: discord.RawBulkMessageDeleteEvent) -> None:
         self.answerer.note_deletion(payload.channel_id, payload.message_ids)
-        await self._store_change(lambda: self._forget(*sorted(payload.message_ids)))
+        message_ids = sorted(payload.message_ids)
+        await self._store_change(lambda: self._forget(payload.guild_id, *message_ids))
 
     @commands.Cog.listener()
     async def on_guild_channel_delete(self, channel: discord.abc.GuildChannel) -> None:
@@ -257,11 +259,24 @@ class ChatCog(commands.Cog):
         """Store a change, a transaction, as soon as the database can be used, in the order of the
         events. Returns its result.
         """
+        result = None
         try:
-            return await self.bot.services.reply_service.events.store(store_it)
+            result = await self.bot.services.reply_service.events.store(store_it)
         except StoreError as error:
             log.error("an edit or deletion of a message is not stored: %s", error)
-            return None
+        if self._has_set_aside:
+            self._has_set_aside = False
+            try:
+                await asyncio.to_thread(remove_set_aside, self.bot.services.home)
+            except OSError as error:  # the retention tries again
+                log.warning("the old folder of a waiting job is not deleted yet: %s", error)
+        return result
+
+    def _change_history(self, guild_id: int | None) -> None:
+        """Have the waiting jobs that learn from a guild's history read it again."""
+        services = self.bot.services
+        if guild_id and set_aside_history(services.home, services.store, guild_id):
+            self._has_set_aside = True
 
     def _is_newly_mentioned(self, message: discord.Message) -> bool:
         """Report whether an edit mentions the bot in a recent message that was not said to a
@@ -276,7 +291,7 @@ class ChatCog(commands.Cog):
         is_known = store.replies.get(message.id) or store.messages.is_of_member(message.id)
         return is_recent and not is_known and not store.messages.is_deleted(message.id)
 
-    def _store_edit(self, message: discord.Message) -> bool:
+    def _store_edit(self, guild_id: int | None, message: discord.Message) -> bool:
         """Store an edit. A message whose text was removed, may not be seen any more, or speaks of
         self-harm now, is forgotten. True where it speaks of that, and personas had yet to answer it.
         """
@@ -296,21 +311,21 @@ class ChatCog(commands.Cog):
         if message.content or (is_edit and said_text(message)):
             if self.bot.services.safety.finds(reader.text(message)):
                 replies = store.replies.of_asked(message.id)
-                self._forget(message.id)
+                self._forget(guild_id, message.id)
                 return any(reply.state == "waiting" for reply in replies)
             with store.atomic():
                 edit_memory_copies(store, message.id, own_words(message, message.author))
                 if store.messages.update(message.id, reader.text(message)):
-                    discard_pending_history_folders(self.bot.services.home, store)
+                    self._change_history(guild_id)
         elif is_edit:
-            self._forget(message.id)
+            self._forget(guild_id, message.id)
         return False
 
-    def _forget(self, *message_ids: int) -> None:
+    def _forget(self, guild_id: int | None, *message_ids: int) -> None:
         store = self.bot.services.store
         with store.atomic():
             if any([store.messages.delete(message_id) for message_id in message_ids]):
-                discard_pending_history_folders(self.bot.services.home, store)
+                self._change_history(guild_id)
             for message_id in message_ids:
                 store.replies.delete_part(message_id)
 
@@ -333,8 +348,9 @@ class ChatCog(commands.Cog):
         killed meanwhile.
         """
         store = self.bot.services.store
-        for gone_id in await self._store_change(store.channels.gone) or ():
-            forget_talk = partial(self._forget_talk, gone_id)
+        gone = await self._store_change(store.channels.gone) or {}
+        for gone_id, guild_id in gone.items():
+            forget_talk = partial(self._forget_talk, guild_id, gone_id)
             while await self._store_change(forget_talk):  # noqa: ASYNC110  each step deletes more
                 await asyncio.sleep(0)
 
@@ -361,7 +377,7 @@ class ChatCog(commands.Cog):
         store.age_restrictions.forget_told(channel_id)
         store.channels.set_topic_told(guild_id, channel_id, False)
 
-    def _forget_talk(self, channel_id: int) -> int:
+    def _forget_talk(self, guild_id: int, channel_id: int) -> int:
         """Delete some of the messages, replies and memories of a channel or thread. Returns how
         many messages and replies these were.
         """
@@ -369,7 +385,7 @@ class ChatCog(commands.Cog):
         with store.atomic():
             deleted = store.messages.delete_channel(channel_id, most=DELETED_AT_ONCE)
             if deleted:
-                discard_pending_history_folders(self.bot.services.home, store)
+                self._change_history(guild_id)
             else:
                 store.channels.forget_gone(channel_id)
         return deleted

@@ -2,13 +2,14 @@
 `keys/tombstones.json`.
 """
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from bot.privacy.home_files import discard_pending_job_folders
+from bot.privacy.pending_jobs import remove_set_aside, set_aside_consented
 from bot.store import ConsentDecision, Store
 from personas.errors import KeyFileError
 from personas.home.atomic_files import write_model
@@ -33,14 +34,17 @@ class ConsentMirror:
         opted_in = frozenset(map(str, self.store.people.opted_in()))
         write_consent(self.home, Consent(permission=self.permission, opted_in=opted_in))
 
-    def decide(self, decision: ConsentDecision) -> None:
-        """Store a member's decision, which applies to every training that starts later. Raises
-        `OSError`.
+    async def decide(self, decision: ConsentDecision) -> None:
+        """Store a member's decision, which applies to every training that starts later; one who
+        withdraws is in no folder of a waiting job afterwards. Raises `OSError`.
         """
-        self.store.people.decide(decision)
+        with self.store.atomic(shared=True):
+            self.store.people.decide(decision)
+            if not decision.opted_in:
+                set_aside_consented(self.home, self.store, decision.user_id)
         self.mirror()
         if not decision.opted_in:
-            discard_pending_job_folders(self.home, self.store)
+            await asyncio.to_thread(remove_set_aside, self.home)
 
 
 class TombstoneFile(FrozenModel):

@@ -92,7 +92,7 @@ class PrivacyCog(
     async def opt_out(self, interaction: Interaction) -> None:
         await defer(interaction, ephemeral=True)
         language = interaction_language(interaction)
-        _store_decision(interaction, opted_in=False)
+        await _store_decision(interaction, opted_in=False)
         trained = _privacy_report(interaction).trained_words(language)
         done = translate(language, "opt_out_done")
         if trained:
@@ -144,7 +144,7 @@ class OptInButton(_PrivacyButton, template=rf"opt-in:(?P<language>{LANGUAGE_PATT
     style = discord.ButtonStyle.primary
 
     async def pressed(self, interaction: Interaction) -> None:
-        _store_decision(interaction, opted_in=True)
+        await _store_decision(interaction, opted_in=True)
         await update_message(
             interaction, content=translate(self.language, "opt_in_done"), view=None
         )
@@ -227,8 +227,8 @@ def _request_deletion(interaction: Interaction, language: Language, scope: Erasu
     )
 
 
-def _store_decision(interaction: Interaction, *, opted_in: bool) -> None:
+async def _store_decision(interaction: Interaction, *, opted_in: bool) -> None:
     decision = ConsentDecision(
         interaction.user.id, opted_in, time.time(), interaction_language(interaction)
     )
-    _deletion_service(interaction).runner.consents.decide(decision)
+    await _deletion_service(interaction).runner.consents.decide(decision)

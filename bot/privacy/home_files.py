@@ -11,8 +11,7 @@ from pathlib import Path
 from bot.privacy import redaction
 from bot.privacy.identifier_matcher import IdentifierMatcher
 from bot.privacy.redaction import DATA_PACKAGE_OWNER_FILE, is_own_data_package
-from bot.store import HOME_DATABASE, Store, TrainingJob
-from bot.training.stored_datasets import HISTORY_DATASET
+from bot.store import HOME_DATABASE
 from personas.errors import MaterialError
 from personas.home.atomic_files import fsync_path, replace_durably
 from personas.home.data_subjects import (
@@ -44,7 +43,8 @@ DERIVED_PATHS = (
     "previews/*",
 )
 """Paths of data derived from people's texts, each deleted as a whole."""
-PENDING_DELETION_PREFIX = ".forgotten-"
+PENDING_DELETION_PREFIX = ".forgotten."
+"""Such a name is that of an abandoned folder, too, which a later check of the retention deletes."""
 
 
 def walk_home(home: Path, pattern: str) -> Iterator[Path]:
@@ -223,7 +223,7 @@ class HomeFiles:
         """Redact a file; one that only mentions the person (not `whole`) is kept where that
         fails.
         """
-        temporary = file.with_name(f"{PENDING_DELETION_PREFIX}{secrets.token_hex(4)}")
+        temporary = name_for_deletion(file)
         with temporary.open("wb") as out:
             is_redacted = redaction.redact_file(file, out, self.finder)
             out.flush()
@@ -261,21 +261,27 @@ def delete_path(path: Path) -> None:
     """Delete a file or folder; renames it first, so that an interrupted deletion is found and
     completed.
     """
-    temporary = path.with_name(f"{PENDING_DELETION_PREFIX}{secrets.token_hex(4)}")
+    temporary = name_for_deletion(path)
     with suppress(FileNotFoundError):
         path.rename(temporary)
         remove_path(temporary)
         fsync_path(path.parent)
 
 
+def name_for_deletion(path: Path) -> Path:
+    """Return a new name beside a path, by which what is to be deleted is found."""
+    return path.with_name(f"{PENDING_DELETION_PREFIX}{secrets.token_hex(4)}")
+
+
 def remove_path(path: Path) -> None:
     """Delete a file, a link or a folder, if it is there. An interruption leaves a part of a
     folder.
     """
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
+    if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
+    while path.is_dir():
+        with suppress(FileNotFoundError):  # another thread or process deletes it, too
+            shutil.rmtree(path)
 
 
 def paths_listing_person(home: Path, people: Collection[str]) -> list[str]:
@@ -288,24 +294,3 @@ def paths_listing_person(home: Path, people: Collection[str]) -> list[str]:
             if not read_people(path.parent).keys().isdisjoint(people):
                 paths.append(path.parent.relative_to(home).as_posix())
     return paths
-
-
-def discard_pending_job_folders(home: Path, store: Store) -> None:
-    """Delete the folders of all pending jobs, which are written again with the data then allowed.
-    Raises `OSError`.
-    """
-    for job in _pending_jobs(store):
-        delete_path(home / "jobs" / job.job_id)
-
-
-def discard_pending_history_folders(home: Path, store: Store) -> None:
-    """Delete the folders of pending jobs with chat history, after an edit or a deletion. Raises
-    `OSError`.
-    """
-    for job in _pending_jobs(store):
-        if f'"dataset":"{HISTORY_DATASET}"' in job.request_json.replace(" ", ""):
-            delete_path(home / "jobs" / job.job_id)
-
-
-def _pending_jobs(store: Store) -> list[TrainingJob]:
-    return [*store.jobs.in_state("queued"), *store.jobs.resumable()]

@@ -3,7 +3,6 @@ removed the bot.
 """
 
 import asyncio
-import json
 import logging
 import math
 import shutil
@@ -18,6 +17,7 @@ from bot.moderation.limits import COUNTED_S
 from bot.platform.clock import BackgroundTask, Clock
 from bot.privacy.guild_deletion import GuildDeletion, find_guilds_on_disk
 from bot.privacy.home_files import remove_path
+from bot.privacy.pending_jobs import has_discord_data
 from bot.reports.actions import REPORT_DAYS
 from bot.services import Bot, Services
 from personas.errors import UnderstudyError
@@ -28,7 +28,6 @@ from personas.home.job_attempt import CHECKPOINTS_FOLDER
 from personas.home.job_folder import ADAPTER_FOLDER, DATASET_FOLDER, MATERIAL_FOLDER, REQUEST_FILE
 from personas.home.written_replies import WRITTEN_FOLDER
 from personas.lore.index import guild_owner
-from personas.schemas.base import DISCORD_API
 
 log = logging.getLogger(__name__)
 DAY_S = 86_400.0
@@ -275,7 +274,7 @@ def _delete_if_from_discord(folder: Path, touched_before: float | None) -> None:
     jobs.
     """
     is_old = touched_before is None or folder.stat().st_mtime < touched_before
-    if is_old and _has_discord_data(folder):
+    if is_old and has_discord_data(folder):
         shutil.rmtree(folder)
 
 
@@ -283,18 +282,7 @@ def _empty_if_from_discord(run: Path, touched_before: float) -> None:
     """Delete the training data of a run that the operator started; its adapter exists nowhere else
     and stays.
     """
-    if run.stat().st_mtime < touched_before and _has_discord_data(run):
+    if run.stat().st_mtime < touched_before and has_discord_data(run):
         for name in (MATERIAL_FOLDER, DATASET_FOLDER, "checkpoints"):
             if (run / name).exists():
                 shutil.rmtree(run / name)
-
-
-def _has_discord_data(job_folder: Path) -> bool:
-    """Return whether a job's data came through Discord's API; assumed of a folder that cannot be
-    read.
-    """
-    try:
-        materials = json.loads((job_folder / REQUEST_FILE).read_bytes())["materials"]
-        return any(material["right"] == DISCORD_API for material in materials)
-    except (OSError, ValueError, KeyError, TypeError):
-        return True

@@ -182,10 +182,10 @@ def atomic_folder(
         yield temporary
         # All files first, then the name: a folder with its final name is complete.
         fsync_tree(temporary)
-        if final.exists():
-            raise FileExistsError(f"{final} exists already")
         before_rename()
         with storing():
+            if final.exists():
+                raise FileExistsError(f"{final} exists already")
             replace_durably(temporary, final)
     finally:
         os.close(handle)

@@ -4,14 +4,14 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from personas.errors import MaterialError, RequestError
-from personas.home.atomic_files import atomic_folder
+from personas.home.atomic_files import atomic_folder, replace_durably
 from personas.home.data_subjects import (
     Storing,
     read_consent,
@@ -29,6 +29,7 @@ from personas.home.holdout_index import (
 from personas.home.job_material import SourceMaterial
 from personas.home.preferences import read_preferences
 from personas.home.pseudonyms import KEY_FILE, HomeKey, JobKeys, pseudonym_dataset_name
+from personas.home.written_replies import WRITTEN_FOLDER
 from personas.outside_names import UnsafeNameError, path_inside
 from personas.schemas.base import explain_validation_error
 from personas.schemas.training import JobSpec, Material, ServingPrecision, TrainingRequest
@@ -119,8 +120,8 @@ def ensure_job_folder(
     precision: ServingPrecision,
     storing: Storing = nullcontext,
 ) -> Path:
-    """Write a complete job folder, or refresh an existing one. Raises `OSError`,
-    `UnderstudyError`.
+    """Write a complete job folder, or refresh an existing one. One without a request has nothing but
+    written replies, which the new one takes over. Raises `OSError`, `UnderstudyError`.
     """
     if (folder / REQUEST_FILE).exists():
         refresh_job_folder(folder, home, request)
@@ -128,7 +129,9 @@ def ensure_job_folder(
     # Leftovers of processes that were killed while they copied.
     for leftover in folder.parent.glob(f".{folder.name}.*"):
         shutil.rmtree(leftover)
-    with atomic_folder(folder, storing=storing) as temporary:
+    with atomic_folder(
+        folder, storing=lambda: _replacing(folder, temporary, storing=storing)
+    ) as temporary:
         fill_job_folder(
             temporary,
             home,
@@ -139,6 +142,17 @@ def ensure_job_folder(
             precision=precision,
         )
     return folder
+
+
+@contextmanager
+def _replacing(old: Path, new: Path, storing: Storing) -> Iterator[None]:
+    """Inside, a new job folder has the written replies of the old one, which is gone."""
+    with storing():
+        if (old / WRITTEN_FOLDER).exists():
+            replace_durably(old / WRITTEN_FOLDER, new / WRITTEN_FOLDER)
+        if old.exists():
+            shutil.rmtree(old)
+        yield
 
 
 def fill_job_folder(

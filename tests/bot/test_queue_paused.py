@@ -4,8 +4,6 @@ import asyncio
 
 import pytest
 
-from bot.privacy.home_files import discard_pending_history_folders, discard_pending_job_folders
-from bot.training.backend_protocol import TrainingFailed
 from tests.bot.restartable_queue import TrainingHome
 from tests.fakes import until
 
@@ -59,38 +57,3 @@ async def test_a_held_queue_can_be_stopped(home):
     home.ask()
     async with asyncio.timeout(2):
         await home.queue.stop()
-
-
-def folder_of(home, tmp_path, job_id):
-    folder = tmp_path / "jobs" / job_id
-    folder.mkdir(parents=True)
-    (folder / "request.json").touch()
-    return folder
-
-
-async def test_folders_of_waiting_jobs_are_made_anew(home, tmp_path):
-    talk = home.ask("oda")
-    history = home.ask("thrip", dataset="history")
-    folders = [folder_of(home, tmp_path, job_id) for job_id in (talk, history)]
-    discard_pending_history_folders(tmp_path, home.store)
-    assert [folder.exists() for folder in folders] == [True, False]
-    discard_pending_job_folders(tmp_path, home.store)
-    assert not folders[0].exists()
-
-
-async def test_the_folder_of_a_job_that_runs_stays(home, tmp_path):
-    home.queue.start()
-    folder = folder_of(home, tmp_path, home.ask("thrip", dataset="history"))
-    await home.running()
-    discard_pending_history_folders(tmp_path, home.store)
-    assert folder.exists()
-
-
-async def test_folders_of_jobs_that_may_be_resumed_are_made_anew_too(home, tmp_path):
-    home.queue.start()
-    for can_resume in (True, False):
-        folder = folder_of(home, tmp_path, home.ask("thrip", dataset="history"))
-        await home.running()
-        await home.finish(TrainingFailed("The disk is full.", can_resume=can_resume))
-        discard_pending_history_folders(tmp_path, home.store)
-        assert folder.exists() != can_resume

@@ -163,9 +163,10 @@ class Channels(Table):
         row = {"channel_id": channel_id, "guild_id": guild_id}
         self._db.insert("gone_channels", row, ignore=True)
 
-    def gone(self) -> list[int]:
-        """List the deleted channels and threads of which something may be stored."""
-        return self._db.column(int, "select channel_id from gone_channels")
+    def gone(self) -> dict[int, int]:
+        """Return the guilds of the deleted channels and threads of which something may be stored."""
+        rows = self._db.read("select channel_id, guild_id from gone_channels")
+        return {row["channel_id"]: row["guild_id"] for row in rows}
 
     def forget_gone(self, channel_id: int) -> None:
         """Note that nothing of a deleted channel or thread is stored any more."""
