@@ -21,7 +21,7 @@ from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy
 from bot.platform.weekly_time import WeeklyTime
 from bot.schedules.store import TrainingSchedule
-from bot.store import Store, TrainingJob
+from bot.store import Store, StoreError, TrainingJob
 from bot.training.actions import Trainings
 from bot.training.guild_turns import QueueConflictError
 from bot.training.queue import JobQueue
@@ -168,8 +168,8 @@ class ScheduledTrainings:
         """Queue the trainings that are due; returns those that were refused. `place_of` returns a
         schedule's channel, None where this process does not serve its guild.
 
-        What conflicts with a present job waits for its end, and what is due in the channel's quiet
-        hours for theirs.
+        What conflicts with a present job waits for its end, what is due in the channel's quiet hours
+        for theirs, and what cannot be stored for the database.
         """
         refused = []
         for schedule in self.store.training_schedules.all():
@@ -180,6 +180,8 @@ class ScheduledTrainings:
                 self._queue(schedule)
             except QueueConflictError as conflict:
                 log.debug("the scheduled training of %s waits: %s", schedule.persona_id, conflict)
+            except StoreError as error:
+                log.info("the scheduled training of %s waits: %s", schedule.persona_id, error)
             except UnderstudyError as error:
                 self._record(schedule, outcome=str(error))
                 refused.append(RefusedTraining(schedule, error))
