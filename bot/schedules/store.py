@@ -74,10 +74,11 @@ class TrainingSchedules(Table):
         self._db.write(sql, seq=seq, at=at, outcome=outcome, job=job_id)
 
     def last_preference_training(self, guild_id: int, persona_id: str) -> float:
-        """Return when a preference training of a persona was queued last in a guild; 0 if none
-        was.
+        """Return when a preference training of a persona was queued last in a guild that has not
+        failed and was not cancelled; 0 if none was.
         """
         sql = """select max(queued_at) from jobs where guild_id = :guild and persona = :persona
+            and state in ('queued', 'running', 'done')
             and json_extract(request, '$.task_type') = 'preference'"""
         return self._db.value(float, sql, guild=guild_id, persona=persona_id) or 0.0
 

@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 MIN_NEW_SAMPLES = 5
 MAX_NEW_SAMPLES = 1000
 RETRY_DELAY_S = 86400.0
-"""Time after which a refused training after samples is tried again."""
+"""Time after which a training after samples is tried again that was refused, has failed or was
+cancelled.
+"""
 
 
 @dataclass(frozen=True)
@@ -153,14 +155,18 @@ class ScheduledTrainings:
     def new_samples(self, schedule: TrainingSchedule) -> int:
         """Count the taught replies and votes since a persona was last trained on such."""
         place = schedule.guild_id, schedule.persona_id
-        # A refused training has learned from none.
-        since = schedule.set_at if schedule.outcome else schedule.handled_at
+        since = schedule.set_at if self._came_to_nothing(schedule) else schedule.handled_at
         since = max(since, self.store.training_schedules.last_preference_training(*place))
         taught = self.store.lessons.count_trainable(schedule.persona_id, schedule.guild_id, since)
         voted = self.store.comparisons.count_preferences(
             schedule.persona_id, schedule.guild_id, since
         )
         return taught + voted
+
+    def _came_to_nothing(self, schedule: TrainingSchedule) -> bool:
+        """Report whether a schedule's latest training has learned from no sample."""
+        job = self.last_job(schedule)
+        return bool(schedule.outcome) or (job is not None and job.state in ("failed", "cancelled"))
 
     def run_due(
         self, place_of: Callable[[TrainingSchedule], ChannelRef | None]
@@ -193,7 +199,7 @@ class ScheduledTrainings:
         if when is not None:
             zone = self.time_zones.in_guild(schedule.guild_id)
             is_due = when.latest(now, zone) > schedule.handled_at
-        elif schedule.outcome and now - schedule.handled_at < RETRY_DELAY_S:
+        elif self._came_to_nothing(schedule) and now - schedule.handled_at < RETRY_DELAY_S:
             is_due = False
         else:
             is_due = self.new_samples(schedule) >= (schedule.new_samples or MAX_NEW_SAMPLES)

@@ -16,6 +16,7 @@ from bot.operations.shards.shared_log import SharedStateAwayError
 from bot.platform.errors import RefusedError
 from bot.platform.weekly_time import DAY_SETS, WeeklyTime
 from bot.store import Lesson
+from bot.training.backend_protocol import TrainingFailed
 from bot.training.request_materials import check_request
 from personas.errors import RequestError
 from personas.home.adapters import adapter_ref, write_manifest
@@ -283,6 +284,29 @@ async def test_a_refused_training_uses_up_no_samples_and_is_tried_again_a_day_la
         clock.at += timedelta(hours=1)
         await until(lambda: jobs(stage))
         assert "0 are there" in await answer(stage, "show")
+
+
+async def test_a_training_that_came_to_nothing_uses_up_no_samples(tmp_path):
+    clock = AheadClock(FRIDAY)
+    async with on_stage(tmp_path, clock=clock) as stage:
+        await answer(stage, "set", new_samples=5)
+        clock.at += timedelta(minutes=1)
+        for number in range(5):
+            stage.store.lessons.add(lesson(stage, clock.now(), reply=str(number)))
+        for count in (1, 2):  # the first one fails, the second one is cancelled
+            await until(lambda: stage.backend.busy)
+            assert len(jobs(stage)) == count and "0 are there" in await answer(stage, "show")
+            if count == 1:
+                stage.backend.finish(TrainingFailed("The disk is full."))
+            else:
+                stage.client.services.queue.cancel(jobs(stage)[0].job_id)
+            await until(lambda: not stage.backend.busy and jobs(stage)[0].has_ended)
+            assert "5 are there" in await answer(stage, "show")
+            clock.at += timedelta(hours=23)
+            await passes(stage)
+            assert len(jobs(stage)) == count
+            clock.at += timedelta(hours=1)
+        await until(lambda: len(jobs(stage)) == 3)
 
 
 async def test_what_makes_no_sense_is_refused_and_nothing_is_scheduled(stage):
