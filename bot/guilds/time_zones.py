@@ -23,9 +23,12 @@ class GuildTimeZones:
 
     def in_guild(self, guild_id: int) -> ZoneInfo:
         """Return a guild's time zone."""
-        chosen = find_zone(self.store.guilds.time_zone(guild_id) or "")
+        return self.chosen(self.store.guilds.time_zone(guild_id))
+
+    def chosen(self, name: str | None) -> ZoneInfo:
+        """Return the time zone that a guild has chosen by this name; None where it has not."""
         # A zone that this machine does not know may come from another machine's backup.
-        return chosen or ZoneInfo(self.default)
+        return find_zone(name or "") or ZoneInfo(self.default)
 
     def now(self, guild_id: int) -> datetime:
         """Return the present time in a guild's time zone."""

@@ -113,8 +113,16 @@ class ScheduledLines:
         return _when(line).next(now, self.time_zones.in_guild(line.guild_id))
 
     def due(self) -> list[ScheduledLine]:
-        """List the lines whose time has come."""
-        return [line for line in self.store.scheduled_lines.all() if self._due_at(line) is not None]
+        """List the lines whose time has come, oldest first."""
+        now = self.time_zones.clock.now()
+        due = []
+        # By their times, which many lines share: the event loop waits for this every few seconds.
+        for time in self.store.scheduled_lines.times():
+            when = WeeklyTime(time.weekdays, time.minute)
+            moment = when.latest(now, self.time_zones.chosen(time.zone))
+            if moment > time.handled_at:
+                due += self.store.scheduled_lines.unhandled(time, moment)
+        return sorted(due, key=lambda line: line.seq)
 
     def _due_at(self, line: ScheduledLine) -> float | None:
         """Return the time of a line that has come and was not handled yet."""

@@ -102,6 +102,18 @@ class ScheduledLine:
     outcome: str = ""
 
 
+@dataclass(frozen=True)
+class LineTime:
+    """A weekly time at which lines of guilds with a time zone are said; None for guilds that have
+    chosen no zone. What came up to `handled_at` has been handled of all these lines.
+    """
+
+    zone: str | None
+    weekdays: int
+    minute: int
+    handled_at: float
+
+
 class ScheduledLines(Table):
     """The scheduled lines, at any number of times in a channel."""
 
@@ -125,6 +137,21 @@ class ScheduledLines(Table):
     def all(self) -> list[ScheduledLine]:
         """List the lines of all guilds, oldest first."""
         return self._db.all(ScheduledLine, "select * from scheduled_lines order by seq")
+
+    def times(self) -> list[LineTime]:
+        """List the times of the lines of all guilds, each once."""
+        sql = """select zone, weekdays, minute, min(handled_at) as handled_at
+            from scheduled_lines left join time_zones using (guild_id)
+            group by zone, weekdays, minute"""
+        return self._db.all(LineTime, sql)
+
+    def unhandled(self, time: LineTime, moment: float) -> list[ScheduledLine]:
+        """List the lines of all guilds with a time that was not handled up to a moment."""
+        sql = """select scheduled_lines.* from scheduled_lines left join time_zones using (guild_id)
+            where zone is :zone and weekdays = :weekdays and minute = :minute
+            and handled_at < :moment"""
+        place = {"zone": time.zone, "weekdays": time.weekdays, "minute": time.minute}
+        return self._db.all(ScheduledLine, sql, moment=moment, **place)
 
     def remove(self, guild_id: int, seq: int) -> None:
         """Remove a guild's line by its number."""

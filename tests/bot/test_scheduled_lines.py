@@ -3,7 +3,7 @@ their time, and neither lost nor doubled by a kill.
 """
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
@@ -11,8 +11,10 @@ from discord import Webhook
 
 from bot.chat import delivery
 from bot.chat.store.replies import StoredReplies
-from bot.schedules.lines import MAX_LINES, MAX_PROMPT_CHARS
-from bot.store import ALL_CHANNELS, Mute, StoreError
+from bot.guilds.time_zones import GuildTimeZones
+from bot.schedules.lines import MAX_LINES, MAX_PROMPT_CHARS, ScheduledLines
+from bot.schedules.store import ScheduledLine
+from bot.store import ALL_CHANNELS, Mute, Store, StoreError
 from personas.prompt.renderer import Renderer
 from tests.bot.conftest import OFFICE, QUAY, on_stage
 from tests.bot.set_times import AheadClock, answer_to, check_often
@@ -83,6 +85,37 @@ async def test_a_line_is_said_at_its_time_by_the_persona_once_and_daily(tmp_path
         mark = stage.mark
         clock.ahead_s += 86400
         await stage.finished(QUAY, mark)
+
+
+def test_of_many_lines_those_that_are_due_are_found_by_their_times(tmp_path):
+    clock = AheadClock(datetime(2026, 11, 27, 7, 0, 30, tzinfo=UTC))
+    times = {"handled_at": clock.now() - 3600, "set_at": 1.0}
+    with Store.open(tmp_path / "understudy.sqlite") as store:
+        store.guilds.set_time_zone(1, "Europe/Berlin")  # it is 8:00 there
+        store.guilds.set_time_zone(2, "Europe/Nowhere")
+        with store.atomic():
+            for number in range(2000):
+                guild = number % 4
+                minute = (7 if number < 1000 else 8) * 60
+                place = {"guild_id": guild, "channel_id": guild + 1000, "set_by": 3}
+                line = ScheduledLine(
+                    0, weekdays=0b11111, minute=minute, prompt=PROMPT, **place, **times
+                )
+                store.scheduled_lines.add(line)
+        queries = []
+        store._connection._raw.set_trace_callback(queries.append)
+        found = ScheduledLines(
+            store=store, reply_service=None, time_zones=GuildTimeZones(store, clock, "UTC")
+        )
+        due = found.due()
+        assert len(due) == 1000 and len(queries) < 20
+        assert {(line.guild_id, line.minute) for line in due} == {
+            (0, 420), (1, 480), (2, 420), (3, 420),
+        }  # fmt: skip
+        assert [line.seq for line in due] == sorted(line.seq for line in due)
+        for line in due:
+            store.scheduled_lines.record_handled(line.seq, clock.now())
+        assert not found.due()
 
 
 async def test_it_is_left_out_where_it_would_disturb(tmp_path):
