@@ -117,11 +117,20 @@ class ProgressMessages:
             self._tasks.pop(job_id, None)
 
     async def _show(self, job_id: str) -> None:
-        """Edit the job's message, at most every 1.5 s, until the job has ended; then post its
-        result.
+        """Show a job until it has ended, then post its result."""
+        await self._bot.wait_until_ready()
+        while (job := await self._show_progress(job_id)) and job.is_announceable:
+            await self._announce(job)
+            now = self._bot.services.store.jobs.get(job_id)
+            if now is None or now.finished_at == job.finished_at:
+                break  # else it was resumed meanwhile
+        await self._follow_card(job_id)
+
+    async def _show_progress(self, job_id: str) -> TrainingJob | None:
+        """Edit the job's message, at most every 1.5 s, until the job has ended. Returns it as it is
+        then; None where it is gone.
         """
         store = self._bot.services.store
-        await self._bot.wait_until_ready()
         shown: str | None = ""
         error_text = ""
         while (job := store.jobs.get(job_id)) and not job.has_ended:
@@ -140,9 +149,7 @@ class ProgressMessages:
                         )
                     error_text = str(error)
             await asyncio.sleep(EDIT_INTERVAL_S)
-        if job and job.is_announceable:
-            await self._announce(job)
-        await self._follow_card(job_id)
+        return job
 
     async def _follow_card(self, job_id: str) -> None:
         """Keep a result up to date while the rest of its score card is measured; announce another
@@ -183,7 +190,7 @@ class ProgressMessages:
         except UNREACHABLE_ERRORS as error:
             log.warning("the result of the job %s could not be posted yet: %s", job.job_id, error)
             return
-        self._bot.services.store.jobs.mark_announced(job.job_id)
+        self._bot.services.store.jobs.mark_announced(job)
 
     async def _message(self, job: TrainingJob, note: str = "") -> JobMessage:
         """Describe a job; a result with the replies of its score card, and a note."""
@@ -257,9 +264,7 @@ class ProgressMessages:
         if channel := self._channel(job):
             view: Any = message.view or discord.utils.MISSING
             sent = await channel.send(message.text, view=view, files=message.files, nonce=nonce)
-            self._bot.services.store.jobs.set_progress_message(
-                job.job_id, sent.id, announced=job.has_ended
-            )
+            self._bot.services.store.jobs.set_progress_message(job, sent.id)
 
     async def _edit(self, job: TrainingJob, message: JobMessage) -> None:
         if (channel := self._channel(job)) and job.progress_message_id:

@@ -318,9 +318,15 @@ class TrainingJobs:
         )
         return self._changed(job_id, sql, decision=decision)
 
-    def mark_announced(self, job_id: str) -> None:
-        """Store that the result has been posted, or that nobody is left to read it."""
-        self._db.write("update jobs set announced = 1 where job_id = :job", job=job_id)
+    def mark_announced(self, ended: TrainingJob) -> None:
+        """Store that the result of an ended job has been posted, or that nobody is left to read it;
+        unless the job was resumed meanwhile.
+        """
+        self._db.write(
+            "update jobs set announced = 1 where job_id = :job and finished_at = :finished",
+            job=ended.job_id,
+            finished=ended.finished_at,
+        )
 
     def last_served(self) -> dict[int, float]:
         """Return the latest start of a job by guild; guilds without one are missing."""
@@ -479,15 +485,13 @@ class TrainingJobs:
             where job_id = :job and state in ('queued', 'running')"""
         return self._changed(job_id, sql, at=at)
 
-    def set_progress_message(
-        self, job_id: str, message_id: int, *, announced: bool = False
-    ) -> None:
-        """Store the Discord message that shows the job's progress or, `announced`, its result."""
-        sql = (
-            "update jobs set progress_message_id = :message, announced = :announced where job_id = "
-            ":job"
-        )
-        self._db.write(sql, message=message_id, announced=announced, job=job_id)
+    def set_progress_message(self, shown: TrainingJob, message_id: int) -> None:
+        """Store the Discord message that shows a job's progress or, where it has ended and was not
+        resumed meanwhile, its result.
+        """
+        sql = """update jobs set progress_message_id = :message,
+            announced = coalesce(finished_at = :finished, 0) where job_id = :job"""
+        self._db.write(sql, message=message_id, finished=shown.finished_at, job=shown.job_id)
 
     def _end(
         self,

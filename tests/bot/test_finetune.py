@@ -1,5 +1,6 @@
 """Retraining from Discord: start, progress, cancel, promote, roll back, and who may."""
 
+import asyncio
 import re
 from contextlib import nullcontext
 from dataclasses import replace
@@ -144,6 +145,30 @@ async def test_cancel_ends_a_running_job_and_says_so(stage):
     await until(lambda: not stage.backend.busy)
     answer = await stage.moderator.slash(QUAY, "finetune cancel")
     await until(lambda: "There is no job" in answer.text)
+
+
+async def test_a_job_that_is_resumed_while_its_failure_is_posted_is_announced_again(
+    stage, monkeypatch
+):
+    await start(stage)
+    await stage.sees("Training: **Ballast v1**")
+    (job,) = stage.store.jobs.in_state("running")
+    slept = asyncio.sleep
+
+    async def resume_meanwhile(delay):
+        if stage.store.jobs.get(job.job_id).can_resume:
+            stage.client.services.queue.resume(job.job_id)
+        await slept(0)
+
+    monkeypatch.setattr("discord.http.asyncio", SimpleNamespace(**vars(asyncio)))
+    monkeypatch.setattr("discord.http.asyncio.sleep", resume_meanwhile)
+    stage.sandbox.fail_requests("POST /channels/{channel_id}/messages", "error_before", 1)
+    stage.backend.finish(TrainingFailed("The disk is full.", can_resume=True))
+    await until(lambda: len(stage.backend.runs) == 2)
+    mark = stage.mark
+    stage.backend.finish(TrainingSucceeded(Path("/models/x"), 61.0, SCORECARD))
+    result = await stage.sees("Trained: **Ballast v1**", since=mark)
+    await until(lambda: buttons_of(stage, result) == ["Promote", "Repeat with changes"])
 
 
 async def ready_with_first_card(stage, version):

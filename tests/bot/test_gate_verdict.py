@@ -215,7 +215,7 @@ async def test_a_result_that_was_sent_as_a_text_gets_its_layout_when_it_changes(
     old = await channel.send(
         "Trained: **Ballast v1**", view=view, file=discord.File(picture, "scorecard.png")
     )
-    stage.store.jobs.set_progress_message(job.job_id, old.id, announced=True)
+    stage.store.jobs.set_progress_message(job, old.id)
     (shown,) = [one for one in stage.sandbox.messages(QUAY) if one["id"] == str(old.id)]
     await stage.moderator.click(shown, "Promote")
     await stage.sees("v1 of **Ballast** is live")

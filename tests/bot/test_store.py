@@ -322,7 +322,7 @@ def test_a_job_comes_back_as_it_was_asked(store):
     job = add_job(store)
     assert store.jobs.get("j1") == job and store.jobs.get("j2") is None
     assert job.request == REQUEST and (job.state, job.attempt, job.version) == ("queued", 0, "v1")
-    store.jobs.set_progress_message("j1", 5)
+    store.jobs.set_progress_message(job, 5)
     assert store.jobs.get("j1").progress_message_id == 5
     assert [job.job_id for job in store.jobs.of_guild(GUILD)] == ["j1"] and store.jobs.of_guild(
         1
