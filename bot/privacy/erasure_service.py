@@ -128,7 +128,7 @@ class LiveBotHooks:
             return withdrawn.model_copy(update={"again": again_id})
         try:
             self.client.services.queue.enqueue(
-                job.request,
+                self.client.services.trainings.repeated(job.request),
                 guild_id=job.guild_id,
                 channel_id=job.channel_id,
                 requested_by=SYSTEM_USER_ID,

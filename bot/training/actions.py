@@ -101,6 +101,10 @@ class Trainings:
         """Return a body with the base model and the teacher that it leaves to the bot."""
         return self._checks.with_defaults(body)
 
+    def repeated(self, request: TrainingRequest) -> TrainingRequest:
+        """Return a request to be run again by itself, with the teacher of today's settings."""
+        return self._checks.repeated(request)
+
     def parse(self, body: RequestJson) -> TrainingRequest:
         """Parse a body, `with_defaults`."""
         return self._checks.parse(body)

@@ -109,6 +109,15 @@ class RequestChecks:
             defaults["teacher"] = self.teacher.model_dump()
         return {**defaults, **body}
 
+    def repeated(self, request: TrainingRequest) -> TrainingRequest:
+        """Return a request to be run again by itself: with the teacher of today's settings, as
+        another one may have been removed, and with nobody to read its replies.
+        """
+        if not request.from_card:
+            return request
+        teacher = None if request.distils else self.teacher
+        return request.model_copy(update={"teacher": teacher, "review": None})
+
     def parse(self, body: RequestJson) -> TrainingRequest:
         """Parse a body, `with_defaults`. Raises `RequestError`."""
         try:
