@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 
 from bot.platform.person_names import is_distinctive, is_distinctive_part, is_english_word
 from bot.training.stored_datasets import MASKED_NAME, NameMask
+from personas.schemas.chat import to_nfc
 
 DISCORD_ID = re.compile(r"(?P<other><a?:\w+:\d+>|<#\d+>)|<@[!&]?\d+>|(?<!\d)\d{17,20}(?!\d)")
 """A mention or a number that may be a member's id; `other` is an emoji or a channel."""
@@ -15,16 +16,18 @@ class MemberNames:
     stay.
 
     A name that is an English word, too, and the first and last word of a longer name count in their
-    spelling alone: lore has "rose" and "castle" of its own.
+    spelling alone: lore has "rose" and "castle" of its own. A name without letters, as `---`, is mostly
+    markup in a text.
     """
 
     def __init__(self, people: Iterable[tuple[int, str]], kept: Collection[str]) -> None:
-        self._people = tuple(dict.fromkeys(name.strip() for _, name in people))
+        names = dict.fromkeys(to_nfc(name.strip()) for _, name in people)
+        self._people = tuple(name for name in names if any(map(str.isalnum, name)))
         self._kept = {word.casefold() for name in kept for word in (name, *name.split())}
 
     def masked(self, text: str) -> str:
         """Return a text with "someone" in place of members' names, and of all ids."""
-        text = DISCORD_ID.sub(lambda match: match["other"] or MASKED_NAME, text)
+        text = DISCORD_ID.sub(lambda match: match["other"] or MASKED_NAME, to_nfc(text))
         names, words = self._found_in(text)
         text = NameMask(((0, name) for name in names), ()).apply(text)
         if words:

@@ -18,6 +18,7 @@ from bot.training.stored_datasets import (
     history_material,
     preferences_material,
 )
+from personas.card.prose_edit import edit_card
 from personas.card.toml_card import read_card, read_table
 from personas.errors import RequestError
 from personas.home.adapters import adapter_ref
@@ -34,12 +35,14 @@ from personas.home.job_material import (
     synthetic_materials,
 )
 from personas.home.shared_personas import (
+    CARD_FILE,
     OPERATOR_GUILD_ID,
     lore_material,
     lore_set_material,
     read_shared_personas,
     shared_card_files,
 )
+from personas.lore.prose_edit import edit_lore
 from personas.schemas.training import MaterialKind, TrainingRequest
 
 MODERATOR_ADVICE = gettext_lazy(
@@ -140,7 +143,11 @@ class RequestMaterials:
             ) from None
 
         def edit(source: Path, text: str) -> str:
-            return text if any(map(source.is_relative_to, ships)) else names.masked(text)
+            if any(map(source.is_relative_to, ships)):
+                return text
+            if source.name == CARD_FILE:
+                return edit_card(text, source, names.masked)
+            return edit_lore(text, names.masked)
 
         edited = []
         for material in materials:

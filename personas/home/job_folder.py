@@ -259,7 +259,7 @@ def _edit_copies(edit: Callable[[Path, str], str], source: Path, target: Path) -
         if not file.is_file():
             continue
         with suppress(UnicodeDecodeError):
-            text = file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8-sig")
             file.write_text(edit(source / file.relative_to(target), text), encoding="utf-8")
 
 

@@ -32,6 +32,8 @@ COMMENT_PATTERN = re.compile(r"\{\{\s*(?://|comment:|hidden_key:)[^{}]*\}\}", re
 MACRO_PATTERN = re.compile(
     r"\{\{\s*(?P<name>//|[#/]?[a-z_][\w.+-]*)(?P<rest>[^{}]*)\}\}", re.IGNORECASE
 )
+MARK_PATTERN = re.compile(r"(\{\{\s*(?://|[#/]?[a-z_][\w.+-]*)|<START>)", re.IGNORECASE)
+"""Beginning of a macro with its name, or what separates conversations."""
 MAX_NESTED_MACROS = 8
 HIDDEN_NAMES = {"{{char}}": "\ufdd0", "{{user}}": "\ufdd1", "{{original}}": "\ufdd2"}
 """Noncharacters that stand for names while the macros around them are replaced."""
@@ -72,6 +74,13 @@ def normalise_macros(text: str) -> str:
     for pattern, name in NAME_MACROS:
         text = pattern.sub(name, text)
     return text
+
+
+def edit_between_marks(text: str, edit: Callable[[str], str]) -> str:
+    """Edit a text with macros in one spelling; the names of macros, and `<START>`, stay."""
+    parts = MARK_PATTERN.split(normalise_macros(text))
+    parts[::2] = map(edit, parts[::2])
+    return "".join(parts)
 
 
 def settle_macros(text: str, seed: str, *, keeps_times: bool = False) -> SettledText:

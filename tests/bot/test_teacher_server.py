@@ -25,6 +25,7 @@ from bot.training.member_names import MemberNames
 from bot.training.queue import JobQueue
 from bot.training.request_materials import gather_materials
 from bot.training.store import NewTrainingJob
+from personas.card.toml_card import read_card
 from personas.errors import RequestError
 from personas.home.data_subjects import Consent, write_consent
 from personas.home.job_folder import read_spec
@@ -34,6 +35,7 @@ from personas.schemas.training import Teacher, TrainingRequest
 from tests.trainer.job_folders import dialogues, sign
 from tests.trainer.lore_server import CARD, LORE
 from tests.trainer.scripted_teacher import reply_about
+from trainer.dataset.job_inputs import read_job_inputs
 from trainer.dataset.synthetic import reply_backends
 from trainer.teacher.writing_stage import ReviewNeededError, write_job_replies
 from trainer.train.training_run import RunControl
@@ -161,11 +163,11 @@ def catalogue(tmp_path, tiny_base):
         yield DatasetCatalog(replace(shipped, general=general), tiny_base.source, home, store)
 
 
-def make_folder(catalogue, url, **asked):
+def make_folder(catalogue, url, persona=ADA, **asked):
     """The folder of a job that moderators have started."""
     request = TrainingRequest(
         job_name="j",
-        persona=ADA,
+        persona=persona,
         base_model=catalogue.base_model,
         recipe="card",
         hyperparameters=SMALL,
@@ -250,6 +252,39 @@ def test_without_the_members_names_nothing_is_sent(catalogue):
     assert make_folder(catalogue, "", from_card=1)
 
 
+def test_names_that_are_words_of_cards_and_lore_break_neither(catalogue):
+    card = catalogue.home / "personas" / str(GUILD) / ADA / "card.toml"
+    text = card.read_text(encoding="utf-8").replace(
+        "{{user}}: is it late", "<START>\nUser: is it late"
+    )
+    card.write_text(f'tagline = "{NAME} rings."\n{text}', encoding="utf-8")
+    rules = "<!-- lore\nkeys: bell\nmatch case: yes\n-->"
+    bells = f"---\npersona: {ADA}\n---\n# Bells\n\n{rules}\n{NAME} rings.\n\n<!-- A note -->\n## Two\n\nLow."
+    put(catalogue.home, "lore", GUILD, ADA, "bells.md", text=bells)
+    words = (
+        "mes_example",
+        "tagline",
+        "char",
+        "User",
+        "START",
+        '"""',
+        "---",
+        "-->",
+        "match case",
+        ADA,
+    )
+    for number, word in enumerate(words):
+        say(catalogue.store, STRANGER + 1 + number, word, "Hello?", "Hm.", 50 + number)
+    folder = make_folder(catalogue, "http://127.0.0.1:1/v1", from_card=1)
+    inputs = read_job_inputs(folder, read_spec(folder))
+    before = read_card(card)
+    assert inputs.persona.mes_example == before.mes_example
+    assert inputs.persona.tagline == "someone rings."
+    passages = [passage for passage in inputs.lore.passages if passage.source.endswith("bells.md")]
+    assert [passage.text for passage in passages] == ["someone rings.", "Low."]
+    assert passages[0].rules.keys == ("bell",) and passages[0].rules.match_case
+
+
 def test_a_teacher_on_this_machine_gets_the_lore_as_it_is(catalogue):
     folder = make_folder(catalogue, "", from_card=1)
     doors = folder / "material" / "lore" / ADA / "doors.md"
@@ -264,6 +299,7 @@ def test_a_teacher_on_this_machine_gets_the_lore_as_it_is(catalogue):
         ("the rose hedge of Rose", "the rose hedge of someone"),
         ("The castle is Will's; we will see.", "The castle is Will's; we will see."),
         ("Oda Marrow and Ada", "Oda Marrow and Ada"),
+        ("Zoe\u0308 Vantongeren's", "someone's"),
         (f"<:wave:{WHO}> <#{GUILD}> <@!{STRANGER}>", f"<:wave:{WHO}> <#{GUILD}> someone"),
     ],
 )
@@ -275,5 +311,6 @@ def test_whom_a_text_names(text, masked):
         (4, "Wren Castle"),
         (5, "Oda Marrow"),
         (6, "Ada"),
+        (7, "Zo\xeb Vantongeren"),
     ]
     assert MemberNames(people, {"Ada Marsh", "Oda Marrow"}).masked(text) == masked

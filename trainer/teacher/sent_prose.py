@@ -2,26 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
+from personas.card.prose_edit import edit_persona
 from personas.cli_common import read_setting
 from personas.lore.index import LoreIndex
+from personas.prompt.macros import edit_between_marks
 from personas.schemas.chat import Persona
 from trainer.anonymise.anonymiser import Anonymiser
 from trainer.dataset.job_inputs import JobInputs
 from trainer.sources.conversation import Conversation
-
-PROSE_FIELDS = (
-    "tagline",
-    "description",
-    "personality",
-    "scenario",
-    "first_mes",
-    "mes_example",
-    "speech",
-    "system_prompt",
-    "post_history_instructions",
-)
 
 
 def without_speakers(
@@ -34,14 +23,13 @@ def without_speakers(
     for conversation in talk:
         anonymiser.register(conversation)
     replaced = anonymiser.replace_speakers
-    prose: dict[str, Any] = {field: replaced(getattr(persona, field)) for field in PROSE_FIELDS}
-    greetings = tuple(map(replaced, persona.alternate_greetings))
-    persona = replace(persona, alternate_greetings=greetings, **prose)
+    persona = edit_persona(persona, replaced)
     lore = inputs.lore
     if lore:
         passages = []
         for passage in lore.passages:
-            heading, text = replaced(passage.heading), replaced(passage.text)
+            heading = replaced(passage.heading)
+            text = edit_between_marks(passage.text, replaced)
             passages.append(replace(passage, heading=heading, text=text))
         lore = LoreIndex(passages, encoder=read_setting("LORE_ENCODER"))
     return replace(inputs, persona=persona, lore=lore), persona
