@@ -14,6 +14,7 @@ from bot.training.dataset_paths import resolve_dataset_path
 from bot.training.member_names import MemberNames
 from bot.training.stored_datasets import (
     HISTORY_DATASET,
+    all_authors,
     guild_store,
     history_material,
     preferences_material,
@@ -121,20 +122,22 @@ class RequestMaterials:
         """Take members out of card and lore, which a teacher's server gets; what ships has none.
         Raises `RequestError` where their names are on another machine.
         """
-        store = self._catalogue.store
-        if store is None:
-            return list(materials)
         ships = (self._shipped.cards, self._shipped.lore)
-        own = guild_card_path(self._home, self._request.persona or "")
-        guild_id = int(own.parent.parent.name) if own else self._guild_id
+        written: set[Path] = set()
+        for material in materials:
+            if material.kind in ("card", "lore"):
+                written.update(source for source, _ in material.copies)
+        written = {source for source in written if not any(map(source.is_relative_to, ships))}
+        store = self._catalogue.store
+        if store is None or not written:
+            return list(materials)
         try:
-            with guild_store(self._home, store, self._catalogue.shards, guild_id) as reader:
-                names = MemberNames(reader.messages.authors(), self._persona_names())
+            names = MemberNames(self._members(store, written), self._persona_names())
         except RequestError:
             raise RequestError(
                 gettext_lazy(
-                    "The members of this server are not known on the machine that trains, so card "
-                    "and lore might name them to the teacher's server."
+                    "Not all members are known on the machine that trains, so card and lore might "
+                    "name them to the teacher's server."
                 ),
                 gettext_lazy(
                     "Name a teacher on this machine, or let all processes of the bot use one "
@@ -154,6 +157,17 @@ class RequestMaterials:
             sent = material.kind in ("card", "lore")
             edited.append(replace(material, edit=edit) if sent else material)
         return edited
+
+    def _members(self, store: Store, written: set[Path]) -> list[tuple[int, str]]:
+        """Ids and names of those whom files of the home may name: all members for the operator's, which
+        every server has, else those in the database of the server that wrote them.
+        """
+        guild_ids = {int(source.relative_to(self._home).parts[1]) for source in written}
+        if OPERATOR_GUILD_ID in guild_ids:
+            return all_authors(self._home, store, self._catalogue.shards)
+        (guild_id,) = guild_ids
+        with guild_store(self._home, store, self._catalogue.shards, guild_id) as reader:
+            return reader.messages.authors()
 
     def _persona_names(self) -> set[str]:
         """The id and names of the request's persona, and the names of all shared ones."""

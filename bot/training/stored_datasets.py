@@ -310,7 +310,28 @@ def guild_store(
             with Store.read_only(part.file(home)) as store:
                 yield store
             return
-    raise RequestError(
+    raise _elsewhere_error()
+
+
+def all_authors(home: Path, own: Store, shards: ShardRange | None) -> list[tuple[int, str]]:
+    """List ids and names of the authors in all guilds, also where other processes have them. Raises
+    `RequestError`.
+    """
+    authors = own.messages.authors()
+    if shards is None or shards.count is None:
+        return authors
+    others = [part for part in ShardRange.in_home(home) if part != shards]
+    covered = {shard for part in (shards, *others) for shard in part.ids or ()}
+    if len(covered) < shards.count:
+        raise _elsewhere_error()
+    for part in others:
+        with Store.read_only(part.file(home)) as store:
+            authors += store.messages.authors()
+    return authors
+
+
+def _elsewhere_error() -> RequestError:
+    return RequestError(
         gettext_lazy("The messages of this server are not on the machine that trains."),
         gettext_lazy(
             "Name another data set, or let all processes of the bot use one UNDERSTUDY_HOME."
