@@ -211,6 +211,25 @@ def test_the_teacher_knows_more_and_nothing_is_asked_in_earnest(job, renderer):
     assert read_card(inputs.paths["card"][0][0]).name == "Ada Marsh"
 
 
+def test_few_written_replies_leave_as_many_questions_to_distil(job):
+    """Beside few exchanges of its own, few replies are written."""
+    many, few = (
+        prepare_job_without_torch(job(written_replies=count, distilled_replies=60)).data
+        for count in (60, 2)
+    )
+    assert few.distillation.questions == many.distillation.questions
+    assert len(set(few.distillation.questions)) == 60 and not few.distillation.caveat
+
+
+def test_a_plan_says_how_often_a_question_is_asked(job):
+    folder = job(distilled_replies=5_000)
+    data = prepare_job_without_torch(folder).data
+    different = len(set(data.distillation.questions))
+    note = f"There are {different} questions to distil 5,000 replies on"
+    assert 300 < different < 1_000 and data.caveats[-1].startswith(note)
+    assert data.caveats[-1] in plan_job(folder).notes
+
+
 def test_with_the_short_card_the_student_has_no_examples(job, renderer):
     distillation = prepare_job_without_torch(job(short_card_share=1)).data.distillation
     prompt = distillation.prompts[0]

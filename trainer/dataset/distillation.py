@@ -5,6 +5,7 @@ The teacher is the base model under a richer prompt (context distillation, arXiv
 
 import hashlib
 import itertools
+import math
 import statistics
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from personas.models.base_model import BaseModel, max_positions
 from personas.prompt.renderer import CONTEXT_TOKENS, PromptTooLongError, Renderer
 from personas.schemas.chat import LoreHit, Persona, Turn
 from trainer.dataset.dedup_split import hash_fraction
-from trainer.dataset.job_inputs import JobInputs, job_questions
+from trainer.dataset.job_inputs import JobInputs, questions_to_distil
 from trainer.dataset.synthetic.card_replies import ReplyLength
 from trainer.dataset.synthetic.question_bank import IN_EARNEST
 from trainer.dataset.synthetic.speaking_notes import speaking_notes
@@ -50,6 +51,18 @@ class DistillationSet:
     def prompts(self) -> tuple[DistillationPrompt, ...]:
         """The prompts of the questions that fit. They take seconds, and only a training needs them."""
         return tuple(filter(None, map(self.render, self.questions)))
+
+    @property
+    def caveat(self) -> str:
+        """How often each question is asked, where there are fewer than replies; else empty."""
+        different = len(set(self.questions))
+        replies = len(self.questions)
+        if different == replies:
+            return ""
+        return (
+            f"There are {different:,} questions to distil {replies:,} replies on: each is asked "
+            f"{math.ceil(replies / different):,} times, at most (distilled_replies)."
+        )
 
     @property
     def hash(self) -> str:
@@ -151,5 +164,5 @@ def _questions(inputs: JobInputs, persona: Persona, recipe: Recipe) -> list[str]
     """Return the questions that a teacher is asked, without those in earnest: there, a model that
     plays a part claims to be human, or jokes.
     """
-    _, questions = job_questions(inputs, persona, recipe)
+    questions = questions_to_distil(inputs, persona, recipe)
     return [question.text for question in questions if question.kind not in IN_EARNEST]

@@ -136,7 +136,9 @@ def prepare_job(
         data = resolved.parent.with_people(data)
     held_out = {pair.message for pair in data.heldout_prompt_replies}
     distillation = make_distillation_set(inputs, renderer, recipe, base, held_out=held_out)
-    data = replace(data, distillation=distillation)
+    if distillation:
+        caveats = tuple(filter(None, (*data.caveats, distillation.caveat)))
+        data = replace(data, distillation=distillation, caveats=caveats)
     drafts = _count_drafts(inputs, data, recipe)
     return PreparedJob(
         spec=spec,
