@@ -56,7 +56,13 @@ class FixedReply(FilteredReply):
     def reply(self) -> ChatReply:
         """A reply without tokens."""
         return ChatReply(
-            self._text, version=None, seed=0, prompt_tokens=0, new_tokens=0, finish="stop"
+            self._text,
+            version=None,
+            seed=0,
+            prompt_tokens=0,
+            new_tokens=0,
+            finish="stop",
+            seeded=False,
         )
 
     @property

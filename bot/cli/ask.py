@@ -55,7 +55,7 @@ exit codes: 0 answered, 1 could not answer, 2 wrong usage, 130 Ctrl-C"""
 BASE = "base"
 SHIPPED_VERSION = "shipped"
 """Name of a shipped adapter that is in no home yet."""
-UNPRINTED_REPLY_FIELDS = ("logprobs", "tokens", "prompt")
+UNPRINTED_REPLY_FIELDS = ("logprobs", "tokens", "prompt", "seeded")
 
 
 @dataclass(frozen=True)
@@ -341,5 +341,6 @@ def _as_json(
         answer = {"persona": speaker.persona.id if speaker.persona else None, **asdict(reply)}
         for name in UNPRINTED_REPLY_FIELDS:
             del answer[name]
+        answer["seed"] = reply.used_seed
         answers.append(answer)
     return {"question": question, "answers": answers}

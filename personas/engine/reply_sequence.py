@@ -39,6 +39,8 @@ class ReplySink(Protocol):
 class ReplySequence:
     """One request with its prompt and the reply so far; subclasses have it computed."""
 
+    seeded = True
+
     def __init__(
         self,
         request: ChatRequest,
@@ -223,4 +225,5 @@ class ReplySequence:
             shortened=self._shortened,
             repeated=text.repeated,
             candidates=self.candidate_count,
+            seeded=self.seeded,
         )

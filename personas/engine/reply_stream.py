@@ -70,6 +70,7 @@ class QueuedReplyStream:
                         prompt_tokens=0,
                         new_tokens=0,
                         finish="cancelled",
+                        seeded=False,
                     )
                 )
             self.cancelled.set()

@@ -201,7 +201,8 @@ class ChatReply:
     `alternatives` were requested. `prompt` is the rendered prompt with its control tokens;
     `shortened`: the middle of the last turn was left out of it; `lore`: what of the request's had
     room in it. `repeated`: the reply was ended because it repeated itself, and the repetition was
-    cut off. Its beginning was chosen among `candidates`.
+    cut off. Its beginning was chosen among `candidates`. `seeded` False: it was not drawn with the
+    seed, which the server does not take.
     """
 
     text: str
@@ -217,6 +218,12 @@ class ChatReply:
     shortened: bool = False
     repeated: bool = False
     candidates: int = 1
+    seeded: bool = True
+
+    @property
+    def used_seed(self) -> int | None:
+        """The seed with which it was drawn; None where there was none."""
+        return self.seed if self.seeded else None
 
 
 def to_nfc(text: str) -> str:

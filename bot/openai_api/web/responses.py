@@ -108,7 +108,7 @@ class CompletionBuilder:
             "version": self.speaker.version,
             "lore": lore_json(lore),
         }
-        if reply:
+        if reply and reply.seeded:
             fields["seed"] = reply.seed
         if self.notes:
             fields["notes"] = list(self.notes)

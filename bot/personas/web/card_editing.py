@@ -44,7 +44,7 @@ MAX_CARD_BODY_BYTES = 2**20
 """Larger cards would never fit into a prompt; their books belong into lore."""
 MAX_GREETINGS = 50
 MAX_MESSAGE_CHARS = 4000
-REPLY_FIELDS = ("version", "seed", "prompt_tokens", "new_tokens", "finish", "shortened", "repeated")
+REPLY_FIELDS = ("version", "prompt_tokens", "new_tokens", "finish", "shortened", "repeated")
 WHOLE_CARD = ""
 """The key of errors that belong to no single field."""
 
@@ -314,10 +314,12 @@ async def request_to(services: Services, speaker: ChatModel, message: str) -> Ch
 
 
 def reply_json(speech: FilteredReply) -> dict[str, Any]:
+    reply = speech.reply
     return {
         "text": speech.text,
-        **{name: getattr(speech.reply, name) for name in REPLY_FIELDS},
-        "lore": lore_json(speech.reply.lore),
+        **{name: getattr(reply, name) for name in REPLY_FIELDS},
+        "seed": reply.used_seed,
+        "lore": lore_json(reply.lore),
     }
 
 

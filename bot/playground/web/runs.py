@@ -54,7 +54,7 @@ def reply_json(line: PlaygroundReply) -> dict[str, Any]:
     if reply is None:
         return fields
     details = {
-        "seed": reply.seed,
+        "seed": reply.used_seed,
         "finish": reply.finish,
         "usage": usage_json(reply),
         "prompt": reply.prompt,

@@ -47,6 +47,7 @@ class OpenAISequence(VllmSequence):
         left = replace(
             sampling, max_new_tokens=max(1, sampling.max_new_tokens - len(self.received))
         )
+        self.seeded = served.takes_seed and (self.seeded or not self.received)
         messages = served.arrange(break_turn_markers(self.messages))
         if self.has_pictures(served):
             served = replace(served, takes_ids=False)

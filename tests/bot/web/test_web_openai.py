@@ -86,6 +86,14 @@ async def test_a_reply_says_who_made_it_and_what_it_took(dashboard):
     assert sampling.stop == ("\nGuest:", "\n\n")
 
 
+async def test_a_seed_that_the_engine_did_not_use_is_not_told(dashboard):
+    dashboard.engine.reply_flags = {"seeded": False}
+    _, body = await chat(dashboard, seed=11)
+    assert "seed" not in body["understudy"] and body["understudy"]["persona"] == "ballast"
+    chunks, _ = await streamed(dashboard)
+    assert not any("seed" in chunk.get("understudy", {}) for chunk in chunks)
+
+
 async def test_a_stream_has_the_role_first_then_the_text_then_its_end(dashboard):
     chunks, last = await streamed(dashboard, stream_options={"include_usage": True})
     assert last == "[DONE]" and len({chunk["id"] for chunk in chunks}) == 1

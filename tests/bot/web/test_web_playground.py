@@ -78,6 +78,15 @@ async def test_all_answer_the_same_prompt_from_the_same_seed(dashboard):
     )
 
 
+async def test_a_seed_that_the_engine_did_not_use_stands_beside_no_reply(dashboard):
+    dashboard.engine.reply_flags = {"seeded": False}
+    _, run = await begin(dashboard, ("oda",), seed=51)
+    [line] = (await ended(dashboard, run))["lines"]
+    assert line["seed"] is None and line["state"] == "done"
+    _, page, _ = await dashboard.page(run["links"]["page"])
+    assert "seed 51" not in page and "seed None" not in page
+
+
 async def test_what_happens_is_reported_from_the_first_event_on_and_from_any(dashboard):
     _, run = await begin(dashboard)
     result = await events_of(dashboard, run)

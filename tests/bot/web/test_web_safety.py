@@ -20,6 +20,7 @@ async def test_a_persona_over_openais_interface_answers_with_the_text_and_says_s
     assert body["choices"][0]["finish_reason"] == "stop"
     ours = body["understudy"]
     assert ours["ai_written"] is False and "fixed text" in ours["notes"][-1]
+    assert "seed" not in ours
     assert body["usage"] == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     chunks, last = await streamed(dashboard, messages=said("tôi muốn chết"))
     deltas = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks]

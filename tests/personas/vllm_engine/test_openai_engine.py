@@ -98,7 +98,8 @@ class TestPrompts:
         ids = renderer.prompt(ADA, request.turns).ids
         assert sent.get("prompt") == (list(ids) if change in (without_lora, as_llama_cpp) else None)
         assert ("messages" in sent) == (change in (as_ollama, as_gateway, as_bare_gateway))
-        assert ("seed" in sent) == (change is not as_bare_gateway)
+        takes_seed = change is not as_bare_gateway
+        assert ("seed" in sent) == stream.reply.seeded == takes_seed
         assert (sent.keys() >= EXTRAS) == (change in (as_llama_cpp, as_ollama))
         assert sent.get("repeat_last_n", -1) == -1, "the penalty covers the whole prompt"
         assert sent.get("ignore_eos", False) == (
