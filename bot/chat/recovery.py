@@ -187,7 +187,8 @@ class ReplyRecovery:
 
     async def _make(self, reply: Reply, created_at: float) -> bool:
         """Make the reply once the engine has a place: it had one, and lost it in the restart. To
-        lines that together speak of self-harm, send the answer with helplines in its place.
+        lines that together speak of self-harm, send the answer with helplines in its place. Of a
+        persona that is silent by now, begin none.
 
         False if it is too old, or gets too old, or if nobody has asked and it is quiet by now.
         """
@@ -195,6 +196,10 @@ class ReplyRecovery:
             while time.time() - created_at <= MAX_RESUME_AGE_S and not reply.would_disturb():
                 try:
                     request = await reply.build_request()
+                    reason = "" if reply.message.parts else reply.speech_refusal()
+                    if reason:
+                        reply.end_unsaid(reason)
+                        return True
                     reply.submit(request)
                 except SelfHarmError as error:
                     await self._answer_with_help(reply, error.message)

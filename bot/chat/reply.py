@@ -237,11 +237,16 @@ class Reply:
         reason = self._end_reason(stored) if stored else ""
         if self.trigger_seq is not None and not reason:
             return True
+        self.end_unsaid(reason)
+        return False
+
+    def end_unsaid(self, reason: str) -> None:
+        """End a reply of which nothing is posted; `reason`, if any, is kept for `/persona why`."""
+        replies = self.context.store.replies
         if reason:
             for message_id in replies.asked_messages(self.event_id):
                 self.context.decisions.remark(self.place.channel_id, message_id, reason)
         replies.finish(self.event_id, "stopped")
-        return False
 
     def _end_reason(self, stored: StoredReply) -> str:
         """Say why the persona does not begin its reply any more; empty if it does."""
@@ -250,7 +255,7 @@ class Reply:
             return gettext_lazy(
                 "{persona} does not live here any more", persona=markdown_name(self.persona)
             )
-        return self._speech_refusal()
+        return self.speech_refusal()
 
     async def build_request(self) -> ChatRequest:
         """Build the prompt. Raises `StoreError` while edits and deletions are held, which it would
@@ -383,13 +388,13 @@ class Reply:
         # A moderator may have muted the persona since the request.
         refusal = await store_when_possible(
             f"whether {self.persona.name} may speak",
-            self._speech_refusal,
+            self.speech_refusal,
         )
         if refusal:
             self.cancel()
         return await self.message.follow(self.stream)
 
-    def _speech_refusal(self) -> str:
+    def speech_refusal(self) -> str:
         """Say why the persona does not answer the member, or may not speak in the channel by now;
         empty if it may.
         """

@@ -361,6 +361,20 @@ async def test_a_bot_that_ends_in_the_wait_begins_no_reply_of_a_persona_that_has
         assert stage.store.replies.get(int(gone["id"])).state == "stopped"
 
 
+async def test_a_bot_that_ends_in_the_wait_begins_no_reply_of_a_persona_that_is_muted(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        set_wait(stage, 10.0)
+        left = await stage.member.say(QUAY, "one")
+        await until(lambda: stage.client.services.reply_service.line_waits._waits)
+        await stage.moderator.slash(QUAY, "persona mute")
+        before = stage.sandbox.messages(QUAY)
+        assert not stage.engine.requests
+    async with on_stage(tmp_path) as stage:
+        await until(lambda: not stage.store.replies.unfinished())
+        assert not stage.engine.requests and stage.sandbox.messages(QUAY) == before
+        assert stage.store.replies.get(int(left["id"])).state == "stopped"
+
+
 async def test_a_proxys_copy_takes_the_place_of_its_line_in_the_wait(stage):
     set_wait(stage, 0.6)
     proxy = stage.sandbox.proxy_bot()
