@@ -7,6 +7,7 @@ from playwright.async_api import expect
 
 from bot.training.store import NewTrainingJob
 from personas.schemas.training import TrainingRequest
+from tests.bot.conftest import QUAY
 from tests.bot.web.test_web_score_cards import put_two
 from tests.browser.dashboard.conftest import assert_accessible
 
@@ -63,3 +64,26 @@ async def test_tables_need_no_scrolling_sideways_and_stay_tables(dashboard, tabl
             == 1
         )
     await assert_accessible(page)
+
+
+async def test_a_name_of_eighty_letters_widens_no_table(dashboard):
+    stage = dashboard.stage
+    page = await dashboard.open("/dashboard/personas/ballast")
+    await page.get_by_label("Name", exact=True).fill("Wilhelmina" * 8)
+    await page.get_by_role("button", name="Save the card").click()
+    await expect(page.get_by_role("status").first).to_contain_text("speaks by this card")
+    await stage.moderator.slash(QUAY, "persona mute", persona="ballast")
+    request = TrainingRequest(job_name="harbour", persona="ballast")
+    for number in range(2):
+        stage.store.jobs.add(NewTrainingJob(f"waits-{number}", 0, 0, 0, request), 1.0 + number)
+    tables = {
+        "/dashboard": ["Jobs that wait"],
+        "/dashboard/training": ["The queue", "Runs"],
+        f"/dashboard/moderation/{stage.sandbox.guild_id}/rules": ["List of muted personas"],
+    }
+    for path, names in tables.items():
+        page = await dashboard.open(path)
+        for name in names:
+            region = page.get_by_role("region", name=name, exact=True)
+            assert not await region.evaluate(CUT_OFF), name
+        await assert_accessible(page)
