@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Self
 
 from bot.platform.person_names import MIN_NAME_CHARACTERS, is_distinctive, is_distinctive_part
+from personas.card.toml_card import FIELD_ORDER
 
 MIN_ID_DIGITS = 15
 """Minimum digits of a Discord id. Shorter numbers occur in every file, for instance as times in
 seconds.
 """
-RESERVED_NAMES = frozenset(
+RESERVED_NAMES = frozenset(FIELD_ORDER) | frozenset(
     """user assistant system human gpt bot model tool char them me you someone everyone here others owner removed
     account adapter adapters adapter_config adapter_model answers archive arrived assets attachments author author_id
     authorid avatar backup base_model body cache card cards catalogue catalogue.toml channel channels chat checkpoint

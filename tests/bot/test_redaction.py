@@ -21,6 +21,7 @@ from bot.privacy.redaction import (
     redact,
     redact_file,
 )
+from personas.card.toml_card import FIELD_ORDER
 from personas.home.pseudonyms import keyed_person
 
 ID = "734829104458293761"
@@ -326,3 +327,8 @@ def test_an_upload_of_gigabytes_is_never_in_memory_as_a_whole(tmp_path, monkeypa
         tracemalloc.stop()
     assert left.stat().st_size == 1_000 * len(line)
     assert peak < file.stat().st_size / 2, f"{peak:,} bytes of {file.stat().st_size:,}"
+
+
+def test_a_name_that_is_a_field_of_cards_is_never_redacted():
+    person = PersonIdentifiers().with_names(FIELD_ORDER, ())
+    assert person.speaker_names == (), "or an erasure would leave cards that cannot be read"
