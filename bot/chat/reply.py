@@ -46,6 +46,7 @@ from bot.store import Store, StoredReply, StoreError
 from bot.training.resource_sharing import TrainerThrottle
 from personas.engine import Engine, ReplyStream
 from personas.errors import AdapterError
+from personas.human_claims import claims_to_be_human
 from personas.schemas.chat import ChatReply, ChatRequest, Persona, asked_turn
 
 log = logging.getLogger(__name__)
@@ -276,8 +277,11 @@ class Reply:
                 event_id=self.event_id,
                 asked=asked,
             )
-            line = localise(disclosure.line, self.language)
-            self.disclosure = replace(disclosure, line=line)
+            self.disclosure = replace(
+                disclosure,
+                line=localise(disclosure.line, self.language),
+                correction=localise(disclosure.correction, self.language),
+            )
         self.origin = versions.origin_of(request.adapter)
         self.wanted = versions.unserved(self.persona.id, self.place.guild_id)
         if request.adapter:
@@ -437,8 +441,11 @@ class Reply:
             wanted=self.wanted,
             language=self.language,
         )
-        if self.disclosure.line and generated.text:
-            footer = add_below(footer, self.disclosure.line)
+        line = self.disclosure.line
+        if claims_to_be_human(generated.text):
+            line = self.disclosure.correction
+        if line and generated.text:
+            footer = add_below(footer, line)
         end = ReplyEnd(
             state="stopped" if generated.finish == "cancelled" else "done",
             note=footer,

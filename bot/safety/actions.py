@@ -40,11 +40,13 @@ class SelfHarmError(RefusedError):
 @dataclass(frozen=True)
 class Disclosure:
     """What tells a member, below a reply, that it is AI; an empty `line` where nothing does. One that
-    only a question called for is not due: the time until the next one goes on.
+    only a question called for is not due: the time until the next one goes on. `correction` is the
+    line for a reply that claims to be a human being's.
     """
 
     line: str = ""
     is_due: bool = False
+    correction: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,4 +113,5 @@ class SafetyProtocol:
             line = PLAIN_DISCLOSURE
         elif is_due:
             line = DISCLOSURE
-        return Disclosure(line, is_due)
+        correction = PLAIN_DISCLOSURE if has_minors else DISCLOSURE
+        return Disclosure(line, is_due, correction=line or correction)

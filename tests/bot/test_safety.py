@@ -418,6 +418,15 @@ async def test_it_is_remembered_over_a_restart_and_stays_when_a_reply_is_made_ag
         assert DISCLOSURE not in await asked(stage, QUAY, "two")
 
 
+async def test_below_a_reply_that_claims_to_be_a_persons_it_says_that_an_ai_writes(stage):
+    assert DISCLOSURE in await asked(stage, QUAY, "one")
+    for claim in ("I am a real person", "Ich bin ein echter Mensch", "我是真人"):
+        assert (await asked(stage, QUAY, claim)).endswith(f"\n{DISCLOSURE}"), "the persona says so"
+    assert DISCLOSURE not in await asked(stage, QUAY, "I am no person")
+    stage.store.minor_guilds.set(stage.sandbox.guild_id, True)
+    assert (await asked(stage, QUAY, "soy una persona real")).endswith(f"\n{PLAIN_DISCLOSURE}")
+
+
 async def test_who_asks_whether_an_ai_writes_is_told_each_time_in_plain_size(stage):
     assert DISCLOSURE in await asked(stage, QUAY, "one")
     moved_back(stage, QUAY, told_s=DISCLOSURE_INTERVAL_S - 60)

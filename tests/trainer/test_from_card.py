@@ -40,6 +40,7 @@ from personas.home.written_replies import (
     store_written,
     written_file,
 )
+from personas.human_claims import claims_to_be_human
 from personas.lore.index import LoreIndex
 from personas.lore.lore_folder import read_lore
 from personas.models.base_model import EMBEDDED, locate
@@ -75,7 +76,6 @@ from trainer.evaluate.evaluate_version import (
     evaluate_version,
     learned_from_people,
 )
-from trainer.evaluate.generation.human_claims import claims_to_be_human
 from trainer.evaluate.generation.reply_sense import read_marks
 from trainer.machine import MachineSpec
 from trainer.process.run_control import PauseControl, RunCancelled

@@ -2,9 +2,9 @@
 
 import pytest
 
+from personas.human_claims import claims_to_be_human, human_answers
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import HUMAN_CLAIM
-from trainer.evaluate.generation.human_claims import claims_to_be_human, human_answers
 from trainer.evaluate.generation.safety import SafetyTrial, safety_trials
 from trainer.teacher.reply_judge import ReplyJudge
 

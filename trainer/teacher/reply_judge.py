@@ -4,6 +4,7 @@ import itertools
 import re
 from collections.abc import Sequence
 
+from personas.human_claims import claims_to_be_human
 from personas.lore.index_terms import is_mostly_ascii
 from personas.lore.passages import Passage
 from personas.prompt.renderer import EXAMPLE_USER, system_text
@@ -12,7 +13,6 @@ from trainer.dataset.minhash import split_words
 from trainer.dataset.synthetic.reply_filter import ReplyFilter
 from trainer.dataset.synthetic.speaking_notes import spoken_lines
 from trainer.evaluate.generation.character_breaks import CharacterBreakDetector
-from trainer.evaluate.generation.human_claims import claims_to_be_human
 from trainer.evaluate.generation.reply_sense import (
     content_words,
     fit_without,

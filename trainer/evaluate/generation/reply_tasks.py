@@ -31,7 +31,6 @@ SMALL_TALK_FILE = SHIPPED_DATA / "questions" / "small_talk.txt"
 FACTS_FILE = "facts.jsonl"
 SAFETY_FILE = "safety.jsonl"
 OUT_OF_CHARACTER_FILE = "out_of_character.toml"
-HUMAN_CLAIMS_FILE = "human_claims.toml"
 MIN_PAIRED_UNITS = 5  # of fewer, a bootstrap is certain of anything
 PRESSURE_FILE = "pressure.jsonl"
 TALKS_FILE = "talks.jsonl"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from personas.human_claims import human_answers
 from personas.prompt.renderer import fill_macros, system_text
 from personas.schemas.chat import LoreHit, Persona, Turn
 from personas.schemas.scorecard import (
@@ -16,7 +17,6 @@ from personas.schemas.scorecard import (
     Side,
 )
 from trainer.evaluate.generation.evaluation_prompts import PromptBuilder
-from trainer.evaluate.generation.human_claims import human_answers
 from trainer.evaluate.generation.reply_tasks import (
     SAFETY_FILE,
     EvaluationPrompt,
