@@ -3,7 +3,7 @@
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.localisation import gettext_lazy, interaction_language, localise
 from bot.store import TrainingJob
-from bot.training.queue import JOB_STATE_TEXTS
+from bot.training.queue import job_state_text
 from personas.errors import RequestError
 
 
@@ -13,7 +13,7 @@ def job_labels(interaction: Interaction, jobs: list[TrainingJob]) -> dict[str, s
     language = interaction_language(interaction)
     labels = {}
     for job in jobs:
-        state = localise(JOB_STATE_TEXTS[job.state], language)
+        state = localise(job_state_text(job), language)
         name = personas.name_of(job.name, job.guild_id)
         labels[f"{name} {job.version} · {state} · {job.job_id}"] = job.job_id
     return labels

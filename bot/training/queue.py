@@ -35,9 +35,17 @@ JOB_STATE_TEXTS: dict[JobState, str] = {
     "failed": gettext_lazy("failed"),
     "cancelled": gettext_lazy("cancelled"),
 }
+WAITS_FOR_REVIEW_TEXT = gettext_lazy("waits to be read")
 MAX_QUEUED_PER_GUILD = 20
 MAX_ATTEMPTS = 3  # counted when they begin: a run that kills the bot must not begin forever
 OnChange = Callable[[TrainingJob], None]
+
+
+def job_state_text(job: TrainingJob) -> str:
+    """Return what people read in place of a job's state: a stop for its replies to be read is no
+    failure.
+    """
+    return WAITS_FOR_REVIEW_TEXT if job.waits_for_review else JOB_STATE_TEXTS[job.state]
 
 
 @dataclass

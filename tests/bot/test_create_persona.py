@@ -236,6 +236,8 @@ async def test_replies_are_read_before_the_training_and_a_cancelled_one_starts_a
     stopped = await stage.sees("The replies are written: **Marlow Finch v1**", since=mark)
     assert "under **Written replies**" in stopped["content"] and "Failed" not in stopped["content"]
     assert labels(stopped) == ["Resume"]
+    [choice] = await stage.moderator.autocomplete(OFFICE, "finetune resume", "job", job="")
+    assert choice["name"].startswith("Marlow Finch v1 · waits to be read · ")
     mark = stage.mark
     await stage.moderator.click(stopped, "Resume")
     await until(lambda: len(stage.backend.runs) == 2)

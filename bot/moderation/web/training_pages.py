@@ -201,7 +201,11 @@ def _list_item(
     place = access.services.queue.position(job.job_id)
     waiting = gettext_lazy("Place {place} in the queue.", place=place) if place else ""
     item = run_view.job_list_item(access.services, job, time.time(), names=names, doing=waiting)
-    return replace(item, path=_job_path(access, job), doing=hide_paths(item.doing))
+    path = _job_path(access, job)
+    review_path = ""
+    if job.waits_for_review and not _hides_replies(access, job):
+        review_path = run_view.written_path(path)
+    return replace(item, path=path, review_path=review_path, doing=hide_paths(item.doing))
 
 
 def _read_course(home: Path, job: TrainingJob) -> tuple[MetricsHistory, Markup | None]:

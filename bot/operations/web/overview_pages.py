@@ -30,7 +30,9 @@ from bot.training.web.run_view import (
     job_list_item,
     list_open_cards,
     requester_names,
+    run_path,
     waiting_reason,
+    written_path,
 )
 from personas.schemas.chat import Persona
 
@@ -43,6 +45,9 @@ MAX_SHOWN_JOBS = 50
 MAX_DECISIONS = 5
 MAX_LATEST_JOBS = 50
 """Jobs that are searched for recent failures."""
+READ_FIRST_TEXT = gettext_lazy(
+    "Change them, or strike them out. Then Resume trains on what is left."
+)
 routes = Routes()
 
 
@@ -198,18 +203,27 @@ def _failed_jobs(services: Services, now: float) -> Iterator[DashboardAlert]:
             continue
         if now - (job.finished_at or now) >= RECENT_FAILURE_S:
             continue
+        name = services.personas.name_of(job.persona, job.guild_id) if job.persona else job.name
+        path = run_path(job.job_id)
+        if job.waits_for_review:
+            what = gettext_lazy(
+                "The replies for {name} {version} are written, and wait to be read.",
+                name=name,
+                version=job.version,
+            )
+            yield DashboardAlert("warn", what, READ_FIRST_TEXT, written_path(path))
+            continue
         error = redact_paths(job.error or "", services.home)
         advice: str = redact_paths(job.advice or "", services.home)
         if job.can_resume:
             advice = join_texts(advice, gettext_lazy("It can go on where it was."))
-        name = services.personas.name_of(job.persona, job.guild_id) if job.persona else job.name
         what = gettext_lazy(
             "The training {name} {version} failed: {error}",
             name=name,
             version=job.version,
             error=error,
         )
-        yield DashboardAlert("bad", what, advice, f"{DASHBOARD}/training/{job.job_id}")
+        yield DashboardAlert("bad", what, advice, path)
 
 
 def _incompatible_versions(services: Services) -> Iterator[DashboardAlert]:

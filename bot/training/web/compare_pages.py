@@ -19,6 +19,7 @@ from bot.platform.web_kit.templating import (
 )
 from bot.services import Services
 from bot.store import TrainingJob
+from bot.training.queue import job_state_text
 from bot.training.web import run_charts, run_view, setting_view
 from bot.training.web.pages import other_runs, requested_settings
 from bot.training.web.requests import smoothing_query
@@ -186,7 +187,7 @@ def _final_loss(record: RunDetails) -> str:
 
 
 RESULT_ROWS: tuple[tuple[str, Callable[[RunDetails], str]], ...] = (
-    (gettext_lazy("State"), lambda record: record.job.state),
+    (gettext_lazy("State"), lambda record: job_state_text(record.job)),
     (gettext_lazy("Samples trained on"), _sample_count),
     (gettext_lazy("Steps"), _step_count),
     (gettext_lazy("Total time"), _total_time),

@@ -15,6 +15,7 @@ from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.templating import DASHBOARD
 from bot.services import Services
 from bot.store import TrainingJob
+from bot.training.queue import job_state_text
 from bot.training.status_text import card_state_text
 from bot.versions.web.scorecard_view import VERDICT_CLASSES
 from personas.errors import RequestError
@@ -33,7 +34,8 @@ MEMBER_NAMES = web.AppKey("member names", MemberNames)
 class JobListItem:
     """A job as a list shows it.
 
-    `label` names persona and version, `own_name` is empty unless a member named the job. `seconds`
+    `label` names persona and version, `own_name` is empty unless a member named the job, and
+    `review_path`, the page of its written replies, unless it waits for them to be read. `seconds`
     is its duration over all attempts, up to its last step while it runs; `attempt_s` is the
     duration of the running attempt. Either is None if unknown. `at` tells how far it is while it
     runs. `doing` describes its progress, or why it waits or failed.
@@ -42,7 +44,9 @@ class JobListItem:
     job: TrainingJob
     label: str
     path: str
+    state: str
     kind: str
+    review_path: str
     server: str
     person: str
     own_name: str
@@ -69,6 +73,11 @@ class OpenCard:
 
 def run_path(job_id: str) -> str:
     return f"{TRAINING_PATH}/{job_id}"
+
+
+def written_path(path: str) -> str:
+    """Return the page of a run's written replies, below the page of the run."""
+    return f"{path}/written"
 
 
 async def requester_names(request: web.Request, jobs: Sequence[TrainingJob]) -> RequesterNames:
@@ -98,7 +107,9 @@ def job_list_item(
         job=job,
         label=job_label(services, job),
         path=run_path(job.job_id),
-        kind=STATE_CLASSES[job.state],
+        state=job_state_text(job),
+        kind="" if job.waits_for_review else STATE_CLASSES[job.state],
+        review_path=written_path(run_path(job.job_id)) if job.waits_for_review else "",
         server=job_guild_name(services, job.guild_id),
         person=names.get((job.guild_id, job.requested_by), gettext_lazy("the operator")),
         own_name=given_job_name(job),

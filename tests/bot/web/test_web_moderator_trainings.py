@@ -115,7 +115,10 @@ async def test_written_replies_are_read_and_changed_before_the_training(town):
     store_written(file, [WrittenReply(3, "who are you?", "A lamp.", "self")])
     backend.finish(TrainingFailed("1 reply is written.", REVIEW_ADVICE, can_resume=True))
     await until(lambda: only_job(town, town.first).state == "failed")
-    assert f'href="{page}/written"' in (await browser.get(page)).text
+    for path in (page, f"{home}/trainings"):
+        shown = (await browser.get(path)).text
+        badge = f'<a class="badge" href="{page}/written">waits to be read</a>'
+        assert badge in shown and 'class="badge bad"' not in shown
     shown = (await browser.get(f"{page}/written")).text
     assert "A lamp.</textarea>" in shown and f'action="{page}/resume"' in shown
     edit = {"seen-3": "A lamp.", "reply-3": "I am Marlow."}

@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
+from bot.schedules.texts import job_outcome_text
 from bot.training.backend_protocol import TrainingFailed
 from personas.home.written_replies import (
     ATTEMPTS_FILE,
@@ -87,6 +88,22 @@ async def test_replies_are_read_changed_and_struck_out_and_then_trained_on(dashb
     assert status == 409 and read_written(written) == left, "it is trained on now"
     _, page, _ = await dashboard.page(PATH)
     assert "They cannot be changed any more." in page and "<textarea" not in page
+
+
+async def test_a_training_that_waits_to_be_read_has_not_failed(dashboard, written):
+    badge = f'<a class="badge" href="{PATH}">waits to be read</a>'
+    for path in ("/dashboard/training", "/dashboard/training/j1"):
+        _, page, _ = await dashboard.page(path)
+        assert badge in page and 'class="badge bad"' not in page, path
+    assert f'<a href="{PATH}">Read them</a>' in page
+    assert "on the page of the training" not in page, "it is this page"
+    _, page, _ = await dashboard.page("/dashboard")
+    assert "The replies for" in page and f'href="{PATH}"' in page
+    assert "failed" not in page and "card problem" not in page
+    _, page, _ = await dashboard.page("/dashboard/training/compare?a=j1&b=j1")
+    assert "waits to be read" in page
+    outcome = job_outcome_text("Oda v1", dashboard.store.jobs.get("j1"))
+    assert outcome == "Oda v1 waits for its replies to be read"
 
 
 async def test_what_was_struck_out_is_put_back_and_the_last_replies_stay(dashboard, written):
