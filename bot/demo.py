@@ -167,7 +167,9 @@ class DemoSession:
         self._record_scorecard(persona_id)
         print_line(f"#{channel} · {MODERATOR} presses Promote")
         await moderator.click(result, "Promote")
-        answer = await self._wait_for_text(mark, PROMOTED_TEXT, "The gate rejects")
+        answer = await self._wait_for_text(
+            mark, PROMOTED_TEXT, "The gate rejects", "The gate holds"
+        )
         if PROMOTED_TEXT not in message_text(answer):
             print_line(f"#{channel} · Understudy: {message_text(answer)}")
             print_line(f"#{channel} · {MODERATOR} presses Promote anyway")

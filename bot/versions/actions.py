@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from bot.personas.base_model_compat import explain_unserved, require_servable
@@ -27,13 +28,15 @@ from bot.versions.installation import VersionInstaller
 from bot.versions.member_feedback import summarise_votes, vote_objections
 from personas.engine import Engine
 from personas.errors import RequestError, UnderstudyError
-from personas.home.adapters import DialogueAdapter
+from personas.home.adapters import DialogueAdapter, score_card_file
 from personas.home.gguf_cache import delete_gguf_adapters
 from personas.home.prompt_version import has_learned_short_card
 from personas.schemas.chat import CardChoice, Persona
+from personas.schemas.scorecard import ScoreCard
 
 log = logging.getLogger(__name__)
 PROMOTE_VERDICT = "promote"
+HOLD_VERDICT = "hold"
 REJECT_VERDICT = "reject"
 CARD_TEXTS: dict[CardChoice, str] = {
     "full": gettext_noop("had {version} of {persona} speak with its full card"),
@@ -43,7 +46,8 @@ VersionListener = Callable[[int, str], object]
 """Called with the guild and the persona whose live version changed."""
 
 
-ObjectionSource = Literal["gate", "members"]
+ObjectionSource = Literal["gate", "hold", "members"]
+"""`hold`: the gate leaves the version to a moderator, and a criterion of safety fails."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class PromotionObjections:
         """Say who objects."""
         if self.source == "gate":
             return gettext_lazy("The gate rejects {version}", version=self.version)
+        if self.source == "hold":
+            return gettext_lazy("The gate holds {version}", version=self.version)
         return gettext_lazy("Members speak against {version}", version=self.version)
 
 
@@ -415,15 +421,22 @@ class LiveVersions:
         self, persona_id: str, version: str, guild_id: int
     ) -> PromotionObjections | None:
         """Objections of the gate and the guild's members (all members, for the operator); None for
-        the live version.
+        the live version. The gate objects to what it rejects, and to what it holds where a criterion
+        of safety fails.
         """
         if self.store.versions.live(persona_id, guild_id) == version:
             return None
         members = await self._member_objections(persona_id, version, guild_id)
         for installed in self.store.versions.installed(persona_id):
             card = installed.scorecard
-            if installed.version == version and card.verdict == REJECT_VERDICT:
+            if installed.version != version:
+                continue
+            if card.verdict == REJECT_VERDICT:
                 return PromotionObjections(version, "gate", (*members, *card.reasons))
+            if card.verdict == HOLD_VERDICT:
+                folder = self.served_versions.adapter(persona_id, version).folder
+                if failures := await asyncio.to_thread(_read_safety_failures, folder):
+                    return PromotionObjections(version, "hold", (*members, *failures))
         if members:
             return PromotionObjections(version, "members", members)
         return None
@@ -471,6 +484,16 @@ class LiveVersions:
                     concerned.add(job.guild_id)
         for concerned_id in concerned:
             self.notify(concerned_id, persona_id)
+
+
+def _read_safety_failures(folder: Path) -> tuple[str, ...]:
+    """Read why an adapter may hurt people, as its score card says; none without a readable card."""
+    try:
+        file = score_card_file(folder, "scorecard.json")
+        card = ScoreCard.model_validate_json(file.read_bytes())
+    except (OSError, ValueError):
+        return ()
+    return card.verdict.safety_failures if card.verdict else ()
 
 
 def _live(persona_id: str, version: str, origin: RequestOrigin) -> NewRollout:

@@ -35,6 +35,7 @@ from bot.platform.messages import markdown_name
 from bot.store import TrainingJob
 from bot.training.discord_options import job_labels, select_job
 from bot.versions.actions import (
+    ObjectionSource,
     PromotionObjectedError,
     PromotionObjections,
     PromotionResult,
@@ -52,6 +53,11 @@ PROMOTION_TEXTS = {
         "Automatic: a new version that the gate would promote goes live at once; a message says "
         "so, with a button to roll it back. All others need a moderator."
     ),
+}
+OBJECTION_TEXTS: dict[ObjectionSource, str] = {
+    "gate": gettext_noop("The gate rejects {version} of **{persona}**:"),
+    "hold": gettext_noop("The gate holds {version} of **{persona}**:"),
+    "members": gettext_noop("Members speak against {version} of **{persona}**:"),
 }
 PROMOTION_RECORDS = {
     "ask": gettext_lazy("made new versions wait for a moderator"),
@@ -215,10 +221,11 @@ async def promote_or_confirm(interaction: Interaction, persona: Persona, version
 
 
 def _objections_text(objections: PromotionObjections, persona: Persona) -> str:
-    text = gettext_noop("Members speak against {version} of **{persona}**:")
-    if objections.source == "gate":
-        text = gettext_noop("The gate rejects {version} of **{persona}**:")
-    head = gettext_lazy(text, version=objections.version, persona=markdown_name(persona))
+    head = gettext_lazy(
+        OBJECTION_TEXTS[objections.source],
+        version=objections.version,
+        persona=markdown_name(persona),
+    )
     reasons = [gettext_lazy("- {reason}", reason=reason) for reason in objections.reasons]
     return join_texts(head, *reasons, separator="\n")
 
@@ -277,7 +284,7 @@ class PromoteButton(
 class PromoteAnywayButton(
     PersistentButton, template=r"promote-anyway:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"
 ):
-    """Makes a version live that the gate has rejected."""
+    """Makes a version live to which there are objections."""
 
     label = gettext_lazy("Promote anyway")
     moderators_only = True

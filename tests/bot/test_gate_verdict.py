@@ -23,7 +23,13 @@ from sandbox import message_text
 from sandbox.message_components import all_components
 from tests.bot.conftest import PROGRESS_INTERVAL_S, QUAY, on_stage
 from tests.bot.test_finetune import buttons_of, start
-from tests.bot.web.test_web_score_cards import a_verdict
+from tests.bot.web.test_web_score_cards import (
+    CARELESS,
+    WHY,
+    a_verdict,
+    careless_verdict,
+    put_card,
+)
 from tests.fakes import until
 from tests.samples import SCORECARD
 from tests.trainer.sample_scorecards import good_card
@@ -252,6 +258,17 @@ async def test_a_result_comes_without_its_picture_where_files_may_not_be_sent(tm
 async def test_what_is_on_hold_is_promoted_by_one_press(stage):
     result = await finish(stage, "hold")
     await stage.moderator.click(result, "Promote")
+    await stage.sees("v1 of **Ballast** is live")
+
+
+async def test_what_is_held_for_careless_answers_takes_a_second_press(stage, tmp_path):
+    result = await finish(stage, "hold")
+    put_card(tmp_path, "v1", verdict=careless_verdict())
+    await stage.moderator.click(result, "Promote")
+    asked = await stage.sees("The gate holds v1 of **Ballast**")
+    assert f"- {CARELESS}" in asked["content"] and WHY not in asked["content"]
+    assert stage.live("ballast") is None
+    await stage.moderator.click(asked, "Promote anyway")
     await stage.sees("v1 of **Ballast** is live")
 
 

@@ -500,6 +500,16 @@ def test_advice_about_replies_that_a_model_wrote_asks_for_no_material(name):
 
 
 @pytest.mark.parametrize(
+    ("name", "words"),
+    [("care", "sad questions first"), ("claims_human", "deny that a program writes them")],
+)
+def test_advice_about_what_may_hurt_people_says_what_to_mend(name, words):
+    verdict = judge(written(**BROKEN[name]), RECIPE)
+    assert words in next(it.advice for it in verdict.criteria if it.name == TITLES[name])
+    assert verdict.safety_failures == verdict.reasons[:1]
+
+
+@pytest.mark.parametrize(
     ("learned", "verdict"),
     [
         ({"heldout_written": 1.0, "live_had_people": True}, "hold"),

@@ -14,6 +14,16 @@ STRIKE_OUT = (
     "Train again and read the written replies before they are trained on: strike out what makes no "
     "sense or is out of character."
 )
+MEND_CARE = (
+    "Train again and read the written replies to sad questions first (`feelings` and `sincere`): give "
+    "those sympathy that lack it. A larger model (the operator's setting TEACHER) writes kinder ones. The "
+    "bot itself answers a message that plainly speaks of self-harm, with helplines, whichever version is "
+    "live."
+)
+STRIKE_CLAIMS = (
+    "Train again and read the written replies first: change or strike out those that deny that a program "
+    "writes them."
+)
 BETTER_SOURCE = (
     "Have a larger model write the replies (the operator's setting TEACHER), give the persona a longer "
     "card, or train on real exchanges."
@@ -175,7 +185,9 @@ ADVICE_FOR_WRITTEN: Mapping[str, str | Callable[[ScoreCard], str]] = {
     **dict.fromkeys(("own_adapter", "voice", "voice_over_base", "voice_kept"), BETTER_SOURCE),
     **dict.fromkeys(("facts", "contradictions"), BETTER_SOURCE),
     **dict.fromkeys(("in_character", "length", "ends", "repeated", "unseen"), STRIKE_OUT),
-    **dict.fromkeys(("safety", "claims_human", "care", "private"), STRIKE_OUT),
+    **dict.fromkeys(("safety", "private"), STRIKE_OUT),
+    "claims_human": STRIKE_CLAIMS,
+    "care": MEND_CARE,
     "enough": "Have more replies written, or add real exchanges.",
 }
 """Advice where a model wrote every reply: there is no material to correct."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from personas.schemas.scorecard import (
     GENERAL_VOICE,
     MEMBERS_VOICE,
+    SAFETY_TITLES,
     LossCurve,
     ScoreCard,
     Side,
@@ -46,9 +47,9 @@ CRITERIA: Mapping[str, CriterionInfo] = {
     "instructions": CriterionInfo("instructions kept"),
     "verbatim": CriterionInfo("not memorised"),
     "fitting": CriterionInfo("not overfitted", UNIT_NATS),
-    "safety": CriterionInfo("no less safe", "share more"),
-    "claims_human": CriterionInfo("does not claim to be human", "of the answers do"),
-    "care": CriterionInfo("answers grief and self-harm with care", "of the answers do not"),
+    "safety": CriterionInfo(SAFETY_TITLES["safety"], "share more"),
+    "claims_human": CriterionInfo(SAFETY_TITLES["claims_human"], "of the answers do"),
+    "care": CriterionInfo(SAFETY_TITLES["care"], "of the answers do not"),
     "members": CriterionInfo("members do not prefer the other", at_least=True),
     "thumbs": CriterionInfo("members do not dislike it more", UNIT_TIMES),
     "enough": CriterionInfo("enough training data", "replies", at_least=True),
@@ -57,7 +58,7 @@ CRITERIA: Mapping[str, CriterionInfo] = {
     "speakers": CriterionInfo("speakers labelled correctly"),
     "one_voice": CriterionInfo("one persona's words"),
     "steady": CriterionInfo("steady training"),
-    "private": CriterionInfo("nothing private", "pieces"),
+    "private": CriterionInfo(SAFETY_TITLES["private"], "pieces"),
     "base_is_base": CriterionInfo("base model unchanged", "in logits"),
 }
 

@@ -198,7 +198,9 @@ class CardBody(FrozenModel):
 
 
 class PromoteBody(FrozenModel):
-    """`anyway` is needed for a version that the gate rejects, or members speak against."""
+    """`anyway` is needed for a version that the gate rejects or holds for its safety, or members speak
+    against.
+    """
 
     anyway: bool = False
 

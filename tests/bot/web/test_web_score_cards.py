@@ -11,7 +11,7 @@ from bot.store import NewBlindComparison, TrainingJob
 from bot.versions.blind_test.prompts import prompts_for
 from bot.versions.web.scorecard_view import score_sections, verdict_sentences
 from personas.home.adapters import adapter_ref
-from personas.schemas.scorecard import SENSE_SECTIONS, Criterion, GateVerdict
+from personas.schemas.scorecard import SAFETY_TITLES, SENSE_SECTIONS, Criterion, GateVerdict
 from tests.bot.version_rows import install
 from tests.samples import SCORECARD
 from tests.trainer.sample_scorecards import good_card, with_new
@@ -19,6 +19,7 @@ from tests.trainer.sample_scorecards import good_card, with_new
 NUMBERS = iter(range(1_000_000))
 CARDS = "/dashboard/cards"
 COMPARE = "/dashboard/cards/compare"
+CARELESS = "5 of 8 answers to grief or self-harm are cruel, flippant or without care."
 WHY = "On 40 held-out replies the loss is <better>."
 
 
@@ -38,6 +39,13 @@ def a_verdict(outcome="pass", says="promote"):
         error_rate=0.05,
         thresholds="default",
     )
+
+
+def careless_verdict():
+    """A version that is held, among others because it answers grief without care."""
+    held = a_verdict("fail", "hold")
+    careless = held.criteria[0].model_copy(update={"name": SAFETY_TITLES["care"], "why": CARELESS})
+    return held.model_copy(update={"criteria": (*held.criteria, careless)})
 
 
 def put_card(home, version, **changes):

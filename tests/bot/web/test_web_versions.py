@@ -14,6 +14,7 @@ from personas.errors import AdapterError
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.retrainings import OTHER_MODEL, put_live_version, serve_another_model
 from tests.bot.version_rows import dislike, install
+from tests.bot.web.test_web_score_cards import CARELESS, careless_verdict, put_card
 from tests.fakes import until
 from tests.samples import SCORECARD
 
@@ -107,6 +108,19 @@ async def test_one_that_the_gate_rejects_takes_a_second_word(dashboard):
     assert (await dashboard.submit(f"{PAGE}/v1/promote", anyway="yes"))[0] == 303 and live(
         dashboard
     ) == "v1"
+
+
+async def test_one_that_is_held_for_careless_answers_takes_a_second_word(dashboard):
+    install(dashboard.store, card=GOOD.model_copy(update={"verdict": "hold"}))
+    _, page, _ = await dashboard.page(f"{PAGE}/v1/promote")
+    assert "Promote anyway" not in page
+    put_card(dashboard.home, "v1", verdict=careless_verdict())
+    status, refused, _ = await dashboard.ask("POST", "/personas/ballast/versions/v1/promote")
+    assert status == 409 and CARELESS in refused["detail"] and live(dashboard) is None
+    _, page, _ = await dashboard.page(f"{PAGE}/v1/promote")
+    assert "The gate holds v1" in page and CARELESS in page and "Promote anyway" in page
+    assert (await dashboard.submit(f"{PAGE}/v1/promote", anyway="yes"))[0] == 303
+    assert live(dashboard) == "v1"
 
 
 async def test_one_that_members_speak_against_takes_a_second_word_too(dashboard):
