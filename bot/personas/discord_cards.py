@@ -408,6 +408,9 @@ async def export(interaction: Interaction, persona: PersonaOption, form: CardFor
 async def remove(interaction: Interaction, persona: OwnPersonaOption) -> None:
     services = interaction.client.services
     await defer(interaction, ephemeral=True)
+    services.personas.require_removable(interaction.guild_id or 0, persona)
+    # First: a queued one would begin meanwhile, and fail for want of the persona.
+    cancelled = services.trainings.cancel_all(persona.id, interaction.user.id)
     await remove_persona(
         services.personas,
         services.store,
@@ -422,10 +425,13 @@ async def remove(interaction: Interaction, persona: OwnPersonaOption) -> None:
     )
     await respond(
         interaction,
-        gettext_lazy(
-            "**{persona}** is removed, and lives nowhere here any more. Importing the card again "
-            "brings them back.",
-            persona=markdown_name(persona),
+        join_texts(
+            gettext_lazy(
+                "**{persona}** is removed, and lives nowhere here any more. Importing the card "
+                "again brings them back.",
+                persona=markdown_name(persona),
+            ),
+            *filter(None, [cancelled]),
         ),
     )
 

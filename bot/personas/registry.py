@@ -156,9 +156,9 @@ class PersonaRegistry:
         return None
 
     def name_of(self, persona_id: str, guild_id: int) -> str:
-        """The name of a guild's persona; its id where it is gone."""
+        """The name of a guild's persona; its id, without the guild's suffix, where it is gone."""
         persona = self.get(persona_id, guild_id)
-        return persona.name if persona else persona_id
+        return persona.name if persona else persona_id.removesuffix(guild_suffix(guild_id))
 
     def markdown_name_of(self, persona_id: str, guild_id: int) -> str:
         """The same for a text that Discord reads as Markdown."""
@@ -309,6 +309,14 @@ class PersonaRegistry:
             if name not in had and (problem := self.calling_name_problem(guild_id, name)):
                 raise RefusedError(problem)
 
+    def require_removable(self, guild_id: int, persona: Persona) -> None:
+        """Raise `RefusedError` for a persona that is not the guild's own."""
+        if persona.id not in self._own.get(guild_id, {}):
+            raise RefusedError(
+                gettext_lazy("{persona} came with the bot.", persona=markdown_name(persona)),
+                gettext_lazy("Only personas of this server can be removed."),
+            )
+
     def remove(self, guild_id: int, persona: Persona, *, keeping: bool = False) -> None:
         """Remove a guild's own persona, or the operator's copy of a bundled card, which then is
         used again.
@@ -316,11 +324,7 @@ class PersonaRegistry:
         Its revisions are deleted; with `keeping` its last state is added to them instead. Raises
         `RefusedError` for a bundled persona.
         """
-        if persona.id not in self._own.get(guild_id, {}):
-            raise RefusedError(
-                gettext_lazy("{persona} came with the bot.", persona=markdown_name(persona)),
-                gettext_lazy("Only personas of this server can be removed."),
-            )
+        self.require_removable(guild_id, persona)
         path = self._cards[persona.id]
         earlier = self.earlier(persona.id)
         if keeping:

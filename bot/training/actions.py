@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from bot.platform.change_record import ChangeRecord, no_record
-from bot.platform.localisation import LocalisableText, gettext_lazy, gettext_noop
+from bot.platform.localisation import LocalisableText, gettext_lazy, gettext_noop, ngettext_lazy
 from bot.store import Store, TrainingJob
 from bot.training.guild_turns import QueueConflictError
 from bot.training.queue import JobQueue
@@ -218,6 +218,24 @@ class Trainings:
         job = self._queue.cancel(self.find(job_id).job_id)
         self._record_job(job, by, gettext_noop("stopped the training of {learner}"))
         return job
+
+    def open_of_persona(self, persona_id: str) -> list[TrainingJob]:
+        """List the queued and running jobs of a persona, in any server."""
+        jobs = [*self._store.jobs.in_state("queued"), *self._store.jobs.in_state("running")]
+        return [job for job in jobs if job.persona == persona_id]
+
+    def cancel_all(self, persona_id: str, by: int = NO_USER_ID) -> LocalisableText:
+        """Cancel the queued and running jobs of a persona that this member removes. Returns what to
+        tell them, empty where there was none.
+        """
+        cancelled = [self.cancel(job.job_id, by) for job in self.open_of_persona(persona_id)]
+        if not cancelled:
+            return LocalisableText("")
+        return ngettext_lazy(
+            "Its training is cancelled.",
+            "Its {count} trainings are cancelled.",
+            len(cancelled),
+        )
 
     def resume(self, job_id: str, by: int = NO_USER_ID) -> TrainingJob:
         """Queue a failed job again, from its last checkpoint, as this member decided."""

@@ -142,6 +142,22 @@ async def test_a_form_makes_a_persona_that_greets_once_and_says_what_next(stage,
     assert not stage.store.people.contributions()
 
 
+async def test_a_removed_persona_takes_its_trainings_along(stage):
+    await stage.moderator.slash(OFFICE, "finetune start", persona="thrip")
+    await until(lambda: stage.backend.busy)
+    await created(stage, MARLOW)
+    await stage.moderator.slash(OFFICE, "finetune start", persona="marlow-finch")
+    await until(lambda: stage.store.jobs.in_state("queued"))
+    refused = await stage.moderator.slash(OFFICE, "persona remove", persona="thrip")
+    await said(refused, "came with the bot")
+    mark = stage.mark
+    gone = await stage.moderator.slash(OFFICE, "persona remove", persona="marlow-finch")
+    await said(gone, "brings them back. Its training is cancelled.")
+    await stage.sees("Cancelled: **marlow-finch v1**", since=mark)
+    assert not stage.store.jobs.in_state("queued")
+    assert [job.persona for job in stage.store.jobs.in_state("running")] == ["thrip"]
+
+
 async def test_a_persona_of_a_card_alone_is_trained_by_a_button_as_by_the_command(
     stage, monkeypatch
 ):

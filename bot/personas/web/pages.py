@@ -180,6 +180,7 @@ async def confirm_remove(request: web.Request) -> web.Response:
         channels=channels_by_persona(owned.services, [owned.id]).get(owned.id, []),
         files=lore_store(owned.services).files(owned.guild_id, owned.id),
         versions=persona_status(owned.services, owned.id).versions,
+        trainings=len(owned.services.trainings.open_of_persona(owned.id)),
     )
 
 
@@ -191,6 +192,8 @@ async def remove_persona_page(request: web.Request) -> web.Response:
         owned.services.lore,
         owned.services.catalogue.shipped.lore,
     )
+    # First: a queued one would begin meanwhile, and fail for want of the persona.
+    cancelled = owned.services.trainings.cancel_all(owned.id)
     await card_import.remove_persona(
         owned.services.personas,
         owned.services.store,
@@ -204,8 +207,11 @@ async def remove_persona_page(request: web.Request) -> web.Response:
     return redirect_to(
         request,
         "/dashboard/personas",
-        gettext_lazy(
-            "{name} is removed from the bot and from all channels.", name=owned.persona.name
+        join_texts(
+            gettext_lazy(
+                "{name} is removed from the bot and from all channels.", name=owned.persona.name
+            ),
+            *filter(None, [cancelled]),
         ),
     )
 

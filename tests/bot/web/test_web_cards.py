@@ -21,6 +21,8 @@ from personas.errors import EngineBusyError
 from personas.prompt.renderer import MAX_CARD_TOKENS
 from personas.schemas.chat import LoreHit
 from tests.bot.version_rows import install
+from tests.bot.web.training_runs import put_job
+from tests.fakes import until
 from tests.personas.cards import PIXEL, V2, as_json, v3
 
 MIRA = write_card(with_picture(parse_card(as_json(V2), "it"), PIXEL, "it"), "png", "it").content
@@ -422,6 +424,23 @@ async def test_a_file_takes_the_place_of_a_card_which_can_be_brought_back(dashbo
     )
     await dashboard.submit(kept)
     assert personas_of(dashboard).get("mira", 0).description == "{{char}} keeps the lighthouse."
+
+
+async def test_a_removed_persona_takes_its_trainings_along(dashboard):
+    await upload(dashboard, "/dashboard/personas", "mira.png", MIRA)
+    put_job(dashboard, "j1", guild=9, persona="mira")
+    dashboard.queue.start()
+    await until(lambda: dashboard.backend.busy)
+    put_job(dashboard, "j2", persona="mira")
+    put_job(dashboard, "j3", persona="oda")
+    _, page, _ = await dashboard.page("/dashboard/personas/mira/remove")
+    assert "Its 2 queued or running trainings are cancelled." in page
+    _, _, headers = await dashboard.submit("/dashboard/personas/mira/remove")
+    _, page, _ = await dashboard.page(headers["Location"])
+    assert "Its 2 trainings are cancelled." in page
+    states = [dashboard.store.jobs.get(job_id).state for job_id in ("j1", "j2")]
+    assert states == ["cancelled", "cancelled"]
+    assert dashboard.store.jobs.get("j3").state in ("queued", "running")
 
 
 async def test_a_persona_that_came_as_a_file_is_removed_with_all_it_had(dashboard):
