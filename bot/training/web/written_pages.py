@@ -81,6 +81,10 @@ async def render_written(
         replies=shown,
         count=len(replies),
         left=len(replies) - len(written.struck),
+        edited=sum(
+            reply.by == "edited" and reply.number not in written.struck for reply in replies
+        ),
+        names_user=any("{{user}}" in f"{reply.question} {reply.reply}" for reply in shown),
         struck=written.struck,
         first=first,
         summary=written.summary,

@@ -57,7 +57,7 @@ async def test_the_form_creates_a_persona_with_its_picture_and_says_what_next(da
     lore = {"text": "# Tallow\nMarlow feeds Tallow at six."}
     assert (await dashboard.ask("PUT", "/personas/marlow/lore/tallow", json=lore))[0] == 200
     _, page, _ = await dashboard.page("/dashboard/personas/marlow")
-    assert plan in page and from_card in page
+    assert plan in page and from_card in page and "of anybody. Or train them" in page
     _, page, _ = await dashboard.page("/dashboard/personas/ballast")
     assert "What next?" not in page
     status, page, _ = await sent(dashboard)

@@ -72,6 +72,9 @@ async def test_a_plan_says_that_its_samples_are_not_written_yet(dashboard):
     page, _ = await plan_made(dashboard, **GIVEN)
     assert "measuring the new version 20 s" in page and "the adapter 20 s" not in page
     assert "There are none yet: a model writes the replies" in page and "marked text" not in page
+    assert "Tick <b>Let me read the replies first</b> above" in page
+    page, _ = await plan_made(dashboard, **GIVEN, from_card="1", review="yes")
+    assert "The training then waits for you" in page and "Tick <b>" not in page
 
 
 async def test_a_plan_shows_lengths_what_does_not_fit_masks_time_memory_and_what_is_behind_it(

@@ -90,6 +90,16 @@ async def test_replies_are_read_changed_and_struck_out_and_then_trained_on(dashb
     assert "They cannot be changed any more." in page and "<textarea" not in page
 
 
+async def test_the_page_says_what_is_left_and_what_a_macro_stands_for(dashboard, written):
+    _, page, _ = await dashboard.page(PATH)
+    assert "replies are left" not in page and "{{user}}" not in page
+    await dashboard.submit(PATH, **typed(4, "Oda, {{user}}."), do="save 4")
+    await dashboard.submit(PATH, do="strike 9")
+    _, page, _ = await dashboard.page(PATH)
+    assert "2 of these 3 replies are left; changed by hand: 1." in page
+    assert "<code>{{user}}</code> stands for the name" in page
+
+
 async def test_a_training_that_waits_to_be_read_has_not_failed(dashboard, written):
     badge = f'<a class="badge" href="{PATH}">waits to be read</a>'
     for path in ("/dashboard/training", "/dashboard/training/j1"):
