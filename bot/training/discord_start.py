@@ -20,6 +20,7 @@ from bot.platform.localisation import (
 from bot.store import TrainingJob
 from bot.training.discord_buttons import CancelJobButton
 from bot.training.start_options import card_share, default_job_name
+from bot.training.teacher_text import teacher_texts
 from personas.errors import RequestError
 from personas.home.dataset_catalogue import DatasetNotFetchedError
 from personas.home.teacher_setting import teacher_notes
@@ -137,7 +138,7 @@ async def queue_training(
         ),
         separator="\n",
     )
-    notes: list[str] = [*map(LocalisableText, teacher_notes(request))]
+    notes: list[str] = [*map(LocalisableText, teacher_notes(request)), *teacher_texts(request)]
     notes += [redact_paths(localise(note, language), services.home) for note in started.notes]
     card = text_card(
         [head, join_texts(*notes, separator="\n")],

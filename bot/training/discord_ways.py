@@ -16,6 +16,7 @@ from bot.platform.localisation import (
 from bot.platform.messages import markdown_name
 from bot.platform.permissions import is_moderator
 from bot.training.discord_start import ReadFirstButton, TrainFromCardButton, from_card_request
+from bot.training.teacher_text import teacher_texts
 from personas.home.teacher_setting import teacher_notes
 from personas.schemas.chat import Persona
 
@@ -40,7 +41,7 @@ async def show_training_ways(
         persona,
         short_id(persona, guild_id),
         files=len(files),
-        notes=map(LocalisableText, teacher_notes(request)),
+        notes=[*map(LocalisableText, teacher_notes(request)), *teacher_texts(request)],
     )
     if problem:
         lines = [problem, *lines]

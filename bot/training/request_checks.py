@@ -15,6 +15,7 @@ import psutil
 from pydantic import ValidationError
 
 from bot.personas.base_model_compat import is_same_model
+from bot.platform.localisation import gettext_lazy
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.dataset_paths import resolve_dataset_path
 from bot.training.queue import JobQueue
@@ -30,7 +31,12 @@ from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.models.base_model import locate
 from personas.models.stored_quantisation import require_unpackable
 from personas.schemas.base import explain_validation_error
-from personas.schemas.training import Teacher, TrainingRequest
+from personas.schemas.training import (
+    CARD_RECIPE,
+    DISTILLING_RECIPE,
+    Teacher,
+    TrainingRequest,
+)
 
 MEMORY_FIELDS = (
     "per_device_train_batch_size",
@@ -102,12 +108,17 @@ class RequestChecks:
 
     def with_defaults(self, body: RequestJson) -> RequestJson:
         """Return a body with what it leaves out: the served base model, and for replies written from
-        a card the teacher of the settings.
+        a card the teacher of the settings. Raises `RequestError` where that teacher alone makes it
+        invalid.
         """
         defaults: RequestJson = {"base_model": self.base_model}
-        if body.get("from_card") and self.teacher:
-            defaults["teacher"] = self.teacher.model_dump()
-        return {**defaults, **body}
+        if not body.get("from_card") or not self.teacher or "teacher" in body:
+            return {**defaults, **body}
+        without = {**defaults, **body}
+        sent = {**without, "teacher": self.teacher.model_dump()}
+        if _is_valid(without) and not _is_valid(sent):
+            raise _settings_teacher_error(self.teacher)
+        return sent
 
     def repeated(self, request: TrainingRequest) -> TrainingRequest:
         """Return a request to be run again by itself: with the teacher of today's settings, as
@@ -235,6 +246,30 @@ class RequestChecks:
         if requested_recipe_plan(plan, request.recipe).memory_bytes <= free:
             return body
         return next(_fitting_alternatives(body, plan, free), None)
+
+
+def _is_valid(body: RequestJson) -> bool:
+    try:
+        TrainingRequest.model_validate(body)
+    except ValidationError:
+        return False
+    return True
+
+
+def _settings_teacher_error(teacher: Teacher) -> RequestError:
+    """Return the error of a request that is invalid with the teacher of the settings alone."""
+    return RequestError(
+        gettext_lazy(
+            "`{distilling}` and `distilled_replies` have the base model itself as the teacher, and "
+            "cannot be combined with the one that the operator has set (TEACHER, {model}).",
+            distilling=DISTILLING_RECIPE,
+            model=teacher.model,
+        ),
+        gettext_lazy(
+            "Choose another recipe, such as `{recipe}`, without `distilled_replies`.",
+            recipe=CARD_RECIPE,
+        ),
+    )
 
 
 def available_memory_bytes() -> int:

@@ -411,12 +411,18 @@ async def test_a_training_from_the_card_needs_no_log_and_has_its_own_recipe(stag
     assert stage.backend.planned[-1].from_card == 0.5, "beside real exchanges"
     queued = await start(stage, **{"from": "card"})
     assert "Queued" in queued and "hardly any sense" not in queued, "a larger model teaches"
+    told = (
+        "`big` writes the replies: the persona's card and lore are sent to the server `127.0.0.1`"
+    )
+    assert told in queued
     await until(lambda: stage.backend.busy)
     request = stage.backend.runs[0].request
     assert (request.from_card, request.recipe, request.teacher.model) == (1, "card", "big")
     assert "takes no from_card" in await start(stage, task_type="preference", **{"from": "card"})
     refused = await start(stage, recipe="card-teacher", **{"from": "card"})
-    assert "this one is big: use the recipe card" in refused, "it distils from the base model alone"
+    assert "cannot be combined with the one that the operator has set (TEACHER, big)" in refused
+    assert "Choose another recipe, such as `card`" in refused, "which a moderator can"
+    assert "Correct the named fields" not in refused
 
 
 async def test_a_channel_without_a_persona_needs_one_named(stage):

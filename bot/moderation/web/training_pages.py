@@ -26,6 +26,7 @@ from bot.platform.localisation import gettext_lazy, join_texts
 from bot.platform.web_kit.problems import Problem, redacted_problem
 from bot.platform.web_kit.request_body import parse_form_number, read_form
 from bot.platform.web_kit.templating import redirect_to, render_page
+from bot.services import Services
 from bot.store import TrainingJob
 from bot.training.actions import NO_CHANNEL_ID, PlannedTraining
 from bot.training.request_checks import requested_recipe_plan
@@ -40,6 +41,7 @@ from bot.training.status_text import (
     card_state_text,
     trains_from_card,
 )
+from bot.training.teacher_text import teacher_texts
 from bot.training.web import run_charts, run_view, written_pages
 from bot.training.web.run_details import read_run_details
 from bot.training.web.run_history import DEFAULT_SMOOTHING, MetricsHistory
@@ -287,6 +289,11 @@ def _number(text: str) -> Any:
     return parse_form_number(text) if text else None
 
 
+def _plan_notes(services: Services, request: TrainingRequest) -> list[str]:
+    notes = [hide_paths(note) for note in services.training_notes(request)]
+    return [*teacher_texts(request), *notes]
+
+
 def _render_form(
     access: GuildAccess,
     request: web.Request,
@@ -320,7 +327,5 @@ def _render_form(
         channels=channel_choices(access),
         planned=planned,
         estimate=estimate,
-        notes=[hide_paths(note) for note in services.training_notes(planned.request)]
-        if planned
-        else [],
+        notes=_plan_notes(services, planned.request) if planned else [],
     )

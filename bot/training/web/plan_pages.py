@@ -20,6 +20,7 @@ from bot.platform.web_kit.request_body import parse_form_number, read_form
 from bot.platform.web_kit.templating import DASHBOARD, redirect_to, render_page, shell_command
 from bot.services import Services
 from bot.training.request_checks import available_memory_bytes, requested_recipe_plan
+from bot.training.teacher_text import teacher_texts
 from bot.training.web.plan_cache import PLAN_CACHE, StoredPlan
 from bot.training.web.requests import plan_training, start_training
 from personas.errors import RequestError, UnderstudyError
@@ -302,6 +303,7 @@ def _plan_context(request: web.Request, stored: StoredPlan, services: Services) 
     command = trainer_command(wanted)
     if wanted.persona and not services.personas.get(wanted.persona, OPERATOR_GUILD_ID):
         command = ""  # the trainer finds no server's persona by its id
+    notes = [redact_paths(note, services.home) for note in services.training_notes(wanted)]
     return {
         "plan": plan,
         "learner": _learner_name(services, wanted),
@@ -311,7 +313,7 @@ def _plan_context(request: web.Request, stored: StoredPlan, services: Services) 
         "free": free,
         "fits": own.memory_bytes <= free,
         "lighter": [way for way in plan.lighter if way.memory_bytes <= free],
-        "notes": [redact_paths(note, services.home) for note in services.training_notes(wanted)],
+        "notes": [*teacher_texts(wanted), *notes],
         "lengths": bar_chart(
             gettext_lazy("Tokens per sample, prompt and reply"),
             plan.tokens_per_sample.rows,

@@ -153,7 +153,13 @@ async def test_without_a_teacher_that_of_the_settings_writes(dashboard, monkeypa
     own_log = {"job_name": "voice", "persona": "oda", "recipe": "demo-cpu"}
     asked = {**own_log, "from_card": 1}
     form = {"persona": "oda", "dataset": "from:card", "recipe": "demo-cpu"}
-    assert (await dashboard.submit("/dashboard/data/plan", **form))[0] == 303
+    status, _, headers = await dashboard.submit("/dashboard/data/plan", **form)
+    assert status == 303
+    _, page, _ = await dashboard.page(headers["Location"])
+    assert "lore are sent to the server <code>127.0.0.1</code>" in page
+    distils = form | {"recipe": "card-teacher"}
+    status, page, _ = await dashboard.submit("/dashboard/data/plan", **distils)
+    assert status == 422 and "Choose another recipe, such as <code>card</code>" in page
     assert dashboard.backend.plans[-1].teacher == teacher
     elsewhere = await dashboard.ask("POST", POST, json={**asked, "base_model": "nobody/nothing"})
     assert elsewhere[1]["would_work"] == asked, "it proposes changes of what was sent"
