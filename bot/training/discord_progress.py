@@ -45,6 +45,7 @@ from bot.training.status_text import (
 from bot.versions.discord import PromoteButton, PromoteDialogueButton, RollbackButton
 from personas.errors import UnderstudyError
 from personas.home.adapters import DIALOGUE_PREFIX, score_card_file
+from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.scorecard import ScoreCard
 
 log = logging.getLogger(__name__)
@@ -74,10 +75,10 @@ class ProgressMessages:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def follow(self, job: TrainingJob) -> None:
-        """Show a changed job, unless a task does so already, or another process serves its
-        server.
+        """Show a changed job, unless it is of no server, a task does so already, or another process
+        serves its server.
         """
-        if not self._bot.serves(job.guild_id):
+        if job.guild_id == OPERATOR_GUILD_ID or not self._bot.serves(job.guild_id):
             return
         task = self._tasks.get(job.job_id)
         if task is None or task.done():

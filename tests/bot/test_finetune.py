@@ -14,11 +14,11 @@ from bot.store import InstalledVersion, JobResult
 from bot.training.backend_protocol import TrainingFailed, TrainingSucceeded
 from bot.training.repeat import is_repeatable
 from personas.errors import AdapterError, RequestError
-from personas.schemas.training import Teacher
+from personas.schemas.training import Teacher, TrainingRequest
 from personas.schemas.training_events import Epoch, Progress
 from sandbox import SandboxRefusal, message_text
 from sandbox.message_components import IS_COMPONENTS_V2, all_components
-from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
+from tests.bot.conftest import INN, OFFICE, PROGRESS_INTERVAL_S, QUAY, on_stage
 from tests.fakes import until
 from tests.samples import SCORECARD
 
@@ -423,6 +423,16 @@ async def test_a_training_from_the_card_needs_no_log_and_has_its_own_recipe(stag
     assert "cannot be combined with the one that the operator has set (TEACHER, big)" in refused
     assert "Choose another recipe, such as `card`" in refused, "which a moderator can"
     assert "Correct the named fields" not in refused
+
+
+async def test_a_training_of_no_server_is_shown_in_none(stage, caplog):
+    request = TrainingRequest(job_name="operators", persona="ballast")
+    job = stage.client.services.trainings.start(request, guild_id=0).job
+    await until(lambda: stage.backend.busy)
+    await asyncio.sleep(2 * PROGRESS_INTERVAL_S)
+    assert "could not be shown" not in caplog.text
+    stage.backend.finish()
+    await until(lambda: stage.store.jobs.get(job.job_id).state == "done")
 
 
 async def test_a_channel_without_a_persona_needs_one_named(stage):

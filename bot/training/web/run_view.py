@@ -200,7 +200,7 @@ def waiting_reason(services: Services, place: int, running: Sequence[TrainingJob
             job_label=job_label(services, running[0]),
         )
     if place == 1:
-        return before or gettext_lazy("It begins now.")
+        return before or gettext_lazy("It is the next to begin; servers take turns.")
     others = ngettext_lazy(
         "One other is before it; servers take turns.",
         "{count} others are before it; servers take turns.",

@@ -60,6 +60,8 @@ async def run_to_end(dashboard, job_id, outcome):
 
 async def test_the_queue_says_who_asked_where_and_why_it_waits(dashboard):
     put_job(dashboard, "runs")
+    page = words(await shown(dashboard, "/dashboard/training/runs"))
+    assert "It is the next to begin" in page, "another server's turn may come first"
     dashboard.queue.start()
     await until(lambda: dashboard.backend.busy)
     put_job(dashboard, "next", guild=77, by=123)
