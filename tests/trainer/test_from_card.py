@@ -548,6 +548,39 @@ def test_what_a_small_teacher_does_wrong(persona, message, reply, fault):
     assert judge.fault(message, reply) == fault
 
 
+@pytest.mark.parametrize(
+    ("reply", "fault"),
+    [
+        ("I wind it. I am courtly, sleepy and easily flattered.", "copies the card"),
+        ("The others will want to eat it! I wind the clock.", "copies the card"),
+        ("Tell me, is there any cake left?", "copies the card"),
+        ("Be brief now. I wind it at dusk.", "copies the card"),
+        ("I wind it at dusk, slowly, and in any weather. Mind the step, and mind the bell.", None),
+        ("Let the hours come to me. I wind it at dusk.", None),
+        ("The others will want to eat. I wind it at dusk.", None),
+        ("You may sit down. I wind it at dusk.", None),
+        ("I am Ada Marsh of the Harbour. At dusk I wind it.", None),
+    ],
+)
+def test_a_whole_sentence_of_the_card_is_a_copy_but_for_a_catchphrase(persona, reply, fault):
+    card, lore = persona
+    examples = (
+        "<START>\n{{user}}: is there any cake left\n"
+        "{{char}}: I hid it. The others will want to eat it. Mind the step, and mind the bell.\n"
+        "<START>\n{{user}}: bye\n{{char}}: You may sit by my stove until the tide has turned. "
+        "Mind the step, and mind the bell.\n"
+    )
+    spoken = replace(
+        card,
+        name="Ada Marsh of the Harbour",
+        personality='You are courtly, sleepy and easily flattered. You say "Oh! Let the hours come to me."',
+        mes_example=examples,
+        post_history_instructions="Be brief now.",
+    )
+    judge = ReplyJudge(spoken, lore.passages, speaking_notes(spoken, lore.passages))
+    assert judge.fault("what do you do", reply) == fault
+
+
 def test_a_character_may_curse_and_gesture_who_does_so_in_the_card(persona):
     card, lore = persona
     rough = replace(card, mes_example="<START>\n{{user}}: Late?\n{{char}}: (laughs) Shit, yes.")

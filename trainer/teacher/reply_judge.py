@@ -2,12 +2,13 @@
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from personas.human_claims import claims_to_be_human
 from personas.lore.index_terms import is_mostly_ascii
-from personas.lore.passages import Passage
-from personas.prompt.renderer import EXAMPLE_USER, system_text
+from personas.lore.passages import Passage, split_sentences
+from personas.prompt.renderer import EXAMPLE_USER, example_turns, fill_macros, system_text
 from personas.schemas.chat import Persona
 from trainer.dataset.minhash import split_words
 from trainer.dataset.synthetic.reply_filter import ReplyFilter
@@ -19,7 +20,7 @@ from trainer.evaluate.generation.reply_sense import (
     read_marks,
     sense_features,
 )
-from trainer.evaluate.generation.text_metrics import has_shared_run
+from trainer.evaluate.generation.text_metrics import has_shared_run, is_unsegmented
 from trainer.teacher.voice_likeness import VoiceLikeness
 
 ASSISTANT = re.compile(
@@ -33,6 +34,11 @@ ASSISTANT = re.compile(
     re.IGNORECASE,
 )
 """What an assistant says, and hardly a character."""
+COPIED_SENTENCE_WORDS = 5
+"""A draft copies a whole sentence of the card that has so many words."""
+COPIED_INSTRUCTION_WORDS = 3
+"""The same of a sentence of the closing instructions, which tell only a model what to do."""
+QUOTE_MARKS = frozenset('"“”„«»「」『』')
 ECHOED_WORDS = 6
 """A reply with so many words in a row of its question repeats it."""
 ECHOED_SHARE = 0.75
@@ -85,7 +91,9 @@ class ReplyJudge:
         self._likeness = VoiceLikeness(persona)
         self._is_human = claims_to_be_human(system_text(persona, ""))
         self._spoken = spoken_lines(persona)
-        self._said_of_it = (system_text(persona, ""), notes)
+        closing = fill_macros(persona.post_history_instructions, persona, EXAMPLE_USER)
+        self._said_of_it = (system_text(persona, ""), closing, notes)
+        self._whole_sentences = _card_sentences(persona, closing, notes)
 
     def keep(self, reply: str) -> None:
         """Remember a reply that is kept, so that similar ones count as repetitions. Drafts have the
@@ -138,7 +146,7 @@ class ReplyJudge:
         """
         if any(has_shared_run(reply, text) for text in self._spoken):
             return "copies an example of the card"
-        if any(has_shared_run(reply, text) for text in self._said_of_it):
+        if self._copies_card(reply):
             return "copies the card"
         if self._breaks.is_broken_by(reply, EXAMPLE_USER):
             return "breaks character"
@@ -156,6 +164,47 @@ class ReplyJudge:
         if _speaks_as_asker(reply, question):
             return "speaks as who asks"
         return "too long" if len(reply.split()) > TOO_LONG_WORDS else None
+
+    def _copies_card(self, reply: str) -> bool:
+        if any(has_shared_run(reply, text) for text in self._said_of_it):
+            return True
+        words = _spaced(reply)
+        return any(sentence in words for sentence in self._whole_sentences)
+
+
+def _card_sentences(persona: Persona, closing: str, notes: str) -> frozenset[str]:
+    """Return the sentences of a card that no reply may have whole, each as `_spaced` writes it: not
+    what the character says more than once, nor what the prose quotes of it, nor "I am" and its name.
+    """
+    prose = _unquoted_sentences(f"{system_text(persona, EXAMPLE_USER)}\n{notes}")
+    said = split_sentences("\n".join(spoken_lines(persona)))
+    heard = [turn.text for turn in example_turns(persona) if not turn.by_persona]
+    sentences = _long_enough([*prose, *said, *split_sentences("\n".join(heard))])
+    instructions = _unquoted_sentences(closing)
+    sentences |= _long_enough(instructions, fewest=COPIED_INSTRUCTION_WORDS)
+    times = Counter(map(_spaced, said))
+    allowed = {sentence for sentence, count in times.items() if count > 1}
+    allowed.add(_spaced(f"I am {persona.name}"))
+    return frozenset(sentences - allowed)
+
+
+def _unquoted_sentences(text: str) -> list[str]:
+    return [sentence for sentence in split_sentences(text) if QUOTE_MARKS.isdisjoint(sentence)]
+
+
+def _long_enough(sentences: Iterable[str], fewest: int = COPIED_SENTENCE_WORDS) -> set[str]:
+    """Return the sentences of so many words; in scripts without spaces, of twice as many characters."""
+    long_enough: set[str] = set()
+    for sentence in sentences:
+        needed = fewest * 2 if is_unsegmented([sentence]) else fewest
+        if len(split_words(sentence)) >= needed:
+            long_enough.add(_spaced(sentence))
+    return long_enough
+
+
+def _spaced(text: str) -> str:
+    """Return a text's words with spaces around each, so that no part of a word is found in them."""
+    return f" {' '.join(split_words(text))} "
 
 
 def _echoes(reply: str, question: str) -> bool:
