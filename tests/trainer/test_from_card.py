@@ -182,6 +182,24 @@ async def test_replies_are_kept_with_who_wrote_them_and_the_rest_is_counted(pers
     assert summary.by_rules == sum(reply.by != "teacher" for reply in replies)
 
 
+async def test_closing_instructions_stand_with_the_others_and_are_no_reply(persona, tmp_path):
+    card, lore = persona
+    closing = replace(card, post_history_instructions="Never mention umbrellas, {{user}}.")
+
+    def script(body):
+        if body["seed"] % 2:
+            return f"Never mention umbrellas, Guest. {in_character(body)}"
+        return in_character(body)
+
+    async with serving(script) as endpoint:
+        replies = await written(tmp_path / "job", task_of((closing, lore)), endpoint)
+    assert not [reply for reply in replies if "umbrellas" in reply.reply]
+    assert read_summary(tmp_path / "job").dropped["copies the card"]
+    for body in endpoint.bodies:
+        system, *talk = [message["content"] for message in body["messages"]]
+        assert system.endswith("\nNever mention umbrellas, Guest.") and "umbrellas" not in str(talk)
+
+
 async def test_a_stopped_writing_goes_on_and_ends_as_a_whole_one(persona, tmp_path):
     task = task_of(persona)
     seen = []

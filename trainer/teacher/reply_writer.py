@@ -10,7 +10,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from personas.home.written_replies import (
 from personas.lore.index import LoreIndex
 from personas.lore.passages import Passage
 from personas.lore.ranking import MAX_LORE_PASSAGES
-from personas.prompt.renderer import EXAMPLE_USER, system_text
+from personas.prompt.renderer import EXAMPLE_USER, fill_macros, system_text
 from personas.schemas.chat import LoreHit, Persona, Turn
 from personas.schemas.training import WrittenReplies
 from trainer.dataset.synthetic.attempt_journal import append_to_journal, read_journal
@@ -188,7 +188,11 @@ class _Writing:
         self._backend = backend
         self._journal = journal
         self._judge = judge
-        self._notes = notes
+        persona = task.persona
+        # A small model repeats what it reads last, so they do not close this prompt.
+        closing = fill_macros(persona.post_history_instructions, persona, EXAMPLE_USER)
+        self._asked_persona = replace(persona, post_history_instructions="")
+        self._instructions = "\n".join(filter(None, (notes, closing)))
         self._length = ReplyLength.measure(task.persona)
         self._style = measure_style(task.persona)
         self._known = LoreAnswers(task.persona, task.passages)
@@ -264,11 +268,11 @@ class _Writing:
             async with at_once:
                 try:
                     reply = await session.reply(
-                        persona,
+                        self._asked_persona,
                         turns,
                         lore=lore,
                         seed=seed,
-                        instructions=self._notes,
+                        instructions=self._instructions,
                         max_tokens=self._length.tokens,
                     )
                 except PromptRefusedError as error:
