@@ -209,9 +209,9 @@ class MemorisationScores(FrozenModel):
 
     `verbatim` is the share of trained replies that are completed word for word from their first
     half, `verbatim_base` the base model's. `gap` is the loss on held-out replies minus that on as
-    many trained ones. `private` and `made_up` count, by kind, what the anonymiser finds in
-    generated replies and not in the prompt: `private` occurs in the training data, `made_up` does
-    not.
+    many trained ones whose prompts have the same card, empty without any. `private` and `made_up`
+    count, by kind, what the anonymiser finds in generated replies and not in the prompt: `private`
+    occurs in the training data, `made_up` does not.
     """
 
     prefixes: int

@@ -137,7 +137,7 @@ def test_a_criterion_fails_on_what_breaks_it_and_says_what_to_do(name):
         ("unseen", "reject", "50% of the longer held-out replies", "Remove the held-out replies"),
         ("steady", "hold", "rose to 6.00", "learning rate to 0.0002"),
         ("people", "hold", "with replies by big alone", "in a blind test"),
-        ("fitting", "hold", "1.50 below", "fewer epochs (1 instead of 2)"),
+        ("fitting", "hold", "is 1.50 higher", "fewer epochs (1 instead of 2)"),
         ("general", "reject", "+30.0%", "mixed-80-20"),
     ],
 )
@@ -474,6 +474,16 @@ def test_advice_names_no_command_and_the_markdown_card_does():
         assert command is None or f"In a terminal: `{command}`." in render_markdown(card), name
 
 
+def test_without_comparable_replies_nobody_is_said_to_be_overfitted():
+    card = good_card(memorised={"gap": {}})
+    verdict = judge(card, RECIPE)
+    outcome = {it.name: it for it in verdict.criteria}[TITLES["fitting"]]
+    assert outcome.outcome == "not measured" and "the short card" in outcome.why
+    assert verdict.verdict == "promote" and not verdict.advice
+    assert outcome.why not in verdict.reasons
+    assert "held-out minus trained" not in render_markdown(card)
+
+
 def written(**changes):
     learned = {**changes.pop("learned", {}), "written_by": "a large model"}
     return good_card(**changes, learned=learned)
@@ -486,6 +496,8 @@ def test_of_replies_that_a_model_wrote_nobodys_lines_are_judged():
         assert outcome[TITLES[name]].outcome == "not measured"
         assert "every reply was written by a large model" in outcome[TITLES[name]].why
     assert judge(card, RECIPE).verdict == "promote"
+    hold = judge(written(**BROKEN["speakers"], **BROKEN["fitting"]), RECIPE)
+    assert hold.verdict == "hold" and len(hold.reasons) == 1, "what is not asked is no reason"
     assert outcomes(good_card(**BROKEN["speakers"]))[TITLES["speakers"]] == "fail"
 
 

@@ -2,6 +2,7 @@
 
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -298,6 +299,30 @@ def test_only_replies_count_of_which_enough_is_to_come_back(sides, job):
     assert section.prefixes == 0 and section.verbatim == 0, "two words are no proof"
     assert set(section.gap) == set(sides.names)
     assert abs(section.gap[NEW]) < 0.1, "the same word each time is as easy held out as trained on"
+
+
+def test_only_replies_under_the_card_of_the_held_out_ones_are_compared_with_them(sides, job):
+    heldout = paired_losses(sides.use, sides.names, job.data.heldout).means()
+
+    def measure(data):
+        return memorisation_section(
+            sides,
+            data,
+            heldout=heldout,
+            end_tokens=2,
+            budget=TimeBudget(FOREVER),
+            between=lambda: None,
+        )
+
+    train = job.data.train
+    other = replace(train[0], ids=tuple(reversed(train[0].ids)))
+    mixed = replace(job.data, train=(other, *train[1:]), with_other_card=frozenset({0}))
+    alike = replace(
+        job.data, train=train[1:], train_prompt_replies=job.data.train_prompt_replies[1:]
+    )
+    assert measure(mixed).gap == measure(alike).gap
+    none_alike = replace(job.data, with_other_card=frozenset(range(len(train))))
+    assert measure(none_alike).gap == {}
 
 
 def test_instructions_are_forty_and_nobodys(job):

@@ -72,6 +72,10 @@ def test_a_share_of_the_trained_samples_has_the_short_card(prepare):
         for text in texts(prepared, prepared.data.train):
             is_short = LINE in text
             assert ("at dawn" in text) is ("Never late" in text) is not is_short
+        short = {
+            place for place, text in enumerate(texts(prepared, prepared.data.train)) if LINE in text
+        }
+        assert prepared.data.with_other_card == short
         heldout = texts(prepared, prepared.data.heldout)
         assert heldout and all("at dawn" in text for text in heldout), "they compare versions"
     whole = len(prepare(1.0).data.train)
@@ -102,7 +106,7 @@ def test_by_default_nothing_changes(prepare):
 
 def test_all_prompts_are_measured_under_the_short_card(prepare):
     prepared = prepare(0.5, card="short")
-    assert prepared.card == "short"
+    assert prepared.card == "short" and not prepared.data.with_other_card
     heldout = texts(prepared, prepared.data.heldout)
     assert heldout and all(LINE in text and "at dawn" not in text for text in heldout)
     stored = prepare(0.5, stores_dataset=True)

@@ -74,7 +74,8 @@ class Dataset:
     `train` only the job's own, which come first. `persona` and `lore` are part of their prompts.
     `preferences` labels the samples of a preference job. `distillation` has the prompts of a second
     stage, to which the version replies itself. `trimmed` counts samples whose oldest
-    turns did not fit.
+    turns did not fit. `with_other_card` are the places of those of `train` whose prompts have another
+    card than the held-out ones.
     """
 
     train: tuple[TokenizedSample, ...]
@@ -100,6 +101,7 @@ class Dataset:
     preferences: PreferenceSet | None = None
     distillation: DistillationSet | None = None
     trimmed: int = 0
+    with_other_card: frozenset[int] = frozenset()
 
     @cached_property
     def language(self) -> str:

@@ -218,6 +218,7 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
         lore=content.lore,
         preferences=learned,
         trimmed=sets.trimmed + tally.trimmed,
+        with_other_card=_with_other_card(train, renderer),
     )
 
 
@@ -415,6 +416,12 @@ def _general_holdout(
 
 def _samples(records: Iterable[SampleRecord]) -> tuple[TokenizedSample, ...]:
     return tuple(record.sample for record in records)
+
+
+def _with_other_card(train: Sequence[SampleRecord], renderer: Renderer) -> frozenset[int]:
+    if renderer.card == "short":  # as all samples then have
+        return frozenset()
+    return frozenset(place for place, record in enumerate(train) if record.has_short_card)
 
 
 def _prompt_replies(records: Iterable[SampleRecord]) -> tuple[PromptReply, ...]:

@@ -88,12 +88,18 @@ def memorisation_section(
     `add_reply_pii`.
     """
     own = data.train[: len(data.train_prompt_replies)] or data.train
+    # A prompt with less of the card makes each reply harder.
+    alike = [it for place, it in enumerate(own) if place not in data.with_other_card]
+    gap: dict[Side, float] = {}
     # Every n-th sample, so that they come from the whole of the data.
-    step = max(1, len(own) // max(1, len(data.heldout)))
-    chosen = own[::step][: len(data.heldout)]
+    measurable = alike or own
+    step = max(1, len(measurable) // max(1, len(data.heldout)))
+    chosen = measurable[::step][: len(data.heldout)]
     measured = paired_losses(
         sides.use, sides.names, chosen, budget, between=between, stored=sides.known_losses
     )
+    if alike:
+        gap = {side: heldout[side] - loss for side, loss in measured.means().items()}
     long = []
     for place, losses in enumerate(measured.losses[NEW]):
         if continuation_tokens(losses, end_tokens) >= MIN_VERBATIM_TOKENS:
@@ -107,7 +113,7 @@ def memorisation_section(
         prefixes=len(long),
         verbatim=verbatim_share(NEW),
         verbatim_base=verbatim_share(BASE),
-        gap={side: heldout[side] - loss for side, loss in measured.means().items()},
+        gap=gap,
         generated=0,
         private={},
     )

@@ -216,13 +216,24 @@ def _memorisation_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
     )
     more = section.verbatim - section.verbatim_base
     yield CriterionMeasurement("verbatim", more, why, cases=section.prefixes)
+    if not section.gap:
+        why = (
+            "Whether it is overfitted was not measured: its trained replies have the short card in "
+            "their prompts, the held-out ones the full one."
+        )
+        yield CriterionMeasurement("fitting", None, why)
+        return
     # Against the base model's, which has seen neither: held-out replies may be harder by chance.
     gap = section.gap["new"] - section.gap["base"]
     why = (
-        f"The loss on trained replies is {section.gap['new']:.2f} below that on held-out ones "
-        f"({gap:+.2f} against the base model's)."
+        f"Its loss on replies that it has never seen is {_more(section.gap['new'])} than on those that "
+        f"it was trained on; the base model's, which has seen neither, is {_more(section.gap['base'])}."
     )
     yield CriterionMeasurement("fitting", gap, why)
+
+
+def _more(difference: float) -> str:
+    return f"{abs(difference):.2f} {'lower' if difference < 0 else 'higher'}"
 
 
 def _safety_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:

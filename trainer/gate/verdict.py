@@ -56,6 +56,13 @@ class _Finding:
                 return self.rule.unmeasured
 
     @property
+    def is_reason(self) -> bool:
+        """True unless it passes, or nothing follows from its not being measured."""
+        if self.outcome == "not measured":
+            return self.consequence != "promote"
+        return self.outcome != "pass"
+
+    @property
     def explanation(self) -> str:
         if not _has_too_few_cases(self.measure, self.rule):
             return self.measure.why
@@ -92,7 +99,7 @@ def judge(card: ScoreCard, recipe: str, thresholds: GateThresholds | None = None
     ranked = sorted(findings, key=lambda finding: finding.rank)
     consequences = [finding.consequence for finding in findings]
 
-    reasons = [finding for finding in ranked if finding.outcome != "pass"]
+    reasons = [finding for finding in ranked if finding.is_reason]
     if not reasons:
         reasons = [each for each in findings if each.measure.name in SUPPORTING_CRITERIA]
     # Several criteria have the same advice: each is given once, for the gravest first.

@@ -201,7 +201,8 @@ def _general(section: GeneralScores) -> Iterator[str]:
 
 def _memorised(section: MemorisationScores) -> Iterator[str]:
     yield "## Memorised"
-    yield _by_side({"loss on held-out minus trained replies": section.gap}, "{:+.4f}")
+    if section.gap:
+        yield _by_side({"loss on held-out minus trained replies": section.gap}, "{:+.4f}")
     yield (
         f"- Of {section.prefixes} trained replies, {section.verbatim:.1%} are completed word for "
         f"word from their first half (base model: {section.verbatim_base:.1%}).\n"
