@@ -53,6 +53,12 @@ class WrittenReply:
 WRITTEN_REPLY = TypeAdapter(WrittenReply)
 
 
+class RepliesTypoError(MaterialError):
+    """A line of replies that is not one: whoever has changed the file can mend it."""
+
+    can_resume = True
+
+
 def written_file(job: Path) -> Path:
     """Return the path of a job's written replies, whether or not they are there."""
     return job / WRITTEN_FOLDER / REPLIES_FILE
@@ -69,13 +75,27 @@ def review_file(job: Path) -> Path:
 
 
 def read_written(file: Path) -> list[WrittenReply]:
-    """Read the replies of a file. Raises `MaterialError` when it is damaged."""
+    """Read the replies of a file. Raises `RepliesTypoError` for a line that is no reply, and
+    `MaterialError` for a file that cannot be read.
+    """
     try:
-        # Not `splitlines`: a reply may have other characters that end lines, such as U+2028.
-        lines = file.read_text(encoding="utf-8").split("\n")
-        return [WRITTEN_REPLY.validate_json(line) for line in lines if line.strip()]
-    except (OSError, ValueError) as error:
+        lines = file.read_bytes().split(b"\n")
+    except OSError as error:
         raise _damaged(file, error) from error
+    replies: list[WrittenReply] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            # Some editors write a mark of the encoding first.
+            replies.append(WRITTEN_REPLY.validate_python(json.loads(line.decode("utf-8-sig"))))
+        except (ValueError, RecursionError) as error:
+            raise RepliesTypoError(
+                f"{file} cannot be read: line {number} is no reply: {_line_fault(error)}.",
+                f"Mend the line. Or remove {file.parent}, and all replies are written anew, without "
+                "any change that was made to them. Then run the same job again.",
+            ) from error
+    return replies
 
 
 def read_struck(job: Path) -> list[WrittenReply]:
@@ -119,6 +139,21 @@ def read_summary(job: Path) -> WrittenReplies | None:
         return None
     except (OSError, ValidationError) as error:
         raise _damaged(file, error) from error
+
+
+def _line_fault(error: Exception) -> str:
+    """Say what is wrong with a line, as the end of a sentence."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at column {error.colno}"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    if not isinstance(error, ValidationError):
+        return "it is nested too deeply"
+    faults = []
+    for item in error.errors(include_url=False):
+        field = ".".join(map(str, item["loc"])) or "the line"
+        faults.append(f"{field}: {item['msg']}")
+    return "; ".join(faults)
 
 
 def _damaged(file: Path, error: Exception) -> MaterialError:

@@ -182,6 +182,41 @@ async def test_replies_are_kept_with_who_wrote_them_and_the_rest_is_counted(pers
     assert summary.by_rules == sum(reply.by != "teacher" for reply in replies)
 
 
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        (
+            '{"number": 2, "question": "a", "reply": "b" "by": "edited"}',
+            "',' delimiter at column 45",
+        ),
+        (
+            '{"number": 2, "question": "a", "replay": "b"}',
+            "reply: Field required; replay: Unexpected",
+        ),
+        (
+            '{"number": 2, "question": "a", "reply": "b", "by": "me"}',
+            "by: Input should be 'teacher'",
+        ),
+        ("2", "the line: Input should be a dictionary"),
+        ('{"number": 2, "question": "a", "reply": "\udce4"}', "it is not UTF-8"),
+        ("[" * 100_000, "it is nested too deeply"),
+    ],
+)
+def test_a_typo_in_the_replies_is_named_with_its_line_and_costs_no_edits(tmp_path, line, fault):
+    good = '\ufeff{"number": 1, "question": "a", "reply": "b"}\r\n\n'
+    file = tmp_path / "written" / "replies.jsonl"
+    file.parent.mkdir()
+    file.write_text(good, encoding="utf-8")
+    assert [reply.number for reply in read_written(file)] == [1]
+    file.write_bytes(f"{good}{line}\n".encode(errors="surrogateescape"))
+    with pytest.raises(MaterialError) as damaged:
+        read_written(file)
+    told = damaged.value
+    assert "line 3 is no reply: " in told.message and fault in told.message
+    assert "http" not in told.message and told.can_resume
+    assert told.advice.startswith("Mend the line. Or remove ") and "anew" in told.advice
+
+
 async def test_closing_instructions_stand_with_the_others_and_are_no_reply(persona, tmp_path):
     card, lore = persona
     closing = replace(card, post_history_instructions="Never mention umbrellas, {{user}}.")
