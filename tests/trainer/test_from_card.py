@@ -164,7 +164,12 @@ async def written(folder, task, endpoint, **hooks):
 
 
 async def test_replies_are_kept_with_who_wrote_them_and_the_rest_is_counted(persona, tmp_path):
-    bad = ["", "As an AI language model I wind nothing.", "I am a real person, believe me now."]
+    bad = [
+        "",
+        "I wind.",
+        "As an AI language model I wind nothing.",
+        "I am a real person, believe me now.",
+    ]
     calls = iter(range(1000))
 
     def script(body):
@@ -175,7 +180,12 @@ async def test_replies_are_kept_with_who_wrote_them_and_the_rest_is_counted(pers
         replies = await written(tmp_path / "job", task_of(persona), endpoint)
     summary = read_summary(tmp_path / "job")
     assert len(replies) == 6 == summary.kept and summary.teacher == "tester"
-    assert {"under three words", "breaks character", "claims to be human"} <= summary.dropped.keys()
+    assert {
+        "empty",
+        "under three words",
+        "breaks character",
+        "claims to be human",
+    } <= summary.dropped.keys()
     first = endpoint.bodies[0]["messages"]
     assert "I am Ada Marsh." in first[0]["content"], "the notes, in the first person"
     assert "drafts left out" in summary.text and "1 × under three words" in summary.text
@@ -322,8 +332,9 @@ async def test_a_stopped_writing_is_gone_on_with_by_the_same_one_of_another_job(
 async def test_a_writing_that_has_failed_is_not_gone_on_with(persona, tmp_path):
     task = task_of(persona)
     asked = []
-    async with serving(lambda body: "") as endpoint:
-        with pytest.raises(MaterialError, match="too few usable"):
+    nothing = {"message": {"role": "assistant", "content": None}}
+    async with serving(lambda body: nothing) as endpoint:
+        with pytest.raises(MaterialError, match=r"too few usable.* Left out: \d+ × empty\."):
             await written(tmp_path / "first", task, endpoint)
     async with serving(in_character) as endpoint:
         await written(tmp_path / "second", task, endpoint, resumed=asked_to(asked))
@@ -390,6 +401,26 @@ async def test_a_key_or_account_that_somebody_can_mend_ends_no_job_for_good(
         with pytest.raises(RequestError, match=f"answers {status}") as refused:
             await written(tmp_path / "job", task_of(persona), endpoint)
     assert refused.value.can_resume
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ('{"choices": [{"message": {"content": 5}}]}', "in another form: the content"),
+        (
+            '{"choices": [{"message": {"content": "I wind \\ud800 it."}}]}',
+            "in another form: the content",
+        ),
+        ("[" * 100_000, "no chat completion"),
+        ('{"choices": ["I wind it."]}', "no chat completion"),
+        (" " * 1_000_001, "with over 1,000,000 bytes"),
+    ],
+)
+async def test_an_answer_in_another_form_is_told_as_the_servers(persona, tmp_path, answer, fault):
+    async with serving(lambda body: web.Response(text=answer)) as endpoint:
+        with pytest.raises(RequestError, match=fault) as told:
+            await written(tmp_path / "job", task_of(persona), endpoint)
+    assert ("/v1" in told.value.advice) == ("no chat" in fault)
 
 
 async def test_a_server_is_not_asked_before_the_time_it_names_and_a_stop_does_not_wait_for_it(

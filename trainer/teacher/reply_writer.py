@@ -288,6 +288,8 @@ class _Writing:
                 text = trim_to_sentence(text)
                 if not text:
                     return _Draft("", "cut off")
+            if not text:
+                return _Draft("", "empty")
             return _Draft(restyle(self._length.cut(text), self._style))
 
         drafts = [asyncio.create_task(draft(place)) for place in range(self._task.drafts)]

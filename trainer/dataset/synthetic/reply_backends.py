@@ -26,6 +26,7 @@ from personas.prompt.renderer import example_turns, fill_macros, system_text, wi
 from personas.schemas.chat import AdapterRef, ChatRequest, LoreHit, Persona, SamplingParams, Turn
 
 KEY_VARIABLE = "OPENAI_API_KEY"
+FORM_ADVICE = "Use a server with OpenAI's chat completions API."
 ADVICE = f"Check --endpoint, --model and, where it takes a key, {KEY_VARIABLE}."
 UNKNOWN_FIELD_STATUSES = (400, 422)
 """Answers of servers that refuse fields beyond OpenAI's, or values of them."""
@@ -242,7 +243,7 @@ class _ServerAnswer:
     def is_out_of_quota(self) -> bool:
         try:
             return has_no_quota(self.status, json.loads(self.body))
-        except ValueError:
+        except (ValueError, RecursionError):
             return has_no_quota(self.status, None)
 
 
@@ -336,8 +337,12 @@ class _EndpointGenerator:
     async def _send(self, body: dict[str, Any]) -> _ServerAnswer:
         # A redirect could lead the key to another server.
         async with self.http.post(self.url, json=body, allow_redirects=False) as response:
-            content = await response.content.read(MAX_ANSWER_BYTES)
-            return _ServerAnswer(response.status, response.headers, content)
+            content = bytearray()
+            async for chunk in response.content.iter_any():
+                content += chunk
+                if len(content) > MAX_ANSWER_BYTES:
+                    break
+            return _ServerAnswer(response.status, response.headers, bytes(content))
 
 
 def prompt_messages(
@@ -378,14 +383,18 @@ def choose_backend(endpoint: str | None, model: str, adapter: Path | None) -> Re
 
 
 def _parse_reply(answer: bytes, url: str) -> SynthesisedReply:
+    if len(answer) > MAX_ANSWER_BYTES:
+        fault = f"{url} answers one question with over {MAX_ANSWER_BYTES:,} bytes."
+        raise RequestError(fault, FORM_ADVICE)
     try:
         choice = json.loads(answer)["choices"][0]
         message = choice["message"]
-        said = remove_thoughts(str(message["content"] or ""))
+        content = message["content"]
         is_cut = choice.get("finish_reason") == "length"
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         advice = "The address ends with /v1, before /chat/completions."
         raise RequestError(f"{url} returns no chat completion.", advice) from None
+    said = remove_thoughts(_text_of(content, url))
     text = said.text.strip()
     if is_cut and not text and (said.has_thought or any(map(message.get, REASONING_FIELDS))):
         raise ServerRefusesError(
@@ -393,3 +402,17 @@ def _parse_reply(answer: bytes, url: str) -> SynthesisedReply:
             "Serve a model that does not reason, or turn reasoning off there.",
         )
     return SynthesisedReply(text, complete=not is_cut)
+
+
+def _text_of(content: object, url: str) -> str:
+    """Return the text of a message; many servers write null for an empty one."""
+    if content is None:
+        return ""
+    fault = f"{url} answers in another form: the content of its message is no text."
+    if not isinstance(content, str):
+        raise RequestError(fault, FORM_ADVICE)
+    try:
+        content.encode()
+    except UnicodeEncodeError:  # half of a character
+        raise RequestError(fault, FORM_ADVICE) from None
+    return content
