@@ -5,7 +5,7 @@ ask for.
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -250,15 +250,17 @@ def create_backend(
     catalogue: DatasetCatalog,
     engine: Engine,
     compare: Callable[[TrainingJob], ComparisonTargets],
+    earlier: Callable[[TrainingJob], Sequence[str]],
 ) -> TrainingBackend:
     """Create the training backend that TRAINER names; `compare` names the versions that a new one
-    is measured beside.
+    is measured beside, `earlier` the jobs whose written replies one may take over.
     """
     options = JobFolderOptions(
         serving_precision=engine.precision,
         environ=os.environ | evaluation_environ(settings),
         secrets=settings.trainer_secrets,
         compare=compare,
+        earlier=earlier,
         limits=RunLimits.of(settings),
         card=settings.trainer_card,
     )

@@ -62,6 +62,13 @@ OUTCOME_TEXTS: dict[Outcome, str] = {
     "fail": gettext_lazy("fail"),
     "not measured": gettext_lazy("not measured"),
 }
+WRITING_KEPT_TEXT = gettext_lazy(
+    "The replies written so far are kept: the same training, started again, goes on with them."
+)
+WRITTEN_KEPT_TEXT = gettext_lazy(
+    "The written replies are kept, with what was changed and struck out: the same training, started "
+    "again, takes them over."
+)
 REVIEW_TEXT = gettext_lazy(
     "Read them on the training's page of the dashboard, under **Written replies**: change them, or "
     "strike them out. Then **Resume** trains on what is left."
@@ -240,19 +247,21 @@ def trains_from_card(job: TrainingJob) -> bool:
 
 
 def cancelled_writing_lines(job: TrainingJob) -> list[str]:
-    """Say what becomes of the replies of a job that was cancelled while they were written; no lines
-    for other jobs, whose replies would be written anew.
+    """Say what becomes of the replies of a job that was cancelled once they were being written; no
+    lines for other jobs.
     """
     at = job.progress
-    is_writing = isinstance(at, Phase) and at.name == "writing replies"
-    if not is_writing or not trains_from_card(job):
+    if at is None or not trains_from_card(job):
         return []
-    return [
-        gettext_lazy(
-            "The replies written so far are kept: the same training, started again, goes on with "
-            "them."
-        )
-    ]
+    if not isinstance(at, Phase):
+        return [WRITTEN_KEPT_TEXT]
+    match at.name:
+        case "material":
+            return []
+        case "writing replies":
+            return [WRITING_KEPT_TEXT]
+        case _:
+            return [WRITTEN_KEPT_TEXT]
 
 
 def result_text(

@@ -290,6 +290,15 @@ class TrainingJobs:
         rows = self._db.read(sql)
         return {row["state"]: row["n"] for row in rows}
 
+    def ended_before(self, job: TrainingJob) -> list[str]:
+        """List the ids of the server's other jobs of the same name that ended without a version and
+        cannot go on, the one that ended last first.
+        """
+        sql = """select job_id from jobs where guild_id = :guild and name = :name and job_id != :job
+            and (state = 'cancelled' or state = 'failed' and can_resume = 0)
+            order by finished_at desc, seq desc"""
+        return self._db.column(str, sql, guild=job.guild_id, name=job.name, job=job.job_id)
+
     def resumable(self) -> list[TrainingJob]:
         """List the failed jobs that can be resumed, oldest first."""
         return self._db.all(_job, "select * from jobs where can_resume = 1 order by seq")

@@ -21,6 +21,8 @@ STRUCK_FILE = "struck.jsonl"
 SUMMARY_FILE = "summary.json"
 ATTEMPTS_FILE = "attempts.jsonl"
 """What became of each question so far; a writing that was killed goes on from it."""
+EARLIER_FILE = "earlier_jobs.json"
+"""The jobs beside this one whose whole writing it may take over, in its folder."""
 REVIEW_FILE = "review"
 """There once somebody has a run go on that has stopped for its replies to be read."""
 REVIEW_ADVICE = (
@@ -51,6 +53,7 @@ class WrittenReply:
 
 
 WRITTEN_REPLY = TypeAdapter(WrittenReply)
+JOB_IDS = TypeAdapter(list[str])
 
 
 class RepliesTypoError(MaterialError):
@@ -72,6 +75,26 @@ def struck_file(job: Path) -> Path:
 def review_file(job: Path) -> Path:
     """Return the path of the file that says that a job's replies were read."""
     return job / WRITTEN_FOLDER / REVIEW_FILE
+
+
+def write_earlier_jobs(folder: Path, job_ids: Iterable[str]) -> None:
+    """Write the ids of jobs whose written replies a job may take over, in order. Raises `OSError`."""
+    write_private_file(folder / EARLIER_FILE, json.dumps(list(job_ids)).encode())
+
+
+def read_earlier_jobs(folder: Path) -> list[str]:
+    """Read the ids of jobs whose written replies a job may take over; none without a file. Raises
+    `MaterialError`.
+    """
+    file = folder / EARLIER_FILE
+    try:
+        return JOB_IDS.validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return []
+    except (OSError, ValidationError) as error:
+        raise MaterialError(
+            f"{file} cannot be read.", "Remove it: nothing is taken over."
+        ) from error
 
 
 def read_written(file: Path) -> list[WrittenReply]:

@@ -240,7 +240,7 @@ class AdapterSource(FrozenModel):
 class WrittenReplies(FrozenModel):
     """The replies that a model wrote from a persona's card: the model with its licence, the
     questions asked, the replies kept, those of them that rules have made or somebody has changed, and
-    the drafts left out by reason.
+    the drafts left out by reason. `taken_from` is the job from which they were taken over, if any.
     """
 
     teacher: str
@@ -250,6 +250,7 @@ class WrittenReplies(FrozenModel):
     by_rules: int = 0
     edited: int = 0
     dropped: dict[str, int]
+    taken_from: str = ""
 
     @property
     def text(self) -> str:

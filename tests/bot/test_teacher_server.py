@@ -30,7 +30,13 @@ from personas.errors import RequestError
 from personas.home.data_subjects import Consent, write_consent
 from personas.home.job_folder import read_spec
 from personas.home.job_material import ShippedData
-from personas.home.written_replies import read_written, written_file
+from personas.home.written_replies import (
+    read_struck,
+    read_written,
+    store_written,
+    struck_file,
+    written_file,
+)
 from personas.schemas.training import Teacher, TrainingRequest
 from tests.trainer.job_folders import dialogues, sign
 from tests.trainer.lore_server import CARD, LORE
@@ -163,7 +169,7 @@ def catalogue(tmp_path, tiny_base):
         yield DatasetCatalog(replace(shipped, general=general), tiny_base.source, home, store)
 
 
-def make_folder(catalogue, url, persona=ADA, **asked):
+def make_folder(catalogue, url, persona=ADA, job_id="j1", guild_id=GUILD, **asked):
     """The folder of a job that moderators have started."""
     request = TrainingRequest(
         job_name="j",
@@ -174,11 +180,11 @@ def make_folder(catalogue, url, persona=ADA, **asked):
         teacher=Teacher(model="tester", url=url, licence="MIT") if url else None,
         **asked,
     )
-    materials = gather_materials(catalogue, request, GUILD)
-    job = NewTrainingJob("j1", GUILD, 5, WHO, request)
-    catalogue.store.jobs.add(job, 10.0)
-    stored = catalogue.store.jobs.get("j1")
-    return write_job_folder(catalogue.home, stored, materials, precision="float32")
+    materials = gather_materials(catalogue, request, guild_id)
+    jobs = catalogue.store.jobs
+    job = jobs.add(NewTrainingJob(job_id, guild_id, 5, WHO, request), 10.0)
+    earlier = jobs.ended_before(job)
+    return write_job_folder(catalogue.home, job, materials, precision="float32", earlier=earlier)
 
 
 @pytest.mark.parametrize("asked", [{"from_card": 1}, {"from_card": 0.5, "dataset": "history"}])
@@ -240,6 +246,42 @@ async def test_replies_are_trained_on_once_somebody_had_the_job_go_on_and_not_be
         with pytest.raises(ReviewNeededError):
             await run(is_by_hand=True)
         await run(is_by_hand=True)
+
+
+async def test_a_job_takes_over_what_a_cancelled_one_of_its_server_wrote_as_it_was_changed(
+    catalogue, caplog
+):
+    jobs = catalogue.store.jobs
+    async with recording() as server:
+
+        async def run(job_id, guild_id=GUILD):
+            folder = make_folder(catalogue, server.url, job_id=job_id, guild_id=guild_id, **asked)
+            with pytest.raises(ReviewNeededError):
+                await asyncio.to_thread(write_job_replies, folder, read_spec(folder), RunControl())
+            return folder
+
+        put(catalogue.home, "personas", 0, "ada", "card.toml", text=CARD)
+        asked = {"from_card": 1, "review": True, "persona": "ada"}
+        first = await run("j1")
+        replies = read_written(written_file(first))
+        edited = replace(replies[0], reply="Broth, duck.", by="edited")
+        store_written(written_file(first), [edited, *replies[2:]])
+        store_written(struck_file(first), replies[1:2])
+        claimed = jobs.claim(jobs.get("j1"), "token", 11.0)
+        jobs.fail(claimed, "A fault.", "Mend it.", 12.0, can_resume=True)
+        another = replace(claimed, job_id="j2")
+        assert jobs.ended_before(another) == [], "it can be resumed"
+        jobs.expire("j1", "Start it again.")
+        assert jobs.ended_before(another) == ["j1"] and jobs.ended_before(claimed) == []
+        asked_once = len(server.heard)
+        await run("elsewhere", ELSEWHERE)
+        assert len(server.heard) == 2 * asked_once, "j1 is of another server"
+        caplog.set_level("INFO")
+        second = await run("j2")
+        assert len(server.heard) == 2 * asked_once
+    assert "of the job j1 are taken over" in caplog.text
+    assert read_written(written_file(second)) == [edited, *replies[2:]]
+    assert read_struck(second) == replies[1:2]
 
 
 def test_without_the_members_names_nothing_is_sent(catalogue):

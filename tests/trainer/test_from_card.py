@@ -35,9 +35,13 @@ from personas.home.written_replies import (
     WrittenReply,
     format_written,
     read_begun,
+    read_struck,
     read_summary,
     read_written,
+    review_file,
     store_written,
+    struck_file,
+    write_earlier_jobs,
     written_file,
 )
 from personas.human_claims import claims_to_be_human
@@ -83,7 +87,13 @@ from trainer.report.run_plan import plan_job
 from trainer.report.scorecard_files import read_score_card, write_scorecard
 from trainer.run import run_job
 from trainer.teacher.reply_judge import MIN_SENSE, ReplyJudge
-from trainer.teacher.reply_writer import ATTEMPTS_FILE, SMALL_GUEST, WritingTask, write_replies
+from trainer.teacher.reply_writer import (
+    ATTEMPTS_FILE,
+    SMALL_GUEST,
+    WritingTask,
+    take_over_replies,
+    write_replies,
+)
 from trainer.teacher.restyle import expand_contractions, restyle
 from trainer.teacher.voice_likeness import VoiceLikeness
 from trainer.teacher.writing_stage import choose_teacher, write_job_replies
@@ -327,6 +337,42 @@ async def test_a_stopped_writing_is_gone_on_with_by_the_same_one_of_another_job(
     assert before and asked == [(0, 0), (0, 0), (len(before), 4), (0, 0)]
     journal = written_file(tmp_path / "second").parent / ATTEMPTS_FILE
     assert journal.read_bytes().startswith(left)
+
+
+async def test_what_an_earlier_job_wrote_is_taken_over_with_its_changes_and_nothing_of_others(
+    persona, tmp_path
+):
+    task = task_of(persona)
+    job = tmp_path / "new"
+    job.mkdir()
+
+    def taken(wanted=task):
+        return take_over_replies(job, wanted, teacher="tester")
+
+    async with serving(in_character) as endpoint:
+        replies = await written(tmp_path / "old", task, endpoint)
+    for name in ("newest", "damaged"):
+        shutil.copytree(tmp_path / "old", tmp_path / name)
+    edited = replace(replies[0], reply="I oil the wheels before I answer.", by="edited")
+    store_written(written_file(tmp_path / "newest"), [edited, *replies[2:]])
+    store_written(struck_file(tmp_path / "newest"), replies[1:2])
+    review_file(tmp_path / "newest").touch()
+    written_file(tmp_path / "damaged").write_text("{", encoding="utf-8")
+
+    assert taken() == "", "the bot names no job"
+    write_earlier_jobs(job, ["gone", "damaged"])
+    assert taken() == "" and not written_file(job).parent.exists()
+    write_earlier_jobs(job, ["gone", "damaged", "newest", "old"])
+    assert taken(replace(task, seed=1)) == taken(replace(task, written_by="another")) == ""
+    assert taken(replace(task, licence="MIT")) == "newest"
+    assert read_written(written_file(job)) == [edited, *replies[2:]]
+    assert read_struck(job) == replies[1:2]
+    assert not review_file(job).exists(), "nobody has read them for this job"
+    summary = read_summary(job)
+    assert (summary.taken_from, summary.licence) == ("newest", "MIT")
+    shutil.rmtree(tmp_path / "newest")
+    shutil.rmtree(written_file(job).parent)
+    assert taken() == "old" and read_written(written_file(job)) == replies
 
 
 async def test_a_writing_that_has_failed_is_not_gone_on_with(persona, tmp_path):

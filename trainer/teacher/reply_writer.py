@@ -21,7 +21,12 @@ from personas.home.written_replies import (
     SUMMARY_FILE,
     Author,
     WrittenReply,
-    format_written,
+    read_earlier_jobs,
+    read_struck,
+    read_summary,
+    read_written,
+    store_written,
+    struck_file,
     written_file,
 )
 from personas.lore.index import LoreIndex
@@ -133,9 +138,47 @@ def write_replies(
     )
     fence()
     folder = written_file(job).parent
-    text = summary.model_dump_json(indent=1) + "\n"
-    write_private_file(folder / SUMMARY_FILE, text.encode())
-    write_private_file(written_file(job), format_written(journal.kept).encode())
+    write_private_file(folder / SUMMARY_FILE, _format_summary(summary))
+    store_written(written_file(job), journal.kept)
+
+
+def take_over_replies(
+    job: Path, task: WritingTask, teacher: str, fence: Callable[[], None] = lambda: None
+) -> str:
+    """Take over the replies to the same task from the first of a job's earlier ones that has written
+    them to their end: as they were changed there, with what was struck out.
+
+    Returns that job's id, empty where there is none. `fence` is called before the file gets its name.
+    Raises `MaterialError` where the list of earlier jobs is damaged.
+    """
+    folder = written_file(job).parent
+    header = _first_line(_header(task, teacher))
+    for job_id in read_earlier_jobs(job):
+        old = job.parent / job_id
+        try:
+            attempts = (written_file(old).parent / ATTEMPTS_FILE).read_bytes()
+            if not attempts.startswith(header):
+                continue
+            summary = read_summary(old)
+            replies = read_written(written_file(old))
+            struck = read_struck(old)
+        except (OSError, MaterialError):  # not written to its end, being deleted, or damaged
+            continue
+        if summary is None:
+            continue
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store_written(struck_file(job), struck)
+        changes = {"licence": task.licence, "taken_from": job_id}
+        write_private_file(folder / SUMMARY_FILE, _format_summary(summary, **changes))
+        write_private_file(folder / ATTEMPTS_FILE, attempts)
+        fence()
+        store_written(written_file(job), replies)
+        return job_id
+    return ""
+
+
+def _format_summary(summary: WrittenReplies, **changes: str) -> bytes:
+    return summary.model_copy(update=changes).model_dump_json(indent=1).encode() + b"\n"
 
 
 def _require_enough(task: WritingTask, journal: _Journal, teacher: str) -> None:
@@ -353,7 +396,7 @@ class _Journal:
         lines = read_journal(path, advice)
         if lines[:1] != [header]:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            start = json.dumps(header).encode() + b"\n"
+            start = _first_line(header)
             write_private_file(path, start + _stopped_writing(path, start, len(task.questions)))
             lines = read_journal(path, advice)
         for line in lines[1:]:
@@ -399,6 +442,10 @@ def _stopped_writing(path: Path, start: bytes, questions: int) -> bytes:
             if data.startswith(start) and is_open and len(lines) > len(written):
                 written = lines
     return written
+
+
+def _first_line(header: dict[str, Any]) -> bytes:
+    return json.dumps(header).encode() + b"\n"
 
 
 def _header(task: WritingTask, teacher: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from trainer.estimate.memory_check import require_memory
 from trainer.estimate.run_estimate import estimate_event
 from trainer.machine import release_memory
 from trainer.recipe.resolve import resolve_job
-from trainer.teacher.reply_writer import WritingTask, write_replies
+from trainer.teacher.reply_writer import WritingTask, take_over_replies, write_replies
 from trainer.teacher.sent_prose import without_speakers
 from trainer.train.job import ASKED_PER_REPLY, prepare_job
 from trainer.train.phase_progress import PhaseProgress
@@ -105,30 +105,19 @@ def written_can_be_mended(spec: JobSpec) -> Iterator[None]:
 
 def _write(folder: Path, spec: JobSpec, control: RunControl) -> None:
     backend, licence = choose_teacher(spec.request, before_step=control.pause.wait)
+    task = _make_task(folder, spec, licence)
+    if earlier := take_over_replies(folder, task, teacher=backend.name, fence=control.fence):
+        log.info(
+            "The replies of the job %s are taken over, with what was changed and struck out there; "
+            "nothing is written.",
+            earlier,
+        )
+        return
     with _teacher_named_for_memory():
         backend.prepare()
     _announce_run(folder, spec, control)
-    inputs = read_job_inputs(folder, spec)
-    persona = inputs.persona
-    assert persona is not None  # the request has one
-    resolved = resolve_job(spec, inputs, resumed_recipe(folder, spec))
-    recipe = resolved.recipe
-    talk = read_job_talk(replace(inputs, from_card=0.0), recipe).conversations
-    if spec.request.teacher and spec.request.teacher.url:
-        inputs, persona = without_speakers(inputs, persona, talk)
-    count, questions = questions_to_write(inputs, persona, talk, recipe)
-    task = WritingTask(
-        persona,
-        inputs.lore,
-        questions=questions,
-        count=count,
-        drafts=recipe.written_drafts,
-        seed=recipe.seed,
-        licence=licence,
-        written_by=repr(spec.request.teacher or spec.request.base_model),
-    )
-    detail = f"{count:,} replies by {model_label(backend.name)}"
-    progress = PhaseProgress(control, "writing replies", detail, count, is_counted=True)
+    detail = f"{task.count:,} replies by {model_label(backend.name)}"
+    progress = PhaseProgress(control, "writing replies", detail, task.count, is_counted=True)
     is_here = spec.request.teacher is None or not spec.request.teacher.url
     asked_before = 0
 
@@ -139,7 +128,7 @@ def _write(folder: Path, spec: JobSpec, control: RunControl) -> None:
 
     def report(kept: int, asked: int) -> None:
         if is_here:  # a server's speed is not that of the training
-            share = (asked - asked_before) / (count * ASKED_PER_REPLY)
+            share = (asked - asked_before) / (task.count * ASKED_PER_REPLY)
             control.timeline.compare("writing replies", share, progress.took_s)
         progress.update(kept)
 
@@ -158,6 +147,29 @@ def _write(folder: Path, spec: JobSpec, control: RunControl) -> None:
     summary = read_summary(folder)
     assert summary is not None  # it has just been written
     log.info("%s", summary.text)
+
+
+def _make_task(folder: Path, spec: JobSpec, licence: str) -> WritingTask:
+    """Make a job's task of its material. Raises `UnderstudyError`."""
+    inputs = read_job_inputs(folder, spec)
+    persona = inputs.persona
+    assert persona is not None  # the request has one
+    resolved = resolve_job(spec, inputs, resumed_recipe(folder, spec))
+    recipe = resolved.recipe
+    talk = read_job_talk(replace(inputs, from_card=0.0), recipe).conversations
+    if spec.request.teacher and spec.request.teacher.url:
+        inputs, persona = without_speakers(inputs, persona, talk)
+    count, questions = questions_to_write(inputs, persona, talk, recipe)
+    return WritingTask(
+        persona,
+        inputs.lore,
+        questions=questions,
+        count=count,
+        drafts=recipe.written_drafts,
+        seed=recipe.seed,
+        licence=licence,
+        written_by=repr(spec.request.teacher or spec.request.base_model),
+    )
 
 
 @contextmanager

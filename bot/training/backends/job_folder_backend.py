@@ -48,7 +48,7 @@ from personas.home.comparison_targets import (
 from personas.home.data_subjects import ErasureFence, Storing
 from personas.home.job_folder import ADAPTER_FOLDER, ensure_job_folder, store_new_holdout
 from personas.home.job_material import SourceMaterial
-from personas.home.written_replies import review_file
+from personas.home.written_replies import review_file, write_earlier_jobs
 from personas.schemas.scorecard import ScoreCard
 from personas.schemas.training import AdapterManifest, ServingPrecision, TrainingRequest
 from personas.schemas.training_events import Done, ScoreSummary
@@ -69,10 +69,11 @@ def write_job_folder(
     *,
     precision: ServingPrecision,
     compare: ComparisonTargets = NO_COMPARISON,
+    earlier: Iterable[str] = (),
     storing: Storing = nullcontext,
 ) -> Path:
-    """Write the folder of a job, with today's consent, holdout and live versions; an earlier
-    attempt's is used again.
+    """Write the folder of a job, with today's consent, holdout and live versions, and the `earlier`
+    jobs whose written replies it may take over; an earlier attempt's is used again.
 
     Raises `OSError`, and `UnderstudyError` when the home's key, consent or holdout cannot be read.
     """
@@ -88,6 +89,7 @@ def write_job_folder(
         storing=storing,
     )
     write_comparison_targets(folder, compare)
+    write_earlier_jobs(folder, earlier)
     return folder
 
 
@@ -129,11 +131,17 @@ def compare_with_nothing(job: TrainingJob) -> ComparisonTargets:
     return NO_COMPARISON
 
 
+def take_over_nothing(job: TrainingJob) -> Sequence[str]:
+    """Return no jobs whose written replies a job may take over."""
+    return ()
+
+
 class JobFolderOptions(TypedDict, total=False):
     """Options of all backends. `environ` is for trainers on this machine, without secrets except
     `secrets`.
 
-    `compare` returns the versions to compare a job's new one with. Runs beyond the `limits` are
+    `compare` returns the versions to compare a job's new one with, `earlier` the ids of the jobs whose
+    written replies it may take over. Runs beyond the `limits` are
     ended. `card` is the extent of a new version's score card.
     """
 
@@ -142,6 +150,7 @@ class JobFolderOptions(TypedDict, total=False):
     secrets: Mapping[str, str]
     command: Sequence[str]
     compare: Callable[[TrainingJob], ComparisonTargets]
+    earlier: Callable[[TrainingJob], Sequence[str]]
     limits: RunLimits
     card: str
 
@@ -159,6 +168,7 @@ class JobFolderBackend:
         self._command = tuple(options.get("command", TRAINER_COMMAND))
         self._precision = options["serving_precision"]
         self._compare = options.get("compare", compare_with_nothing)
+        self._earlier = options.get("earlier", take_over_nothing)
         self._limits = options.get("limits", RunLimits())
         self._card = options.get("card", "full")
         self._environ = trainer_environment(options["environ"], options.get("secrets", {}))
@@ -223,6 +233,7 @@ class JobFolderBackend:
                     materials,
                     precision=self._precision,
                     compare=self._compare(job),
+                    earlier=self._earlier(job),
                     storing=fence.storing,
                 )
             except ErasureRunningError:

@@ -22,6 +22,7 @@ from bot.training.web import run_view, written_edits
 from bot.training.web.requests import require_job
 from personas.home.job_attempt import list_checkpoint_names
 from personas.home.written_replies import written_file
+from personas.schemas.training import WrittenReplies
 from personas.schemas.training_events import Phase
 
 REPLIES_PER_PAGE = 25
@@ -88,6 +89,7 @@ async def render_written(
         struck=written.struck,
         first=first,
         summary=written.summary,
+        taken_from=_earlier_path(written.summary, run_path),
         state="" if written.is_whole else _state_text(services, job, len(replies)),
         goes_on=not written.is_whole and not job.has_ended,
         can_change=may_change and written.is_whole and can_change(job, folder),
@@ -105,6 +107,13 @@ async def render_written(
         ],
         next=f"{run_path}/written?first={after}" if after < len(replies) else "",
     )
+
+
+def _earlier_path(summary: WrittenReplies | None, run_path: str) -> str:
+    """Return the path of the run from which the replies were taken over; empty without one."""
+    if summary is None or not summary.taken_from:
+        return ""
+    return f"{run_path.rpartition('/')[0]}/{summary.taken_from}"
 
 
 def _state_text(services: Services, job: TrainingJob, count: int) -> LocalisableText:

@@ -18,6 +18,7 @@ from bot.compose import create_backend
 from bot.operations.doctor import server_checks
 from bot.settings import SettingsError, load_settings
 from bot.training.backends import ray_jobs
+from bot.training.backends.job_folder_backend import take_over_nothing
 from bot.training.backends.ray_backend import RayBackend
 from bot.training.backends.ray_jobs import RayJobsClient, RayRefusedError, RayUnreachableError
 from bot.training.backends.subprocess_backend import SubprocessBackend
@@ -245,7 +246,9 @@ def test_the_setting_selects_the_backend_and_ray_is_loaded_for_it_alone(tmp_path
     def backend(**more):
         settings = load_settings(None, {**environ, **more})
         catalogue = DatasetCatalog(ShippedData.from_source_tree(), "embedded", settings.home)
-        return create_backend(settings, catalogue, engine, lambda job: NO_COMPARISON)
+        return create_backend(
+            settings, catalogue, engine, lambda job: NO_COMPARISON, take_over_nothing
+        )
 
     assert isinstance(backend(), SubprocessBackend) and not (tmp_path / "home" / "jobs").exists()
     assert backend(MAX_REPLY_CANDIDATES="2")._environ["REPLY_CANDIDATES"] == "2", (

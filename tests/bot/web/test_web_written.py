@@ -7,6 +7,7 @@ import pytest
 
 from bot.schedules.texts import job_outcome_text
 from bot.training.backend_protocol import TrainingFailed
+from bot.training.status_text import cancelled_writing_lines
 from personas.home.written_replies import (
     ATTEMPTS_FILE,
     REVIEW_ADVICE,
@@ -20,7 +21,7 @@ from personas.home.written_replies import (
 from personas.schemas.training import WrittenReplies
 from personas.schemas.training_events import Phase
 from tests.bot.web.test_web_plan import plan_made
-from tests.bot.web.training_runs import folder_in, put_job
+from tests.bot.web.training_runs import folder_in, put_job, step
 from tests.fakes import until
 
 PATH = "/dashboard/training/j1/written"
@@ -157,6 +158,31 @@ async def test_what_is_learned_from_already_cannot_be_changed(dashboard, written
     assert "They cannot be changed any more." in page and "<textarea" not in page
     assert (await dashboard.submit(PATH, **typed(1, "Stew."), do="save 1"))[0] == 409
     assert read_written(written) == REPLIES, "or the steps done so far would be lost"
+
+
+async def test_the_page_says_from_which_training_replies_were_taken_over(dashboard, written):
+    _, page, _ = await dashboard.page(PATH)
+    assert "taken over" not in page
+    summary = WrittenReplies(teacher="big", asked=12, kept=3, dropped={}, taken_from="j0")
+    (written.parent / SUMMARY_FILE).write_text(summary.model_dump_json())
+    _, page, _ = await dashboard.page(PATH)
+    assert "They were taken over from an earlier training" in page
+    assert '<a href="/dashboard/training/j0">The earlier training</a>' in page
+
+
+async def test_a_training_that_is_cancelled_says_what_becomes_of_its_replies(dashboard):
+    put_job(dashboard, "j1", from_card=1, recipe="card")
+    dashboard.queue.start()
+    await until(lambda: dashboard.backend.busy)
+    kept = {"material": "", "writing replies": "so far are kept", "training": "replies are kept"}
+    for phase in kept:
+        dashboard.backend.on_event(Phase(name=phase))
+        lines = cancelled_writing_lines(dashboard.store.jobs.get("j1"))
+        assert kept[phase] in "".join(lines) and len(lines) == (phase != "material")
+    dashboard.backend.on_event(step(1))
+    assert (await dashboard.submit("/dashboard/training/j1/cancel"))[0] == 303
+    _, page, _ = await dashboard.page("/dashboard/training/j1")
+    assert "with what was changed and struck out: the same training, started again, takes" in page
 
 
 async def test_a_page_without_replies_and_a_damaged_file_say_so(dashboard, written):
