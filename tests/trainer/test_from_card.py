@@ -1363,6 +1363,24 @@ def test_bad_requests_are_refused_with_what_to_do(make, command, monkeypatch):
     }  # fmt: skip
 
 
+def test_options_of_the_writing_are_wrong_usage_without_it(command, capsys):
+    for words in (
+        ("train", "--persona", "oda", "--only-write"),
+        ("train", "--persona", "oda", "--teacher", "embedded", "--dry-run"),
+        ("plan", "--persona", "oda", "--teacher-licence", "MIT"),
+        ("preference", "--adapter", "x", "--pairs", "y", "--only-write"),
+    ):
+        with pytest.raises(SystemExit) as wrong:
+            command(*words)
+        assert wrong.value.code == 2
+        assert "written first: add --from-card, or leave it out" in capsys.readouterr().err
+
+
+def test_a_plan_of_the_writing_alone_says_what_is_left_to_later(command, make):
+    code, out, _ = command("run", str(make()), "--only-write", "--dry-run")
+    assert code == 0 and "--only-write: it ends once the replies are written, after" in out
+
+
 def test_the_model_and_licence_of_the_stated_teacher_are_no_others(monkeypatch):
     monkeypatch.setenv("TEACHER_MODEL", "big")
     monkeypatch.setenv("TEACHER_LICENCE", "Proprietary-API")

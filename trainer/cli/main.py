@@ -182,11 +182,14 @@ def add_completion(commands: Commands, parser: Callable[[str], argparse.Argument
 
 def main() -> int:
     """Run the command line; return the exit code."""
+    parser = name_as_typed(build_parser())
     try:
-        options = name_as_typed(build_parser()).parse_args()
+        options = parser.parse_args()
     except RequestError as error:  # valid syntax, but the file does not exist
         print(error, file=sys.stderr)
         return EXIT_FAILED
+    if named := _named_without_card(options):
+        parser.error(f"{named} is for replies that are written first: add --from-card, or leave it out")
     if options.dry_run and options.command is _run:
         return with_error_handling(show_run_plan)(options)
     if options.computes:
@@ -195,6 +198,16 @@ def main() -> int:
         configure_process(options.nice, threads or options.threads)
     command: int = options.command(options)
     return command
+
+
+def _named_without_card(options: argparse.Namespace) -> str:
+    """Return an option that only a training from a card has, of a command for another one."""
+    if getattr(options, "from_card", True):  # a folder's request says it
+        return ""
+    for name in ("only_write", "teacher", "teacher_model", "teacher_licence"):
+        if getattr(options, name, None):
+            return f"--{name.replace('_', '-')}"
+    return ""
 
 
 def _run(options: argparse.Namespace, out: TextIO | None = None) -> int:

@@ -160,10 +160,10 @@ def _print_plan(run_plan: RunPlan, adapters: Iterable[Path], options: argparse.N
     if options.json:
         print(json.dumps(plan, ensure_ascii=False))
     else:
-        print("\n".join(_plan_table(plan)))
+        print("\n".join(_plan_table(plan, only_writes=getattr(options, "only_write", False))))
 
 
-def _plan_table(plan: dict[str, Any]) -> list[str]:
+def _plan_table(plan: dict[str, Any], *, only_writes: bool) -> list[str]:
     samples = plan["samples"]
     lines = [
         f"{plan['persona'] or 'dialogue'} over {plan['base_model']}: {samples['train']:,} samples "
@@ -187,8 +187,17 @@ def _plan_table(plan: dict[str, Any]) -> list[str]:
             for warning in recipe["warnings"]:
                 here = " Here: --teacher, or TEACHER." if warning == OWN_TEACHER_NOTE else ""
                 lines.append(f"  note: {warning}{here}")
+            if only_writes:
+                lines.append(f"  --only-write: {_writing_text(recipe['phases'])}")
             lines += _memory_advice(recipe, plan)
     return [*lines, *(f"\n{example}" for example in plan.get("examples", []))]
+
+
+def _writing_text(phases: Mapping[str, float]) -> str:
+    """Say how much of a plan is done by a run that ends once the replies are written."""
+    writing_s = phases.get("writing replies")
+    lasts = "" if writing_s is None else f", after {format_duration(writing_s)}"
+    return f"it ends once the replies are written{lasts}; the rest is the training that follows"
 
 
 def _phases_text(phases: Mapping[str, float]) -> str:
