@@ -1,11 +1,15 @@
 """The teacher that an operator names: settings of the bot, options of the trainer's commands."""
 
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
 from pydantic import ValidationError
 
 from personas.cli_common import read_setting
 from personas.errors import RequestError
 from personas.gettext_marker import gettext_noop
-from personas.models.base_model import EMBEDDED, name_from_anywhere
+from personas.models.base_model import EMBEDDED, name_from_anywhere, split_name
 from personas.models.catalogue import find_model
 from personas.schemas.base import explain_validation_error
 from personas.schemas.training import Teacher, TrainingRequest
@@ -17,6 +21,14 @@ TEACHER_KEY = "TEACHER_KEY"
 """The key of a teacher's server. It stays in the environment, and is never part of a request."""
 
 
+TEACHER_ADVICE = (
+    f"Set {TEACHER}, or --teacher, to a model folder, a GGUF file, an id on a hub such as owner/name or "
+    "owner/name:Q4_K_M, or the address of a server, such as http://127.0.0.1:11434/v1."
+)
+MODEL_NAME = re.compile(
+    r"(?:\w[\w.-]*/)?\w[\w.-]*(?:@[\w./-]+)?(?::[\w./-]+)?|(?:\w[\w.-]*/)+\w[\w.-]*:[\w.-]+"
+)
+"""Names of models on a hub and in Ollama's store."""
 OWN_TEACHER_NOTE = gettext_noop(
     "The bundled model writes the replies itself: from them a version learns a manner of speaking, "
     "and hardly any sense. Whoever runs the bot can set a larger model to write them."
@@ -61,11 +73,16 @@ def teacher_notes(request: TrainingRequest) -> tuple[str, ...]:
 def make_teacher(named: str, model: str, licence: str) -> Teacher | None:
     """Return the teacher at a server's address, or that is a base model; None if none is named.
 
-    Raises `RequestError` for a server's model without a name, and for an unknown licence.
+    Raises `RequestError` for what can be neither, for a server's model without a name, and for an
+    unknown licence.
     """
     if not named:
         return None
-    is_server = named.startswith(("http://", "https://"))
+    is_server = "://" in named
+    if is_server:
+        _require_server(named)
+    else:
+        _require_model(named)
     if is_server and not model:
         raise RequestError(
             f"The teacher at {named} has no name.",
@@ -84,3 +101,24 @@ def make_teacher(named: str, model: str, licence: str) -> Teacher | None:
         return Teacher(model=wanted, url=named if is_server else "", licence=licence)
     except ValidationError as error:
         raise explain_validation_error(error) from None
+
+
+def _require_server(address: str) -> None:
+    if address.startswith(("http://", "https://")) and urlsplit(address).hostname:
+        return
+    raise RequestError(
+        f"The teacher {address!r} is no address of a server: it begins with http:// or https://, and "
+        "names a host.",
+        TEACHER_ADVICE,
+    )
+
+
+def _require_model(name: str) -> None:
+    """Raise `RequestError` for a name that no base model can have."""
+    path, *_ = split_name(name)
+    if Path(path).expanduser().exists():
+        return
+    # On a hub, files are named after a colon.
+    is_file = path.lower().endswith(".gguf") and ":" not in path
+    if is_file or not MODEL_NAME.fullmatch(path):
+        raise RequestError(f"There is no model {name!r} to be the teacher.", TEACHER_ADVICE)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from bot.settings import SettingsError, load_settings
 from personas.card.toml_card import read_card
 from personas.errors import (
     BaseModelError,
@@ -624,8 +625,9 @@ def test_a_teacher_on_this_machine_is_found_from_anywhere_and_named_without_its_
     plan = plan_job(folder)
     assert plan.work.writer == model_shape_of(tiny_base)
     shutil.rmtree(tmp_path / "big")
-    with pytest.raises(BaseModelError, match="big"):
+    with pytest.raises(BaseModelError, match=r"The teacher .*/big cannot be loaded") as gone:
         run_job(folder, RunControl())
+    assert "TEACHER, or --teacher" in gone.value.advice and "BASE_MODEL" not in gone.value.advice
     # The base model's own name sets the teacher of the settings aside.
     monkeypatch.setenv("TEACHER", "http://127.0.0.1:1/v1")
     monkeypatch.setenv("TEACHER_MODEL", "other")
@@ -1361,6 +1363,36 @@ def test_bad_requests_are_refused_with_what_to_do(make, command, monkeypatch):
     assert stated_teacher().model_dump() == {
         "model": "big", "url": "http://127.0.0.1:1/v1", "licence": "MIT",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("named", "problem"),
+    [
+        ("/nope/x.gguf", "There is no model '/nope/x.gguf'"),
+        ("models/x.gguf", "There is no model"),
+        ("~/nope/model", "There is no model"),
+        ("./model", "There is no model"),
+        ("two words", "There is no model"),
+        ("ftp://x/v1", "is no address of a server"),
+        ("http:///v1", "is no address of a server"),
+    ],
+)
+def test_a_wrong_teacher_is_found_before_anything_is_made(make, named, problem):
+    make("--teacher", named, "--teacher-model", "m", "--teacher-licence", "MIT", fails=problem)
+    with pytest.raises(SettingsError, match=f"^TEACHER: .*{problem}") as refused:
+        load_settings(None, {"TEACHER": named, "TEACHER_MODEL": "m", "TEACHER_LICENCE": "MIT"})
+    assert "Set TEACHER, or --teacher, to" in refused.value.advice
+
+
+def test_names_that_a_hub_or_a_store_may_have_are_asked_there():
+    for named in (
+        "gpt2",
+        "owner/name@main:Q4_K_M",
+        "hf.co/owner/name:Q4_K_M",
+        "llama3:8b",
+        "embedded#plain",
+    ):
+        assert stated_teacher(named, licence="MIT").model == named
 
 
 def test_options_of_the_writing_are_wrong_usage_without_it(command, capsys):

@@ -189,7 +189,9 @@ def main() -> int:
         print(error, file=sys.stderr)
         return EXIT_FAILED
     if named := _named_without_card(options):
-        parser.error(f"{named} is for replies that are written first: add --from-card, or leave it out")
+        parser.error(
+            f"{named} is for replies that are written first: add --from-card, or leave it out"
+        )
     if options.dry_run and options.command is _run:
         return with_error_handling(show_run_plan)(options)
     if options.computes:

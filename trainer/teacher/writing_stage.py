@@ -6,8 +6,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from personas.errors import MaterialError, NoMemoryError, TrainingError, is_out_of_memory
-from personas.home.teacher_setting import SMALLER_TEACHER_ADVICE, teacher_key
+from personas.errors import (
+    BaseModelError,
+    MaterialError,
+    NoMemoryError,
+    TrainingError,
+    is_out_of_memory,
+)
+from personas.home.teacher_setting import SMALLER_TEACHER_ADVICE, TEACHER_ADVICE, teacher_key
 from personas.home.written_replies import (
     REVIEW_ADVICE,
     read_summary,
@@ -114,7 +120,7 @@ def _write(folder: Path, spec: JobSpec, control: RunControl) -> None:
         )
         return
     with _teacher_named_for_memory():
-        backend.prepare()
+        _prepare(backend, spec.request)
     _announce_run(folder, spec, control)
     detail = f"{task.count:,} replies by {model_label(backend.name)}"
     progress = PhaseProgress(control, "writing replies", detail, task.count, is_counted=True)
@@ -147,6 +153,20 @@ def _write(folder: Path, spec: JobSpec, control: RunControl) -> None:
     summary = read_summary(folder)
     assert summary is not None  # it has just been written
     log.info("%s", summary.text)
+
+
+def _prepare(backend: ReplyBackend, request: TrainingRequest) -> None:
+    """Fetch the model that writes. Raises `BaseModelError`, which names the teacher's setting where it
+    is not the base model itself.
+    """
+    try:
+        backend.prepare()
+    except BaseModelError as error:
+        if request.teacher is None:
+            raise
+        raise BaseModelError(
+            f"The teacher {request.teacher.model} cannot be loaded: {error.message}", TEACHER_ADVICE
+        ) from error
 
 
 def _make_task(folder: Path, spec: JobSpec, licence: str) -> WritingTask:
