@@ -323,8 +323,11 @@ def in_other_words(data):
 def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides, job, monkeypatch):
     bases = []
     monkeypatch.setattr(reply_sections, "served_sampling", lambda base: bases.append(base) or SHORT)
+    monkeypatch.setattr(reply_sections, "PROGRESS_INTERVAL_S", -1.0)
+    monkeypatch.setattr(reply_generator, "MAX_BATCH_ROWS", 6)
     result = []
     steps = []
+    left_s = []
     others = {"bo": in_other_words(job.data)}
     spoken = measure_replies(
         sides,
@@ -332,10 +335,12 @@ def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides,
         TimeBudget(0.0),
         (3,),
         report=result.append,
+        expect=left_s.append,
         others=others,
         between=lambda: steps.append(1),
         sense=TimeBudget(0.0),
     )
+    assert left_s[0] > 0 == left_s[-1], "those that are needed take longer than there is time"
     assert bases == [job.base], "replies are sampled as the bot would"
     assert spoken.voice.classes == ("ada", "bo", "members")
     assert (

@@ -110,6 +110,24 @@ def test_a_phase_that_goes_on_says_nothing_of_its_pace_by_what_was_done_before(m
     assert (events[-1].count, events[-1].eta_s) == (70, 30), "ten in ten seconds"
 
 
+def test_what_takes_longer_than_its_limit_is_not_near_its_end_all_the_time(monkeypatch):
+    clock = SteppedClock()
+    monkeypatch.setattr(RunControl, "worked_s", property(lambda control: clock.now_s))
+    events = []
+    progress = PhaseProgress(RunControl(events.append), "measuring the adapter", "loading", 60.0)
+    clock.now_s = 180.0
+    progress.between()
+    progress.describe("4 of 92 replies")
+    assert (events[-1].share, events[-1].eta_s) == (0.95, 9.5), "by the limit alone"
+    progress.expect(200.0)
+    clock.now_s = 190.0
+    progress.describe("6 of 92 replies")
+    assert events[-1].eta_s == 190
+    progress.expect(0.0)
+    progress.describe("92 replies are measured")
+    assert events[-1].eta_s == 10
+
+
 def test_one_percentage_goes_over_all_phases_by_their_predicted_time():
     timeline = timeline_of(ESTIMATE)
     assert timeline.locate(Phase(name="material")).done == 0

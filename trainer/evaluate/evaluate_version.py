@@ -118,8 +118,9 @@ class EvaluationRequest:
 
     The version's effect probe is written to `probe_folder`, if there is one. `training_s` is the
     evaluation's time limit, by default its training time. `losses` are the training losses by
-    step. `tell` reports progress and `between` runs between two layers or tokens; either may raise
-    to cancel. `clock` measures the time budget. `cache` has measurements of earlier evaluations.
+    step. `tell` reports progress, `expect` the seconds that the replies still take at least, and
+    `between` runs between two layers or tokens; each may raise to cancel. `clock` measures the time
+    budget. `cache` has measurements of earlier evaluations.
     """
 
     job: PreparedJob
@@ -130,6 +131,7 @@ class EvaluationRequest:
     probe_folder: Path | None = None
     known: BaseLosses | None = None
     tell: Callable[[str], None] = lambda text: None
+    expect: Callable[[float], None] = lambda left_s: None
     between: Callable[[], None] = lambda: None
     losses: Sequence[float] = ()
     clock: Callable[[], float] = time.monotonic
@@ -227,6 +229,7 @@ def evaluate_trained(
         probe_folder=adapter,
         known=known,
         tell=progress.describe,
+        expect=progress.expect,
         between=progress.between,
         losses=training_losses(history),
         clock=lambda: time.monotonic() - control.pause.waited_s,
@@ -257,6 +260,7 @@ def evaluate_again(job: PreparedJob, folder: Path, adapter: Path, control: RunCo
             training_s=limit_s,
             compare=read_comparison_targets(folder),
             tell=progress.describe,
+            expect=progress.expect,
             between=progress.between,
             losses=read_training_losses(adapter),
             clock=lambda: time.monotonic() - control.pause.waited_s,
@@ -430,6 +434,7 @@ class _VersionEvaluation:
             self._replies_budget(),
             self._seeds,
             report=request.tell,
+            expect=request.expect,
             others={neighbour.persona: neighbour.data for neighbour in neighbours},
             between=request.between,
             least=self._least_prompts() if is_first else {},

@@ -34,6 +34,7 @@ class PhaseProgress:
         self._reported_at = time.monotonic()
         self._share = 0.0
         self._share_before = 0.0
+        self._ends_at_s = 0.0
         self._count = 0 if is_counted else None
         self._of = round(total) if is_counted else None
         control.enter(self._phase)
@@ -74,6 +75,11 @@ class PhaseProgress:
         self._control.between()
         self.update(self.took_s)
 
+    def expect(self, left_s: float) -> None:
+        """Take note that the phase goes on for so many seconds at least; `total` is in seconds."""
+        self._ends_at_s = self.took_s + left_s
+        self._total = max(self._total, self._ends_at_s)
+
     def _report(self) -> None:
         self._reported_at = time.monotonic()
         self._control.report(self._phase)
@@ -91,12 +97,15 @@ class PhaseProgress:
 
     @property
     def _eta_s(self) -> float | None:
-        """The seconds left in the phase: by its pace, or before it has one by the estimate."""
+        """The seconds left in the phase: by its pace, or before it has one by the estimate, and no fewer
+        than are expected.
+        """
         done = self._share - self._share_before
         if done <= 0:
             expected_s = self._control.timeline.expected_s(self._name)
             return None if expected_s is None else round(expected_s * (1 - self._share), 1)
-        return round(self.took_s * (1 - self._share) / done, 1)
+        took_s = self.took_s
+        return round(max(took_s * (1 - self._share) / done, self._ends_at_s - took_s), 1)
 
 
 def count_material(control: RunControl) -> Callable[[], None]:

@@ -76,6 +76,8 @@ MAX_SCORING_SHARE = 0.4
 """The largest part of the budget that is reserved."""
 NO_PERSONA_REASON = "The run trains no persona."
 PROGRESS_INTERVAL_S = 5.0
+MIN_PACE_REPLIES = 4
+"""After so many replies, their pace tells how long the others take."""
 
 
 def side_by_side_section(
@@ -124,6 +126,7 @@ def measure_replies(
     seeds: tuple[int, ...],
     *,
     report: Callable[[str], None] = lambda text: None,
+    expect: Callable[[float], None] = lambda left_s: None,
     others: Mapping[str, Dataset] | None = None,
     between: Callable[[], None] = lambda: None,
     least: Mapping[str, int] = MappingProxyType({}),
@@ -132,7 +135,8 @@ def measure_replies(
     """Generate the replies of all sides with each seed and measure them.
 
     `others` is other personas' data for the voice classifier, by default the shipped personas'.
-    `report` gets the progress, `between` is called after each token. `least` restricts the replies
+    `report` gets the progress, `expect` the seconds in which the replies that are generated whatever
+    the time will be there, by the pace so far, and `between` is called after each token. `least` restricts the replies
     to its tasks, and has the numbers of prompts that are answered whatever the time; without it,
     one prompt of each task is. The sections on sense take the rest of the `sense` budget; None
     leaves them out.
@@ -141,6 +145,11 @@ def measure_replies(
     sampling = served_sampling(job.base)
     builder = PromptBuilder(renderer, job.data.persona, job.data.lore, sampling.max_new_tokens)
     session = _Session.from_data(job.data, builder, sides.names, seeds, tasks=least)
+    least_prompts = _count_until(session.prompts, least)
+    least_replies = len(sides.names) * sum(
+        len(prompt.seeds(seeds)) for prompt in session.prompts[:least_prompts]
+    )
+    began_s = budget.clock()
     reported_at = time.monotonic()
 
     def after_step(done: int, of: int) -> None:
@@ -148,6 +157,9 @@ def measure_replies(
         between()
         if time.monotonic() - reported_at > PROGRESS_INTERVAL_S:
             reported_at = time.monotonic()
+            if done >= MIN_PACE_REPLIES:
+                took_s = budget.clock() - began_s
+                expect(took_s / done * max(0, least_replies - done))
             report(f"{done:,} of {of:,} replies")
 
     assert sides.parts  # the candidates were loaded to generate
@@ -164,7 +176,6 @@ def measure_replies(
     scoring_share = min(MAX_SCORING_SHARE, MAX_SCORING_S / max(budget.left, MAX_SCORING_S))
     # The rest is for measuring the replies, by libraries that take seconds to load.
     limit = budget.part(1 - scoring_share)
-    least_prompts = _count_until(session.prompts, least)
     session.answers = generator.answers(session.prompts, limit, after_step, least=least_prompts)
     report(f"{len(session.answers):,} replies are measured")
     voices = usable_voices(job.data, others or {})
