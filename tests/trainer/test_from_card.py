@@ -1395,6 +1395,21 @@ def test_names_that_a_hub_or_a_store_may_have_are_asked_there():
         assert stated_teacher(named, licence="MIT").model == named
 
 
+def test_a_card_that_leaves_no_room_is_refused_before_samples_are_made(make, tmp_path, monkeypatch):
+    monkeypatch.setattr("trainer.train.job.load_job_dataset", None)
+    folder = make()
+    card = next((folder / "material").glob("*.toml"))
+    text = card.read_text(encoding="utf-8").replace(
+        'description = "', f'description = "{"bell " * 400}'
+    )
+    (tmp_path / "ada.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(
+        MaterialError, match=r"The card of Ada Marsh has .* at most 400 \(max_len"
+    ) as long:
+        plan_job(make("--set", "seed=3"))
+    assert "Shorten the description" in long.value.advice
+
+
 def test_options_of_the_writing_are_wrong_usage_without_it(command, capsys):
     for words in (
         ("train", "--persona", "oda", "--only-write"),

@@ -2,6 +2,7 @@
 
 import math
 
+from personas.errors import MaterialError
 from personas.models.base_model import BaseModel, max_positions
 from personas.prompt.renderer import Renderer
 from personas.schemas.chat import Persona, Turn
@@ -42,6 +43,20 @@ def fit_length_to_card(
     longest = math.ceil((tokens + LORE_TOKENS) / LENGTH_STEP) * LENGTH_STEP
     longest = min(longest, max_positions(base) or longest)
     return recipe.with_values(max_length=max(longest, recipe.max_length))
+
+
+def require_room_beside_card(persona: Persona, tokens: int, recipe: Recipe) -> None:
+    """Raise `MaterialError` for a card that fills samples of `max_length` alone: before thousands of
+    them are made, and each is too long. `tokens` are those of `card_tokens`.
+    """
+    card = tokens - QUESTION_TOKENS - ReplyLength.measure(persona).tokens
+    if card >= recipe.max_length:
+        raise MaterialError(
+            f"The card of {persona.name} has {card:,} tokens in a prompt, and a sample at most "
+            f"{recipe.max_length:,} (max_length): no reply fits behind it.",
+            "Shorten the description, or move parts of it into the lore. If the base model reads "
+            "more, raise max_length.",
+        )
 
 
 def length_notes(recipe: Recipe, fitted: Recipe) -> tuple[str, ...]:

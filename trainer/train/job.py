@@ -22,7 +22,12 @@ from trainer.dataset.loader import load_job_dataset
 from trainer.dataset.written_replies import WRITTEN_SOURCE
 from trainer.estimate.model_shape import ModelShape, model_shape_of, shape_by_name
 from trainer.estimate.workload import Workload, workload_of
-from trainer.recipe.card_fit import card_tokens, fit_length_to_card, length_notes
+from trainer.recipe.card_fit import (
+    card_tokens,
+    fit_length_to_card,
+    length_notes,
+    require_room_beside_card,
+)
 from trainer.recipe.parent_adapter import ParentAdapter
 from trainer.recipe.resolve import resolve_job
 from trainer.schemas import Recipe
@@ -121,6 +126,8 @@ def prepare_job(
     renderer = Renderer(tokenizer)
     card_and_exchange = card_tokens(inputs.persona, renderer)
     recipe = fit_length_to_card(resolved.recipe, card_and_exchange, base, stored)
+    if inputs.persona and card == "full":
+        require_room_beside_card(inputs.persona, card_and_exchange, recipe)
     lengthened = length_notes(resolved.recipe, recipe)
     data = load_job_dataset(
         folder,
