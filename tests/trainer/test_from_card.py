@@ -1138,6 +1138,15 @@ def test_a_share_that_is_not_reached_is_told(make, tmp_path, share, told):
     assert ("At most 12 are written" in notes) == told
 
 
+def test_a_share_is_told_to_be_short_for_the_limit_that_has_made_it_so(make, tmp_path):
+    (tmp_path / "talk.json").write_text(export(talks(20, "I oiled number {} myself.")), "utf-8")
+    sign(tmp_path / "talk.json")
+    mixed = ("--dataset", "talk.json", "--as", "Ada", "--set", "train_samples=8")
+    notes = " ".join(plan_job(make(*mixed, share="0.9")).notes)
+    assert "were to be 90% of the samples" in notes and "At most 12" not in notes
+    assert "Of written and other samples, 8 are drawn (train_samples)." in notes
+
+
 def test_a_plan_says_where_it_cannot_know_how_long_the_writing_takes(make, tiny_base):
     itself = plan_job(make("--set", "seed=3"))
     assert itself.work.writer == model_shape_of(tiny_base) and not itself.notes

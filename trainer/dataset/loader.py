@@ -173,7 +173,13 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
     if content.from_card:
         written = tally.sources[WRITTEN_SOURCE]
         samples = len(sets.own) + len(sets.heldout)
-        few = written_caveat(content.from_card, written, samples, most=recipe.written_replies)
+        few = written_caveat(
+            content.from_card,
+            written,
+            samples,
+            most=recipe.written_replies,
+            drawn=recipe.train_samples if len(sets.own) == recipe.train_samples else 0,
+        )
         if few:
             caveats += (few,)
     counts = {

@@ -31,9 +31,10 @@ def written_count(most: int, own_replies: int, share: float) -> int:
     return min(most, max(1, math.ceil(own_replies * share / (1 - share))))
 
 
-def written_caveat(share: float, written: int, samples: int, most: int) -> str:
+def written_caveat(share: float, written: int, samples: int, *, most: int, drawn: int) -> str:
     """Describe a shortage of written replies for the requested share, of which a recipe has `most`
-    written; empty if there are enough.
+    written; empty if there are enough. `drawn` is the number of samples that were drawn of all to
+    train on, 0 where all are taken.
     """
     if share >= 1 or written >= share * samples * SHARE_TOLERANCE:
         return ""
@@ -41,7 +42,9 @@ def written_caveat(share: float, written: int, samples: int, most: int) -> str:
         f"Replies written from the card were to be {share:.0%} of the samples, and are "
         f"{written / max(samples, 1):.0%}: {written:,} of {samples:,}."
     )
-    if written_count(most, samples - written, share) < most:
+    if written < most * SHARE_TOLERANCE and drawn:
+        return f"{are} Of written and other samples, {drawn:,} are drawn (train_samples)."
+    if written < most * SHARE_TOLERANCE or written_count(most, samples - written, share) < most:
         return are  # others were left out: as faulty, or struck out
     return f"{are} At most {most:,} are written (written_replies)."
 
