@@ -482,12 +482,43 @@ async def test_a_server_is_not_asked_before_the_time_it_names_and_a_stop_does_no
             raise RunCancelled("SIGINT")
 
     def script(body):
-        return web.Response(status=429, headers={"Retry-After": "600"})
+        return web.Response(status=429, headers={"Retry-After": "100"})
 
     async with serving(script) as endpoint:
         with pytest.raises(RunCancelled):
             await written(tmp_path / "job", task_of(persona), endpoint, between=stop)
     assert 0 < len(endpoint.bodies) <= 4, "each of those asked at once, once"
+
+
+async def test_a_server_that_asks_to_wait_for_too_long_is_given_up_at_once(persona, tmp_path):
+    def script(body):
+        return web.Response(status=429, headers={"Retry-After": "7200"})
+
+    async with serving(script) as endpoint:
+        with pytest.raises(TrainingError, match="asks to wait for over 2 min") as busy:
+            await written(tmp_path / "job", task_of(persona), endpoint)
+    assert busy.value.can_resume
+    assert len(endpoint.bodies) <= 8, "those asked at once, and those that had waited for them"
+
+
+async def test_it_is_told_while_a_server_asks_to_wait(make, monkeypatch, caplog):
+    monkeypatch.setattr(reply_backends, "TOLD_DELAY_S", 0.01)
+    answers = iter(range(1000))
+    events = []
+
+    def script(body):
+        if next(answers) == 6:
+            return web.Response(status=429, headers={"Retry-After": "0.02"})
+        return in_character(body)
+
+    async with serving(script) as endpoint:
+        folder = make(teacher=endpoint.url)
+        control = RunControl(emit=events.append)
+        await asyncio.to_thread(write_job_replies, folder, read_spec(folder), control)
+    details = [event.detail for event in events if getattr(event, "name", "") == "writing replies"]
+    waiting = "12 replies by tester; the teacher's server asks to wait for 10 s"
+    assert details.count(waiting) == 1 and details[-1] == "12 replies by tester"
+    assert caplog.text.count("asks to wait for 10 s") == 1
 
 
 async def test_a_prompt_that_a_server_refuses_is_a_dropped_draft(persona, tmp_path):

@@ -24,7 +24,7 @@ from personas.home.written_replies import (
 )
 from personas.models.base_model import EMBEDDED
 from personas.models.catalogue import find_model
-from personas.schemas.formatting import model_label
+from personas.schemas.formatting import format_time_left, model_label
 from personas.schemas.training import JobSpec, TrainingRequest
 from trainer.dataset.dedup_split import TooLittleMaterialError
 from trainer.dataset.job_inputs import questions_to_write, read_job_inputs, read_job_talk
@@ -122,22 +122,10 @@ def _write(folder: Path, spec: JobSpec, control: RunControl) -> None:
     with _teacher_named_for_memory():
         _prepare(backend, spec.request)
     _announce_run(folder, spec, control)
-    detail = f"{task.count:,} replies by {model_label(backend.name)}"
-    progress = PhaseProgress(control, "writing replies", detail, task.count, is_counted=True)
     is_here = spec.request.teacher is None or not spec.request.teacher.url
-    asked_before = 0
-
-    def resumed(kept: int, asked: int) -> None:
-        nonlocal asked_before
-        asked_before = asked
-        progress.resume_at(kept)
-
-    def report(kept: int, asked: int) -> None:
-        if is_here:  # a server's speed is not that of the training
-            share = (asked - asked_before) / (task.count * ASKED_PER_REPLY)
-            control.timeline.compare("writing replies", share, progress.took_s)
-        progress.update(kept)
-
+    progress = _WritingProgress(control, task.count, model_label(backend.name), is_here=is_here)
+    if isinstance(backend, EndpointBackend):
+        backend = replace(backend, tell=progress.tell_delay)
     with _teacher_named_for_memory():
         write_replies(
             folder,
@@ -145,14 +133,55 @@ def _write(folder: Path, spec: JobSpec, control: RunControl) -> None:
             backend=backend,
             # A model of this machine pauses before each of its steps.
             between=control.check if is_here else control.between,
-            progress=report,
-            resumed=resumed,
+            progress=progress.report,
+            resumed=progress.resume,
             fence=control.fence,
         )
     release_memory()
     summary = read_summary(folder)
     assert summary is not None  # it has just been written
     log.info("%s", summary.text)
+
+
+class _WritingProgress:
+    """Reports how many of `count` replies are written, and what a server asks to wait. `is_here`: a
+    model of this machine writes, whose speed is that of the training, too.
+    """
+
+    def __init__(self, control: RunControl, count: int, writer: str, *, is_here: bool) -> None:
+        self._control = control
+        self._count = count
+        self._is_here = is_here
+        self._detail = f"{count:,} replies by {writer}"
+        self._phase = PhaseProgress(
+            control, "writing replies", self._detail, count, is_counted=True
+        )
+        self._asked_before = 0
+        self._waits = False
+
+    def resume(self, kept: int, asked: int) -> None:
+        """Take note of what a stopped writing left."""
+        self._asked_before = asked
+        self._phase.resume_at(kept)
+
+    def report(self, kept: int, asked: int) -> None:
+        """Take note of the replies that are kept, and of the questions that were asked."""
+        if self._is_here:
+            share = (asked - self._asked_before) / (self._count * ASKED_PER_REPLY)
+            self._control.timeline.compare("writing replies", share, self._phase.took_s)
+        self._phase.update(kept)
+        if self._waits:
+            self._waits = False
+            self._phase.describe(self._detail)
+
+    def tell_delay(self, seconds: float) -> None:
+        """Say once that the server asks to wait, until it has answered."""
+        if self._waits:
+            return
+        self._waits = True
+        text = f"the teacher's server asks to wait for {format_time_left(seconds)}"
+        log.warning("%s", text)
+        self._phase.describe(f"{self._detail}; {text}")
 
 
 def _prepare(backend: ReplyBackend, request: TrainingRequest) -> None:

@@ -24,6 +24,7 @@ from personas.home.adapters import verify_adapter
 from personas.models import base_model
 from personas.prompt.renderer import example_turns, fill_macros, system_text, with_names
 from personas.schemas.chat import AdapterRef, ChatRequest, LoreHit, Persona, SamplingParams, Turn
+from personas.schemas.formatting import format_time_left
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 FORM_ADVICE = "Use a server with OpenAI's chat completions API."
@@ -40,7 +41,9 @@ MAX_TRIES = 6
 RETRY_DELAY_S = 1.0
 """Doubled with each try, so that a server may be away for half a minute."""
 MAX_RETRY_DELAY_S = 120.0
-"""The longest delay that a server may ask for."""
+"""The longest delay that a server may ask for; of one that asks for more, no more is asked."""
+TOLD_DELAY_S = 10.0
+"""The least delay that is told."""
 MAX_ANSWER_BYTES = 1_000_000
 MAX_TOKENS = 100  # maximum length of a reply: people write short messages
 
@@ -195,7 +198,7 @@ class _EngineGenerator:
 @dataclass(frozen=True)
 class EndpointBackend:
     """A server with OpenAI's chat completions API. The key is never displayed; `advice` says what to
-    check where the server refuses.
+    check where the server refuses. `tell` gets the seconds for which it asks to wait.
     """
 
     url: str
@@ -203,6 +206,7 @@ class EndpointBackend:
     at_once: int = 4
     key: str = field(default="", repr=False)
     advice: str = ADVICE
+    tell: Callable[[float], object] = lambda delay_s: None
 
     @property
     def name(self) -> str:
@@ -218,7 +222,7 @@ class EndpointBackend:
         http = aiohttp.ClientSession(headers=headers, timeout=timeout)
         url = f"{self.url.rstrip('/')}/chat/completions"
         try:
-            yield _EndpointGenerator(http, url, self.model, self.advice)
+            yield _EndpointGenerator(http, url, self.model, self.advice, self.tell)
         finally:
             await http.close()
             # Connections are closed in the loop's next step, which is not to be its last.
@@ -253,6 +257,7 @@ class _EndpointGenerator:
     url: str
     model: str
     advice: str
+    tell: Callable[[float], object]
     takes_thinking: bool | None = None
     """Whether the server takes the fields that keep a model from thinking; None if not known yet."""
 
@@ -275,12 +280,16 @@ class _EndpointGenerator:
         fault = _ServerFault("")
         for attempt in range(MAX_TRIES):
             if attempt:
+                if fault.retry_after_s >= TOLD_DELAY_S:
+                    self.tell(fault.retry_after_s)
                 delay_s = max(fault.retry_after_s, RETRY_DELAY_S * 2 ** (attempt - 1))
-                await asyncio.sleep(min(delay_s, MAX_RETRY_DELAY_S))
+                await asyncio.sleep(delay_s)
             answer = await self._request(body)
             if isinstance(answer, SynthesisedReply):
                 return answer
             fault = answer
+            if fault.retry_after_s > MAX_RETRY_DELAY_S:
+                break
         raise ServerAwayError(
             f"{self.url} {fault.text}.", "Try again later: the replies written so far are kept."
         )
@@ -307,7 +316,10 @@ class _EndpointGenerator:
             return _parse_reply(answer.body, self.url)
         if not answer.is_out_of_quota and (status in BUSY_STATUSES or status >= 500):
             delay_s = parse_retry_after(answer.headers) or 0.0
-            return _ServerFault(f"is busy or failing (it answers {status})", delay_s)
+            text = f"is busy or failing (it answers {status})"
+            if delay_s > MAX_RETRY_DELAY_S:
+                text += f", and asks to wait for over {format_time_left(MAX_RETRY_DELAY_S)}"
+            return _ServerFault(text, delay_s)
         raise self._refusal(answer)
 
     def _refusal(self, answer: _ServerAnswer) -> RequestError:
