@@ -168,6 +168,11 @@ class ScheduledTrainings:
         job = self.last_job(schedule)
         return bool(schedule.outcome) or (job is not None and job.state in ("failed", "cancelled"))
 
+    def _ended_at(self, schedule: TrainingSchedule) -> float:
+        """Return when a schedule's latest training was refused, or its job ended."""
+        job = self.last_job(schedule)
+        return max(schedule.handled_at, (job and job.finished_at) or 0.0)
+
     def run_due(
         self, place_of: Callable[[TrainingSchedule], ChannelRef | None]
     ) -> list[RefusedTraining]:
@@ -199,7 +204,7 @@ class ScheduledTrainings:
         if when is not None:
             zone = self.time_zones.in_guild(schedule.guild_id)
             is_due = when.latest(now, zone) > schedule.handled_at
-        elif self._came_to_nothing(schedule) and now - schedule.handled_at < RETRY_DELAY_S:
+        elif self._came_to_nothing(schedule) and now - self._ended_at(schedule) < RETRY_DELAY_S:
             is_due = False
         else:
             is_due = self.new_samples(schedule) >= (schedule.new_samples or MAX_NEW_SAMPLES)

@@ -309,6 +309,25 @@ async def test_a_training_that_came_to_nothing_uses_up_no_samples(tmp_path):
         await until(lambda: len(jobs(stage)) == 3)
 
 
+async def test_a_training_that_fails_after_more_than_a_day_is_tried_again_a_day_later(tmp_path):
+    clock = AheadClock(FRIDAY)
+    async with on_stage(tmp_path, clock=clock) as stage:
+        await answer(stage, "set", new_samples=5)
+        clock.at += timedelta(minutes=1)
+        for number in range(5):
+            stage.store.lessons.add(lesson(stage, clock.now(), reply=str(number)))
+        await until(lambda: stage.backend.busy)
+        clock.at += timedelta(hours=30)
+        stage.backend.finish(TrainingFailed("The disk is full."))
+        await until(lambda: jobs(stage)[0].has_ended)
+        stage.store.jobs._db.write("update jobs set finished_at = :at", at=clock.now())
+        clock.at += timedelta(hours=23)
+        await passes(stage)
+        assert len(jobs(stage)) == 1, "or a cancelled one would come back at once"
+        clock.at += timedelta(hours=1)
+        await until(lambda: len(jobs(stage)) == 2)
+
+
 async def test_what_makes_no_sense_is_refused_and_nothing_is_scheduled(stage):
     cases = (
         ({}, "at a weekly time, or after"),
