@@ -267,21 +267,23 @@ class Reply:
         versions = self.context.served_versions
         request = await self._request()
         # Read now, while the database can be read: the end must not wait for it.
+        safety = self.context.safety
+        disclosure = safety.unasked_disclosure(self.place.guild_id)
         if self.asked_by:
             asked = self._asked_text(request)
-            self.context.safety.require_safe(asked)
-            disclosure = self.context.safety.disclosure(
+            safety.require_safe(asked)
+            disclosure = safety.disclosure(
                 self.place.guild_id,
                 self.place.channel_id,
                 self.asked_by,
                 event_id=self.event_id,
                 asked=asked,
             )
-            self.disclosure = replace(
-                disclosure,
-                line=localise(disclosure.line, self.language),
-                correction=localise(disclosure.correction, self.language),
-            )
+        self.disclosure = replace(
+            disclosure,
+            line=localise(disclosure.line, self.language),
+            correction=localise(disclosure.correction, self.language),
+        )
         self.origin = versions.origin_of(request.adapter)
         self.wanted = versions.unserved(self.persona.id, self.place.guild_id)
         if request.adapter:

@@ -41,7 +41,7 @@ class SelfHarmError(RefusedError):
 class Disclosure:
     """What tells a member, below a reply, that it is AI; an empty `line` where nothing does. One that
     only a question called for is not due: the time until the next one goes on. `correction` is the
-    line for a reply that claims to be a human being's.
+    line for a reply in which the persona claims to be a human being.
     """
 
     line: str = ""
@@ -113,5 +113,13 @@ class SafetyProtocol:
             line = PLAIN_DISCLOSURE
         elif is_due:
             line = DISCLOSURE
-        correction = PLAIN_DISCLOSURE if has_minors else DISCLOSURE
-        return Disclosure(line, is_due, correction=line or correction)
+        return Disclosure(line, is_due, correction=line or _correction(has_minors))
+
+    def unasked_disclosure(self, guild_id: int) -> Disclosure:
+        """Return what tells, below a line that answers nobody, that it is AI."""
+        has_minors = bool(guild_id) and self.store.minor_guilds.has(guild_id)
+        return Disclosure(correction=_correction(has_minors))
+
+
+def _correction(has_minors: bool) -> str:
+    return PLAIN_DISCLOSURE if has_minors else DISCLOSURE

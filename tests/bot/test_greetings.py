@@ -10,6 +10,7 @@ import pytest
 import bot.schedules.discord_greetings
 from bot.moderation.store import Block
 from bot.platform.errors import RefusedError
+from bot.safety.actions import PLAIN_DISCLOSURE
 from bot.schedules.greetings import MAX_MACROS, MAX_NAMED, MAX_TEXT_CHARS, prompt_text
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, Mute
 from sandbox.guild import Guild
@@ -401,3 +402,12 @@ def test_many_names_are_counted():
 )
 def test_the_names_follow_a_whole_sentence(prompt, asked):
     assert prompt_text(prompt, [Named("M")]) == f"{asked} M has just joined the server."
+
+
+async def test_a_greeting_that_claims_to_be_a_persons_says_that_an_ai_writes(tmp_path):
+    async with on_stage(tmp_path, members=True) as stage:
+        stage.engine.script = lambda request: ["Welcome! I am a real person."]
+        stage.store.minor_guilds.set(stage.sandbox.guild_id, True)
+        await greeting(stage, prompt=PROMPT)
+        await joined(stage, "Nell Sand")
+        assert quay(stage)[-1]["content"].endswith(f"\n{PLAIN_DISCLOSURE}")
