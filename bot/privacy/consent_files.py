@@ -36,13 +36,20 @@ class ConsentMirror:
 
     async def decide(self, decision: ConsentDecision) -> None:
         """Store a member's decision, which applies to every training that starts later; one who
-        withdraws is in no folder of a waiting job afterwards. Raises `OSError`.
+        withdraws is in no folder of a waiting job afterwards. Raises `OSError` and `KeyFileError`,
+        with the decision stored.
         """
+        failure: OSError | KeyFileError | None = None
         with self.store.atomic(shared=True):
             self.store.people.decide(decision)
             if not decision.opted_in:
-                set_aside_consented(self.home, self.store, decision.user_id)
+                try:
+                    set_aside_consented(self.home, self.store, decision.user_id)
+                except (OSError, KeyFileError) as error:
+                    failure = error  # the withdrawal counts for what starts later all the same
         self.mirror()
+        if failure:
+            raise failure
         if not decision.opted_in:
             await asyncio.to_thread(remove_set_aside, self.home)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from personas.errors import MaterialError, RequestError
-from personas.home.atomic_files import atomic_folder, replace_durably
+from personas.home.atomic_files import atomic_folder, fsync_tree, replace_durably
 from personas.home.data_subjects import (
     Storing,
     read_consent,
@@ -126,6 +126,9 @@ def ensure_job_folder(
     if (folder / REQUEST_FILE).exists():
         refresh_job_folder(folder, home, request)
         return folder
+    earlier = _earlier_name(folder)
+    if earlier.exists() and not folder.exists():
+        replace_durably(earlier, folder)  # killed between the two renames
     # Leftovers of processes that were killed while they copied.
     for leftover in folder.parent.glob(f".{folder.name}.*"):
         shutil.rmtree(leftover)
@@ -146,13 +149,26 @@ def ensure_job_folder(
 
 @contextmanager
 def _replacing(old: Path, new: Path, storing: Storing) -> Iterator[None]:
-    """Inside, a new job folder has the written replies of the old one, which is gone."""
+    """Inside, a new job folder has the written replies of the old one, whose name is free."""
+    earlier = _earlier_name(old)
     with storing():
+        if not old.exists():
+            yield
+            return
         if (old / WRITTEN_FOLDER).exists():
-            replace_durably(old / WRITTEN_FOLDER, new / WRITTEN_FOLDER)
-        if old.exists():
-            shutil.rmtree(old)
-        yield
+            shutil.copytree(old / WRITTEN_FOLDER, new / WRITTEN_FOLDER)
+            fsync_tree(new)
+        replace_durably(old, earlier)
+        try:
+            yield
+        except BaseException:
+            replace_durably(earlier, old)
+            raise
+    shutil.rmtree(earlier, ignore_errors=True)  # or the next time
+
+
+def _earlier_name(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.earlier")
 
 
 def fill_job_folder(

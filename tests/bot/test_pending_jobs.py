@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -15,8 +17,9 @@ from bot.privacy.pending_jobs import remove_set_aside, set_aside_history
 from bot.store import ConsentDecision
 from bot.training.backend_protocol import TrainingFailed
 from bot.training.store import NewTrainingJob
+from personas.home import atomic_files
 from personas.home.atomic_files import delete_abandoned_folders
-from personas.home.data_subjects import Consent, write_consent, write_people
+from personas.home.data_subjects import Consent, read_consent, write_consent, write_people
 from personas.home.job_folder import ensure_job_folder
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.home.written_replies import review_file, written_file
@@ -101,6 +104,45 @@ async def test_the_folder_that_is_written_again_takes_over_the_written_replies(h
         made = ensure_job_folder(folder, tmp_path, job.job_id, "v1", job.request, (), "float32")
         assert is_whole(made) and written_file(made).read_text() == "written\n"
         assert review_file(made).exists()
+    remove_set_aside(tmp_path)
+    assert [*(tmp_path / "jobs").iterdir()] == [folder]
+
+
+async def test_a_withdrawal_counts_where_a_waiting_job_cannot_be_changed(
+    home, tmp_path, monkeypatch
+):
+    await decide(home, tmp_path, WREN, opted_in=True)
+    folder_of(tmp_path, home.ask(), opted_in=[WREN])
+    monkeypatch.setattr(Path, "rename", unwritable)
+    with pytest.raises(PermissionError):
+        await decide(home, tmp_path, WREN, opted_in=False)
+    assert home.store.people.opted_in() == set() and not read_consent(tmp_path).opted_in
+
+
+def unwritable(path, target):
+    raise PermissionError(path)
+
+
+async def test_what_a_model_wrote_stays_when_the_folder_cannot_be_written_again(
+    home, tmp_path, monkeypatch
+):
+    job = home.store.jobs.get(home.ask("oda", dataset="history"))
+    folder = folder_of(tmp_path, job.job_id)
+    assert set_aside_history(tmp_path, home.store, 1)
+    write_again = partial(
+        ensure_job_folder, folder, tmp_path, job.job_id, "v1", job.request, (), "float32"
+    )
+    with monkeypatch.context() as patch:
+        # The old folder got another name, and the new one cannot have its own.
+        patch.setattr(
+            atomic_files, "replace_durably", lambda source, target: unwritable(source, target)
+        )
+        with pytest.raises(PermissionError):
+            write_again()
+    assert written_file(folder).read_text() == "written\n"
+    # Killed in that moment.
+    folder.rename(folder.with_name(f".{folder.name}.earlier"))
+    assert written_file(write_again()).read_text() == "written\n"
     remove_set_aside(tmp_path)
     assert [*(tmp_path / "jobs").iterdir()] == [folder]
 
