@@ -111,7 +111,9 @@ def read_written(file: Path) -> list[WrittenReply]:
             continue
         try:
             # Some editors write a mark of the encoding first.
-            replies.append(WRITTEN_REPLY.validate_python(json.loads(line.decode("utf-8-sig"))))
+            reply = json.loads(line.decode("utf-8-sig"))
+            json.dumps(reply, ensure_ascii=False).encode()  # half a character is JSON, but no text
+            replies.append(WRITTEN_REPLY.validate_python(reply))
         except (ValueError, RecursionError) as error:
             raise RepliesTypoError(
                 f"{file} cannot be read: line {number} is no reply: {_line_fault(error)}.",

@@ -63,17 +63,18 @@ def change(folder: Path, edits: Mapping[str, Edit]) -> dict[str, LocalisableText
     stored. One that was not edited is left alone.
     """
     with _changing:
-        left = {str(reply.number): reply for reply in read_written(written_file(folder))}
+        left = read_written(written_file(folder))
+        places = {str(reply.number): place for place, reply in enumerate(left)}
         faults = {}
         for number, edit in edits.items():
             if edit.typed.strip() == edit.seen.strip():
                 continue
-            reply = left.get(number)
-            if fault := _fault(reply, edit):
+            place = places.get(number)
+            if fault := _fault(None if place is None else left[place], edit):
                 faults[number] = fault
-            elif reply:
-                left[number] = replace(reply, reply=edit.typed.strip(), by="edited")
-        store_written(written_file(folder), left.values())
+            elif place is not None:
+                left[place] = replace(left[place], reply=edit.typed.strip(), by="edited")
+        store_written(written_file(folder), left)
     return faults
 
 

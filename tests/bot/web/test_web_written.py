@@ -1,7 +1,7 @@
 """What a model wrote from a card: read, changed and struck out on its page until it is trained on."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -150,6 +150,17 @@ async def test_an_edit_never_replaces_the_one_of_somebody_else_unseen(dashboard,
     again = {"seen-4": "I am Oda, duck.", "reply-4": "I am the innkeeper."}
     assert (await dashboard.submit(PATH, **again, do="save 4"))[0] == 303
     assert read_written(written)[1].reply == "I am the innkeeper."
+
+
+async def test_a_file_that_was_changed_by_hand_loses_no_line_on_the_page(dashboard, written):
+    copied = replace(REPLIES[0], reply="Stew, duck.")
+    store_written(written, [*REPLIES, copied])
+    assert (await dashboard.submit(PATH, **typed(4, "I am Oda."), do="save 4"))[0] == 303
+    assert read_written(written)[2:] == [REPLIES[2], copied]
+    line = json.dumps(asdict(REPLIES[0]) | {"reply": "\ud800 is half a character"})
+    written.write_text(f"{line}\n")
+    status, page, _ = await dashboard.page(PATH)
+    assert status < 500 and "line 1 is no reply" in page
 
 
 async def test_what_is_learned_from_already_cannot_be_changed(dashboard, written):
