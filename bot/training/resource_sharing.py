@@ -251,7 +251,7 @@ class GpuOffloadBackend:
                 return TrainingInterrupted()
             if moved:
                 log.warning("the job %s begins: %s", job.job_id, moved)
-                on_event(Phase(name="base model", detail=moved))
+                on_event(Phase(name="material", detail=moved))
             return await run(job, on_event)
         finally:
             if moved:
