@@ -144,6 +144,7 @@ class OptInButton(_PrivacyButton, template=rf"opt-in:(?P<language>{LANGUAGE_PATT
     style = discord.ButtonStyle.primary
 
     async def pressed(self, interaction: Interaction) -> None:
+        await defer(interaction)
         await _store_decision(interaction, opted_in=True)
         await update_message(
             interaction, content=translate(self.language, "opt_in_done"), view=None

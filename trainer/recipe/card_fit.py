@@ -54,8 +54,8 @@ def require_room_beside_card(persona: Persona, tokens: int, recipe: Recipe) -> N
         raise MaterialError(
             f"The card of {persona.name} has {card:,} tokens in a prompt, and a sample at most "
             f"{recipe.max_length:,} (max_length): no reply fits behind it.",
-            "Shorten the description, or move parts of it into the lore. If the base model reads "
-            "more, raise max_length.",
+            "Raise max_length if the base model reads more. Or shorten the description, or move parts "
+            "of it into the lore.",
         )
 
 

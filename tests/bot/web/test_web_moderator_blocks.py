@@ -60,7 +60,7 @@ async def test_a_member_is_blocked_by_name_and_the_block_is_listed_and_lifted(to
         await town.stage.sees(f"<@{town.user_id(MODERATOR)}> blocked <@{member_id}> {words}.")
     shown = (await moderator.get(page)).text
     assert f"{MEMBER} is not answered by all personas any more." in shown
-    assert shown.count(f'<th role="rowheader" scope="row">{MEMBER}</th>') == 2
+    assert shown.count(f'<th role="rowheader" scope="row" class="whose">{MEMBER}</th>') == 2
     assert f'data-label="Blocked by">{MODERATOR}<' in shown and "<time " in shown
     await town.stage.member.say(QUAY, "hello?")
     refused = await town.stage.member.slash(QUAY, "chat", message="hello?")
@@ -84,7 +84,10 @@ async def test_the_block_of_somebody_erased_is_listed_and_lifted(town, moderator
     await moderator.submit(page, member=MEMBER, persona="")
     store.erasure.erase(town.user_id(MEMBER), time.time() + 1, str)
     shown = (await moderator.get(page)).text
-    assert '<th role="rowheader" scope="row">a member who had their data erased</th>' in shown
+    assert (
+        '<th role="rowheader" scope="row" class="whose">a member who had their data erased</th>'
+        in shown
+    )
     (user,) = re.findall(r'name="user" value="([^"]*)"', shown)
     late = await moderator.submit(f"{page}/lift", user=user, persona="oda")
     assert "There is no such block of a member who had their data erased." in late.text
@@ -316,7 +319,7 @@ async def test_the_operator_blocks_and_limits_in_direct_messages(town):
     assert (answer.status, answer.location) == (303, page), answer.text
     assert town.stage.store.blocks.applies(0, member_id, "oda") and not blocked(town)
     shown = (await browser.get(page)).text
-    assert f'<th role="rowheader" scope="row">{MEMBER}</th>' in shown
+    assert f'<th role="rowheader" scope="row" class="whose">{MEMBER}</th>' in shown
     limit = {"per_day": "3", "cooldown_s": "9"}
     seen = dict.fromkeys(("seen-per_day", "seen-cooldown_s"), "")
     assert (await browser.submit(f"{page}/limits", **seen, **limit)).status == 303

@@ -76,7 +76,7 @@ async def test_a_mute_stops_the_reply_and_is_listed_and_lifted_as_by_the_command
     assert "silenced Ballast" in refused.message["content"]
     shown = (await moderator.get(page)).text
     assert f"Muted: Ballast in #{QUAY}." in shown and "<time " in shown
-    assert f'scope="row">Ballast in #{QUAY}</th>' in shown
+    assert f'scope="row" class="whose">Ballast in #{QUAY}</th>' in shown
     assert f'data-label="Muted by">{MODERATOR}<' in shown
     listed = await town.stage.member.slash(QUAY, "persona list")
     assert f"Muted: Ballast in <#{quay}>" in listed.message["content"]
@@ -98,7 +98,7 @@ async def test_all_personas_or_one_are_muted_in_the_whole_server_as_the_command_
     await town.stage.moderator.slash(QUAY, "persona mute", where="server", persona="oda")
     shown = (await moderator.get(page)).text
     for name in ("Oda Marrow", "all personas"):
-        assert f'scope="row">{name} in the whole server</th>' in shown
+        assert f'scope="row" class="whose">{name} in the whole server</th>' in shown
     answer = await town.stage.moderator.slash(QUAY, "persona unmute", where="server")
     assert "Unmuted: all personas" in answer.message["content"] and muted(town) == [(0, "oda")]
 
