@@ -1447,7 +1447,7 @@ def test_a_card_that_leaves_no_room_is_refused_before_samples_are_made(make, tmp
         MaterialError, match=r"The card of Ada Marsh has .* at most 400 \(max_len"
     ) as long:
         plan_job(make("--set", "seed=3"))
-    assert "Shorten the description" in long.value.advice
+    assert "shorten the description" in long.value.advice
 
 
 def test_options_of_the_writing_are_wrong_usage_without_it(command, capsys):
