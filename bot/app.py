@@ -172,7 +172,9 @@ async def open_app(
             lore=lore,
             catalogue=catalogue,
             engine=engine,
-            backend=create_backend(settings, catalogue, engine, compare, store.jobs.ended_before),
+            backend=create_backend(
+                settings, catalogue, engine, compare=compare, earlier=store.jobs.ended_before
+            ),
             privacy=privacy,
             metrics=metrics,
             sampling=replace(base_model.recommended_sampling(base), **settings.sampling),

@@ -40,7 +40,8 @@ def set_aside_consented(home: Path, store: Store, user_id: int) -> bool:
     """
     person = keyed_person(HomeKey.of(home).people(), str(user_id))
     folders = [home / "jobs" / job.job_id for job in _pending_jobs(store)]
-    return _set_aside([it for it in folders if _may_contain(it, str(user_id), person)])
+    concerned = [folder for folder in folders if _may_contain(folder, str(user_id), person)]
+    return _set_aside(concerned)
 
 
 def remove_set_aside(home: Path) -> None:

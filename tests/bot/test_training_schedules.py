@@ -286,13 +286,18 @@ async def test_a_refused_training_uses_up_no_samples_and_is_tried_again_a_day_la
         assert "0 are there" in await answer(stage, "show")
 
 
+async def set_with_five_samples(stage, clock):
+    """Set a schedule after five samples, and add them."""
+    await answer(stage, "set", new_samples=5)
+    clock.at += timedelta(minutes=1)
+    for number in range(5):
+        stage.store.lessons.add(lesson(stage, clock.now(), reply=str(number)))
+
+
 async def test_a_training_that_came_to_nothing_uses_up_no_samples(tmp_path):
     clock = AheadClock(FRIDAY)
     async with on_stage(tmp_path, clock=clock) as stage:
-        await answer(stage, "set", new_samples=5)
-        clock.at += timedelta(minutes=1)
-        for number in range(5):
-            stage.store.lessons.add(lesson(stage, clock.now(), reply=str(number)))
+        await set_with_five_samples(stage, clock)
         for count in (1, 2):  # the first one fails, the second one is cancelled
             await until(lambda: stage.backend.busy)
             assert len(jobs(stage)) == count and "0 are there" in await answer(stage, "show")
@@ -312,10 +317,7 @@ async def test_a_training_that_came_to_nothing_uses_up_no_samples(tmp_path):
 async def test_a_training_that_fails_after_more_than_a_day_is_tried_again_a_day_later(tmp_path):
     clock = AheadClock(FRIDAY)
     async with on_stage(tmp_path, clock=clock) as stage:
-        await answer(stage, "set", new_samples=5)
-        clock.at += timedelta(minutes=1)
-        for number in range(5):
-            stage.store.lessons.add(lesson(stage, clock.now(), reply=str(number)))
+        await set_with_five_samples(stage, clock)
         await until(lambda: stage.backend.busy)
         clock.at += timedelta(hours=30)
         stage.backend.finish(TrainingFailed("The disk is full."))

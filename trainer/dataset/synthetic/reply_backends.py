@@ -222,7 +222,9 @@ class EndpointBackend:
         http = aiohttp.ClientSession(headers=headers, timeout=timeout)
         url = f"{self.url.rstrip('/')}/chat/completions"
         try:
-            yield _EndpointGenerator(http, url, self.model, self.advice, self.tell)
+            yield _EndpointGenerator(
+                http, url, model=self.model, advice=self.advice, tell=self.tell
+            )
         finally:
             await http.close()
             # Connections are closed in the loop's next step, which is not to be its last.
