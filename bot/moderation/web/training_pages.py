@@ -133,7 +133,7 @@ async def get_written(access: GuildAccess, request: web.Request) -> web.Response
 
 @routes.add(f"POST {JOB}/written")
 async def post_written(access: GuildAccess, request: web.Request) -> web.Response:
-    """Change a written reply, or strike it out."""
+    """Change the written replies that were edited, and strike one out or put it back."""
     access.require("train")
     job = _job_with_replies(access, request)
     return await written_pages.change_written(request, job, _job_path(access, job))

@@ -63,7 +63,8 @@ def change(folder: Path, edits: Mapping[str, Edit]) -> dict[str, LocalisableText
     stored. One that was not edited is left alone.
     """
     with _changing:
-        left = read_written(written_file(folder))
+        before = read_written(written_file(folder))
+        left = list(before)
         places = {str(reply.number): place for place, reply in enumerate(left)}
         faults = {}
         for number, edit in edits.items():
@@ -74,7 +75,8 @@ def change(folder: Path, edits: Mapping[str, Edit]) -> dict[str, LocalisableText
                 faults[number] = fault
             elif place is not None:
                 left[place] = replace(left[place], reply=edit.typed.strip(), by="edited")
-        store_written(written_file(folder), left)
+        if left != before:
+            store_written(written_file(folder), left)
     return faults
 
 

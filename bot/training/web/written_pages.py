@@ -3,6 +3,7 @@ strike out and put back before they are trained on.
 """
 
 import asyncio
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -56,7 +57,6 @@ async def render_written(
     run_path: str,
     *,
     may_change: bool = True,
-    first: int | None = None,
     typed: Mapping[str, str] = MappingProxyType({}),
     faults: Mapping[str, LocalisableText] = MappingProxyType({}),
 ) -> web.Response:
@@ -68,8 +68,7 @@ async def render_written(
     folder = job_folder(services.home, job.job_id)
     written = await asyncio.to_thread(written_edits.read_all, folder)
     replies = written.replies
-    if first is None:
-        first = integer_query(request, "first", 0, len(replies)) or 0
+    first = integer_query(request, "first", 0, len(replies)) or 0
     shown = replies[first : first + REPLIES_PER_PAGE]
     places = {str(reply.number): place for place, reply in enumerate(replies, start=1)}
     after = first + len(shown)
@@ -105,7 +104,7 @@ async def render_written(
             )
             for number, fault in faults.items()
         ],
-        next=f"{run_path}/written?first={after}" if after < len(replies) else "",
+        next=f"{run_view.written_path(run_path)}?first={after}" if after < len(replies) else "",
     )
 
 
@@ -147,6 +146,7 @@ async def change_written(request: web.Request, job: TrainingJob, run_path: str) 
     Raises `Problem` where the replies are trained on already.
     """
     services = get_services(request)
+    first = integer_query(request, "first", 0, sys.maxsize)
     form = await read_form(request)
     job = services.store.jobs.get(job.job_id) or job  # resumed meanwhile, it learns from them
     folder = job_folder(services.home, job.job_id)
@@ -160,28 +160,24 @@ async def change_written(request: web.Request, job: TrainingJob, run_path: str) 
         )
     pressed, _, number = form.get("do", "").partition(" ")
     edits = _edits(form)
-    if pressed == "strike":
-        edits.pop(number, None)
-    faults = await asyncio.to_thread(written_edits.change, folder, edits)
-    match pressed:
-        case "strike":
+    done, refused = gettext_lazy("Changed."), {}
+    try:
+        if pressed == "strike":
             await asyncio.to_thread(written_edits.strike, folder, number)
+            edits.pop(number, None)
             done = gettext_lazy("Struck out.")
-        case "put-back":
+        elif pressed == "put-back":
             await asyncio.to_thread(written_edits.put_back, folder, number)
             done = gettext_lazy("Put back.")
-        case _:
-            done = gettext_lazy("Changed.")
-    first = form.get("first", "").lstrip("0")
-    first = first if first.isascii() and first.isdecimal() else ""
+    except Problem as problem:
+        refused[number] = problem.text
+    faults = await asyncio.to_thread(written_edits.change, folder, edits) | refused
     if faults:
-        typed = {number: edits[number].typed for number in faults}
-        return await render_written(
-            request, job, run_path, first=int(first or 0), typed=typed, faults=faults
-        )
+        typed = {number: edit.typed for number, edit in edits.items() if number in faults}
+        return await render_written(request, job, run_path, typed=typed, faults=faults)
     query = f"?first={first}" if first else ""
     place = f"#written-{number}" if number.isascii() and number.isdecimal() else ""
-    return redirect_to(request, f"{run_path}/written{query}{place}", done)
+    return redirect_to(request, f"{run_view.written_path(run_path)}{query}{place}", done)
 
 
 def _edits(form: Form) -> dict[str, written_edits.Edit]:
