@@ -7,7 +7,6 @@ from bot.platform.weekly_time import WeeklyTime
 from bot.schedules.lines import ScheduledLines
 from bot.schedules.store import ScheduledLine, TrainingSchedule
 from bot.schedules.trainings import ScheduledTrainings, weekly_time
-from bot.store import TrainingJob
 
 JOB_OUTCOMES = {
     "queued": gettext_noop("{run} waits in the queue"),
@@ -16,7 +15,6 @@ JOB_OUTCOMES = {
     "failed": gettext_noop("{run} has failed"),
     "cancelled": gettext_noop("{run} was cancelled"),
 }
-REVIEW_OUTCOME = gettext_noop("{run} waits for its replies to be read")
 
 
 def material_text(trainings: ScheduledTrainings, schedule: TrainingSchedule) -> str:
@@ -39,10 +37,9 @@ def material_text(trainings: ScheduledTrainings, schedule: TrainingSchedule) -> 
     return gettext_lazy("Recipe `{recipe}`.", recipe=recipe)
 
 
-def job_outcome_text(run: str, job: TrainingJob) -> str:
+def job_outcome_text(run: str, state: str) -> str:
     """Say what became of the latest training; `run` is its persona and version."""
-    text = REVIEW_OUTCOME if job.waits_for_review else JOB_OUTCOMES[job.state]
-    return LocalisableText(text, values={"run": run})
+    return LocalisableText(JOB_OUTCOMES[state], values={"run": run})
 
 
 def training_time_text(trainings: ScheduledTrainings, schedule: TrainingSchedule) -> str:

@@ -155,7 +155,8 @@ class ScheduledTrainings:
     def new_samples(self, schedule: TrainingSchedule) -> int:
         """Count the taught replies and votes since a persona was last trained on such."""
         place = schedule.guild_id, schedule.persona_id
-        since = schedule.set_at if self._came_to_nothing(schedule) else schedule.handled_at
+        has_failed = self._failed_at(schedule) is not None
+        since = schedule.set_at if has_failed else schedule.handled_at
         since = max(since, self.store.training_schedules.last_preference_training(*place))
         taught = self.store.lessons.count_trainable(schedule.persona_id, schedule.guild_id, since)
         voted = self.store.comparisons.count_preferences(
@@ -163,15 +164,16 @@ class ScheduledTrainings:
         )
         return taught + voted
 
-    def _came_to_nothing(self, schedule: TrainingSchedule) -> bool:
-        """Report whether a schedule's latest training has learned from no sample."""
+    def _failed_at(self, schedule: TrainingSchedule) -> float | None:
+        """Return when a schedule's latest training was refused, failed or was cancelled, and so has
+        learned from no sample; None for another one.
+        """
+        if schedule.outcome:
+            return schedule.handled_at
         job = self.last_job(schedule)
-        return bool(schedule.outcome) or (job is not None and job.state in ("failed", "cancelled"))
-
-    def _ended_at(self, schedule: TrainingSchedule) -> float:
-        """Return when a schedule's latest training was refused, or its job ended."""
-        job = self.last_job(schedule)
-        return max(schedule.handled_at, (job and job.finished_at) or 0.0)
+        if job is None or job.state not in ("failed", "cancelled"):
+            return None
+        return max(schedule.handled_at, job.finished_at or 0.0)
 
     def run_due(
         self, place_of: Callable[[TrainingSchedule], ChannelRef | None]
@@ -204,7 +206,7 @@ class ScheduledTrainings:
         if when is not None:
             zone = self.time_zones.in_guild(schedule.guild_id)
             is_due = when.latest(now, zone) > schedule.handled_at
-        elif self._came_to_nothing(schedule) and now - self._ended_at(schedule) < RETRY_DELAY_S:
+        elif now - (self._failed_at(schedule) or 0.0) < RETRY_DELAY_S:
             is_due = False
         else:
             is_due = self.new_samples(schedule) >= (schedule.new_samples or MAX_NEW_SAMPLES)

@@ -112,7 +112,7 @@ def _describe_training(services: Services, schedule: TrainingSchedule) -> Listed
     if outcome:
         outcome = gettext_lazy("refused: {reason}", reason=outcome)
     elif job := trainings.last_job(schedule):
-        outcome = job_outcome_text(job_label(services, job), job)
+        outcome = job_outcome_text(job_label(services, job), job.state)
     return ListedTraining(
         persona_id=schedule.persona_id,
         persona=services.personas.name_of(schedule.persona_id, schedule.guild_id),
