@@ -268,7 +268,6 @@ class Reply:
         request = await self._request()
         # Read now, while the database can be read: the end must not wait for it.
         safety = self.context.safety
-        disclosure = safety.unasked_disclosure(self.place.guild_id)
         if self.asked_by:
             asked = self._asked_text(request)
             safety.require_safe(asked)
@@ -279,6 +278,8 @@ class Reply:
                 event_id=self.event_id,
                 asked=asked,
             )
+        else:
+            disclosure = safety.unasked_disclosure(self.place.guild_id)
         self.disclosure = replace(
             disclosure,
             line=localise(disclosure.line, self.language),
