@@ -44,9 +44,8 @@ from bot.training.status_text import (
 )
 from bot.versions.discord import PromoteButton, PromoteDialogueButton, RollbackButton
 from personas.errors import UnderstudyError
-from personas.home.adapters import DIALOGUE_PREFIX, score_card_file
+from personas.home.adapters import DIALOGUE_PREFIX, read_score_card
 from personas.home.shared_personas import OPERATOR_GUILD_ID
-from personas.schemas.scorecard import ScoreCard
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +53,6 @@ EDIT_INTERVAL_S = 1.5
 CARD_EDIT_INTERVAL_S = 15.0
 """Interval at which a result shows how far the rest of its score card is."""
 UNREACHABLE_ERRORS = (discord.HTTPException, aiohttp.ClientError, OSError, StoreError)
-SCORE_CARD_FILE = "scorecard.json"
 AUTOMATIC_PROMOTION_TEXT = gettext_lazy(
     "Promoted automatically, as this server has chosen. **Roll back** undoes it."
 )
@@ -201,8 +199,7 @@ class ProgressMessages:
         if job.state != "done" or job.result is None:
             text = current_job_text(self._bot.services, job, language=language)
             return text_message(text, buttons)
-        path = score_card_file(Path(job.result.adapter), SCORE_CARD_FILE)
-        excerpt = await asyncio.to_thread(_read_excerpt, path)
+        excerpt = await asyncio.to_thread(_read_excerpt, Path(job.result.adapter))
         if self._must_hide_replies(job):
             excerpt = replace(excerpt, replies=())
         channel = self._channel(job)
@@ -283,11 +280,10 @@ class ProgressMessages:
         return channel if isinstance(channel, GuildChannel) else None
 
 
-def _read_excerpt(path: Path) -> CardExcerpt:
+def _read_excerpt(adapter: Path) -> CardExcerpt:
     """Read what a result shows of a whole score card; nothing of one that cannot be read."""
-    try:
-        card = ScoreCard.model_validate_json(path.read_bytes())
-    except (OSError, ValueError):
+    card = read_score_card(adapter)
+    if card is None:
         return NO_EXCERPT
     outcomes = outcomes_text(card.verdict) if card.verdict else ""
     return CardExcerpt(outcomes, card.side_by_side)

@@ -28,11 +28,10 @@ from bot.versions.installation import VersionInstaller
 from bot.versions.member_feedback import summarise_votes, vote_objections
 from personas.engine import Engine
 from personas.errors import RequestError, UnderstudyError
-from personas.home.adapters import DialogueAdapter, score_card_file
+from personas.home.adapters import DialogueAdapter, read_score_card
 from personas.home.gguf_cache import delete_gguf_adapters
 from personas.home.prompt_version import has_learned_short_card
 from personas.schemas.chat import CardChoice, Persona
-from personas.schemas.scorecard import ScoreCard
 
 log = logging.getLogger(__name__)
 PROMOTE_VERDICT = "promote"
@@ -488,12 +487,8 @@ class LiveVersions:
 
 def _read_safety_failures(folder: Path) -> tuple[str, ...]:
     """Read why an adapter may hurt people, as its score card says; none without a readable card."""
-    try:
-        file = score_card_file(folder, "scorecard.json")
-        card = ScoreCard.model_validate_json(file.read_bytes())
-    except (OSError, ValueError):
-        return ()
-    return card.verdict.safety_failures if card.verdict else ()
+    card = read_score_card(folder)
+    return card.verdict.safety_failures if card and card.verdict else ()
 
 
 def _live(persona_id: str, version: str, origin: RequestOrigin) -> NewRollout:

@@ -16,6 +16,7 @@ from personas.errors import AdapterError
 from personas.home.atomic_files import atomic_folder
 from personas.prompt.renderer import PROMPT_VERSION
 from personas.schemas.chat import AdapterRef
+from personas.schemas.scorecard import ScoreCard
 from personas.schemas.training import JOB_NAME_PATTERN, AdapterManifest
 from personas.schemas.training_events import Epoch
 
@@ -25,6 +26,7 @@ CONFIG_FILE = "adapter_config.json"
 README_FILE = "README.md"
 EFFECT_PROBE_FILE = "effect_probe.json"
 """Private to the home (`personas.home.effect_probe`): neither sealed by the manifest nor exported."""
+SCORE_CARD_FILE = "scorecard.json"
 COMPLETED_CARD_FOLDER = "completed_card"
 """The files of a score card that was completed after the adapter was sealed; private to the home,
 too. They take precedence over the sealed ones.
@@ -268,6 +270,15 @@ def score_card_file(adapter: Path, name: str) -> Path:
     if not folder.is_dir():
         folder = adapter
     return folder / name
+
+
+def read_score_card(adapter: Path) -> ScoreCard | None:
+    """Read the newest score card of an adapter; None where it has none that can be read."""
+    try:
+        file = score_card_file(adapter, SCORE_CARD_FILE)
+        return ScoreCard.model_validate_json(file.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def install_completed_card(source: Path, target: Path) -> None:
