@@ -431,7 +431,7 @@ async def remove(interaction: Interaction, persona: OwnPersonaOption) -> None:
                 "again brings them back.",
                 persona=markdown_name(persona),
             ),
-            *filter(None, [cancelled]),
+            *cancelled,
         ),
     )
 

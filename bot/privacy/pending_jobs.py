@@ -34,14 +34,14 @@ def set_aside_history(home: Path, store: Store, guild_id: int) -> bool:
     return _set_aside(with_history)
 
 
-def set_aside_consented(home: Path, store: Store, user_id: int) -> bool:
-    """Set aside the pending jobs that may have words of a member who does not consent any more. True
-    where there were any. Raises `OSError`.
+def set_aside_consented(home: Path, store: Store, user_id: int) -> None:
+    """Set aside the pending jobs that may have words of a member who does not consent any more. Raises
+    `OSError`, and `KeyFileError` for a damaged key.
     """
     person = keyed_person(HomeKey.of(home).people(), str(user_id))
     folders = [home / "jobs" / job.job_id for job in _pending_jobs(store)]
     concerned = [folder for folder in folders if _may_contain(folder, str(user_id), person)]
-    return _set_aside(concerned)
+    _set_aside(concerned)
 
 
 def remove_set_aside(home: Path) -> None:

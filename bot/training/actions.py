@@ -224,18 +224,20 @@ class Trainings:
         jobs = [*self._store.jobs.in_state("queued"), *self._store.jobs.in_state("running")]
         return [job for job in jobs if job.persona == persona_id]
 
-    def cancel_all(self, persona_id: str, by: int = NO_USER_ID) -> LocalisableText:
+    def cancel_all(self, persona_id: str, by: int = NO_USER_ID) -> list[LocalisableText]:
         """Cancel the queued and running jobs of a persona that this member removes. Returns what to
-        tell them, empty where there was none.
+        tell them, if there was one.
         """
         cancelled = [self.cancel(job.job_id, by) for job in self.open_of_persona(persona_id)]
         if not cancelled:
-            return LocalisableText("")
-        return ngettext_lazy(
-            "Its training is cancelled.",
-            "Its {count} trainings are cancelled.",
-            len(cancelled),
-        )
+            return []
+        return [
+            ngettext_lazy(
+                "Its training is cancelled.",
+                "Its {count} trainings are cancelled.",
+                len(cancelled),
+            )
+        ]
 
     def resume(self, job_id: str, by: int = NO_USER_ID) -> TrainingJob:
         """Queue a failed job again, from its last checkpoint, as this member decided."""

@@ -11,7 +11,6 @@ from bot.platform.discord_kit.transformers import Interaction, require_persona
 from bot.platform.discord_kit.ui import PersistentButton, defer, respond_with_layout
 from bot.platform.errors import RefusedError, redact_paths
 from bot.platform.localisation import (
-    LocalisableText,
     gettext_lazy,
     interaction_language,
     join_texts,
@@ -20,10 +19,9 @@ from bot.platform.localisation import (
 from bot.store import TrainingJob
 from bot.training.discord_buttons import CancelJobButton
 from bot.training.start_options import card_share, default_job_name
-from bot.training.teacher_text import teacher_texts
+from bot.training.teacher_text import from_card_texts
 from personas.errors import RequestError
 from personas.home.dataset_catalogue import DatasetNotFetchedError
-from personas.home.teacher_setting import teacher_notes
 from personas.schemas.training import CARD_RECIPE, TrainingRequest
 
 REST_TEXT = gettext_lazy("-# The rest is on the page of the training.")
@@ -138,7 +136,7 @@ async def queue_training(
         ),
         separator="\n",
     )
-    notes: list[str] = [*map(LocalisableText, teacher_notes(request)), *teacher_texts(request)]
+    notes: list[str] = [*from_card_texts(request)]
     notes += [redact_paths(localise(note, language), services.home) for note in started.notes]
     card = text_card(
         [head, join_texts(*notes, separator="\n")],

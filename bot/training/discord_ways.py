@@ -7,7 +7,6 @@ from bot.personas.registry import short_id
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import PersistentButton, button_view, respond
 from bot.platform.localisation import (
-    LocalisableText,
     gettext_lazy,
     interaction_language,
     join_texts,
@@ -16,8 +15,7 @@ from bot.platform.localisation import (
 from bot.platform.messages import markdown_name
 from bot.platform.permissions import is_moderator
 from bot.training.discord_start import ReadFirstButton, TrainFromCardButton, from_card_request
-from bot.training.teacher_text import teacher_texts
-from personas.home.teacher_setting import teacher_notes
+from bot.training.teacher_text import from_card_texts
 from personas.schemas.chat import Persona
 
 
@@ -41,7 +39,7 @@ async def show_training_ways(
         persona,
         short_id(persona, guild_id),
         files=len(files),
-        notes=[*map(LocalisableText, teacher_notes(request)), *teacher_texts(request)],
+        notes=from_card_texts(request),
     )
     if problem:
         lines = [problem, *lines]

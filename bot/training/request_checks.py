@@ -111,12 +111,11 @@ class RequestChecks:
         a card the teacher of the settings. Raises `RequestError` where that teacher alone makes it
         invalid.
         """
-        defaults: RequestJson = {"base_model": self.base_model}
+        body = {"base_model": self.base_model, **body}
         if not body.get("from_card") or not self.teacher or "teacher" in body:
-            return {**defaults, **body}
-        without = {**defaults, **body}
-        sent = {**without, "teacher": self.teacher.model_dump()}
-        if _is_valid(without) and not _is_valid(sent):
+            return body
+        sent = {**body, "teacher": self.teacher.model_dump()}
+        if not _is_valid(sent) and _is_valid(body):
             raise _settings_teacher_error(self.teacher)
         return sent
 

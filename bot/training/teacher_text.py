@@ -3,8 +3,14 @@
 from urllib.parse import urlsplit
 
 from bot.platform.localisation import LocalisableText, gettext_lazy
+from personas.home.teacher_setting import teacher_notes
 from personas.schemas.formatting import model_label
 from personas.schemas.training import TrainingRequest
+
+
+def from_card_texts(request: TrainingRequest) -> list[LocalisableText]:
+    """Say what is to be expected of a training from a card, and which model writes its replies."""
+    return [*map(LocalisableText, teacher_notes(request)), *teacher_texts(request)]
 
 
 def teacher_texts(request: TrainingRequest) -> list[LocalisableText]:

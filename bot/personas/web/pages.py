@@ -211,7 +211,7 @@ async def remove_persona_page(request: web.Request) -> web.Response:
             gettext_lazy(
                 "{name} is removed from the bot and from all channels.", name=owned.persona.name
             ),
-            *filter(None, [cancelled]),
+            *cancelled,
         ),
     )
 
