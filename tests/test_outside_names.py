@@ -41,9 +41,10 @@ GETS_THEM_AS_ARGUMENTS = {
     "bot/training/dataset_paths.py",
     "personas/home/comparison_targets.py",
     "trainer/recipe/recipe_file.py",
+    "trainer/teacher/reply_writer.py",
 }
 """Modules with names from outside by none of these words: `dataset_path` of a request, the name of
-a recipe.
+a recipe, ids of earlier jobs.
 """
 NUMBER_PATTERN = re.compile(
     r"\b(\w*loss\w*|\w+_s|\w*bytes|time|begin|total|samples|max|len|sum)\b|\b\d|%Y"

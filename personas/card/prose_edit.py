@@ -5,21 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from personas.card.toml_card import MAX_TAGLINE, dump_toml, normalise_examples, parse_table
+from personas.card.toml_card import (
+    MAX_TAGLINE,
+    PROMPT_FIELDS,
+    dump_toml,
+    normalise_examples,
+    parse_table,
+)
 from personas.prompt.macros import edit_between_marks
 from personas.schemas.chat import Persona
 
-PROSE_FIELDS = (
-    "tagline",
-    "description",
-    "personality",
-    "scenario",
-    "first_mes",
-    "mes_example",
-    "speech",
-    "system_prompt",
-    "post_history_instructions",
-)
+READ_FIELDS = (*PROMPT_FIELDS, "speech", "tagline", "first_mes")
 """Text fields that somebody may read who talks to the persona, or who writes as it."""
 GREETINGS = "alternate_greetings"
 
@@ -30,7 +26,7 @@ def edit_card(text: str, where: Path, edit: Callable[[str], str]) -> str:
     if examples := table.get("mes_example"):
         nickname = table.get("nickname", "")
         table["mes_example"] = normalise_examples(examples, table["name"], nickname)
-    prose = _edited({field: table.get(field, "") for field in PROSE_FIELDS}, edit)
+    prose = _edited({field: table.get(field, "") for field in READ_FIELDS}, edit)
     prose["tagline"] = prose["tagline"][:MAX_TAGLINE]
     greetings = [edit_between_marks(text, edit) for text in table.get(GREETINGS, ())]
     return dump_toml(table | prose | {GREETINGS: greetings}).decode()
@@ -39,7 +35,7 @@ def edit_card(text: str, where: Path, edit: Callable[[str], str]) -> str:
 def edit_persona(persona: Persona, edit: Callable[[str], str]) -> Persona:
     """Return a persona with edited prose."""
     prose: dict[str, Any] = {}
-    prose |= _edited({field: getattr(persona, field) for field in PROSE_FIELDS}, edit)
+    prose |= _edited({field: getattr(persona, field) for field in READ_FIELDS}, edit)
     greetings = (edit_between_marks(text, edit) for text in persona.alternate_greetings)
     return replace(persona, alternate_greetings=tuple(greetings), **prose)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from personas.errors import MaterialError, RequestError
-from personas.home.atomic_files import atomic_folder, fsync_tree, replace_durably
+from personas.home.atomic_files import atomic_folder, fsync_path, fsync_tree, replace_durably
 from personas.home.data_subjects import (
     Storing,
     read_consent,
@@ -157,7 +157,8 @@ def _replacing(old: Path, new: Path, storing: Storing) -> Iterator[None]:
             return
         if (old / WRITTEN_FOLDER).exists():
             shutil.copytree(old / WRITTEN_FOLDER, new / WRITTEN_FOLDER)
-            fsync_tree(new)
+            fsync_tree(new / WRITTEN_FOLDER)
+            fsync_path(new)
         replace_durably(old, earlier)
         try:
             yield

@@ -22,7 +22,12 @@ def card_tokens(persona: Persona | None, renderer: Renderer) -> int:
     if persona is None:
         return 0
     card = renderer.prompt(persona, [Turn("", "")], max_tokens=UNBOUNDED_TOKENS)
-    return len(card.ids) + QUESTION_TOKENS + ReplyLength.measure(persona).tokens
+    return len(card.ids) + _exchange_tokens(persona)
+
+
+def _exchange_tokens(persona: Persona) -> int:
+    """Count the tokens of a question and a reply."""
+    return QUESTION_TOKENS + ReplyLength.measure(persona).tokens
 
 
 def fit_length_to_card(
@@ -49,7 +54,7 @@ def require_room_beside_card(persona: Persona, tokens: int, recipe: Recipe) -> N
     """Raise `MaterialError` for a card that fills samples of `max_length` alone: before thousands of
     them are made, and each is too long. `tokens` are those of `card_tokens`.
     """
-    card = tokens - QUESTION_TOKENS - ReplyLength.measure(persona).tokens
+    card = tokens - _exchange_tokens(persona)
     if card >= recipe.max_length:
         raise MaterialError(
             f"The card of {persona.name} has {card:,} tokens in a prompt, and a sample at most "

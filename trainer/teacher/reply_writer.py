@@ -32,6 +32,7 @@ from personas.home.written_replies import (
 from personas.lore.index import LoreIndex
 from personas.lore.passages import Passage
 from personas.lore.ranking import MAX_LORE_PASSAGES
+from personas.outside_names import UnsafeNameError, path_inside
 from personas.prompt.renderer import EXAMPLE_USER, fill_macros, system_text
 from personas.schemas.chat import LoreHit, Persona, Turn
 from personas.schemas.training import WrittenReplies
@@ -148,31 +149,36 @@ def take_over_replies(
     """Take over the replies to the same task from the first of a job's earlier ones that has written
     them to their end: as they were changed there, with what was struck out.
 
-    Returns that job's id, empty where there is none. `fence` is called before the file gets its name.
+    Returns that job's id, empty where there is none. `fence` is called before anything is stored.
     Raises `MaterialError` where the list of earlier jobs is damaged.
     """
     folder = written_file(job).parent
     header = _first_line(_header(task, teacher))
     for job_id in read_earlier_jobs(job):
-        old = job.parent / job_id
         try:
+            old = path_inside(job.parent, job_id)
             attempts = (written_file(old).parent / ATTEMPTS_FILE).read_bytes()
             if not attempts.startswith(header):
                 continue
             summary = read_summary(old)
             replies = read_written(written_file(old))
             struck = read_struck(old)
-        except (OSError, MaterialError):  # not written to its end, being deleted, or damaged
+        except (
+            OSError,
+            MaterialError,
+            UnsafeNameError,
+        ):  # not written to its end, being deleted, or damaged
             continue
         if summary is None:
             continue
+        fence()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         store_written(struck_file(job), struck)
         changes = {"licence": task.licence, "taken_from": job_id}
         write_private_file(folder / SUMMARY_FILE, _format_summary(summary, **changes))
-        write_private_file(folder / ATTEMPTS_FILE, attempts)
-        fence()
         store_written(written_file(job), replies)
+        # Last: a whole journal without the replies would make them anew from the unedited drafts.
+        write_private_file(folder / ATTEMPTS_FILE, attempts)
         return job_id
     return ""
 
