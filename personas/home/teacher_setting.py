@@ -1,7 +1,7 @@
 """The teacher that an operator names: settings of the bot, options of the trainer's commands."""
 
 import re
-from pathlib import Path
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
@@ -11,6 +11,7 @@ from personas.errors import RequestError
 from personas.gettext_marker import gettext_noop
 from personas.models.base_model import EMBEDDED, name_from_anywhere, split_name
 from personas.models.catalogue import find_model
+from personas.models.gguf_names import expand_home
 from personas.schemas.base import explain_validation_error
 from personas.schemas.training import Teacher, TrainingRequest
 
@@ -74,7 +75,7 @@ def make_teacher(named: str, model: str, licence: str) -> Teacher | None:
     """Return the teacher at a server's address, or that is a base model; None if none is named.
 
     Raises `RequestError` for what can be neither, for a server's model without a name, and for an
-    unknown licence.
+    unknown licence, `BaseModelError` for an unknown suffix of a model's name.
     """
     if not named:
         return None
@@ -104,8 +105,9 @@ def make_teacher(named: str, model: str, licence: str) -> Teacher | None:
 
 
 def _require_server(address: str) -> None:
-    if address.startswith(("http://", "https://")) and urlsplit(address).hostname:
-        return
+    with suppress(ValueError):  # half an address in brackets
+        if address.startswith(("http://", "https://")) and urlsplit(address).hostname:
+            return
     raise RequestError(
         f"The teacher {address!r} is no address of a server: it begins with http:// or https://, and "
         "names a host.",
@@ -114,9 +116,11 @@ def _require_server(address: str) -> None:
 
 
 def _require_model(name: str) -> None:
-    """Raise `RequestError` for a name that no base model can have."""
+    """Raise `RequestError` for a name that no base model can have, and `BaseModelError` for such a
+    suffix.
+    """
     path, *_ = split_name(name)
-    if Path(path).expanduser().exists():
+    if expand_home(path).exists():
         return
     # On a hub, files are named after a colon.
     is_file = path.lower().endswith(".gguf") and ":" not in path

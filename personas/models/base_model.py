@@ -9,7 +9,7 @@ from typing import Any
 from personas.errors import BaseModelError
 from personas.models.bundled_model import unpack_bundled_model
 from personas.models.gguf_file import gguf_source_hash, unpacked_gguf
-from personas.models.gguf_names import find_gguf
+from personas.models.gguf_names import expand_home, find_gguf
 from personas.models.hub_snapshot import fetch_snapshot, find_snapshot
 from personas.models.rope_scaling import RopeScaling, apply_scaling, parse_scaling
 from personas.models.stored_quantisation import (
@@ -74,7 +74,7 @@ def locate(name: str, *, fetch: bool = True) -> BaseModel:
     `BaseModelError`.
     """
     path, scaling, template = split_name(name)
-    folder = unpack_bundled_model() if path == EMBEDDED else Path(path).expanduser()
+    folder = unpack_bundled_model() if path == EMBEDDED else expand_home(path)
     revision = ""
     if path != EMBEDDED and (gguf := find_gguf(path, fetch=fetch)):
         folder = unpacked_gguf(gguf, unpack=fetch)
@@ -196,7 +196,7 @@ def name_from_anywhere(name: str) -> str:
     becomes an absolute one. Raises `BaseModelError` as `split_name`.
     """
     path, *_ = split_name(name)
-    place = Path(path).expanduser()
+    place = expand_home(path)
     if path == EMBEDDED or not place.exists():
         return name
     return f"{place.absolute()}{name.removeprefix(path)}"
@@ -362,7 +362,7 @@ def split_name(name: str) -> tuple[str, RopeScaling | None, DefaultTemplate | No
     scaling = None
     template = None
     path = name
-    while "#" in path and not Path(path).expanduser().is_dir():
+    while "#" in path and not expand_home(path).is_dir():
         path, _, suffix = path.rpartition("#")
         if suffix in DEFAULT_TEMPLATES and template is None:
             template = suffix

@@ -26,6 +26,14 @@ OLLAMA_STORES = ("~/.ollama/models", "/usr/share/ollama/.ollama/models")
 MAX_LISTED = 8
 
 
+def expand_home(name: str) -> Path:
+    """Return the path that a model's name would be; "~nobody/…" stays as it is."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # this machine has no such user
+        return Path(name)
+
+
 def find_gguf(name: str, *, fetch: bool = True) -> Path | None:
     """Find the GGUF file that a base model's name means; None if it means none.
 
@@ -33,7 +41,7 @@ def find_gguf(name: str, *, fetch: bool = True) -> Path | None:
     model of this machine's Ollama, or a file on a hub: `owner/name:FILE.gguf`, `owner/name:Q4_K_M`.
     `fetch` downloads the latter. Raises `BaseModelError` for several files, and for none.
     """
-    path = Path(name).expanduser()
+    path = expand_home(name)
     if path.is_file():
         if is_gguf(path):
             return path

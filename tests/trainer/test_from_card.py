@@ -363,7 +363,7 @@ async def test_what_an_earlier_job_wrote_is_taken_over_with_its_changes_and_noth
     assert taken() == "", "the bot names no job"
     write_earlier_jobs(job, ["gone", "damaged"])
     assert taken() == "" and not written_file(job).parent.exists()
-    write_earlier_jobs(job, ["gone", "damaged", "newest", "old"])
+    write_earlier_jobs(job, ["../newest", "gone", "damaged", "newest", "old"])
     assert taken(replace(task, seed=1)) == taken(replace(task, written_by="another")) == ""
     assert taken(replace(task, licence="MIT")) == "newest"
     assert read_written(written_file(job)) == [edited, *replies[2:]]
@@ -1415,6 +1415,8 @@ def test_bad_requests_are_refused_with_what_to_do(make, command, monkeypatch):
         ("two words", "There is no model"),
         ("ftp://x/v1", "is no address of a server"),
         ("http:///v1", "is no address of a server"),
+        ("http://[::1", "is no address of a server"),
+        ("~nobodyx/model", "There is no model"),
     ],
 )
 def test_a_wrong_teacher_is_found_before_anything_is_made(make, named, problem):
