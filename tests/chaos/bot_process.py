@@ -105,7 +105,7 @@ def run_bot(
     """
     if not base:
         app.create_engine = _create_engine
-        app.create_backend = lambda *parts: ScriptedBackend()  # type: ignore[assignment]
+        app.create_backend = lambda *parts, **named: ScriptedBackend()  # type: ignore[assignment]
     app._open_lore = _no_lore  # type: ignore[assignment]
     app._open_transcriber = _open_recogniser
     app.GUILDS_SETTLE_S = 0.02
