@@ -4,6 +4,7 @@ for byte.
 
 from __future__ import annotations
 
+import os
 import threading
 import tomllib
 from datetime import date
@@ -47,6 +48,14 @@ stated_by = "Mina"
 stated_on = 2026-11-20
 why = "So."
 """
+
+
+@pytest.fixture(autouse=True)
+def _open_umask():
+    """Whatever tests in the same process have started before: the bot makes its files private."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.mark.parametrize(
