@@ -55,7 +55,7 @@ def read_card_file(path: Path) -> Card:
 
 
 def parse_card(data: bytes, where: str, max_bytes: int = charx.MAX_UNPACKED_BYTES) -> Card:
-    """Parse a card file; `where` names it in errors. A zip may unpack to `max_bytes`. Raises
+    """Parse a card file; `where` names it in errors. Its assets may unpack to `max_bytes`. Raises
     `CardError`.
     """
     return _parse_container(data, where, max_bytes)[0]
@@ -68,7 +68,8 @@ def _parse_container(
         chunks = png.split(data, where)
         document = parse_json(png.card_json(chunks, where), f"The card in {where}")
         card = parse_document(document, "png", where)
-        return replace(card, picture=png.picture(chunks), files=png.assets(chunks, where)), None
+        files = png.assets(chunks, where, max_bytes)
+        return replace(card, picture=png.picture(chunks), files=files), None
     # Some programs prepend a JPEG to the zip, so that it shows a picture.
     is_zip = data.startswith(b"PK")
     if data.startswith(JPEG_SIGNATURE):

@@ -7,6 +7,7 @@ The picture itself is never decoded. Format: https://www.w3.org/TR/png-3/ (5 Dat
 
 import base64
 import binascii
+import string
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,13 +24,14 @@ ASSET_URI = "__asset:"
 """Prefix of the asset's URI in the card; the same path follows both."""
 TEXT_CHUNK_TYPES = (b"tEXt", b"zTXt", b"iTXt")
 MAX_KEYWORD_BYTES = 79
-MAX_TEXT_BYTES = MAX_JSON_BYTES * 4 // 3 + 4
+MAX_CHUNKS = 100_000
+"""Programs write pictures of some gigabytes in fewer."""
 LOST_CARD_ADVICE = (
     "Get the original file: pictures saved again, resized or shared as a photo lose their card."
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PngChunk:
     """One chunk of a PNG file."""
 
@@ -57,6 +59,10 @@ def split(data: bytes, where: str) -> list[PngChunk]:
     chunks: list[PngChunk] = []
     at = len(SIGNATURE)
     while not chunks or chunks[-1].kind != b"IEND":
+        if len(chunks) == MAX_CHUNKS:
+            raise CardError(
+                f"{where} has more than {MAX_CHUNKS:,} PNG chunks.", "Do not trust this file."
+            )
         length = int.from_bytes(data[at : at + 4], "big")
         kind = data[at + 4 : at + 8]
         end = at + 8 + length
@@ -96,16 +102,20 @@ def card_json(chunks: Iterable[PngChunk], where: str) -> bytes:
     card = cards.get(CARD_V3) or cards.get(CARD_V2)
     if card is None:
         raise CardError(f"{where} is a picture without a card in it.", LOST_CARD_ADVICE)
-    return _decode_card_chunk(card, where)
+    return _decode_card_chunk(card, where, MAX_JSON_BYTES)
 
 
-def assets(chunks: Iterable[PngChunk], where: str) -> dict[str, bytes]:
-    """Return the assets in a picture by the URI the card uses for them."""
+def assets(chunks: Iterable[PngChunk], where: str, max_bytes: int) -> dict[str, bytes]:
+    """Return the assets in a picture by the URI the card uses for them, at most `max_bytes`
+    decoded. Raises `CardError`.
+    """
     found = {}
     for chunk in chunks:
         if chunk.keyword.startswith(ASSET):
             path = chunk.data.partition(b"\0")[0].decode("latin-1")[len(ASSET) :]
-            found[f"{ASSET_URI}{path}"] = _decode_card_chunk(chunk, where)
+            asset = _decode_card_chunk(chunk, where, max_bytes)
+            max_bytes -= len(asset)
+            found[f"{ASSET_URI}{path}"] = asset
     return found
 
 
@@ -127,40 +137,50 @@ def with_card(picture: bytes, texts: Mapping[str, bytes], where: str) -> bytes:
     return join([*remaining[:position], *new, *remaining[position:]])
 
 
-def _decode_card_chunk(chunk: PngChunk, where: str) -> bytes:
-    encoded = b"".join(_chunk_text(chunk, where).split())
+def _decode_card_chunk(chunk: PngChunk, where: str, max_bytes: int) -> bytes:
+    # Each three bytes are four letters, and the last ones are filled up to four.
+    text = _chunk_text(chunk, where, max_bytes=max_bytes * 4 // 3 + 4)
+    encoded = text.translate(None, string.whitespace.encode())
     if encoded.startswith(b"rcc||"):
         raise CardError(
             f"{where} contains an encrypted card.", "Export it from its program without encryption."
         )
     try:
-        return base64.b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True)
+        decoded = base64.b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True)
     except binascii.Error:
         what = f"{where}: the text {chunk.keyword!r} in the picture is not base64."
         raise CardError(what, LOST_CARD_ADVICE) from None
+    if len(decoded) > max_bytes:
+        raise _too_large(chunk.keyword, where)
+    return decoded
 
 
-def _chunk_text(chunk: PngChunk, where: str) -> bytes:
-    keyword, _, rest = chunk.data.partition(b"\0")
+def _chunk_text(chunk: PngChunk, where: str, max_bytes: int) -> bytes:
+    rest = chunk.data.partition(b"\0")[2]
     if chunk.kind == b"tEXt":
         return rest
     if chunk.kind == b"zTXt":
-        return _inflate(rest[1:], keyword, where)
+        return _inflate(rest[1:], chunk.keyword, where, max_bytes)
     compressed = rest[:1] == b"\1"
     rest = rest[2:]
     text = rest.partition(b"\0")[2].partition(b"\0")[2]  # after language tag and translated keyword
-    return _inflate(text, keyword, where) if compressed else text
+    return _inflate(text, chunk.keyword, where, max_bytes) if compressed else text
 
 
-def _inflate(data: bytes, keyword: bytes, where: str) -> bytes:
-    what = f"{where}: the text {keyword.decode('latin-1')!r} in the picture"
+def _inflate(data: bytes, keyword: str, where: str, max_bytes: int) -> bytes:
+    what = f"{where}: the text {keyword!r} in the picture"
     inflater = zlib.decompressobj()
     try:
-        text = inflater.decompress(data, MAX_TEXT_BYTES)
+        text = inflater.decompress(data, max_bytes)
     except zlib.error:
         raise CardError(f"{what} cannot be decompressed.", LOST_CARD_ADVICE) from None
     if inflater.unconsumed_tail:
-        raise CardError(f"{what} is too large.", "Cards are never that large.")
+        raise _too_large(keyword, where)
     if not inflater.eof:
         raise CardError(f"{what} is cut off.", LOST_CARD_ADVICE)
     return text
+
+
+def _too_large(keyword: str, where: str) -> CardError:
+    what = f"{where}: the text {keyword!r} in the picture is too large."
+    return CardError(what, "Cards are never that large.")

@@ -2,6 +2,7 @@
 crashes.
 """
 
+import base64
 import io
 import json
 import stat
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from personas.card import charx
+from personas.card import charx, png
 from personas.card.card_picture import with_picture
 from personas.card.card_reader import parse_card, read_card_file
 from personas.card.card_writer import write_card
@@ -28,8 +29,8 @@ def with_data(**changed: object) -> bytes:
     return as_json({**V2, "data": {**V2["data"], **changed}})
 
 
-def png_with(kind: bytes, data: bytes) -> bytes:
-    chunks = split(PIXEL, "it")
+def png_with(kind: bytes, data: bytes, picture: bytes = PIXEL) -> bytes:
+    chunks = split(picture, "it")
     return join([chunks[0], PngChunk(kind, data), *chunks[1:]])
 
 
@@ -116,6 +117,24 @@ def test_a_zip_that_lies_about_its_sizes_is_refused():
         parse_card(small, "it", 1_000_000)
 
 
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt"])
+def test_the_assets_of_a_picture_share_one_limit(kind):
+    asset = base64.b64encode(bytes(300_000))
+    text = b"\0" + zlib.compress(asset) if kind == b"zTXt" else asset
+    bomb = CARD_PNG
+    for number in range(4):
+        bomb = png_with(kind, b"chara-ext-asset_:%d\0" % number + text, picture=bomb)
+    assert len(parse_card(bomb, "it", 1_200_000).files) == 4
+    with pytest.raises(CardError, match=r"'chara-ext-asset_:\d' in the picture is too large"):
+        parse_card(bomb, "it", 1_199_999)
+
+
+def test_a_picture_of_countless_chunks_is_refused(monkeypatch):
+    monkeypatch.setattr(png, "MAX_CHUNKS", 4)
+    with pytest.raises(CardError, match="more than 4 PNG chunks"):
+        parse_card(CARD_PNG, "it")
+
+
 def test_an_encrypted_zip_is_refused():
     data = bytearray(CARD_ZIP)
     for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -125,8 +144,6 @@ def test_an_encrypted_zip_is_refused():
 
 
 def test_itxt_and_ztxt_are_read_and_a_zip_behind_a_jpeg_too():
-    import base64
-
     text = base64.b64encode(as_json(V2))
     for kind, data in (
         (b"iTXt", b"chara\0\0\0\0\0" + text),
