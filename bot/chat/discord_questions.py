@@ -11,6 +11,7 @@ from bot.chat.message_reader import IncomingMessage
 from bot.chat.message_text import has_words
 from bot.chat.places import OutsideChannel, ReplyChannel, channel_ref
 from bot.chat.reply_round import ReplyRound
+from bot.chat.reply_text import discord_text
 from bot.moderation.limits import LimitReachedError
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import respond_first, respond_privately
@@ -29,14 +30,18 @@ OUTSIDE_REPLY_S = 14 * 60.0
 
 
 def quote_member(name: str, text: str) -> str:
-    """Quote a member's text from a command or form: no line of it can pass for somebody else's."""
+    """Quote a member's text from a command or form: no line of it can pass for somebody else's, and
+    the bot, whom AutoMod does not watch, posts no links for members.
+    """
     author = f"**{discord.utils.escape_markdown(name)}:**"
-    lines = text.strip().splitlines()
+    text = discord_text(text).strip()
+    lines = text.splitlines()
     if len(lines) < 2:
-        return f"{author} {text.strip()}"
-    quote = author + "".join(f"\n> {line}" for line in lines)
-    if len(quote) > MAX_MESSAGE_CHARS:  # the marks of many short lines take more room
-        return f"{author} {' / '.join(lines)}"[:MAX_MESSAGE_CHARS]
+        quote = f"{author} {text}"
+    else:
+        quote = author + "".join(f"\n> {line}" for line in lines)
+    if len(quote) > MAX_MESSAGE_CHARS:  # marks of many short lines, or breaks in much markup
+        quote = f"{author} {' / '.join(lines)}"[:MAX_MESSAGE_CHARS]
     return quote
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.chat import streaming_reply
+from bot.chat.discord_questions import MAX_QUESTION_CHARS, quote_member
 from bot.chat.reply_text import (
     MAX_FOOTER_CHARS,
     MAX_PART_CHARS,
@@ -75,6 +76,13 @@ def test_what_is_shown_while_it_grows_is_harmless_and_stays(text, middle, end):
         for part in parts
     )
     assert dangers(_quoted(text)) == []
+
+
+@pytest.mark.parametrize("fragment", [*FRAGMENTS, *PHRASES], ids=lambda text: ascii(text)[:50])
+def test_the_bot_quotes_a_member_without_links_and_marks(fragment):
+    quote = quote_member("Wren", written(f"a{fragment} b"))
+    assert quote.startswith("**Wren:**") and dangers(quote) == []
+    assert len(quote_member("n" * 80, (fragment * MAX_QUESTION_CHARS)[:MAX_QUESTION_CHARS])) <= 2000
 
 
 def test_plain_text_stays_as_it_is():
