@@ -29,9 +29,9 @@ from bot.personas.discord_picture import PictureButton, read_card_file, require_
 from bot.personas.registry import short_id
 from bot.platform.discord_kit.refused_forms import (
     NOTHING_LOST_TEXT,
+    READ_TIMEOUT_S,
     TYPED_FILE,
     TryAgainButton,
-    read_in_time,
 )
 from bot.platform.discord_kit.transformers import (
     PERSONA,
@@ -135,7 +135,9 @@ async def _fields_of_card(attachment: discord.Attachment) -> PersonaForm:
     late. The form's submission reads it again, and says what is wrong with it.
     """
     with suppress(discord.HTTPException, CardError, *UNCERTAIN_ERRORS):
-        card = CardFile(attachment.filename, await read_in_time(attachment)).card()
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            file = CardFile(attachment.filename, await attachment.read())
+            card = await asyncio.to_thread(file.card)
         if card:
             return PersonaForm().filled_from(card)
     return PersonaForm()

@@ -1,6 +1,7 @@
 """`/persona create`: a persona from a form, its channel, its one greeting, and the next steps."""
 
 import asyncio
+import time
 
 import discord
 import pytest
@@ -343,6 +344,22 @@ async def test_a_refusal_shows_a_name_and_an_example_as_they_were_typed(stage):
     assert "“*hello*” has no answer." in wrong["mes_example"]
     translated = check.wrong["mes_example"].in_language("de")
     assert translated.startswith(r"Auf „\*hello\*“")
+
+
+async def test_a_card_that_is_read_slowly_leaves_the_form_empty_and_holds_nobody_up(
+    stage, monkeypatch
+):
+    read = CardFile.card
+
+    def read_slowly(file):
+        time.sleep(1)
+        return read(file)
+
+    mira = StoredFile.named("mira.json", as_json(V2))
+    assert typed_in(await opened(stage, picture=mira))["name"] == "Mira"
+    monkeypatch.setattr(CardFile, "card", read_slowly)
+    monkeypatch.setattr(discord_create, "READ_TIMEOUT_S", 0.5)
+    assert typed_in(await opened(stage, picture=mira))["name"] == ""
 
 
 async def test_a_form_whose_card_a_restart_lost_says_that_its_long_texts_are_missing(stage):

@@ -34,20 +34,14 @@ NOTHING_LOST_TEXT = gettext_lazy(
 )
 
 
-async def read_in_time(attachment: discord.Attachment) -> bytes:
-    """The content of a file that a form is opened with. Raises `TimeoutError` after
-    `READ_TIMEOUT_S`, and as `discord.Attachment.read`.
-    """
-    async with asyncio.timeout(READ_TIMEOUT_S):
-        return await attachment.read()
-
-
 async def _typed_before(attachment: discord.Attachment) -> dict[str, str]:
     """What was typed into a refused form, by field. Raises `RefusedError` where it comes too late:
     an empty form would lose it.
     """
     try:
-        table = tomllib.loads((await read_in_time(attachment)).decode())
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            typed = await attachment.read()
+        table = tomllib.loads(typed.decode())
     except (discord.HTTPException, *UNCERTAIN_ERRORS):
         raise RefusedError(
             gettext_lazy("Discord does not deliver what you typed."),
