@@ -37,10 +37,10 @@ FIELD_PATTERNS = {
     for key, headings in FIELD_HEADINGS.items()
 }
 LABELLED_PATTERN = re.compile(
-    r"^[\s>*+-]*\**(?P<label>[^\W\d_{}][^:：*\n]{0,39}|\{\{(?:user|char)\}\})\**[:：]\**\s*(?P<text>\S.*)$"
+    r"^[\s>*+-]*+(?P<label>[^\W\d_{}][^:：*\n]{0,39}|\{\{(?:user|char)\}\})\**[:：]\**\s*(?P<text>\S.*)$"
 )
 QUOTE_PATTERN = re.compile(
-    r"“([^”]+)”|\"([^\"]+)\"|«\s*([^»]+?)\s*»|„([^“”]+)[“”]|「([^」]+)」|『([^』]+)』"
+    r"“([^“”]+)”|\"([^\"]+)\"|«([^«»]+)»|„([^„“”]+)[“”]|「([^「」]+)」|『([^『』]+)』"
 )
 SPEAKING_PATTERN = re.compile(
     r"\b(?:says?|said|asks?|asked|repl(?:ies|ied)|answers?|answered|calls?|mutters?|whispers?|shouts?|sighs?|adds?|tells?"

@@ -33,7 +33,7 @@ from personas.schemas.chat import to_nfc
 SecondaryLogic = Literal["and any", "and all", "not any", "not all"]
 LOGICS: tuple[SecondaryLogic, ...] = get_args(SecondaryLogic)
 COMMENT_PATTERN = re.compile(
-    r"\A\s*<!--\s*lore\b(?=[ \t]*\n|\s+[a-z ]+:)(.*?)-->", re.DOTALL | re.IGNORECASE
+    r"\A\s*<!--\s*lore\b(?=[ \t]*+\n|\s++[a-z][a-z ]*:)(.*?)-->", re.DOTALL | re.IGNORECASE
 )
 KEY_LIST_PATTERN = re.compile(r"\s*(/(?:\\.|[^/\\\n])+/[a-z]*(?=\s*(?:,|$))|[^,]+)")
 PLAIN_KEY_PATTERN = re.compile(r"[^\W_](?:[\w .'’-]*\w)?")

@@ -9,13 +9,16 @@ from markdown_it.token import Token
 
 from personas.lore.entry_rules import iter_comments
 
-MARKDOWN_PARSER = MarkdownIt("commonmark").enable("table").disable(["lheading", "reference"])
-"""Parser without underlined headings (in notes, dashes under text are a rule) and without link
-references.
+MARKDOWN_PARSER = (
+    MarkdownIt("commonmark").enable("table").disable(["lheading", "reference", "inline"])
+)
+"""Parser of blocks, without underlined headings (in notes, dashes under text are a rule) and without
+link references.
 """
 
-STRONG_PATTERN = re.compile(r"(\*\*\*|\*\*|___|__)(?=\S)(.+?)(?<=\S)\1")
-HTML_TAG_PATTERN = re.compile(r"<!--.*?-->|<[^>]*>", re.DOTALL)
+STRONG_PATTERN = re.compile(r"(\*\*\*|\*\*|___|__)(?=\S)(.{1,500}?)(?<=\S)\1")
+"""Bounded: many marks that nothing closes would take the square of their number."""
+HTML_TAG_PATTERN = re.compile(r"<[^<>]*>")
 LABELLED_LINE_PATTERN = re.compile(r"(\*\*\*|\*\*|__)(?=\S).{1,60}?\1")
 """Beginning of a line of a stat block: **Armor Class** 10."""
 
@@ -84,7 +87,7 @@ def parse_sections(text: str) -> Iterator[MarkdownSection]:
                 draft.line(row)
             position = end
         else:
-            _add_token(draft, token, tokens[:position])
+            _add_token(draft, token, before=tokens[max(0, position - 2) : position])
         position += 1
     if draft.lines:
         yield draft.section()
@@ -148,4 +151,18 @@ def _plain_line(text: str) -> str:
     """Join a text to one line without markers of strong text; those of emphasis stay, since titles
     use them.
     """
-    return " ".join(STRONG_PATTERN.sub(r"\2", HTML_TAG_PATTERN.sub(" ", text)).split())
+    without_tags = HTML_TAG_PATTERN.sub(" ", _without_comments(text))
+    return " ".join(STRONG_PATTERN.sub(r"\2", without_tags).split())
+
+
+def _without_comments(html: str) -> str:
+    """Replace each `<!-- … -->` by a space."""
+    kept = []
+    position = 0
+    while True:
+        begin = html.find("<!--", position)
+        end = html.find("-->", begin + 4) if begin >= 0 else -1
+        if end < 0:
+            return " ".join([*kept, html[position:]])
+        kept.append(html[position:begin])
+        position = end + 3

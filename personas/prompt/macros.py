@@ -30,7 +30,7 @@ NAME_MACROS = (
 )
 COMMENT_PATTERN = re.compile(r"\{\{\s*(?://|comment:|hidden_key:)[^{}]*\}\}", re.IGNORECASE)
 MACRO_PATTERN = re.compile(
-    r"\{\{\s*(?P<name>//|[#/]?[a-z_][\w.+-]*)(?P<rest>[^{}]*)\}\}", re.IGNORECASE
+    r"\{\{\s*(?P<name>//|[#/]?[a-z_][\w.+-]*+)(?P<rest>[^{}]*+)\}\}", re.IGNORECASE
 )
 MARK_PATTERN = re.compile(r"(\{\{\s*(?://|[#/]?[a-z_][\w.+-]*)|<START>)", re.IGNORECASE)
 """Beginning of a macro with its name, or what separates conversations."""
@@ -38,7 +38,8 @@ MAX_NESTED_MACROS = 8
 HIDDEN_NAMES = {"{{char}}": "\ufdd0", "{{user}}": "\ufdd1", "{{original}}": "\ufdd2"}
 """Noncharacters that stand for names while the macros around them are replaced."""
 TRIM_MARK = "\ufdd3"
-TRIM_PATTERN = re.compile(rf"[\r\n]*{TRIM_MARK}[\r\n]*")
+TRIM_PATTERN = re.compile(rf"(?:(?<![\r\n])[\r\n]+)?{TRIM_MARK}[\r\n]*")
+"""The line breaks are matched from the first on, else the time grows with the square of their number."""
 DICE_PATTERN = re.compile(
     r"(?P<count>\d{0,3})d?(?P<sides>\d{1,6})(?P<plus>[+-]\d{1,6})?", re.IGNORECASE
 )

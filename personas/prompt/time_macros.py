@@ -32,7 +32,7 @@ JUST_NOW = "just now"
 """Time since the last message where there is none, as in SillyTavern."""
 UTC_OFFSET_PATTERN = re.compile(r"time(?:_|::)\s*utc\s*([+-]\d{1,2})\s*", re.IGNORECASE)
 UTC_MACRO_PATTERN = re.compile(r"time_utc([+-]\d{1,2})")
-TIME_MACRO_PATTERN = re.compile(r"\{\{\s*(?P<name>[a-z_][\w.+-]*)(?P<rest>[^{}]*)\}\}", re.I)
+TIME_MACRO_PATTERN = re.compile(r"\{\{\s*(?P<name>[a-z_][\w.+-]*+)(?P<rest>[^{}]*+)\}\}", re.I)
 MINUTE_S = 60
 HOUR_S = 60 * MINUTE_S
 DAY_S = 24 * HOUR_S
