@@ -157,7 +157,7 @@ def _plain_line(text: str) -> str:
 
 def _without_comments(html: str) -> str:
     """Replace each `<!-- … -->` by a space."""
-    kept = []
+    kept: list[str] = []
     position = 0
     while True:
         begin = html.find("<!--", position)
