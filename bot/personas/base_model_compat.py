@@ -4,7 +4,6 @@ model.
 
 import functools
 import json
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,6 @@ CHARS_PER_TOKEN = 3
 """Low estimate of the characters of a token, where there is no tokenizer."""
 NO_ADAPTERS = "an engine with adapters"
 """Stands for the other base model of all versions where the engine serves no adapters."""
-log = logging.getLogger(__name__)
 VersionKey = tuple[str, str]  # persona and version
 
 

@@ -1,6 +1,5 @@
 """Trains the personas again whose live versions were made for another base model: `/finetune all`."""
 
-import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +21,6 @@ from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.chat import Persona
 from personas.schemas.training import TrainingRequest
 
-log = logging.getLogger(__name__)
 AUTO_RECIPE = "auto"
 """The recipe that chooses its values by base model, material and machine."""
 MAX_PARENTS = 20

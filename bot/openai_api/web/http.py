@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -35,7 +34,6 @@ from bot.store import BASE_MODEL_NAME
 from personas.home.adapters import DialogueAdapter
 from personas.schemas.chat import ChatRequest
 
-log = logging.getLogger(__name__)
 DISCONNECT_POLL_S = 0.2
 """Interval of checks for a disconnected client."""
 MAX_CHAT_BODY_BYTES = 2 * 2**20

@@ -2,7 +2,6 @@
 replies first.
 """
 
-import logging
 import time
 
 import discord
@@ -49,7 +48,6 @@ from bot.versions.rollout.discord_monitor import RolloutMonitor
 from bot.versions.rollout.history import VersionHistory
 from personas.errors import RequestError
 
-log = logging.getLogger(__name__)
 ROLLOUT = ModeratorGroup(
     name="rollout",
     description=gettext_noop("Let a version answer a part of the replies first."),

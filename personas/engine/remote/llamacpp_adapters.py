@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,6 @@ from personas.engine.remote.vllm_client import VllmClient
 from personas.home.atomic_files import write_private_file
 from personas.schemas.chat import AdapterRef
 
-log = logging.getLogger(__name__)
 WANTED_FILE = "cache/llamacpp_adapters.json"
 
 
