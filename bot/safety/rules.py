@@ -17,7 +17,6 @@ from personas.shipped_folders import SHIPPED_DATA
 SAFETY_FOLDER = SHIPPED_DATA / "safety"
 LANGUAGES = ("en", "de", "es", "vi", "zh")
 """In the order in which they are tried."""
-DEFAULT_LANGUAGE = "en"
 MAX_CHECKED_CHARS = 8_000
 """Beginning and end of a longer text, half each; messages on Discord have at most 4,000 characters."""
 INVISIBLE_PATTERN = re.compile(

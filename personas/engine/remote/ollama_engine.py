@@ -68,7 +68,6 @@ OLLAMA_LIMITS = ReplicaLimits(rows=1, adapters=8, health_timeout_s=10.0)
 """Ollama computes one reply of a model at a time (OLLAMA_NUM_PARALLEL)."""
 STALL_S = 600.0
 """A version that was deleted is merged and uploaded again before its reply."""
-START_WAIT_S = 60.0
 LOCAL_ADVICE = (
     "Run the bot on the machine with Ollama. An Ollama elsewhere serves the untuned base model with "
     "ENGINE=openai; with ENGINE=llamacpp, a llama-server elsewhere serves versions."

@@ -40,9 +40,8 @@ from trainer.sources.speakers import make_author
 MAX_SPEAKER_CHARACTERS = 32
 MIN_RECURRING_ROWS = 4
 """In shorter tables, names need not recur if they are short."""
-CHAT_ROLES = ("speaker", "text", "time", "date", "conversation")
 ChatColumns = Mapping[str, str]
-"""The column of each of `CHAT_ROLES`; speaker and text are always there."""
+"""The column of each of `CHAT_COLUMNS`; speaker and text are always there."""
 Records = Callable[[], Iterator[Record | RejectedRecord]]
 EXPECTED = (
     "a table with columns of speakers, texts and times, one message in each row; --map names other "
