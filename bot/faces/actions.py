@@ -236,7 +236,7 @@ class FaceActions:
         except (*UNCERTAIN_ERRORS, discord.HTTPException, discord.RateLimited, ValueError) as error:
             delay_s = RETRY_DELAY_S if isinstance(error, UNCERTAIN_ERRORS) else REFUSED_DELAY_S
             self._retry_at[guild.id] = time.monotonic() + max(delay_s, retry_after_s(error))
-            self._note_problem(guild, _refusal(guild, error))
+            self._note_problem(guild, _refusal(error))
             return
         self.store.faces.record_shown(guild.id, face.persona_id, wanted.digest)
         if self._problems.pop(guild.id, ""):
@@ -269,7 +269,7 @@ def _lacking(guild: discord.Guild, wanted: Face) -> str:
     )
 
 
-def _refusal(guild: discord.Guild, error: Exception) -> str:
+def _refusal(error: Exception) -> str:
     """Say why Discord does not show a face, and what to do."""
     if isinstance(error, discord.Forbidden):
         return gettext_lazy(

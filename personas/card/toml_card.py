@@ -8,7 +8,6 @@ import re
 import tomllib
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -307,14 +306,14 @@ def card_from_table(table: JsonObject, where: str, picture: bytes | None = None)
     return Card(card.document, card.version, "toml", picture)
 
 
-def to_persona(card: Card, where: str, persona_id: str = "", avatar: Path | None = None) -> Persona:
+def to_persona(card: Card, where: str, persona_id: str = "") -> Persona:
     """Convert a card to a persona; the default id is the card's own or derived from its name.
     Raises `CardError`.
     """
     if card.version == 1:
         card = convert_version(card, 2)
     table = table_from_card(card, persona_id)
-    return replace(persona_from_table(table, where), avatar=avatar)
+    return persona_from_table(table, where)
 
 
 def slug(name: str) -> str:

@@ -47,6 +47,8 @@ YES = ("yes", "true", "on", "1")
 NO = ("no", "false", "off", "0", "")
 DEFAULT_ORDER = 100
 MAX_NUMBER = 10**6
+MAX_YAML_DEPTH = 20
+"""Lists and mappings within one another."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def split_keys(text: str) -> list[str]:
     return [key for key in map(clean_key, KEY_LIST_PATTERN.findall(text)) if key]
 
 
-def require_plain_yaml(text: str, max_depth: int = 20) -> None:
+def require_plain_yaml(text: str) -> None:
     """Raise `ValueError` for YAML that a few bytes could make endless: aliases, and lists in lists in
     lists.
     """
@@ -171,7 +173,7 @@ def require_plain_yaml(text: str, max_depth: int = 20) -> None:
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-        if depth > max_depth or isinstance(event, yaml.AliasEvent):
+        if depth > MAX_YAML_DEPTH or isinstance(event, yaml.AliasEvent):
             raise ValueError("it has an alias, or is nested too deeply")
 
 

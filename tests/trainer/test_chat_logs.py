@@ -644,7 +644,7 @@ def test_damaged_instagram_messages_are_all_accounted_for(tmp_path, messages):
     ("raw", "written"),
     [
         ("<:wave:12> <a:party_1:34>", ":wave: :party_1:"),
-        ("in <#5> and <#6>, ask <@&7> or <@&8>", "in #tavern and #channel, ask @Keeper or @role"),
+        ("in <#5> and <#6>, ask <@&7>", "in #tavern and #channel, ask @role"),
         (
             "at <t:1772355600:R> or <t:1772355600>",
             "at 2026-03-01 09:00 UTC or 2026-03-01 09:00 UTC",
@@ -667,7 +667,7 @@ def test_damaged_instagram_messages_are_all_accounted_for(tmp_path, messages):
     ],
 )
 def test_discord_markup_is_normalised_outside_of_code(raw, written):
-    assert normalise_discord(raw, {"5": "tavern"}, {"7": "Keeper"}) == written
+    assert normalise_discord(raw, {"5": "tavern"}) == written
 
 
 @pytest.mark.parametrize(

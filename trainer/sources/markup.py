@@ -73,11 +73,9 @@ def tidy_text(text: str) -> str:
     return map_outside_code(clean_text(text), lambda part: part)
 
 
-def normalise_discord(
-    text: str, channels: Mapping[str, str] | None = None, roles: Mapping[str, str] | None = None
-) -> str:
-    """Normalise Discord's custom emoji, mentions, timestamps, commands and suppressed links. The
-    maps are id to name.
+def normalise_discord(text: str, channels: Mapping[str, str] | None = None) -> str:
+    """Normalise Discord's custom emoji, mentions, timestamps, commands and suppressed links.
+    `channels` are names by id.
 
     Source: https://docs.discord.com/developers/reference#message-formatting
     """
@@ -92,7 +90,7 @@ def normalise_discord(
         if kind == "channel":
             return f"#{(channels or {}).get(value, 'channel')}"
         if kind == "role":
-            return f"@{(roles or {}).get(value, 'role')}"
+            return "@role"
         if kind == "emoji":
             return f":{value}:"
         return DISCORD_PREFIXES.get(kind, "") + value

@@ -136,14 +136,13 @@ async def respond_with_layout(
     interaction: discord.Interaction[Any],
     layout: discord.ui.LayoutView,
     *,
-    ephemeral: bool = True,
     files: Sequence[discord.File] = (),
 ) -> None:
-    """Respond as `respond` does, with a layout of components in place of a text.
+    """Respond as `respond` does, to the member alone, with a layout of components in place of a text.
 
     No text can be put in its place later, so that nothing with progress has one.
     """
-    await _respond(interaction, None, layout, ephemeral=ephemeral, files=files)
+    await _respond(interaction, None, layout, ephemeral=True, files=files)
 
 
 async def _respond(
@@ -407,7 +406,6 @@ def select_field(
     options: Iterable[discord.SelectOption],
     *,
     placeholder: str = "",
-    description: str | None = None,
 ) -> discord.ui.Label[Any]:
     """A field of a form for one of up to 25 options, which has to be chosen."""
     menu: discord.ui.Select[Any] = discord.ui.Select(
@@ -416,7 +414,7 @@ def select_field(
         options=list(islice(options, MAX_SELECT_OPTIONS)),
         required=True,
     )
-    return discord.ui.Label(text=label, description=description, component=menu)
+    return discord.ui.Label(text=label, component=menu)
 
 
 def text_field(

@@ -131,12 +131,12 @@ def _all_settings(
     return {**settings, **requested, **details.settings.values, **details.settings.about}
 
 
-def _score_reader(name: str, digits: int = 4) -> Callable[[RunDetails], str]:
+def _score_reader(name: str) -> Callable[[RunDetails], str]:
     def read(record: RunDetails) -> str:
         card = run_view.read_score_summary(record.job)
         value: Any = getattr(card, name, None)
         if isinstance(value, float):
-            return localisable_number(f"{value:.{digits}f}")
+            return localisable_number(f"{value:.4f}")
         return str(value or "")
 
     return read

@@ -16,7 +16,6 @@ from bot.platform.web_kit.paging import integer_query, require_known_parameters
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import Form, read_form
 from bot.platform.web_kit.templating import FormError, redirect_to, render_page
-from bot.services import Services
 from bot.store import TrainingJob
 from bot.training.backends.job_folder_backend import job_folder
 from bot.training.web import run_view, written_edits
@@ -89,7 +88,7 @@ async def render_written(
         first=first,
         summary=written.summary,
         taken_from=_earlier_path(written.summary, run_path),
-        state="" if written.is_whole else _state_text(services, job, len(replies)),
+        state="" if written.is_whole else _state_text(job, len(replies)),
         goes_on=not written.is_whole and not job.has_ended,
         can_change=may_change and written.is_whole and can_change(job, folder),
         most_chars=written_edits.MAX_REPLY_CHARS,
@@ -115,7 +114,7 @@ def _earlier_path(summary: WrittenReplies | None, run_path: str) -> str:
     return f"{run_path.rpartition('/')[0]}/{summary.taken_from}"
 
 
-def _state_text(services: Services, job: TrainingJob, count: int) -> LocalisableText:
+def _state_text(job: TrainingJob, count: int) -> LocalisableText:
     """Say how many replies are written so far, and why no more are."""
     progress = job.progress
     wanted = progress.of if isinstance(progress, Phase) and progress.of else None

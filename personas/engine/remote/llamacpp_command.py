@@ -103,9 +103,9 @@ class LlamaOptions:
             arguments += ["--lora", _quoted(str(path))]
         return arguments
 
-    def command_line(self, program: str = PROGRAM) -> str:
+    def command_line(self) -> str:
         """Return the command for people to type."""
-        return shlex.join([program, *self.arguments()])
+        return shlex.join([PROGRAM, *self.arguments()])
 
 
 def start_arguments(options: LlamaOptions, port: int) -> list[str]:
