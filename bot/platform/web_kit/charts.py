@@ -63,39 +63,29 @@ class _Scale:
     high: float
     begin: float
     end: float
-    is_log: bool = False
     is_whole: bool = False
 
     def at(self, value: float) -> float:
-        low = self.low
-        high = self.high
-        if self.is_log:
-            low = math.log10(low)
-            high = math.log10(high)
-            value = math.log10(value)
-        return self.begin + (value - low) / (high - low) * (self.end - self.begin)
+        share = (value - self.low) / (self.high - self.low)
+        return self.begin + share * (self.end - self.begin)
 
 
-def line_chart(
-    title: str, x: str, y: str, series: Sequence[Series], *, log_y: bool = False
-) -> Markup:
-    """Lines over common axes named `x` and `y`. Values that are infinite or have no logarithm are
-    left out.
-    """
+def line_chart(title: str, x: str, y: str, series: Sequence[Series]) -> Markup:
+    """Lines over common axes named `x` and `y`. Values that are not finite are left out."""
 
     def draw(language: Language) -> Markup:
         named = [replace(line, name=localise(line.name, language)) for line in series]
         axes = (localise(x, language), localise(y, language))
-        return _draw_lines(title, axes, named, log_y=log_y, language=language)
+        return _draw_lines(title, axes, named, language=language)
 
     return LocalisableMarkup.drawn_by(draw)
 
 
 def _draw_lines(
-    title: str, axes: tuple[str, str], series: Sequence[Series], *, log_y: bool, language: Language
+    title: str, axes: tuple[str, str], series: Sequence[Series], *, language: Language
 ) -> Markup:
     x, y = axes
-    shown = [replace(line, points=_drawable_points(line.points, log_y)) for line in series]
+    shown = [replace(line, points=_drawable_points(line.points)) for line in series]
     x_values = []
     y_values = []
     for line in shown:
@@ -106,7 +96,7 @@ def _draw_lines(
         nothing = gettext_lazy("{title}: nothing has been measured yet.", title=title)
         return Markup('<p class="empty">{}</p>').format(localise(nothing, language))
     across = _fit_scale(x_values, LEFT, WIDTH - RIGHT)
-    up = _fit_scale(y_values, HEIGHT - BOTTOM, TOP, is_log=log_y)
+    up = _fit_scale(y_values, HEIGHT - BOTTOM, TOP)
     drawn = list(_grid(across, up, x, y, language=language))
     descriptions = []
     for number, line in enumerate(shown):
@@ -274,33 +264,24 @@ def axis_ticks(low: float, high: float, about: int = 5, *, least: float = 0.0) -
     return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _drawable_points(points: Sequence[Point], log_y: bool) -> list[Point]:
-    drawable = []
-    for x, y in points:
-        if math.isfinite(x) and math.isfinite(y) and (y > 0 or not log_y):
-            drawable.append((x, y))
-    return drawable
+def _drawable_points(points: Sequence[Point]) -> list[Point]:
+    return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
 
 
-def _fit_scale(
-    values: Sequence[float], begin: float, end: float, *, is_log: bool = False
-) -> _Scale:
+def _fit_scale(values: Sequence[float], begin: float, end: float) -> _Scale:
     """Scale an axis to the values; a single value is centred on an axis from 0."""
     low = min(values)
     high = max(values)
-    if low == high and is_log:
-        low /= 2
-        high *= 2
-    elif low == high:
+    if low == high:
         low, high = sorted((0.0, 2 * low or 1.0))
     is_whole = all(value == int(value) for value in values)
-    return _Scale(low, high, begin, end, is_log=is_log, is_whole=is_whole)
+    return _Scale(low, high, begin, end, is_whole=is_whole)
 
 
 def _grid(across: _Scale, up: _Scale, x: str, y: str, *, language: Language) -> Iterator[Markup]:
     right = WIDTH - RIGHT
     bottom = HEIGHT - BOTTOM
-    heights = _log_ticks(up) if up.is_log else axis_ticks(up.low, up.high, least=float(up.is_whole))
+    heights = axis_ticks(up.low, up.high, least=float(up.is_whole))
     for value, label in _tick_labels(heights, language):
         yield Markup(
             '<line class="rule" x1="{}" x2="{}" y1="{y:.1f}" y2="{y:.1f}"/>'
@@ -336,13 +317,6 @@ def _tick_label(value: float, digits: int) -> str:
     if value == int(value):
         return format_figure(value)
     return f"{value:.{digits + 2}g}"
-
-
-def _log_ticks(scale: _Scale) -> list[float]:
-    powers = range(math.ceil(math.log10(scale.low)), math.floor(math.log10(scale.high)) + 1)
-    if len(powers) < 2:
-        return [scale.low, scale.high]
-    return [10.0**power for power in powers]
 
 
 def _line(line: Series, number: int, across: _Scale, up: _Scale) -> Markup:
