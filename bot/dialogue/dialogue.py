@@ -260,7 +260,7 @@ class _DialogueRun:
         talk = self.talk
         store = self.context.store
         place = talk.place
-        latest = store.messages.recent(place.channel_id, keep=4, block=4)
+        latest = store.messages.latest(place.channel_id, 4)
         if any(message.persona_id is None and message.seq > talk.opening_seq for message in latest):
             return MEMBER_SPOKE_TEXT
         if any(self.context.rules.muted(persona, place) for persona in talk.personas):

@@ -82,7 +82,7 @@ async def test_a_bot_that_serves_another_model_says_whose_versions_stay_behind(
         assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
         # What it said itself stays in its history: no other version said it.
         channel = app.sandbox.channel(QUAY)["id"]
-        stored = app.services.store.messages.recent(int(channel))
+        stored = app.services.store.messages.latest(int(channel), 20)
         assert {m.adapter_version for m in stored if m.persona_id == "ballast"} == {None}
         assert app.services.served_versions.speaking("ballast", 0) is None
 

@@ -157,7 +157,7 @@ async def test_messages_that_meet_a_locked_database_are_held_and_answered_in_ord
         channel_id = int(said[0]["channel_id"])
         asked = [
             one.text
-            for one in stage.store.messages.recent(channel_id, keep=50)
+            for one in stage.store.messages.latest(channel_id, 50)
             if one.persona_id is None
         ]
         assert sorted(asked) == ["by command", "question 0, at last", "question 2"]

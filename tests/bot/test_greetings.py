@@ -271,7 +271,7 @@ async def test_the_persona_writes_the_greeting_and_a_kill_costs_nothing(tmp_path
         assert len(quay(stage)) == before + 1 and quay(stage)[-1]["id"] == posted["id"]
         assert quay(stage)[-1]["content"].startswith(f"<@{nell['user']['id']}>\n")
         assert mentioned(quay(stage)[-1]) == [nell["user"]["id"]]
-        stored = stage.store.messages.recent(int(posted["channel_id"]), keep=1, block=1)
+        stored = stage.store.messages.latest(int(posted["channel_id"]), 1)
         assert "<@" not in stored[-1].text, "the mention is no part of the talk"
         asked = stage.engine.requests[-1].turns[-1].text
         assert "welcome Nell Sand warmly. Nell Sand has just joined the server.]" in asked

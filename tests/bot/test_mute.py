@@ -70,7 +70,7 @@ async def test_what_was_said_is_deleted_on_request_only_there_and_from_the_histo
     left = [m["content"] for m in stage.sandbox.messages(QUAY)]
     assert left == ["one", "two"]
     assert [
-        m.text for m in stage.store.messages.recent(int(stage.sandbox.channel(QUAY)["id"]))
+        m.text for m in stage.store.messages.latest(int(stage.sandbox.channel(QUAY)["id"]), 20)
     ] == ["one", "two"]
     assert any("hears: three" in m["content"] for m in stage.sandbox.messages(INN))
 

@@ -154,7 +154,7 @@ def test_channels_messages_and_replies_are_read(old):
             "The lanterns are lit.",
         ) in texts
         assert store.messages.text_of(5) is None, "it was deleted on Discord"
-        recent = [one.text for one in store.messages.recent(old.channel)]
+        recent = [one.text for one in store.messages.latest(old.channel, 20)]
         assert recent == ["I am the one to be forgotten, of Quistweir."], (
             "a new conversation began before it"
         )

@@ -230,7 +230,7 @@ async def test_a_reply_that_ends_after_who_it_answers_was_forgotten_is_not_kept(
     await stage.sees("Done: you have been forgotten")
     ending.set()
     await until(lambda: not stage.client.services.reply_service.unfinished._counts)
-    assert stage.store.messages.recent(int(stage.sandbox.channel(QUAY)["id"])) == []
+    assert stage.store.messages.latest(int(stage.sandbox.channel(QUAY)["id"]), 20) == []
 
 
 async def test_replies_to_others_that_are_being_made_name_nobody_who_is_forgotten_meanwhile(
@@ -257,7 +257,7 @@ async def test_replies_to_others_that_are_being_made_name_nobody_who_is_forgotte
     await stage.sees("Done: you have been forgotten")
     said = [
         message.text
-        for message in stage.store.messages.recent(int(stage.sandbox.channel(QUAY)["id"]))
+        for message in stage.store.messages.latest(int(stage.sandbox.channel(QUAY)["id"]), 20)
     ]
     assert (
         said[0] == "who said that?"

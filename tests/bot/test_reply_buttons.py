@@ -90,9 +90,9 @@ async def test_regenerate_says_it_anew_in_the_same_message_and_in_the_history(tm
         )
         channel_id = int(first["channel_id"])
         await until(
-            lambda: stage.store.messages.recent(channel_id)[-1].text == "Take 2 on the tide"
+            lambda: stage.store.messages.latest(channel_id, 20)[-1].text == "Take 2 on the tide"
         )
-        assert len(stage.store.messages.recent(channel_id)) == 2
+        assert len(stage.store.messages.latest(channel_id, 20)) == 2
         assert [turn.text for turn in stage.engine.requests[1].turns] == ["the tide"]
         replaced = [request.replaces for request in stage.engine.requests]
         assert replaced == ["", "Take 1 on the tide"]
@@ -157,7 +157,7 @@ async def test_regenerate_is_refused_and_changes_nothing_when_the_engine_is_full
     await stage.member.click(reply, f"again:{_event(stage)}")
     await stage.sees("9 replies are waiting")
     stage.engine.full = False
-    said = stage.store.messages.recent(int(reply["channel_id"]))[0]
+    said = stage.store.messages.latest(int(reply["channel_id"]), 20)[0]
     stage.store.messages.delete(said.discord_message_id)
     await stage.member.click(reply, f"again:{_event(stage)}")
     await stage.sees("is no longer there")
@@ -173,7 +173,7 @@ async def test_when_making_it_anew_fails_the_old_words_return(stage):
     assert shown["content"].startswith(
         "Ballast hears: hello\n-# The model fell over. Call the operator."
     )
-    assert [m.text for m in stage.store.messages.recent(int(reply["channel_id"]))][
+    assert [m.text for m in stage.store.messages.latest(int(reply["channel_id"]), 20)][
         -1
     ] == "Ballast hears: hello"
 
@@ -267,7 +267,9 @@ async def test_a_reply_is_taken_back_from_its_menu_by_who_asked_or_a_moderator_o
     await stage.moderator.context(INN, "Delete this reply", reply)
     await until(lambda: reply["id"] not in [m["id"] for m in stage.sandbox.messages(INN)])
     await until(
-        lambda: [m.text for m in stage.store.messages.recent(int(reply["channel_id"]))] == ["mine"]
+        lambda: (
+            [m.text for m in stage.store.messages.latest(int(reply["channel_id"]), 20)] == ["mine"]
+        )
     )
     question = next(m for m in stage.sandbox.messages(INN) if m["content"] == "mine")
     answer = await stage.moderator.context(INN, "Delete this reply", question)
@@ -305,7 +307,7 @@ async def test_the_base_model_is_heard_beside_a_reply_by_the_one_who_asks_for_it
     )
     stage.store.memories.add(memory)
     channel_id = int(reply["channel_id"])
-    told = [message.text for message in stage.store.messages.recent(channel_id)]
+    told = [message.text for message in stage.store.messages.latest(channel_id, 20)]
     for asker, knows in ((stage.member, True), (stage.moderator, False)):
         answer = await asker.context(QUAY, "Reply without training", reply)
         await until(partial(is_written, answer))
@@ -316,7 +318,7 @@ async def test_the_base_model_is_heard_beside_a_reply_by_the_one_who_asks_for_it
         assert request.adapter is None
         assert [turn.text for turn in request.turns] == ["and the lamp?"]
         assert any(hit.text == "The lamp is mine." for hit in request.lore) is knows
-    assert [message.text for message in stage.store.messages.recent(channel_id)] == told
+    assert [message.text for message in stage.store.messages.latest(channel_id, 20)] == told
     answer = await stage.member.context(
         QUAY, "Reply without training", told_message(stage, told[0])
     )
@@ -392,7 +394,7 @@ async def test_a_reply_that_is_deleted_while_it_grows_leaves_no_further_message(
         assert [m["content"] for m in stage.sandbox.messages(QUAY)][before:] == [
             "everything, please"
         ]
-        assert [m.text for m in stage.store.messages.recent(int(first["channel_id"]))] == [
+        assert [m.text for m in stage.store.messages.latest(int(first["channel_id"]), 20)] == [
             "everything, please"
         ]
 
@@ -423,7 +425,9 @@ async def test_stop_before_a_reply_has_begun_leaves_no_empty_turn_in_the_history
         await stage.member.click(growing, "Stop")
         await stage.sees("-# stopped before it began")
         await asyncio.sleep(0.05)
-        assert [m.text for m in stage.store.messages.recent(int(growing["channel_id"]))] == ["wait"]
+        assert [m.text for m in stage.store.messages.latest(int(growing["channel_id"]), 20)] == [
+            "wait"
+        ]
 
 
 def _event(stage):

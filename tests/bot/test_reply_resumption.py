@@ -131,7 +131,7 @@ async def test_one_whose_message_is_deleted_meanwhile_answers_no_other_message(
     monkeypatch.setattr(SenderRegistry, "of", of_a_deleted_message)
     async with on_stage(tmp_path) as stage:
         await until(lambda: stage.store.replies.get(asked).state not in ("waiting", "streaming"))
-        (left,) = stage.store.messages.recent(int(stage.sandbox.channel(QUAY)["id"]))
+        (left,) = stage.store.messages.latest(int(stage.sandbox.channel(QUAY)["id"]), 20)
         assert left.text == "question 0" and stage.store.replies.get(asked).state == "failed"
         assert stage.engine.requests == []
 

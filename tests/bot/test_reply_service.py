@@ -354,10 +354,10 @@ async def test_what_is_deleted_on_discord_leaves_the_history(stage):
     await stage.member.say(QUAY, "hello")
     reply = await stage.finished(QUAY, 0)
     channel = discord.utils.get(stage.client.guilds[0].text_channels, name=QUAY)
-    await until(lambda: len(stage.store.messages.recent(channel.id)) == 2)
+    await until(lambda: len(stage.store.messages.latest(channel.id, 20)) == 2)
     (webhook,) = await channel.webhooks()
     await webhook.delete_message(int(reply["id"]))
-    await until(lambda: [m.text for m in stage.store.messages.recent(channel.id)] == ["hello"])
+    await until(lambda: [m.text for m in stage.store.messages.latest(channel.id, 20)] == ["hello"])
 
 
 async def test_a_reply_that_was_cut_off_is_finished_after_the_restart_in_the_same_message(tmp_path):
@@ -616,12 +616,14 @@ async def test_what_a_moderator_sweeps_away_leaves_the_history(stage):
         await stage.member.say(QUAY, words)
         reply = await stage.finished(QUAY, mark)
     channel_id = int(reply["channel_id"])
-    await until(lambda: len(stage.store.messages.recent(channel_id)) == 4)
-    swept = [str(m.discord_message_id) for m in stage.store.messages.recent(channel_id)[:3]]
+    await until(lambda: len(stage.store.messages.latest(channel_id, 20)) == 4)
+    swept = [str(m.discord_message_id) for m in stage.store.messages.latest(channel_id, 20)[:3]]
     data = {"ids": swept, "channel_id": str(channel_id), "guild_id": str(stage.sandbox.guild_id)}
     stage.client.dispatch("raw_bulk_message_delete", discord.RawBulkMessageDeleteEvent(data))
     await until(
-        lambda: [m.text for m in stage.store.messages.recent(channel_id)] == ["Ballast hears: two"]
+        lambda: (
+            [m.text for m in stage.store.messages.latest(channel_id, 20)] == ["Ballast hears: two"]
+        )
     )
 
 

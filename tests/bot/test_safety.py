@@ -34,7 +34,7 @@ def texts_in(stage, channel):
 
 def stored_texts(stage, channel):
     channel_id = int(stage.sandbox.channel(channel)["id"])
-    return [message.text for message in stage.store.messages.recent(channel_id)]
+    return [message.text for message in stage.store.messages.latest(channel_id, 20)]
 
 
 async def asked(stage, channel, words, who=None):

@@ -80,7 +80,7 @@ async def test_a_line_is_said_at_its_time_by_the_persona_once_and_daily(tmp_path
         assert Renderer.prompt(renderer, request.persona, request.turns, request.lore).ids
         check(stage)
         assert len(said_by(stage)) == before + 1
-        stored = stage.store.messages.recent(int(said["channel_id"]), keep=4, block=4)
+        stored = stage.store.messages.latest(int(said["channel_id"]), 4)
         assert stored[-1].persona_id == "ballast", "it belongs to the talk"
         mark = stage.mark
         clock.ahead_s += 86400

@@ -1,6 +1,5 @@
 """The store: what goes in comes out, by concern."""
 
-import itertools
 import sqlite3
 
 import pytest
@@ -10,7 +9,6 @@ from bot.platform.db.schema import INITIAL_TABLES
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, Channel, Mute, Store, StoreError, VoteCounts
 from bot.training.store import NewTrainingJob
 from personas.errors import RequestError
-from personas.prompt.renderer import recent_start
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Epoch, Progress
 
@@ -87,7 +85,7 @@ def test_a_webhook_outlives_the_persona(store):
 
 def test_history_comes_back_as_it_was_said(store):
     seq = say(store, 1, persona_id="ballast", adapter_version="v2")
-    (message,) = store.messages.recent(CHANNEL)
+    (message,) = store.messages.latest(CHANNEL, 20)
     assert (message.seq, message.text, message.persona_id, message.adapter_version) == (
         seq,
         "line 1",
@@ -100,46 +98,34 @@ def test_history_comes_back_as_it_was_said(store):
         "mira",
         1.0,
     )
-    assert store.messages.recent(CHANNEL + 1) == []
+    assert store.messages.latest(CHANNEL + 1, 20) == []
 
 
-def test_the_window_begins_anew_only_every_block(store):
-    starts = []
-    sizes = []
-    for number in range(40):
+def test_the_latest_messages_are_those_of_one_channel_and_no_more_than_asked_for(store):
+    for number in range(6):
         say(store, number)
-        say(store, number, channel_id=5)  # another channel's messages move nothing
-        window = store.messages.recent(CHANNEL, keep=12, block=4)
-        assert window[-1].text == f"line {number}"
-        starts.append(int(window[0].text.split()[1]))
-        sizes.append(len(window))
-    assert all(start % 4 == 0 for start in starts)
-    assert sum(a != b for a, b in itertools.pairwise(starts)) == 7
-    assert sizes[:12] == list(range(1, 13)) and all(12 <= size <= 15 for size in sizes[12:])
+        say(store, number, channel_id=5)
+    assert [m.text for m in store.messages.latest(CHANNEL, 2)] == ["line 4", "line 5"]
+    assert len(store.messages.latest(CHANNEL, 20)) == 6
 
 
-def test_the_window_is_that_of_the_score_cards_long_talks(store):
-    for number in range(50):
-        say(store, number)
-        assert store.messages.recent(CHANNEL)[0].text == f"line {recent_start(number + 1)}"
-
-
-def test_a_deleted_message_does_not_move_the_window(store):
+def test_messages_keep_their_numbers_when_others_are_deleted(store):
     for number in range(20):
         say(store, number)
-    before = store.messages.recent(CHANNEL)
+    before = store.messages.recent_numbered(CHANNEL, 8)
+    assert [number for number, _ in before] == list(range(13, 21))
     assert store.messages.delete(CHANNEL + 300)  # before the window
-    assert store.messages.recent(CHANNEL) == before
+    assert store.messages.recent_numbered(CHANNEL, 8) == before
     assert store.messages.delete(CHANNEL + 1600)
-    assert [m.text for m in store.messages.recent(CHANNEL)] == [
-        m.text for m in before if m.text != "line 15"
+    assert store.messages.recent_numbered(CHANNEL, 8) == [
+        (number, message) for number, message in before if message.text != "line 15"
     ]
 
 
 def test_a_message_sent_twice_is_kept_once(store):
     assert say(store, 1) == say(store, 1) != say(store, 2)
     assert say(store, 3, discord_message_id=None) != say(store, 3, discord_message_id=None)
-    assert [m.text for m in store.messages.recent(CHANNEL)] == [
+    assert [m.text for m in store.messages.latest(CHANNEL, 20)] == [
         "line 1",
         "line 2",
         "line 3",
@@ -150,16 +136,16 @@ def test_a_message_sent_twice_is_kept_once(store):
 def test_a_reply_made_anew_after_a_crash_takes_the_place_of_the_first(store):
     first = say(store, 1, persona_id="ballast", text="before the crash", adapter_version="v1")
     again = say(store, 1, persona_id="ballast", text="after the crash", adapter_version="v2")
-    (kept,) = store.messages.recent(CHANNEL)
+    (kept,) = store.messages.latest(CHANNEL, 20)
     assert first == again and (kept.text, kept.adapter_version) == ("after the crash", "v2")
 
 
 def test_edits_and_deletions_reach_the_copies(store):
     say(store, 1)
     assert store.messages.update(CHANNEL + 200, "mended")
-    assert [m.text for m in store.messages.recent(CHANNEL)] == ["mended"]
+    assert [m.text for m in store.messages.latest(CHANNEL, 20)] == ["mended"]
     assert store.messages.delete(CHANNEL + 200)
-    assert store.messages.recent(CHANNEL) == []
+    assert store.messages.latest(CHANNEL, 20) == []
     assert not store.messages.update(404, "x") and not store.messages.delete(404)
 
 

@@ -100,7 +100,7 @@ async def test_words_of_self_harm_are_answered_with_help_and_reach_no_model(stag
     assert answer["message_reference"]["message_id"] == said["id"]
     assert stage.engine.requests == []
     channel_id = int(stage.sandbox.channel(QUAY)["id"])
-    assert "kill" not in str(stage.store.messages.recent(channel_id))
+    assert "kill" not in str(stage.store.messages.latest(channel_id, 20))
 
 
 async def test_a_spoken_name_asks_that_persona(stage):
@@ -131,7 +131,7 @@ async def test_a_spoken_name_is_answered_where_the_rest_is_left_to_chance(tmp_pa
         said = await answered(stage, stage.member.voice_message(QUAY, sound=spoken))
         assert heard(stage) == (TOBIAS, f"Ballast, where is the ferry?\n{LENGTH}")
         assert "missed" not in str(given(stage)) and len(stage.engine.requests) == 1
-        assert "missed" not in str(stage.store.messages.recent(int(said["channel_id"])))
+        assert "missed" not in str(stage.store.messages.latest(int(said["channel_id"]), 20))
         assert "Answered by Ballast: it names the persona." in await why(stage, said)
         explained = await why(stage, other)
         assert explained.endswith("Not answered: the reply chance did not fall on it.")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from bot.memory.store import forget_memories
 from bot.platform.db.database import Table
-from personas.prompt.renderer import RECENT_BLOCK_MESSAGES, RECENT_MESSAGES
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,9 @@ EARLIER_SQL = """from replies join messages as question on question.seq = replie
     and reply.seq < :before_seq and coalesce(reply.adapter_version, '') in (select value from json_each(:versions))"""
 MAX_SEQ = 2**63 - 1
 """Larger than every `seq`."""
-RECENT_SQL = """select {} from messages where channel_id = :channel and seq <= :until
+RECENT_SQL = f"""select ordinal, {MESSAGE_COLUMNS} from messages where channel_id = :channel and seq <= :until
     and (seq = :until or seq > coalesce((select after_seq from fresh_starts where channel_id = :channel), 0))
-    and ordinal > (select max(0, max(ordinal) + :upcoming - :keep) / :block * :block from messages
+    and ordinal > (select max(ordinal) + :upcoming - :most from messages
     where channel_id = :channel and seq <= :until) order by ordinal"""
 
 
@@ -100,7 +99,7 @@ class MessageHistory(Table):
         A repeated message of a member stays unchanged; a persona's, regenerated after a crash,
         takes the new text.
         """
-        # `ordinal` numbers the messages of a channel: the window of `recent` moves by it.
+        # `ordinal` numbers the messages of a channel: the window of prompts moves by it.
         sql = """insert into messages (guild_id, channel_id, ordinal, discord_message_id, author_id, author_name,
             persona_id, text, adapter_version, replies_to, at) values (:guild_id, :channel_id,
             (select coalesce(max(ordinal), 0) + 1 from messages where channel_id = :channel_id),
@@ -121,41 +120,28 @@ class MessageHistory(Table):
         assert seq is not None  # an upsert always returns its row
         return seq
 
-    def recent(
-        self,
-        channel_id: int,
-        keep: int = RECENT_MESSAGES,
-        block: int = RECENT_BLOCK_MESSAGES,
-        until_seq: int | None = None,
-        upcoming: int = 0,
-    ) -> list[StoredMessage]:
-        """Return the last messages of a channel, oldest first: at least `keep` where there are so
-        many.
-
-        With `until_seq`, those up to that message, however many came after it. With `upcoming`,
-        those that will be left of them after so many more.
-
-        The window moves only every `block` messages, so that the start of the prompt, and with it
-        the engine's prefix cache, stays the same in between. When it moves, the whole prompt is
-        computed again: a small `keep` makes that short, a large `block` makes it rare. Training
-        uses eight turns, too (`history_turns`): in a share of the samples (`cross_session_share`)
-        whatever the time between them, as here.
-        """
-        window = {"keep": keep, "block": block, "until": until_seq or MAX_SEQ, "upcoming": upcoming}
-        return self._db.all(
-            StoredMessage, RECENT_SQL.format(MESSAGE_COLUMNS), channel=channel_id, **window
-        )
+    def latest(self, channel_id: int, most: int) -> list[StoredMessage]:
+        """Return the last messages of a channel's conversation, at most so many, oldest first."""
+        return [message for _, message in self.recent_numbered(channel_id, most)]
 
     def recent_numbered(
         self, channel_id: int, most: int, until_seq: int | None = None, upcoming: int = 0
     ) -> list[tuple[int, StoredMessage]]:
-        """Return the last messages of a channel, at most so many, each with its number in the
-        channel; otherwise as `recent`.
+        """Return the last messages of a channel's conversation, at most so many, oldest first, each
+        with its number in the channel.
+
+        With `until_seq`, those up to that message, however many came after it. With `upcoming`,
+        those that will be left of them after so many more.
         """
-        window = {"keep": most, "block": 1, "until": until_seq or MAX_SEQ, "upcoming": upcoming}
-        columns = f"ordinal, {MESSAGE_COLUMNS}"
+        rows = self._db.read(
+            RECENT_SQL,
+            channel=channel_id,
+            most=most,
+            until=until_seq or MAX_SEQ,
+            upcoming=upcoming,
+        )
         messages = []
-        for row in self._db.read(RECENT_SQL.format(columns), channel=channel_id, **window):
+        for row in rows:
             ordinal = row.pop("ordinal")
             messages.append((ordinal, StoredMessage(**row)))
         return messages
@@ -193,7 +179,7 @@ class MessageHistory(Table):
         self._store_vectors(vectors, encoder, "message_vectors", of="messages")
 
     def start_new_conversation(self, channel_id: int) -> None:
-        """Start a new conversation: `recent` returns nothing from before it. Nothing is deleted."""
+        """Start a new conversation: prompts have nothing from before it. Nothing is deleted."""
         sql = """insert or replace into fresh_starts
             select :channel, coalesce(max(seq), 0) from messages where channel_id = :channel"""
         self._db.write(sql, channel=channel_id)
