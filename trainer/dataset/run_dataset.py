@@ -36,7 +36,7 @@ from personas.home.written_replies import written_file
 from personas.models.base_model import BaseModel, fingerprint
 from personas.prompt.renderer import PROMPT_VERSION, Renderer, TokenizedSample
 from personas.schemas.training import JobSpec
-from trainer.dataset.builder import BuiltSample, DatasetBuilder, DatasetPlan
+from trainer.dataset.builder import SAMPLE_SETTINGS, BuiltSample, DatasetBuilder, DatasetPlan
 from trainer.dataset.data_mixture import general_sample_count
 from trainer.dataset.dataset import SampleRecord
 from trainer.dataset.dedup_split import HELD_OUT, TRAIN
@@ -57,11 +57,8 @@ MIXED_FILE = "mixed.jsonl"
 MEASURED_FILE = "general.jsonl"
 """General dialogue to measure forgetting."""
 
-SAMPLE_SETTINGS = {
-    "max_length", "history_turns", "session_gap_minutes", "cross_session_share", "lore_share", "heldout_share",
-    "short_card_share", "trained_replies", "reasoning", "general_share", "first_stage_epochs", "train_samples",
-}  # fmt: skip
-"""The settings of a recipe that determine the samples."""
+RUN_SETTINGS = {*SAMPLE_SETTINGS, "general_share", "first_stage_epochs", "train_samples"}
+"""The settings of a recipe that determine a run's samples: also how many, and of what."""
 
 KeysOf = Callable[[str], Sequence[str]]
 
@@ -110,7 +107,7 @@ def dataset_key(job: Path, spec: JobSpec, recipe: Recipe, base: BaseModel) -> st
     """Hash the inputs of a job's samples: request, material, consent, hold-out, keys, settings,
     tokenizer.
     """
-    settings = recipe.model_dump_json(include=SAMPLE_SETTINGS)
+    settings = recipe.model_dump_json(include=RUN_SETTINGS)
     encoder = read_setting("LORE_ENCODER")
     program = f"{FORMAT}\0{PROMPT_VERSION}\0{settings}\0{fingerprint(base)}\0{encoder}"
     digest = hashlib.sha256(program.encode())

@@ -21,7 +21,13 @@ from personas.prompt.renderer import Renderer
 from personas.schemas.base import DISCORD_API
 from personas.schemas.import_report import ImportReport
 from trainer.anonymise.output_files import ReviewLog
-from trainer.dataset.builder import BuiltSample, DatasetBuilder, DatasetPlan, SourceItems
+from trainer.dataset.builder import (
+    SAMPLE_SETTINGS,
+    BuiltSample,
+    DatasetBuilder,
+    DatasetPlan,
+    SourceItems,
+)
 from trainer.dataset.charts import draw_composition, draw_lengths
 from trainer.dataset.dataset_card import (
     DatasetStatistics,
@@ -34,10 +40,6 @@ from trainer.dataset.layout import DROPPED_FILE, install_dataset, require_free, 
 from trainer.dataset.ledger import DroppedRecord, Ledger
 from trainer.dataset.sample_renderer import SampleHash, require_both_sides
 
-SAMPLE_SETTINGS = (
-    "max_length", "history_turns", "session_gap_minutes", "cross_session_share", "lore_share", "heldout_share",
-    "short_card_share", "trained_replies", "reasoning",
-)  # fmt: skip
 ReadProgress = Callable[[str, int], None]
 
 
