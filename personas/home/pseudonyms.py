@@ -1,6 +1,5 @@
 """Pseudonymisation: the home's HMAC key, keys derived for jobs, and invented names."""
 
-import errno
 import hashlib
 import hmac
 import json
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from personas.cli_entry import DISK_FULL_ERRNOS
 from personas.errors import KeyFileError
 from personas.schemas.training import TrainingRequest
 
@@ -90,7 +90,7 @@ def _create_secret(file: Path) -> bytes:
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK_FULL_ERRNOS:
             raise  # a full disk is no reason to choose another home
         raise KeyFileError(
             f"The home {file.parent.parent} cannot be used: its keys cannot be written "

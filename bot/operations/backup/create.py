@@ -24,6 +24,7 @@ from bot.operations.backup.archive import (
 )
 from bot.platform.db.database import BUSY_TIMEOUT_S, translate_errors
 from bot.store import HOME_DATABASE, StoreError, refuse_split_home
+from personas.cli_entry import DISK_FULL_ERRNOS
 from personas.home.adapters import adapter_ref, dialogue_adapter_folder
 from personas.home.atomic_files import fsync_path, lock_folder, replace_durably
 from personas.home.external_files import EVERYBODY, record_export
@@ -34,7 +35,6 @@ SPLIT_HOME_ADVICE = (
     "Stop its processes and copy the folder, for instance with tar; with SHARED_DB, also `pg_dump "
     "--schema=understudy`."
 )
-DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ProgressFactory = Callable[[int], ProgressCallback]
 """Receives the total number of bytes, and returns the callback for each part."""
 

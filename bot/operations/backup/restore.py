@@ -18,11 +18,12 @@ from bot.operations.backup.archive import (
     damaged_error,
     open_archive,
 )
-from bot.operations.backup.create import DISK_FULL_ERRNOS, ProgressFactory, copy_database
+from bot.operations.backup.create import ProgressFactory, copy_database
 from bot.operations.backup.reconcile import ReconcileResult, reconcile_home
 from bot.platform.db.database import filesystem_advice
 from bot.privacy.consent_files import read_tombstones
 from bot.store import HOME_DATABASE, Store, StoreError, acquire_home_lock, refuse_split_home
+from personas.cli_entry import DISK_FULL_ERRNOS
 from personas.errors import KeyFileError, MaterialError
 from personas.home.atomic_files import fsync_path, fsync_tree, replace_durably, write_private_file
 from personas.home.data_subjects import read_consent

@@ -1,11 +1,11 @@
 """How a run ended: from the trainer's exit code, its last event and its log."""
 
-import errno
 import os
 import signal
 from pathlib import Path
 
 from bot.training.backend_protocol import TrainingFailed, TrainingInterrupted
+from personas.cli_entry import DISK_FULL_ERRNOS
 from personas.schemas.training_events import Done, Failed
 
 # A shell reports 128 + the signal; asyncio reports the negative signal.
@@ -53,7 +53,7 @@ def _log_tail(log_file: Path, log_from: int) -> str:
 def disk_failure(error: OSError, home: Path) -> TrainingFailed:
     """Describe a disk that is full or cannot be written while the bot handles a run's files."""
     advice = f"Check the rights of {home}."
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in DISK_FULL_ERRNOS:
         advice = f"Free disk space under {home}."
     return TrainingFailed(
         f"The job's files cannot be written: {error.strerror}.", advice, can_resume=True
