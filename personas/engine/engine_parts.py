@@ -28,14 +28,13 @@ from personas.engine.peft_runner import PROBE_TOKENS, PeftRunner, PeftSwitcher
 from personas.engine.step import BatchGenerator
 from personas.engine.trials import OnTried
 from personas.errors import BaseModelError, is_out_of_memory
+from personas.models.model_fit import BATCHED_MODEL_TYPES
 from personas.models.probe import differs, plain_logits, probe_tokens
 from personas.models.rope_scaling import has_angles_by_length
 from personas.models.serving_model import free_device_bytes, precision_of
 from personas.schemas.chat import MAX_CANDIDATES, AdapterRef
 
 log = logging.getLogger(__name__)
-STACKED_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-"""Architectures whose linear layers see each token once and whose attention is the usual one."""
 SPEED_PROBE_TOKENS = 64
 SLOT_MEMORY_FRACTION = 0.2
 """Share of the free memory for LoRA slots, assuming adapters of the largest rank on all layers."""
@@ -201,7 +200,7 @@ def _default_kv_bytes(model: Any, limits: SchedulerLimits) -> int:
 def _build_stacked_runner(
     model: Any, peft: PeftSwitcher, slots: int, prefix_bytes: int, kv_bytes: int
 ) -> StackedLoraRunner | None:
-    if model.config.model_type not in STACKED_ARCHITECTURES:
+    if model.config.model_type not in BATCHED_MODEL_TYPES:
         log.warning(
             "replies are generated one at a time: %s models cannot be batched",
             model.config.model_type,

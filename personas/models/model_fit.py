@@ -11,8 +11,8 @@ from personas.models.catalogue import NF4_BYTES, WEIGHT_BYTES, CatalogueModel
 
 EngineName = Literal["local", "llamacpp"]
 BATCHED_MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-"""Kinds of models whose replies the built-in engine computes in one batch
-(`personas.engine.engine_parts.STACKED_ARCHITECTURES`, whose module loads torch).
+"""Kinds of models whose replies the built-in engine computes in one batch: their linear layers see each
+token once, and their attention is the usual one.
 """
 GGUF_ADAPTER_MODEL_TYPES = frozenset(
     {"llama", "mistral", "qwen2", "qwen3", "smollm3", "granite", "gemma", "gemma2", "gemma3",

@@ -106,7 +106,7 @@ async def test_a_wrong_adapter_is_refused_with_both_figures(
     open_engine, home, monkeypatch, runner, wrong
 ):
     if runner == "peft":
-        monkeypatch.setattr(engine_parts, "STACKED_ARCHITECTURES", frozenset())
+        monkeypatch.setattr(engine_parts, "BATCHED_MODEL_TYPES", frozenset())
     changes = {
         "another persona's": weights_of(adapter_ref(home, "oda", "v1")),
         "halved": halve,

@@ -7,11 +7,12 @@ import copy
 import pytest
 import torch
 
-from personas.engine.engine_parts import STACKED_ARCHITECTURES, build_engine_parts
+from personas.engine.engine_parts import build_engine_parts
 from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.peft_runner import PeftSwitcher
 from personas.models.base_model import fingerprint
 from personas.models.loading import load_model
+from personas.models.model_fit import BATCHED_MODEL_TYPES
 from tests.model_families import FAMILIES, SLIDING
 from tests.personas.engine_reference import (
     RecordedReply,
@@ -63,5 +64,5 @@ def test_every_family_says_what_it_says_alone(tmp_path, name):
     assert (
         bool(parts.stacked)
         == (name in IN_THE_BATCH)
-        == (model.config.model_type in STACKED_ARCHITECTURES)
+        == (model.config.model_type in BATCHED_MODEL_TYPES)
     )
