@@ -1,6 +1,5 @@
 """The teacher that an operator names: settings of the bot, options of the trainer's commands."""
 
-import re
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -11,7 +10,7 @@ from personas.errors import RequestError
 from personas.gettext_marker import gettext_noop
 from personas.models.base_model import EMBEDDED, name_from_anywhere, split_name
 from personas.models.catalogue import find_model
-from personas.models.gguf_names import expand_home
+from personas.models.gguf_names import may_be_model
 from personas.schemas.base import explain_validation_error
 from personas.schemas.training import Teacher, TrainingRequest
 
@@ -26,10 +25,6 @@ TEACHER_ADVICE = (
     f"Set {TEACHER}, or --teacher, to a model folder, a GGUF file, an id on a hub such as owner/name or "
     "owner/name:Q4_K_M, or the address of a server, such as http://127.0.0.1:11434/v1."
 )
-MODEL_NAME = re.compile(
-    r"(?:\w[\w.-]*/)?\w[\w.-]*(?:@[\w./-]+)?(?::[\w./-]+)?|(?:\w[\w.-]*/)+\w[\w.-]*:[\w.-]+"
-)
-"""Names of models on a hub and in Ollama's store."""
 OWN_TEACHER_NOTE = gettext_noop(
     "The bundled model writes the replies itself: from them a version learns a manner of speaking, "
     "and hardly any sense. Whoever runs the bot can set a larger model to write them."
@@ -120,9 +115,5 @@ def _require_model(name: str) -> None:
     suffix.
     """
     path, *_ = split_name(name)
-    if expand_home(path).exists():
-        return
-    # On a hub, files are named after a colon.
-    is_file = path.lower().endswith(".gguf") and ":" not in path
-    if is_file or not MODEL_NAME.fullmatch(path):
+    if not may_be_model(path):
         raise RequestError(f"There is no model {name!r} to be the teacher.", TEACHER_ADVICE)

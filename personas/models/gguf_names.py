@@ -14,9 +14,11 @@ from personas.outside_names import UnsafeNameError, require_safe_name
 OLLAMA_NAME = re.compile(r"(?:[\w.-]+/)*[\w.-]+(?::[\w.-]+)?")
 OLLAMA_MODEL_LAYER = "application/vnd.ollama.image.model"
 HUB_FILE = re.compile(
-    r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?:(?P<file>[\w./-]+)"
+    r"(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?:(?P<file>[\w./-]+)"
 )
 """`owner/name:FILE.gguf`, `owner/name:Q4_K_M` or `owner/name@revision:Q4_K_M`."""
+HUB_MODEL = re.compile(r"(?:[\w-][\w.-]*/)?[\w-][\w.-]*(?:@[\w./-]+)?")
+"""`name`, `owner/name` or `owner/name@revision`."""
 PROJECTOR_MARK = "mmproj"
 """In the names of vision projectors, which lie beside models."""
 OLLAMA_STORES = ("~/.ollama/models", "/usr/share/ollama/.ollama/models")
@@ -32,6 +34,18 @@ def expand_home(name: str) -> Path:
         return Path(name).expanduser()
     except RuntimeError:  # this machine has no such user
         return Path(name)
+
+
+def may_be_model(path: str) -> bool:
+    """Report whether a base model's name, without its suffixes, may mean a model: an existing file or
+    folder, or a name as a hub's and Ollama's are. Asks neither.
+    """
+    if expand_home(path).exists():
+        return True
+    # On a hub, files are named after a colon.
+    if path.lower().endswith(".gguf") and ":" not in path:
+        return False
+    return _is_ollama_name(path) or any(form.fullmatch(path) for form in (HUB_FILE, HUB_MODEL))
 
 
 def find_gguf(name: str, *, fetch: bool = True) -> Path | None:
@@ -119,11 +133,18 @@ def _ollama_stores() -> list[Path]:
     return [Path(store).expanduser() for store in ([named] if named else OLLAMA_STORES)]
 
 
+def _is_ollama_name(name: str) -> bool:
+    model, _, tag = name.partition(":")
+    if "/" in model and not tag:
+        return False
+    return OLLAMA_NAME.fullmatch(name) is not None and ".." not in name
+
+
 def _find_in_ollama(name: str) -> Path | None:
     """Find a model in Ollama's stores: a manifest per tag, whose model layer names a blob."""
-    model, _, tag = name.partition(":")
-    if not OLLAMA_NAME.fullmatch(name) or ".." in name or ("/" in model and not tag):
+    if not _is_ollama_name(name):
         return None
+    model, _, tag = name.partition(":")
     model = model if "/" in model else f"library/{model}"
     for store in _ollama_stores():
         # The folder between is the registry's host.

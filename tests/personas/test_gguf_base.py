@@ -186,7 +186,7 @@ def test_a_folder_with_one_file_is_that_file(gguf, tmp_path):
     assert f"BASE_MODEL={folder / 'tiny-F16.gguf'}" in e.value.advice
 
 
-@pytest.mark.parametrize("name", ["tiny:135m", "team/tiny:135m", "tiny"])
+@pytest.mark.parametrize("name", ["tiny:135m", "team/tiny:135m", ".x/tiny:Q4", "tiny"])
 def test_a_model_of_ollama_is_found_in_its_store(gguf, tmp_path, name):
     digest = hashlib.sha256(gguf.read_bytes()).hexdigest()
     model, _, tag = name.partition(":")
@@ -203,6 +203,7 @@ def test_a_model_of_ollama_is_found_in_its_store(gguf, tmp_path, name):
     gguf.rename(blob)
     base = locate(name)
     assert base.name == name and base.folder.name.startswith("sha256-")
+    assert gguf_names.may_be_model(name)
     manifest.write_text("{")
     with pytest.raises(BaseModelError):
         locate(name, fetch=False)
@@ -238,6 +239,25 @@ def test_a_name_of_ollama_stays_in_its_store(name, tmp_path):
     (tmp_path / "ollama" / "manifests").mkdir(parents=True)
     with pytest.raises(BaseModelError):
         locate(name, fetch=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("gpt2", True),
+        ("owner/name@main", True),
+        ("a/-b:Q4_K_M", True),
+        ("owner/name@main:Q4_K_M", True),
+        ("owner/name:FILE.gguf", True),
+        ("hf.co/owner/name:Q4_K_M", True),
+        ("models/x.gguf", False),
+        ("../x:Q4", False),
+        ("a/b/c", False),
+        ("two words", False),
+    ],
+)
+def test_what_may_be_a_model_has_the_form_of_what_is_looked_for(name, expected):
+    assert gguf_names.may_be_model(name) is expected
 
 
 @pytest.mark.parametrize("wanted", ["tiny-F16.gguf", "F16", "f16"])
