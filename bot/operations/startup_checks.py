@@ -17,7 +17,7 @@ from personas.models.gguf_file import NotUnpackedError
 from personas.models.hub_snapshot import find_hub_error
 
 TOKEN_TIMEOUT_S = 5.0
-HUB_ID_PATTERN = re.compile(r"[\w.-]+(?:/[\w.-]+)?(?:[@:#]|$)")
+HUB_MODEL_PREFIX_PATTERN = re.compile(r"[\w.-]+(?:/[\w.-]+)?(?:[@:#]|$)")
 log = logging.getLogger(__name__)
 
 
@@ -45,7 +45,7 @@ def require_base_model(name: str) -> None:
     except BaseModelError as error:
         if Path(name).expanduser().exists():
             raise
-        if not HUB_ID_PATTERN.match(name):
+        if not HUB_MODEL_PREFIX_PATTERN.match(name):
             locate(name)  # it is no model's id on a hub, which the error says without a network
         if hub_error := find_hub_error():
             raise BaseModelError(

@@ -12,7 +12,7 @@ PACKAGE = "faster_whisper"
 SIZES = ("tiny", "base", "small", "medium", "large-v3")
 REPOSITORY = "Systran/faster-whisper-{size}"
 """The same models in the format of CTranslate2, by the makers of faster-whisper."""
-HUB_ID_PATTERN = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+VOICE_MODEL_ID_PATTERN = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 WEIGHTS_FILE = "model.bin"
 REQUIRED_FILES = ("config.json", WEIGHTS_FILE, "tokenizer.json")
 """Without a tokenizer, faster-whisper would ask a hub for one."""
@@ -53,7 +53,7 @@ def locate_voice_model(name: str, *, fetch: bool) -> Path:
 
 def _find_at_hub(name: str, *, fetch: bool) -> Path:
     hub_id = REPOSITORY.format(size=name) if name in SIZES else name
-    found = HUB_ID_PATTERN.fullmatch(hub_id)
+    found = VOICE_MODEL_ID_PATTERN.fullmatch(hub_id)
     if found is None:
         raise VoiceModelError(
             f"VOICE_MODEL is {name}, which is no folder, no size of Whisper and no hub id.",

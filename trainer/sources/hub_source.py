@@ -1,13 +1,12 @@
 """Finds a data set by its id on the model hub, and downloads its data files."""
 
 import functools
-import re
 from pathlib import Path
 
 from personas.errors import MaterialError
+from personas.home.hub_download import HUB_ID_PATTERN
 from trainer.sources.table_reader import first_line
 
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 HUB_FILE_PATTERNS = (
     "*.json*",
     "*.csv*",
@@ -26,7 +25,7 @@ def resolve_path(path: Path) -> Path:
     """Return the path, or the folder of a downloaded hub data set. Raises `MaterialError` if there
     is neither.
     """
-    if path.exists() or not HUB_ID.fullmatch(path.as_posix()):
+    if path.exists() or not HUB_ID_PATTERN.fullmatch(path.as_posix()):
         return path
     from huggingface_hub import snapshot_download  # takes 0.1 s
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

@@ -29,7 +29,7 @@ from personas.schemas.chat import VisionSetting
 
 CHECK_TIMEOUT_S = 60.0
 OUT_OF_VOCABULARY = "out of vocabulary"
-HUB_ID_PATTERN = re.compile(r"[\w.-]+/[\w.-]+")
+SERVED_ROOT_PATTERN = re.compile(r"[\w.-]+/[\w.-]+")
 RUNNING_METRIC = "vllm:num_requests_running"
 PROBE_ADAPTER = "understudy-probe"
 HIGH_RANK = 64  # the highest that the automatic recipe chooses
@@ -88,7 +88,7 @@ class ExpectedModel:
             if served == self.fingerprint:
                 return ""
             return f"it serves the model in {root}, whose files differ"
-        if self.base.revision and HUB_ID_PATTERN.fullmatch(root):
+        if self.base.revision and SERVED_ROOT_PATTERN.fullmatch(root):
             return f"it serves {root}"
         return ""
 
