@@ -1,5 +1,6 @@
 """Values that many tests need."""
 
+from personas.models.catalogue import CatalogueModel, find_model
 from personas.schemas.training_events import ScoreSummary
 
 SCORECARD = ScoreSummary(
@@ -11,3 +12,10 @@ SCORECARD = ScoreSummary(
     general_loss_tuned=2.6,
     precision="float32",
 )
+
+
+def catalogue_model(name: str) -> CatalogueModel:
+    """A model that the catalogue has."""
+    model = find_model(name)
+    assert model, f"The catalogue has no model {name!r}."
+    return model

@@ -8,8 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from personas.errors import BaseModelError
-
 CATALOGUE_FILE = Path(__file__).with_name("catalogue.toml")
 BILLION = 10**9
 WEIGHT_BYTES = 2
@@ -104,14 +102,6 @@ def find_model(name: str) -> CatalogueModel | None:
         if wanted in (each.casefold() for each in _names_of(model)):
             return model
     return None
-
-
-def require_model(name: str) -> CatalogueModel:
-    """Find a model. Raises `BaseModelError` for one that the catalogue does not have."""
-    if model := find_model(name):
-        return model
-    known = ", ".join(model.name for model in catalogue_models())
-    raise BaseModelError(f"The catalogue has no model {name!r}.", f"Known: {known}.")
 
 
 def _names_of(model: CatalogueModel) -> list[str]:

@@ -26,6 +26,7 @@ from bot.store import HOME_DATABASE, Store, StoreError
 from personas.home.external_files import read_exports
 from personas.home.pseudonyms import KEY_FILE
 from tests.bot.sample_home import GUILD, fill
+from tests.bot.stored_messages import guild_messages
 from tests.bot.test_store_failures import ENVIRON
 from tests.fakes import FakeClock, until
 from tests.unprivileged import without_overrides
@@ -133,7 +134,7 @@ def lose(home):
 @pytest.mark.parametrize("harm", [damage, lose])
 def test_the_bot_says_what_to_do_about_a_damaged_database_and_that_works(home, clock, harm):
     with Store.open(home / HOME_DATABASE) as store:
-        texts = [message.text for message in store.messages.guild_messages(GUILD)]
+        texts = [message.text for message in guild_messages(store, GUILD)]
         made = AutomaticBackup(home, store, clock, BackupSchedule(DAY_S, 3, automatic_folder(home)))
         clock.advance(FIRST_DELAY_S)
         assert asyncio.run(made.back_up_if_due())
@@ -147,7 +148,7 @@ def test_the_bot_says_what_to_do_about_a_damaged_database_and_that_works(home, c
     restored = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
     assert restored.returncode == 0, restored.stderr
     with Store.open(home / HOME_DATABASE) as store:
-        assert [message.text for message in store.messages.guild_messages(GUILD)] == texts
+        assert [message.text for message in guild_messages(store, GUILD)] == texts
 
 
 def test_without_an_automatic_backup_restore_says_so(home, clock):

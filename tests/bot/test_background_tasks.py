@@ -10,6 +10,7 @@ import pytest
 from bot.platform.clock import MAX_RETRY_DELAY_S, RETRY_DELAY_S, BackgroundTask
 from bot.platform.db.database import TRIM_STEP_PAGES
 from bot.store import Store, StoreError
+from tests.bot.stored_messages import guild_messages
 from tests.fakes import FakeClock, until
 
 
@@ -99,4 +100,4 @@ def test_a_database_from_before_can_be_shrunk_from_its_next_start_on(tmp_path):
     raw.close()
     with Store.open(path) as opened:
         assert opened._connection._raw.execute("pragma auto_vacuum").fetchone() == (2,)
-        assert len(opened.messages.guild_messages(1)) == 100
+        assert len(guild_messages(opened, 1)) == 100

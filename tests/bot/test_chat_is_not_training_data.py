@@ -12,6 +12,7 @@ from personas.errors import RequestError
 from personas.home.job_folder import fill_job_folder
 from personas.schemas.training import TrainingRequest
 from tests.bot.conftest import QUAY
+from tests.bot.stored_messages import guild_messages
 
 WORDS = "the vermilion astrolabe of Quillon Vane"
 
@@ -30,7 +31,7 @@ async def test_a_talk_its_votes_and_its_regenerations_are_in_no_job(stage, tmp_p
     await stage.finished(QUAY, mark)
     await stage.member.click(reply, f"vote+1:{event}")
     assert stage.store.replies.votes(event).up == 1
-    said = list(stage.store.messages.guild_messages(stage.sandbox.guild_id))
+    said = guild_messages(stage.store, stage.sandbox.guild_id)
     assert any(WORDS in message.text for message in said), "it was kept as history"
 
     catalogue: DatasetCatalog = stage.client.services.catalogue

@@ -10,6 +10,7 @@ import pytest
 
 from bot.chat import held_events
 from tests.bot.conftest import OFFICE, QUAY, on_stage
+from tests.bot.stored_messages import guild_messages
 from tests.fakes import until
 
 
@@ -32,7 +33,7 @@ async def stage(tmp_path, monkeypatch):
 
 
 def texts(stage):
-    said = stage.store.messages.guild_messages(stage.sandbox.guild_id)
+    said = guild_messages(stage.store, stage.sandbox.guild_id)
     return [message.text for message in said if message.persona_id is None]
 
 
@@ -75,9 +76,7 @@ async def test_an_edit_and_a_deletion_that_meet_a_locked_database_are_stored_lat
 
 async def test_a_bulk_deletion_is_stored_whole_and_a_channel_s_too(stage, tmp_path, caplog):
     said = await say(stage, "one", "two", "three")
-    replied = [
-        m for m in stage.store.messages.guild_messages(stage.sandbox.guild_id) if m.persona_id
-    ]
+    replied = [m for m in guild_messages(stage.store, stage.sandbox.guild_id) if m.persona_id]
     place = {"guild_id": str(stage.sandbox.guild_id), "channel_id": said[0]["channel_id"]}
     with locked(tmp_path):
         ids = {"ids": [message["id"] for message in said[:2]]}
@@ -199,7 +198,7 @@ async def test_a_deleted_channel_takes_its_archived_threads_though_discord_names
     ]
     gateway.dispatch("CHANNEL_DELETE", guild.channel(thread["parent_id"]) | place)
     await until(lambda: not stage.store.memories.of_member(member_id, guild_id, "ballast"))
-    assert stage.store.messages.guild_messages(guild_id) == []
+    assert guild_messages(stage.store, guild_id) == []
     assert stage.store._connection.read("select * from threads") == []
 
 

@@ -33,6 +33,7 @@ from personas.home.job_material import ShippedData
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.schemas.training import JobSpec, TrainingRequest
 from tests.bot import traceable_person
+from tests.bot.stored_messages import guild_messages
 from tests.bot.traceable_person import (
     CHANNEL,
     DIRECT,
@@ -270,7 +271,7 @@ def test_whoever_comes_back_is_played_again_and_not_forgotten_again(home):
         )
         assert asyncio.run(replay_erasures(forgetter(home, store), files=False)) == []
         asyncio.run(replay_erasures(forgetter(home, store), files=True))
-        assert "I am back" in [message.text for message in store.messages.guild_messages(GUILD)]
+        assert "I am back" in [message.text for message in guild_messages(store, GUILD)]
 
 
 @pytest.mark.parametrize(

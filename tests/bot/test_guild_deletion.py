@@ -11,6 +11,7 @@ from bot.privacy.retention import DAY_S, Retention, RetentionPeriods
 from sandbox.gateway import guild_create
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.sample_home import put, where
+from tests.bot.stored_messages import guild_messages
 from tests.fakes import FakeClock, until
 
 
@@ -63,11 +64,11 @@ async def test_a_server_that_removes_the_bot_is_deleted_after_the_stated_time(bo
     await until(lambda: left(stage) == [guild_id])
     clock.advance(13 * DAY_S)
     await until(lambda: clock.sleepers)
-    assert list(stage.store.messages.guild_messages(guild_id)) and kept(stage)
+    assert guild_messages(stage.store, guild_id) and kept(stage)
     clock.advance(DAY_S)
     await until(lambda: stage.store.guilds.deleted())
     await until(lambda: clock.sleepers)
-    assert list(stage.store.messages.guild_messages(guild_id)) == [] and kept(stage) == []
+    assert guild_messages(stage.store, guild_id) == [] and kept(stage) == []
     assert stage.store.channels.of_guild(guild_id) == []
 
 
@@ -85,7 +86,7 @@ async def test_where_nothing_is_to_be_kept_it_goes_at_once(bot):
     stage, _ = bot
     result(stage, "GUILD_DELETE", {"id": str(stage.sandbox.guild_id)})
     await until(lambda: stage.store.guilds.deleted() and kept(stage) == [])
-    assert list(stage.store.messages.guild_messages(stage.sandbox.guild_id)) == []
+    assert guild_messages(stage.store, stage.sandbox.guild_id) == []
 
 
 async def test_one_that_takes_the_bot_back_in_time_stays(bot):
@@ -99,7 +100,7 @@ async def test_one_that_takes_the_bot_back_in_time_stays(bot):
     await until(lambda: left(stage) == [])
     clock.advance(20 * DAY_S)
     await until(lambda: clock.sleepers)
-    assert list(stage.store.messages.guild_messages(guild_id)) and kept(stage)
+    assert guild_messages(stage.store, guild_id) and kept(stage)
 
 
 async def test_one_that_cannot_be_reached_for_a_while_has_removed_nobody(bot):

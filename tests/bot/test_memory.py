@@ -20,6 +20,7 @@ from personas.lore.index import LoreIndex
 from personas.lore.minilm import load_minilm
 from personas.schemas.chat import MEMORY_SOURCE
 from tests.bot.conftest import INN, OFFICE, QUAY
+from tests.bot.stored_messages import guild_messages
 from tests.bot.test_direct_messages import chosen, in_dm
 from tests.fakes import until
 
@@ -552,8 +553,7 @@ async def test_consent_to_training_is_another_matter(stage):
     assert remembered(stage) == [KEPT]
     assert stage.store.messages.opted_in_exchanges(stage.sandbox.guild_id, "ballast", 10) == []
     assert not any(
-        KEPT in message.text
-        for message in stage.store.messages.guild_messages(stage.sandbox.guild_id)
+        KEPT in message.text for message in guild_messages(stage.store, stage.sandbox.guild_id)
     )
 
 

@@ -18,11 +18,12 @@ from bot.models.table import (
 )
 from bot.platform.localisation import localise
 from personas.engine import RequestMetrics
-from personas.models.catalogue import catalogue_models, require_model
+from personas.models.catalogue import catalogue_models
 from personas.models.model_fit import recommend
 from tests.bot.command_line import typed
 from tests.bot.model_machine import GIB, SIZES, pretend_machine, trainer_that_says
 from tests.personas.test_model_catalogue import CARD, LAPTOP, all_fits
+from tests.samples import catalogue_model
 
 REPLY = RequestMetrics(first_s=0.5, whole_s=2.5, prompt_tokens=100, new_tokens=41, finish="stop")
 
@@ -39,7 +40,7 @@ async def table_of(home, base_model="embedded"):
 async def test_the_table_has_every_model_and_one_is_recommended(tmp_path, processor):
     table = await table_of(tmp_path, "Qwen/Qwen3-0.6B@" + "a" * 40)
     assert [fit.model for fit in table.fits] == list(catalogue_models())
-    assert table.served is require_model("qwen3-0.6b")
+    assert table.served is catalogue_model("qwen3-0.6b")
     assert table.fit_of(table.served).training.recipe == "s0-6gb", "the lightest"
     assert table.recommended.model.name == "qwen3-1.7b"
     text = "\n".join(table_lines(table))
@@ -50,7 +51,7 @@ async def test_the_table_has_every_model_and_one_is_recommended(tmp_path, proces
     assert "At the moment 3.0 GiB of memory are free, too little to serve it" in text
     assert published["shortage"] in text and published["machine"]["free_bytes"] == 3 * GIB
     row = next(row for row in published["models"] if row["name"] == "qwen3-1.7b")
-    assert row["serve_bytes"] > row["disk_bytes"] == require_model("qwen3-1.7b").weight_bytes
+    assert row["serve_bytes"] > row["disk_bytes"] == catalogue_model("qwen3-1.7b").weight_bytes
     assert row["sources"] and row["licence"] == "Apache-2.0" and not row["is_served"]
     assert json.loads(json.dumps(published)) == published
 
@@ -122,7 +123,7 @@ async def test_the_card_is_the_trainers(tmp_path, processor):
     command = trainer_that_says(json.dumps(SIZES | {"machine": machine}))
     table = await build_table(tmp_path, "embedded", command)
     assert (table.machine.card_bytes, table.machine.card_name) == (12 * GIB, "RTX 3060")
-    assert table.fit_of(require_model("qwen3-4b")).engine.on_card
+    assert table.fit_of(catalogue_model("qwen3-4b")).engine.on_card
     assert "RTX 3060 with 12.0 GiB" in next(table_lines(table))
 
 
@@ -142,7 +143,7 @@ async def test_a_speed_that_was_measured_takes_the_place_of_the_expected_one(tmp
     recorder.store()
     assert read_speeds(tmp_path) == {("Qwen/Qwen3-1.7B", "local"): 20.0}, "the median"
     SpeedRecorder(tmp_path, "embedded", "local").store()
-    fit = (await table_of(tmp_path)).fit_of(require_model("qwen3-1.7b"))
+    fit = (await table_of(tmp_path)).fit_of(catalogue_model("qwen3-1.7b"))
     assert (fit.tokens_per_s, fit.speed_basis) == (20.0, "measured here")
     (tmp_path / "cache" / "measured-speeds.json").write_text("[{}, 3]")
     assert read_speeds(tmp_path) == {}

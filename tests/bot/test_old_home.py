@@ -2,7 +2,7 @@
 
 `old_home/home.zip` holds that home as data. A script run on that commit's code made it: it started
 the bot once on a two-layer model (`tests.tiny_models`), let a member talk to Oda and a moderator
-import a card and add lore twice, trained Oda's v1 with the real trainer, stopped a second run after
+from tests.bot.stored_messages import guild_messages
 the checkpoint of its seventh step, and filled the other tables through the store. `about.json`
 names the jobs, the guild, the channel and the model's folder; `base/config.json` is the model's,
 which its fingerprint covers. Left out because it is made anew: the cache, the job's copy of v1, and
@@ -36,6 +36,7 @@ from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.models.base_model import fingerprint, locate
 from personas.schemas.scorecard import ScoreCard
 from tests.bot.sample_home import NOW, put_back, quiet
+from tests.bot.stored_messages import guild_messages
 from tests.fakes import until
 from tests.tiny_models import make_tiny_model
 
@@ -148,7 +149,7 @@ def test_channels_messages_and_replies_are_read(old):
         ]
         assert store.channels.webhook(77) == (78, "a-webhook-token")
         assert store.mutes.of_guild(old.guild) == [Mute(old.guild, old.channel, "thrip", BEN, 5.0)]
-        texts = [(one.author_name, one.text) for one in store.messages.guild_messages(old.guild)]
+        texts = [(one.author_name, one.text) for one in guild_messages(store, old.guild)]
         assert ("Tobias Reed", "who mends the clocks?") in texts and (
             "Ada Wick",
             "The lanterns are lit.",

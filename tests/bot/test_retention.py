@@ -34,6 +34,7 @@ from personas.home.external_files import record_review_file
 from personas.home.job_material import ShippedData
 from personas.lore.index import LoreIndex
 from tests.bot.sample_home import DATABASE, put, say, train, where
+from tests.bot.stored_messages import guild_messages
 from tests.fake_engine import FakeEngine
 from tests.fakes import FakeClock, FakeTrainingBackend, until
 
@@ -138,9 +139,7 @@ async def test_conversations_go_after_their_days_and_jobs_stay(bench):
         bench.store.replies.finish(event, "done")
         bench.store.replies.vote(event, 7, 1, at)
     assert await bench.retention.tidy()
-    assert [message.text for message in bench.store.messages.guild_messages(0)] == [
-        f"Vexillology at {new}"
-    ]
+    assert [message.text for message in guild_messages(bench.store, 0)] == [f"Vexillology at {new}"]
     assert bench.store.replies.get(1) is None and bench.store.replies.votes(2).up == 1
     assert bench.store.jobs.get(f"own-{HERE}").finished_at < old, "its progress is nobody's words"
     assert where(bench.home, f"Vexillology at {old}") == [], (
@@ -266,9 +265,7 @@ async def test_it_works_at_the_start_then_every_hour_and_a_failure_comes_again_s
     monkeypatch.setattr("shutil.rmtree", fails := Failing(f"models/persona_adapters/{OWN}"))
     bench.retention.start(Client())
     await until(lambda: bench.clock.sleepers)
-    assert said and "old" not in [
-        message.text for message in bench.store.messages.guild_messages(HERE)
-    ]
+    assert said and "old" not in [message.text for message in guild_messages(bench.store, HERE)]
     assert re.search(rf"retention: .*: the server {HERE}: ", caplog.text) and of_guild(
         bench.home, HERE
     )
@@ -278,11 +275,9 @@ async def test_it_works_at_the_start_then_every_hour_and_a_failure_comes_again_s
     assert of_guild(bench.home, HERE) == []
     say(bench.store, "old again", at=bench.now - 91 * DAY_S, guild=0)
     bench.clock.advance(RETRY_DELAY_S)
-    assert len(list(bench.store.messages.guild_messages(0))) == 1, (
-        "all was done: it rests for an hour"
-    )
+    assert len(guild_messages(bench.store, 0)) == 1, "all was done: it rests for an hour"
     bench.clock.advance(CHECK_INTERVAL_S)
-    await until(lambda: not list(bench.store.messages.guild_messages(0)))
+    await until(lambda: not guild_messages(bench.store, 0))
     await bench.retention.stop()
     await bench.retention.stop()
     assert not bench.clock.sleepers
@@ -316,9 +311,7 @@ async def test_a_locked_database_is_tried_again_and_does_not_end_retention(bench
     other.close()
     bench.clock.advance(4 * RETRY_DELAY_S)
     await until(lambda: not bench.retention.worker.error)
-    assert (
-        not list(bench.store.messages.guild_messages(0)) and "retention: works again" in caplog.text
-    )
+    assert not guild_messages(bench.store, 0) and "retention: works again" in caplog.text
     await bench.retention.stop()
 
 
@@ -371,13 +364,13 @@ async def test_the_messages_of_a_deleted_server_go_in_steps_and_the_event_loop_g
     monkeypatch.setattr(retention, "DELETE_BATCH_ROWS", 10)
     for number in range(100):
         say(bench.store, f"line {number}", guild=HERE, at=bench.now)
-    said = len(list(bench.store.messages.guild_messages(HERE)))
+    said = len(guild_messages(bench.store, HERE))
     bench.store.messages.start_new_conversation(5)
     seen = []
     bench.store.guilds.record_left(HERE, bench.now - 15 * DAY_S)
     tidying = asyncio.create_task(bench.retention.tidy())
     while not tidying.done():
-        seen.append(len(list(bench.store.messages.guild_messages(HERE))))
+        seen.append(len(guild_messages(bench.store, HERE)))
         await asyncio.sleep(0)
     steps = list(dict.fromkeys(seen))
     assert steps[0] == said and steps[-1] == 0 and max(a - b for a, b in pairwise(steps)) == 10
@@ -565,7 +558,7 @@ async def test_a_list_of_review_files_that_cannot_be_read_keeps_nothing_else(ben
     (bench.home / "reviews.json").write_text("[")
     say(bench.store, "old", at=bench.now - 91 * DAY_S, guild=0)
     assert not await bench.retention.tidy()
-    assert list(bench.store.messages.guild_messages(0)) == []
+    assert guild_messages(bench.store, 0) == []
     assert "review files" in " ".join(bench.retention._failures)
     with pytest.raises(MaterialError):
         record_review_file(bench.home, bench.home / "x.html", time.time())

@@ -8,6 +8,7 @@ import pytest
 
 from bot.privacy.store import erasure
 from bot.store import CARD_CONTRIBUTION, ConsentDecision, Contribution, Store
+from tests.bot.stored_messages import guild_messages
 
 LARGE_SCAN = (
     r"SCAN (replies|messages|reply_parts|votes|deleted_messages|quoted_messages|memories)\b"
@@ -58,8 +59,8 @@ def test_the_latest_date_stands_on_a_tombstone(store):
 def test_what_was_said_in_a_guild_comes_by_channel_and_in_order(store):
     for text, guild, channel in (("a", HERE, 6), ("b", HERE, 5), ("c", THERE, 5), ("d", HERE, 6)):
         say(store, text, guild, channel if guild == HERE else 9)
-    assert [message.text for message in store.messages.guild_messages(HERE)] == ["b", "a", "d"]
-    assert list(store.messages.guild_messages(33)) == []
+    assert [message.text for message in guild_messages(store, HERE)] == ["b", "a", "d"]
+    assert guild_messages(store, 33) == []
 
 
 def test_old_conversations_go_with_their_replies_and_votes(store):
@@ -72,7 +73,7 @@ def test_old_conversations_go_with_their_replies_and_votes(store):
         store.replies.vote(event, 7, 1, at)
     store.replies.begin(3, guild_id=HERE, channel_id=5, persona_id="oda", at=1.0)
     assert store.messages.delete_before(20.0) == 2, "a message and its reply"
-    assert [message.text for message in store.messages.guild_messages(HERE)] == ["at 20.0"]
+    assert [message.text for message in guild_messages(store, HERE)] == ["at 20.0"]
     assert store.replies.get(1) is None and store.replies.votes(2).up == 1
     assert store.replies.get(3) is not None, "it is being written"
 
@@ -84,7 +85,7 @@ def test_a_deleted_channel_takes_all_that_was_said_in_it(store):
         1, guild_id=HERE, channel_id=5, persona_id="oda", at=1.0, asked_by=7, trigger_seq=seq
     )
     assert store.messages.delete_channel(5) == 2 and store.replies.get(1) is None
-    assert [message.text for message in store.messages.guild_messages(HERE)] == ["stays"]
+    assert [message.text for message in guild_messages(store, HERE)] == ["stays"]
 
 
 def test_a_deleted_channel_is_forgotten_in_steps(store):
@@ -153,10 +154,7 @@ def test_a_server_leaves_nothing_and_no_other_loses_anything(store):
     assert store.guilds.left_before(60.0) == [HERE] and store.guilds.left_before(50.0) == []
     store.guilds.delete(HERE)
     assert store.guilds.known() == {THERE} and store.guilds.left_before(99.0) == []
-    assert (
-        len(list(store.messages.guild_messages(THERE))) == 1
-        and len(store.people.contributions_of(7)) == 1
-    )
+    assert len(guild_messages(store, THERE)) == 1 and len(store.people.contributions_of(7)) == 1
 
 
 def test_a_server_that_comes_back_stays(store):

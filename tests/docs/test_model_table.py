@@ -2,9 +2,9 @@
 
 import re
 
-from personas.models.catalogue import require_model
 from tests.docs.model_table import PAGE, with_table
 from tests.docs.reading import ROOT
+from tests.samples import catalogue_model
 
 
 def test_the_table_is_up_to_date():
@@ -18,4 +18,4 @@ def test_the_paths_name_models_of_the_catalogue():
     named = set(named) - {"NAME"}
     assert len(named) >= 3
     for name in named:
-        require_model(name)
+        catalogue_model(name)

@@ -256,14 +256,6 @@ class MessageHistory(Table):
             forget_memories(self._db, "channel_id = :id and message_id is not null", id=channel_id)
         return deleted
 
-    def guild_messages(self, guild_id: int) -> list[StoredMessage]:
-        """List all stored messages of a guild, channel by channel, oldest first."""
-        sql = (
-            f"select {MESSAGE_COLUMNS} from messages where guild_id = :guild order by channel_id, "
-            "ordinal"
-        )
-        return self._db.all(StoredMessage, sql, guild=guild_id)
-
     def opted_in_exchanges(
         self, guild_id: int, persona_id: str, limit: int
     ) -> list[tuple[StoredMessage, StoredMessage]]:
