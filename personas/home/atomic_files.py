@@ -114,8 +114,8 @@ def _try_lock(handle: int) -> bool:
 
 
 def claim_temporary(handle: int) -> None:
-    """Lock a temporary file or folder against `delete_abandoned`, where the file system can; its
-    closing unlocks it.
+    """Lock a temporary file or folder against `delete_abandoned_files` and
+    `delete_abandoned_folders`, where the file system can; its closing unlocks it.
     """
     with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -56,7 +56,7 @@ class SourceFormat:
     """An input format.
 
     `name` is the value of `--format`, `title` the display name, `expected` the shape in one line.
-    `recognises` decides by content; `read` yields the whole content, used or not: the `rows` of the
+    `matches` decides by content; `read` yields the whole content, used or not: the `rows` of the
     results add up to the number of records. Both raise only `MaterialError`, for files that cannot
     be used at all. `right` is the default right of such files; empty if the format implies none.
     For a format of a folder or archive, `claims` selects by name the files of its first instance;
