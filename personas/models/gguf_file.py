@@ -30,7 +30,6 @@ SOURCE_FILE = "gguf.json"
 BYTES_PER_PARAMETER = 2
 DISK_RESERVE_BYTES = 100 * 2**20
 """Free disk space to leave beside the weights: for the tokenizer, and for other programs."""
-READ_CHUNK_BYTES = 2**22
 PART_OF_FILE = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 READ_ERRORS = (
     AttributeError,
@@ -219,11 +218,8 @@ def _remove_outdated(folder: Path, file: str) -> None:
 
 
 def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
     with file.open("rb") as stream:
-        while chunk := stream.read(READ_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -72,7 +72,6 @@ LOCAL_ADVICE = (
     "Run the bot on the machine with Ollama. An Ollama elsewhere serves the untuned base model with "
     "ENGINE=openai; with ENGINE=llamacpp, a llama-server elsewhere serves versions."
 )
-HASH_CHUNK_BYTES = 2**22
 
 
 class OllamaSequence(OpenAISequence):
@@ -516,8 +515,5 @@ def _is_local(host: str) -> bool:
 
 
 def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
     with file.open("rb") as stream:
-        while chunk := stream.read(HASH_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
