@@ -7,6 +7,8 @@ from typing import Any
 
 import psutil
 
+from personas.schemas.formatting import format_gib
+
 KV_BYTES = 2  # llama.cpp keeps keys and values in float16
 FIXED_BYTES = 400 * 2**20
 """The program itself, and its buffers for a batch."""
@@ -30,7 +32,10 @@ class ServerMemory:
     @property
     def switch(self) -> str:
         """How a promotion gets its adapter to a server, for people."""
-        sizes = f"a server takes {_gib(self.need_bytes)}, and {_gib(self.free_bytes)} are free"
+        sizes = (
+            f"a server takes {format_gib(self.need_bytes)}, and {format_gib(self.free_bytes)} are "
+            "free"
+        )
         if self.has_room:
             return f"a promotion starts a second server beside the first ({sizes})"
         return f"a promotion restarts the server between replies, which wait meanwhile ({sizes})"
@@ -53,7 +58,3 @@ def kv_bytes_per_token(config: Any) -> int:
     key_heads = int(getattr(text, "num_key_value_heads", None) or heads)
     head_size = int(getattr(text, "head_dim", None) or text.hidden_size // heads)
     return int(2 * KV_BYTES * text.num_hidden_layers * key_heads * head_size)
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB"

@@ -40,7 +40,6 @@ from personas.engine.remote.ollama_models import (
     AskedMost,
     OllamaMemory,
     OllamaModels,
-    gib,
     loaded_of,
     model_name,
 )
@@ -60,6 +59,7 @@ from personas.home.gguf_adapters import GgufAdapters
 from personas.models.gguf_merge import merge_lora, merged_bytes
 from personas.prompt.renderer import RenderedPrompt
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
+from personas.schemas.formatting import format_gib
 
 log = logging.getLogger(__name__)
 DEFAULT_URL = "http://127.0.0.1:11434"
@@ -237,10 +237,10 @@ class OllamaEngine(VllmEngine):
     async def _model_checks(self, client: OllamaClient) -> list[ServerCheck]:
         listed = await client.model_sizes()
         ours = [name for name in listed if name.startswith(f"{self._models.namespace}/")]
-        size = gib(sum(listed[name] for name in ours))
+        size = format_gib(sum(listed[name] for name in ours))
         found = (
             f"{len(ours)} models of this bot, {self._models.namespace}/…, {size} on the disk; "
-            f"a further version takes {gib(await asyncio.to_thread(self._merged_bytes))}"
+            f"a further version takes {format_gib(await asyncio.to_thread(self._merged_bytes))}"
         )
         checks = [ServerCheck(client.url, "adapters", "ok", found)]
         if unknown := self._models.foreign(listed):
@@ -342,8 +342,8 @@ class OllamaEngine(VllmEngine):
         free = psutil.disk_usage(str(self.home)).free
         if free < 2 * need:
             raise AdapterError(
-                f"A version for Ollama takes {gib(need)} on the disk, twice while it is made, and "
-                f"{gib(free)} are free.",
+                f"A version for Ollama takes {format_gib(need)} on the disk, twice while it is made, "
+                f"and {format_gib(free)} are free.",
                 "Free disk space, or serve with ENGINE=llamacpp, which stores adapters alone.",
             )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from personas.home.atomic_files import write_private_file
 from personas.schemas.chat import AdapterRef
+from personas.schemas.formatting import format_gib
 
 MODELS_FILE = "cache/ollama_models.json"
 FORMAT_VERSION = 1
@@ -202,18 +203,14 @@ class OllamaMemory:
     @property
     def text(self) -> str:
         sizes = (
-            f"each version takes {gib(self.version_bytes)} of memory with its own copy of the base "
-            f"model, the untuned one {gib(self.base_bytes)}; "
-            f"{gib(self.free_bytes + self.loaded_bytes)} are free for them"
+            f"each version takes {format_gib(self.version_bytes)} of memory with its own copy of the "
+            f"base model, the untuned one {format_gib(self.base_bytes)}; "
+            f"{format_gib(self.free_bytes + self.loaded_bytes)} are free for them"
         )
         if not self.has_room:
             return f"{sizes}: too little for one version"
         kept = "1 version stays" if self.room == 1 else f"{self.room} versions stay"
         return f"{sizes}: {kept} loaded, and Ollama loads others when they are asked"
-
-
-def gib(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB"
 
 
 def loaded_of(namespace: str, loaded: Mapping[str, int]) -> int:
