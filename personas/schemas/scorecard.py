@@ -1,7 +1,9 @@
 """Score card of an adapter version (`scorecard.json`): measurements, gate criteria and verdict."""
 
+import statistics
 from collections import Counter
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -95,6 +97,14 @@ class MeanStd(FrozenModel):
     mean: float
     sd: float
     runs: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """Summarise the values of runs. Raises `ValueError` for no values."""
+        if not values:
+            raise ValueError("no runs to take the mean of")
+        sd = statistics.stdev(values) if len(values) > 1 else 0.0
+        return cls(mean=statistics.fmean(values), sd=sd, runs=len(values))
 
     def format(self, digits: int = 3) -> str:
         """Format as `0.412 ± 0.031`, and a single run, which has no deviation, as `0.412`."""

@@ -2,11 +2,10 @@
 
 import pytest
 
-from personas.schemas.scorecard import HELDOUT_TASK
+from personas.schemas.scorecard import HELDOUT_TASK, MeanStd
 from trainer.evaluate.generation.reply_tasks import (
     EvaluationPrompt,
     GeneratedReply,
-    mean_std,
     select_replies,
     true_share,
 )
@@ -119,7 +118,7 @@ def test_answers_are_found_by_task_side_and_seed():
 
 
 def test_one_run_has_no_deviation_and_none_has_no_mean():
-    assert mean_std([0.25]).sd == 0 and mean_std([0.25]).runs == 1
+    assert MeanStd.of([0.25]).sd == 0 and MeanStd.of([0.25]).runs == 1
     with pytest.raises(ValueError, match="no runs"):
-        mean_std([])
+        MeanStd.of([])
     assert true_share([]) == 0 and true_share([True, False]) == 0.5

@@ -11,7 +11,6 @@ from personas.home.atomic_files import write_private_file
 from personas.schemas.formatting import markdown_table
 from personas.schemas.scorecard import MeanStd
 from trainer.dataset.charts import HELDOUT_COLOUR, SERIES_COLOURS, new_figure, save_figure
-from trainer.evaluate.generation.reply_tasks import mean_std
 from trainer.study.scale import HELDOUT_REPLIES, ScaleResult, TaskScores
 
 STUDY_FILE = "study.json"
@@ -40,7 +39,7 @@ def summarise_sizes(results: Sequence[ScaleResult]) -> list[SizeSummary]:
         by_task = [{HELDOUT_REPLIES: run.scores, **run.tasks} for run in runs if run.tasks]
         summary = SizeSummary(
             samples=samples,
-            loss=mean_std([run.loss for run in runs]),
+            loss=MeanStd.of([run.loss for run in runs]),
             scores=_summarise_metrics([run.scores for run in runs]),
             tasks=_summarise_tasks(by_task),
         )
@@ -51,7 +50,7 @@ def summarise_sizes(results: Sequence[ScaleResult]) -> list[SizeSummary]:
 def _summarise_metrics(runs: Sequence[Mapping[str, float]]) -> dict[str, MeanStd]:
     summary = {}
     for metric in runs[0]:
-        summary[metric] = mean_std([run[metric] for run in runs])
+        summary[metric] = MeanStd.of([run[metric] for run in runs])
     return summary
 
 

@@ -118,14 +118,14 @@ def strategies_markdown(persona: str | None, runs: Sequence[StrategyRun]) -> str
     head = ("strategy", "samples", "general", "runs", *losses, "time")
     rows = []
     for strategy, seeds in _by_strategy(runs).items():
-        general = _mean_std([run.general_loss for run in seeds])
+        general = MeanStd.of([run.general_loss for run in seeds])
         change = general.mean / statistics.fmean(run.general_loss_base for run in seeds) - 1
         row = (
             STRATEGY_NAMES[strategy],
             f"{seeds[0].samples:,}",
             f"{seeds[0].general:,}",
             str(len(seeds)),
-            _mean_std([run.loss for run in seeds]).format(4),
+            MeanStd.of([run.loss for run in seeds]).format(4),
             general.format(4),
             f"{change:+.1%}",
             f"{statistics.fmean(run.seconds for run in seeds):,.0f} s",
@@ -148,11 +148,6 @@ def _by_strategy(runs: Sequence[StrategyRun]) -> dict[str, list[StrategyRun]]:
         if seeds:
             grouped[name] = seeds
     return grouped
-
-
-def _mean_std(values: Sequence[float]) -> MeanStd:
-    sd = statistics.stdev(values) if len(values) > 1 else 0.0
-    return MeanStd(mean=statistics.fmean(values), sd=sd, runs=len(values))
 
 
 def _draw_strategies(out: Path, runs: Sequence[StrategyRun]) -> None:

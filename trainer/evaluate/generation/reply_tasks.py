@@ -3,7 +3,6 @@ data.
 """
 
 import json
-import statistics
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,6 @@ from personas.schemas.scorecard import (
     SMALL_TALK_TASK,
     BoundedShares,
     Interval,
-    MeanStd,
     Side,
 )
 from personas.shipped_folders import SHIPPED_DATA
@@ -182,14 +180,6 @@ def select_replies(
     return sorted(
         selected, key=lambda answer: (answer.prompt.task, answer.prompt.number, answer.seed)
     )
-
-
-def mean_std(values: Sequence[float]) -> MeanStd:
-    """Return mean and standard deviation (n - 1) over runs. Raises `ValueError` for no values."""
-    if not values:
-        raise ValueError("no runs to take the mean of")
-    sd = statistics.stdev(values) if len(values) > 1 else 0.0
-    return MeanStd(mean=statistics.fmean(values), sd=sd, runs=len(values))
 
 
 def true_share(truths: Iterable[bool]) -> float:

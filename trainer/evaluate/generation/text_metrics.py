@@ -10,7 +10,6 @@ from personas.lore.index_terms import UNSEGMENTED_SCRIPTS
 from personas.schemas.scorecard import MeanStd, Side, TextScores
 from trainer.evaluate.generation.reply_tasks import (
     GeneratedReply,
-    mean_std,
     select_replies,
     true_share,
 )
@@ -78,7 +77,7 @@ def text_scores(
     by_score: dict[str, dict[Side, MeanStd]] = {}
     for side, of_side in runs.items():
         for name in of_side[0]:
-            mean = mean_std([run[name] for run in of_side])
+            mean = MeanStd.of([run[name] for run in of_side])
             by_score.setdefault(name, {})[side] = mean
     asked = {answer.prompt.number for answer in answers if answer.prompt.task == task}
     return TextScores(task=task, prompts=len(asked), scores=by_score)

@@ -18,7 +18,6 @@ from trainer.dataset.dedup_split import hash_fraction
 from trainer.evaluate.generation.author_texts import AuthorTexts, other_voices
 from trainer.evaluate.generation.reply_tasks import (
     GeneratedReply,
-    mean_std,
     select_replies,
     true_share,
 )
@@ -135,8 +134,8 @@ def measure_voice(
                 runs.append([reply.text for reply in run])
         names = [authors.of(texts) for texts in runs]
         replies += sum(map(len, runs))
-        right_by_side[side] = mean_std([right(of_run) for of_run in names])
-        similarity[side] = mean_std([near.mean(texts) for texts in runs])
+        right_by_side[side] = MeanStd.of([right(of_run) for of_run in names])
+        similarity[side] = MeanStd.of([near.mean(texts) for texts in runs])
         taken_as[side] = _shares(list(chain.from_iterable(names)))
     prompts = [answer.prompt for answer in answers if answer.prompt.task == HELDOUT_TASK]
     return VoiceScores(
