@@ -83,8 +83,6 @@ REVIEWED = {
     ("bot/training/request_materials.py", "self._home / 'lore' / guild"),
     ("bot/training/request_materials.py", "self._home / 'lore' / guild / persona_id"),
     ("bot/training/backends/job_folder_backend.py", "home / 'jobs' / job_id"),
-    ("bot/training/web/run_details.py", "folder / run_history.EVENTS_FILE"),
-    ("bot/training/web/run_details.py", "job_folder(home, job_id) / run_history.EVENTS_FILE"),
     ("bot/platform/web_kit/templating.py", "_FEATURES / feature"),  # TEMPLATE_FOLDERS
     ("bot/platform/web_kit/templating.py", "STATIC_FOLDER / name"),  # ASSET_PATTERN
     ("trainer/dataset/loader.py", "self._folder / file"),  # files of a run's data set

@@ -15,16 +15,17 @@ from typing import Any
 
 import orjson
 
+from bot.data.built_datasets import SPLIT_FILES
 from bot.platform.localisation import LocalisableText, gettext_lazy
 from personas.errors import MaterialError
 from personas.home.atomic_files import fsync_path, replace_durably
-from personas.home.built_dataset import EVAL_FILE, REBUILD_ADVICE, TRAIN_FILE
+from personas.home.built_dataset import REBUILD_ADVICE
 from personas.home.data_subjects import PEOPLE_FILE
 
 FORMAT_VERSION = 1
 INDEX_FILE = "index.sqlite"
-SPLIT_FILES = (("train", TRAIN_FILE), ("eval", EVAL_FILE), ("dropped", "dropped.jsonl"))
-SPLITS = tuple(side for side, _ in SPLIT_FILES)
+INDEXED_FILES = (*SPLIT_FILES, ("dropped", "dropped.jsonl"))
+SPLITS = tuple(side for side, _ in INDEXED_FILES)
 READY_TIMEOUT_S = 1.0
 """How long a page waits for an index that is being built; most are done by then."""
 INSERT_BATCH_ROWS = 500
@@ -161,7 +162,7 @@ def build_index(folder: Path, place: Path) -> None:
 def dataset_signature(folder: Path) -> str:
     """Sizes and modification times of a data set's files."""
     parts = [str(FORMAT_VERSION)]
-    for _, name in SPLIT_FILES:
+    for _, name in INDEXED_FILES:
         file = folder / name
         if file.exists():
             status = file.stat()
@@ -226,7 +227,7 @@ def _insert_samples(index: sqlite3.Connection, folder: Path) -> dict[str, int]:
     """Insert every line; returns the count by split."""
     n = 0
     counts = dict.fromkeys(SPLITS, 0)
-    for side, name in SPLIT_FILES:
+    for side, name in INDEXED_FILES:
         batch: list[tuple[Any, ...]] = []
         for begins, raw in _lines(folder / name):
             batch.append((n, side, begins, raw))
@@ -281,7 +282,7 @@ def _parse_line(raw: bytes) -> SampleJson:
 
 def _read_line(folder: Path, side: str, begins: int, long: int) -> SampleJson:
     try:
-        with (folder / dict(SPLIT_FILES)[side]).open("rb") as stream:
+        with (folder / dict(INDEXED_FILES)[side]).open("rb") as stream:
             stream.seek(begins)
             return _parse_line(stream.read(long))
     except OSError as error:

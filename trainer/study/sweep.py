@@ -12,6 +12,7 @@ from pathlib import Path
 from personas.errors import RequestError
 from personas.home.adapters import verify_adapter, write_manifest
 from personas.home.atomic_files import atomic_folder, replace_durably, write_private_file
+from personas.home.job_attempt import EVENTS_FILE
 from personas.schemas.formatting import markdown_table
 from personas.schemas.hyperparameters import Hyperparameters, parse_settings
 from personas.schemas.training_events import TRAINER_EVENT, Failed
@@ -251,7 +252,7 @@ class _RunFailure:
 def _read_failure(folder: Path) -> _RunFailure:
     """Return the last run's failure from its last event; empty if it did not fail."""
     try:
-        last = (folder / "events.jsonl").read_bytes().splitlines()[-1]
+        last = (folder / EVENTS_FILE).read_bytes().splitlines()[-1]
         event = TRAINER_EVENT.validate_json(last)
     except (OSError, IndexError, ValueError):
         return _RunFailure()

@@ -20,6 +20,7 @@ from bot.training.backends.job_folder_backend import job_folder
 from bot.training.web import run_history
 from personas.errors import RequestError
 from personas.home.adapters import MANIFEST_FILE
+from personas.home.job_attempt import EVENTS_FILE
 from personas.home.job_folder import ADAPTER_FOLDER, REQUEST_FILE
 from personas.schemas.training import JobSpec
 from personas.schemas.training_events import Progress
@@ -84,7 +85,7 @@ class RunDetails:
 
 def events_file(home: Path, job_id: str) -> Path:
     """The event log of a run, which may not exist."""
-    return job_folder(home, job_id) / run_history.EVENTS_FILE
+    return job_folder(home, job_id) / EVENTS_FILE
 
 
 def read_run_details(home: Path, job: TrainingJob) -> RunDetails:
@@ -179,7 +180,7 @@ def _read_history(
     folder: Path, adapter: Path | None
 ) -> tuple[run_history.MetricsHistory, int, int]:
     try:
-        read = run_history.read_all_events(folder / run_history.EVENTS_FILE)
+        read = run_history.read_all_events(folder / EVENTS_FILE)
     except OSError:  # it is another program's fault, and costs the curves only
         return run_history.MetricsHistory(), 0, 0
     if read.events or not adapter:

@@ -21,7 +21,6 @@ from personas.schemas.training_events import (
     TrainerEvent,
 )
 
-EVENTS_FILE = "events.jsonl"
 BLOCK_BYTES = 2**20
 """Bytes read at once; longer lines are skipped."""
 EVENT_PREFIX = b'{"event":'
