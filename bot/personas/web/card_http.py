@@ -26,6 +26,7 @@ from bot.platform.web_kit.validation import read_model
 from bot.services import Services
 from bot.store import BASE_MODEL_NAME
 from personas.card.card_writer import CardExport, CardForm
+from personas.card.toml_card import LIST_FIELDS
 from personas.errors import UnderstudyError
 from personas.schemas.base import FrozenModel
 from personas.schemas.chat import ChatRequest
@@ -39,7 +40,6 @@ MEDIA_TYPES: dict[CardForm, str] = {
     "toml": "application/toml",
 }  # fmt: skip
 MAX_TEXTS = 100
-LIST_FIELDS = ("tags", "alternate_greetings")
 
 
 class PreviewBody(FrozenModel):

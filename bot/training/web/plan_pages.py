@@ -23,6 +23,7 @@ from bot.training.request_checks import available_memory_bytes, requested_recipe
 from bot.training.teacher_text import teacher_texts
 from bot.training.web.plan_cache import PLAN_CACHE, StoredPlan
 from bot.training.web.requests import plan_training, start_training
+from bot.training.web.setting_view import SHARE_FIELDS
 from personas.errors import RequestError, UnderstudyError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.hyperparameters import parse_settings_line
@@ -34,7 +35,6 @@ PLAN_FIELDS = (
 ).split()
 CARD_CHOICE = "from:card"
 """What a form names in place of a data set, for replies that are written from the card."""
-SHARE_FIELDS = ("lore_pairs", "from_card")
 PATH_PREFIXES = ("uploads/", "datasets/")
 """Prefixes of data sets that a request names by path."""
 MAX_LISTED_PERSONAS = 500

@@ -39,7 +39,6 @@ from personas.schemas.training import DEFAULT_RECIPE, TrainingRequest
 
 SETTING_PREFIX = "set."
 """Prefix of settings' names in the form."""
-SHARE_FIELDS = {"lore_pairs", "from_card"}
 RERUN_FIELDS = ("job_name", *setting_view.REQUEST_FIELDS)
 AS_RECIPE = {"": gettext_lazy("as the recipe has it")}
 """The choice of a setting that the recipe decides."""
@@ -136,8 +135,9 @@ def parse_rerun_form(before: OriginalRun, texts: Mapping[str, str]) -> RerunForm
     differed from today's recipe. Another recipe decides on all others.
     """
     body: dict[str, Any] = {name: text for name in RERUN_FIELDS if (text := texts[name])}
-    for name in SHARE_FIELDS & body.keys():
-        body[name] = parse_form_number(body[name])
+    body |= {
+        name: parse_form_number(body[name]) for name in setting_view.SHARE_FIELDS if name in body
+    }
     if before.request.review and "from_card" in body:
         body["review"] = True
     draft = RerunForm(texts, body=body)

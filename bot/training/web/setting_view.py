@@ -39,6 +39,8 @@ REQUEST_FIELDS = (
     "from_card",
     "base_model",
 )
+SHARE_FIELDS = ("lore_pairs", "from_card")
+"""Those that are numbers."""
 
 
 @dataclass(frozen=True)
