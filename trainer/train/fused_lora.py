@@ -17,8 +17,7 @@ from peft.tuners.lora.bnb import Linear4bit as LoraLinear4bit
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-FUSED_LORA_GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-"""Layers of a module that take the same input; any other layer is a group of its own."""
+from trainer.estimate.memory_model import SHARED_INPUT_MODULES
 
 
 @contextmanager
@@ -52,7 +51,7 @@ def _find_groups(model: Any) -> Iterator[list[LoraLinear]]:
         for name, layer in module.named_children():
             if _is_plain(layer):
                 single[name] = layer
-        for names in FUSED_LORA_GROUPS:
+        for names in SHARED_INPUT_MODULES:
             if not single.keys() >= set(names):
                 continue
             # One product adds one bias, so that all layers have to have one, or none.
