@@ -43,6 +43,7 @@ from personas.lore.index import LoreIndex
 from personas.lore.lore_folder import read_lore
 from personas.lore.passages import WORLD, Passage
 from sandbox import Sandbox, message_text, patch_discord
+from tests.bot.restartable_queue import TrainingHome
 from tests.fake_engine import FakeEngine
 from tests.fakes import FakeTrainingBackend
 
@@ -218,3 +219,12 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     async with on_stage(tmp_path) as made:
         yield made
     shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+@pytest.fixture
+async def home(tmp_path: Path) -> AsyncIterator[TrainingHome]:
+    """The home of tests of the queue; other modules have a `home` of their own."""
+    home = TrainingHome(tmp_path)
+    yield home
+    await home.queue.stop()
+    await home.kill()

@@ -17,7 +17,6 @@ from bot.training.discord_progress import job_buttons
 from bot.training.guild_turns import QueueConflictError
 from bot.training.status_text import changed_verdict_text, job_result_text
 from personas.schemas.training_events import Phase
-from tests.bot.restartable_queue import TrainingHome
 from tests.fakes import until
 from tests.samples import SCORECARD
 
@@ -27,12 +26,9 @@ PHASE = Phase(name="measuring the adapter", share=0.25, eta_s=9.0)
 
 
 @pytest.fixture
-async def home(tmp_path):
-    home = TrainingHome(tmp_path)
+async def home(home):
     home.queue.start()
-    yield home
-    await home.queue.stop()
-    await home.kill()
+    return home
 
 
 def succeeded(card):

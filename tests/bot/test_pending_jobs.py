@@ -24,20 +24,11 @@ from personas.home.job_folder import ensure_job_folder
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.home.written_replies import review_file, written_file
 from personas.schemas.training import TrainingRequest
-from tests.bot.restartable_queue import TrainingHome
 from tests.bot.test_edits_and_deletions import say
 from tests.fakes import until
 
 WREN = 4711
 """A member who has opted in; other members have other ids."""
-
-
-@pytest.fixture
-async def home(tmp_path):
-    home = TrainingHome(tmp_path)
-    yield home
-    await home.queue.stop()
-    await home.kill()
 
 
 def folder_of(path, job_id, right="discord-api", opted_in=(), people=()):

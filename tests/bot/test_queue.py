@@ -13,7 +13,6 @@ from bot.training.queue import MAX_QUEUED_PER_GUILD
 from personas.errors import RequestError
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Phase, Progress
-from tests.bot.restartable_queue import TrainingHome
 from tests.fakes import until
 from tests.samples import SCORECARD
 
@@ -22,14 +21,6 @@ STEP = Progress(
     step=12, of=12, epoch=3.0, loss=1.0, lr=1e-4, tokens_per_s=1.0, eta_s=0.0, memory_bytes=1,
     trouble="No checkpoint was stored: the disk is full.",
 )  # fmt: skip
-
-
-@pytest.fixture
-async def home(tmp_path):
-    home = TrainingHome(tmp_path)
-    yield home
-    await home.queue.stop()
-    await home.kill()
 
 
 async def test_a_job_goes_its_way(home):

@@ -2,18 +2,7 @@
 
 import asyncio
 
-import pytest
-
-from tests.bot.restartable_queue import TrainingHome
 from tests.fakes import until
-
-
-@pytest.fixture
-async def home(tmp_path):
-    home = TrainingHome(tmp_path)
-    yield home
-    await home.queue.stop()
-    await home.kill()
 
 
 async def test_while_it_is_held_nothing_begins_and_nothing_is_lost(home):

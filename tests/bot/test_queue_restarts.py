@@ -9,18 +9,9 @@ from bot.store import StoreError
 from bot.training.backend_protocol import TrainingInterrupted
 from bot.training.queue import MAX_ATTEMPTS
 from personas.schemas.training_events import Phase
-from tests.bot.restartable_queue import TrainingHome
 from tests.fakes import until
 
 PHASE = Phase(name="training")
-
-
-@pytest.fixture
-async def home(tmp_path):
-    home = TrainingHome(tmp_path)
-    yield home
-    await home.queue.stop()
-    await home.kill()
 
 
 async def test_after_a_crash_the_running_job_comes_first_and_the_rest_waits(home):
