@@ -159,53 +159,20 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
     if not learned:
         general, mixture_notes = _take_general(sets, content.persona, recipe)
     measuring = _general_holdout(sets.measured, general if content.persona else ())
-    has_first_stage = recipe.first_stage_epochs > 0 and content.persona is not None
     said_in_card = _said_in_card(content, renderer, recipe)
     tally = _Tally.of((*sets.heldout, *sets.own, *general, *said_in_card))
     good_replies = sets.own[: learned.good] if learned else sets.own
-    dropped = sets.rejected + sets.dropped + sets.ledger.replies
-    from_lore = sum(tally.sources[name] for name in sets.pair_sources)
-    if sets.pair_sources:
-        samples = len(sets.own) + len(sets.heldout)
-        shortage = lore_pairs_caveat(content.lore_pairs, from_lore, samples)
-        if shortage:
-            caveats += (shortage,)
-    if content.from_card:
-        written = tally.sources[WRITTEN_SOURCE]
-        samples = len(sets.own) + len(sets.heldout)
-        few = written_caveat(
-            content.from_card,
-            written,
-            samples,
-            most=recipe.written_replies,
-            drawn=recipe.train_samples if len(sets.own) == recipe.train_samples else 0,
-        )
-        if few:
-            caveats += (few,)
-    counts = {
-        **sets.counts,
-        "samples_train": len(sets.own) + len(general) + len(said_in_card),
-        "samples_heldout": len(sets.heldout),
-        "samples_with_lore": tally.with_lore,
-    }
-    if tally.with_short_card:
-        counts[SHORT_CARD_COUNT] = tally.with_short_card
-    if general:
-        counts["samples_general"] = len(general)
-    if sets.pair_sources:
-        counts["samples_from_lore"] = from_lore
-    counts |= {f"dropped: {reason}": count for reason, count in sorted(dropped.items())}
-    # With two stages the general samples are the first one, and the persona's own the second.
     first: Sequence[SampleRecord] = ()
     train: Sequence[SampleRecord] = (*sets.own, *general, *said_in_card)
-    if has_first_stage:
+    # With two stages the general samples are the first one, and the persona's own the second.
+    if recipe.first_stage_epochs > 0 and content.persona is not None:
         first = general
         train = (*sets.own, *said_in_card)
     return Dataset(
         train=_samples(train),
         heldout=_samples(sets.heldout),
         general=_samples(measuring),
-        counts=counts,
+        counts=_sample_counts(sets, tally, general=general, said_in_card=said_in_card),
         rights=dict(tally.rights),
         sources=dict(tally.sources),
         days=dict(tally.days),
@@ -216,7 +183,7 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
         held_out=sets.held_out,
         first=_samples(first),
         stated=sets.stated,
-        caveats=caveats + mixture_notes,
+        caveats=(*caveats, *_shortages(sets, tally, content, recipe), *mixture_notes),
         heldout_prompt_replies=_prompt_replies(sets.heldout),
         train_prompt_replies=_prompt_replies(good_replies),
         general_prompt_replies=_prompt_replies(measuring),
@@ -408,6 +375,55 @@ class _Tally:
             tally.with_short_card += record.has_short_card
             tally.trimmed += record.is_trimmed
         return tally
+
+    def from_sources(self, names: Iterable[str]) -> int:
+        """Return the number of samples from these sources."""
+        return sum(self.sources[name] for name in names)
+
+
+def _sample_counts(
+    sets: SampleSets,
+    tally: _Tally,
+    *,
+    general: Sequence[SampleRecord],
+    said_in_card: Sequence[SampleRecord],
+) -> dict[str, int]:
+    """Return the numbers of samples and records by what they are, as the run's report has them."""
+    counts = {
+        **sets.counts,
+        "samples_train": len(sets.own) + len(general) + len(said_in_card),
+        "samples_heldout": len(sets.heldout),
+        "samples_with_lore": tally.with_lore,
+    }
+    if tally.with_short_card:
+        counts[SHORT_CARD_COUNT] = tally.with_short_card
+    if general:
+        counts["samples_general"] = len(general)
+    if sets.pair_sources:
+        counts["samples_from_lore"] = tally.from_sources(sets.pair_sources)
+    dropped = sets.rejected + sets.dropped + sets.ledger.replies
+    return counts | {f"dropped: {reason}": count for reason, count in sorted(dropped.items())}
+
+
+def _shortages(
+    sets: SampleSets, tally: _Tally, content: JobInputs, recipe: Recipe
+) -> tuple[str, ...]:
+    """Say where fewer samples are from lore, or written from the card, than the request asks for."""
+    samples = len(sets.own) + len(sets.heldout)
+    notes = []
+    if sets.pair_sources:
+        from_lore = tally.from_sources(sets.pair_sources)
+        notes.append(lore_pairs_caveat(content.lore_pairs, from_lore, samples))
+    if content.from_card:
+        few = written_caveat(
+            content.from_card,
+            tally.sources[WRITTEN_SOURCE],
+            samples,
+            most=recipe.written_replies,
+            drawn=recipe.train_samples if len(sets.own) == recipe.train_samples else 0,
+        )
+        notes.append(few)
+    return tuple(note for note in notes if note)
 
 
 def _general_holdout(
