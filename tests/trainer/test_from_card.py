@@ -62,7 +62,13 @@ from trainer.dataset.job_inputs import read_job_inputs, read_job_talk
 from trainer.dataset.run_dataset import dataset_key
 from trainer.dataset.synthetic import reply_backends
 from trainer.dataset.synthetic.card_replies import LoreAnswers, ReplyLength, sincere_replies
-from trainer.dataset.synthetic.question_bank import IN_EARNEST, draw_questions, read_openers
+from trainer.dataset.synthetic.question_bank import (
+    CARD,
+    IN_EARNEST,
+    Question,
+    draw_questions,
+    read_openers,
+)
 from trainer.dataset.synthetic.reply_filter import ReplyFilter
 from trainer.dataset.synthetic.speaking_notes import (
     find_catchwords,
@@ -676,7 +682,7 @@ def test_a_teacher_on_this_machine_is_found_from_anywhere_and_named_without_its_
         ("As an AI, I wind nothing at all here.", "breaks character"),
         ("I am sorry, but I cannot help with the clock.", "refuses"),
         ("It is never late. I hold the hands myself when I have to.", "copies an example of the card"),
-        ("I wind the ninety wheels of it every dusk.", "contradicts lore"),
+        ("I wind the ninety wheels of it every dusk.", "contradicts card or lore"),
         ("How many times have you wound the clock? I think slowly.", "repeats the question"),
         ("I wind it at dusk, you bitch, and I am slow about it.", "strong language"),
         ("I wind it at dusk (laughs) and I am slow about it.", "a stage direction"),
@@ -768,10 +774,10 @@ def test_what_authors_wrote_for_their_characters_has_hardly_a_fault(name):
 @pytest.mark.parametrize(
     ("reply", "elsewhere", "about_lore"),
     [
-        ("I have ninety wheels to mind, and I am slow.", "contradicts lore", "contradicts lore"),
-        ("I have waited here since 1842, and I am slow.", None, "contradicts lore"),
-        ("A million times I have wound it. I am slow.", None, "contradicts lore"),
-        ("I was a goldsmith before, and I was slow.", None, "contradicts lore"),
+        ("I have ninety wheels to mind, and I am slow.", "contradicts card or lore", "contradicts card or lore"),
+        ("I have waited here since 1842, and I am slow.", None, "contradicts card or lore"),
+        ("A million times I have wound it. I am slow.", None, "contradicts card or lore"),
+        ("I was a goldsmith before, and I was slow.", None, "contradicts card or lore"),
         ("Correction: I am slow, and the clock is not.", None, None),
         ("I am slow.\nCorrection: the clock is slow.", "breaks character", "breaks character"),
         ("Guest: I am slow, and the clock is not.", "breaks character", "breaks character"),
@@ -785,11 +791,48 @@ def test_what_authors_wrote_for_their_characters_has_hardly_a_fault(name):
         ("I gave the oil to Dunkel, who is slow.", *["names somebody who is not in the lore"] * 2),
     ],
 )  # fmt: skip
-def test_a_boast_is_a_fault_only_where_the_lore_is_asked_for(persona, reply, elsewhere, about_lore):
+def test_a_boast_is_a_fault_only_where_card_or_lore_are_asked_for(
+    persona, reply, elsewhere, about_lore
+):
     card, lore = persona
     judge = ReplyJudge(card, lore.passages)
     assert judge.fault("what do you say?", reply) == elsewhere
-    assert judge.fault("what do you say?", reply, asks_lore=True) == about_lore
+    assert judge.fault("what do you say?", reply, asks_facts=True) == about_lore
+
+
+@pytest.mark.parametrize(
+    ("reply", "fault"),
+    [
+        ("I have ten wheels to mind, and I am slow.", "contradicts card or lore"),
+        ("I mind three lamps at night, and I am slow.", "contradicts card or lore"),
+        ("I can climb to the bell, and I am slow.", "contradicts card or lore"),
+        ("I often swim at dusk, and I am slow.", "contradicts card or lore"),
+        ("I have eleven wheels and two lamps. I am slow.", None),
+        ("I can say that I am slow, and so is the clock.", None),
+    ],
+)
+def test_a_card_without_lore_is_not_contradicted(reply, fault):
+    card = Persona(
+        "ada",
+        "Ada Marsh",
+        description="You keep the clock of the harbour, which has eleven wheels.",
+        personality='You cannot swim, {{user}}. You never say "perhaps". You are slow.',
+        scenario="{{char}} has two lamps at night. {{char}} cannot climb.",
+    )
+    assert ReplyJudge(card, []).fault("what do you do?", reply) == fault
+
+
+@pytest.mark.parametrize(("kind", "faults"), [(CARD, 1), ("self", 0)])
+async def test_a_question_about_the_card_lets_nothing_be_made_up(persona, tmp_path, kind, faults):
+    card, _ = persona
+    said = ["I was a goldsmith before, and I was slow.", "I wind it at dusk, and I am slow."]
+    questions = [Question(f"{text} is it you?", kind, "en") for text in ("why", "where")]
+    replies = iter(said)
+    task = WritingTask(card, None, questions, count=2, drafts=1, seed=0)
+    async with serving(lambda body: next(replies)) as endpoint:
+        await written(tmp_path / "job", task, endpoint)
+    dropped = read_summary(tmp_path / "job").dropped
+    assert dropped.get("contradicts card or lore", 0) == faults
 
 
 def test_a_character_who_writes_important_words_may_invent_more_of_them():

@@ -164,13 +164,13 @@ BAD = {
         ("in another language", "I am rowing the boat across the river, dear."),
         ("refuses", "Tôi rất tiếc nhưng không thể giúp cưng chuyện con đò này."),
         ("breaks character", "Bà là một mô hình ngôn ngữ nên không có đò."),
-        ("contradicts lore", "Cây cầu đó có chín cái trụ rồi, bà đếm hoài nghen."),
+        ("contradicts card or lore", "Cây cầu đó có chín cái trụ rồi, bà đếm hoài nghen."),
     ],
     "zh": [
         ("in another language", "The red lamp was my mother's, child, and I fill it."),
         ("refuses", "抱歉，这盏红灯的事老身无法回答你。"),
         ("breaks character", "作为一个人工智能，我没有灯笼铺。"),
-        ("contradicts lore", "门口的红灯点了九十五年，老身一天也没歇哩。"),
+        ("contradicts card or lore", "门口的红灯点了九十五年，老身一天也没歇哩。"),
         ("speaks of itself as of another", "阿梅婆婆的红灯每天黄昏都要添油哩。"),
     ],
 }

@@ -102,7 +102,7 @@ class ReplyJudge:
         self._filter.keep([reply.replace("{{user}}", EXAMPLE_USER)])
 
     def choose(
-        self, question: str, drafts: Sequence[str], known: str = "", *, asks_lore: bool = False
+        self, question: str, drafts: Sequence[str], known: str = "", *, asks_facts: bool = False
     ) -> tuple[str, list[str]]:
         """Return one draft without a fault, empty if there is none, and the faults of the others.
 
@@ -117,7 +117,7 @@ class ReplyJudge:
             if draft == known:  # it has the lore's words, and no manner of its own
                 fault = "repeats" if self._filter.resembles_kept(draft) else None
             else:
-                fault = self.fault(question, draft, asks_lore=asks_lore)
+                fault = self.fault(question, draft, asks_facts=asks_facts)
             if fault:
                 faults.append(fault)
             else:
@@ -140,9 +140,9 @@ class ReplyJudge:
 
         return max(to_the_point, key=rank, default=""), faults  # of equals, max takes the first
 
-    def fault(self, question: str, reply: str, *, asks_lore: bool = False) -> str | None:
+    def fault(self, question: str, reply: str, *, asks_facts: bool = False) -> str | None:
         """Return the first fault of a reply, or None; whether it is to the point is not a part of
-        it. Where the question asks for lore, claims that the lore lacks are faults, too.
+        it. Where the question asks for what card or lore say, claims that both lack are faults, too.
         """
         if any(has_shared_run(reply, text) for text in self._spoken):
             return "copies an example of the card"
@@ -156,7 +156,7 @@ class ReplyJudge:
             return "speaks as an assistant"
         if _goes_round(reply):
             return "goes round in circles"
-        fault = self._filter.fault(reply, question, None, asks_lore=asks_lore)
+        fault = self._filter.fault(reply, question, None, asks_facts=asks_facts)
         if fault:
             return fault
         if has_shared_run(reply, question, ECHOED_WORDS) or _echoes(reply, question):

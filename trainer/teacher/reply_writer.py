@@ -39,7 +39,7 @@ from personas.schemas.training import WrittenReplies
 from trainer.dataset.synthetic.attempt_journal import append_to_journal, read_journal
 from trainer.dataset.synthetic.card_replies import LoreAnswers, ReplyLength, sincere_replies
 from trainer.dataset.synthetic.dialogue_synthesis import trim_to_sentence
-from trainer.dataset.synthetic.question_bank import LORE, Question
+from trainer.dataset.synthetic.question_bank import CARD, LORE, Question
 from trainer.dataset.synthetic.reply_backends import (
     PromptRefusedError,
     ReplyBackend,
@@ -360,7 +360,7 @@ class _Writing:
                 question.text,
                 [draft.text for draft in drafts if not draft.fault],
                 asked.from_lore,
-                asks_lore=question.kind == LORE,
+                asks_facts=question.kind in (CARD, LORE),
             )
             faults += [draft.fault for draft in drafts if draft.fault]
             by = "lore" if best == asked.from_lore else "teacher"

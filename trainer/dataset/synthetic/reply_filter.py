@@ -3,11 +3,11 @@ reason.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from personas.lore.index_terms import STOP_WORDS, is_mostly_ascii, query_terms
 from personas.lore.minilm import load_minilm
-from personas.lore.passages import Passage
+from personas.lore.passages import Passage, split_sentences
 from personas.prompt.renderer import EXAMPLE_USER, example_turns, fill_macros, system_text
 from personas.schemas.chat import Persona
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
@@ -18,10 +18,11 @@ from trainer.dataset.quality_filters import (
     detect_language,
     detect_main_language,
 )
-from trainer.dataset.synthetic.first_person import NAME
+from trainer.dataset.synthetic.first_person import NAME, LoreSubject
 from trainer.dataset.synthetic.lore_extraction import extract_facts
 from trainer.dataset.synthetic.lore_subjects import find_language, find_subject
 from trainer.dataset.synthetic.number_words import find_numbers, numbers_by_noun
+from trainer.dataset.synthetic.speaking_notes import to_first_person
 from trainer.dataset.synthetic.speaking_style import measure_style
 from trainer.dataset.synthetic.substituted_subject import SubstitutedSubject
 
@@ -65,9 +66,9 @@ MIN_DISTINCT_SHINGLE_SHARE = 0.7
 MAX_REPLY_SIMILARITY = 0.5
 MIN_TOPIC_WORDS = 4
 MIN_TOPIC_SIMILARITY = 0.35
-SMALL_NUMBER = 12  # about the lore, larger numbers must occur in lore or card
+SMALL_NUMBER = 12  # about card or lore, larger numbers must occur in them
 UNCOUNTED = frozenset("hundred thousand million billion minute hour month year".split())
-"""Outside questions about the lore, numbers of these say nothing of it."""
+"""Outside questions about card or lore, numbers of these say nothing of them."""
 MIN_LANGUAGE_LETTERS = 12
 SENTENCE_END = re.compile(r"[.!?…。！？।؟][*\"”’)」』]*$|\*$")
 ALLOWED_NAMES = frozenset("Sir Lord Lady Miss Mr Mrs Ms Dr God Heaven Sunday Monday Tuesday Wednesday Thursday Friday "
@@ -107,15 +108,18 @@ class ReplyFilter:
         for text in texts:
             speakers.update(self._subject.people_in(text))
         self._speakers = {speaker.casefold() for speaker in speakers}
+        prose = _card_prose(persona)
         # The full stop keeps a number at the end of a passage from counting the next one's noun.
-        self._numbers = numbers_by_noun(" . ".join(texts))
+        self._numbers = numbers_by_noun(" . ".join([*texts, *prose]))
         examples = [turn.text for turn in example_turns(persona) if turn.by_persona]
         said = [fill_macros(persona.first_mes, persona, EXAMPLE_USER), *examples]
         self._said = [text.strip() for text in said if text.strip()]
         self._ends_sentences = all(map(SENTENCE_END.search, self._said))
         capitals = " ".join(name for text in examples for name in NAME.findall(text)).split()
         self._has_important_words = any(map(_is_english_word, capitals))
-        self._cannot = _negated_verbs(persona, passages)
+        told = [fact.spoken or "" for fact in extract_facts(persona, own)]
+        told += _told_in_first_person(prose, self._subject)
+        self._cannot = _negated_verbs(told)
         refusal = "(?!)"  # matches nothing: English has `REFUSAL`
         if isinstance(self._subject, SubstitutedSubject):
             refusal = self._subject.rules.refusal
@@ -129,10 +133,10 @@ class ReplyFilter:
         self._kept += [_shingles(reply) for reply in replies]
 
     def fault(
-        self, reply: str, question: str, about: Passage | None, *, asks_lore: bool = True
+        self, reply: str, question: str, about: Passage | None, *, asks_facts: bool = True
     ) -> str | None:
         """Return the first fault of a reply to a question about a passage, or about anything; None
-        without one. `asks_lore`: see `contradicts`.
+        without one. `asks_facts`: see `contradicts`.
         """
         checks: tuple[tuple[str, bool], ...] = (
             ("under three words", len(split_words(reply)) < MIN_WORDS),
@@ -144,7 +148,10 @@ class ReplyFilter:
             ("strong language", not self._may_curse and bool(STRONG_LANGUAGE.search(reply))),
             ("a stage direction", not self._may_gesture and bool(STAGE_DIRECTION.search(reply))),
             ("out of voice", not self._style.fits(reply)),
-            ("contradicts lore", self.contradicts(reply, question, asks_lore=asks_lore)),
+            (
+                "contradicts card or lore",
+                self.contradicts(reply, question, asks_facts=asks_facts),
+            ),
             ("names somebody who is not in the lore", self._invents(reply, question)),
             ("repeats", self._repeats(reply)),
         )
@@ -211,22 +218,22 @@ class ReplyFilter:
             return found == "en"
         return detect_main_language([reply]) != self.language
 
-    def contradicts(self, reply: str, question: str, *, asks_lore: bool = True) -> bool:
-        """Detect a number of what the lore counts that differs from it, or an "I can …" that lore
-        denies; where the question asks for lore, also any other large number and an "I am a …"
-        that it lacks: elsewhere these are inventions or boasts, and contradict nothing.
+    def contradicts(self, reply: str, question: str, *, asks_facts: bool = True) -> bool:
+        """Detect a number of what card or lore count that differs from theirs, or an "I can …" that
+        they deny; where the question asks for what they say, also any other large number and an "I
+        am a …" that they lack: elsewhere these are inventions or boasts, and contradict nothing.
         """
         # What a question states may be repeated, whether lore has it or not.
         in_question = numbers_by_noun(question)
         for noun, numbers in numbers_by_noun(reply).items():
             supported = self._numbers.get(noun, set()) | in_question.get(noun, set())
-            is_counted = noun in self._numbers and (asks_lore or noun not in UNCOUNTED)
+            is_counted = noun in self._numbers and (asks_facts or noun not in UNCOUNTED)
             if is_counted and not numbers <= supported:
                 return True
         denied = rf"\bI (?:can|could|do|often|love to|like to) (?:{'|'.join(self._cannot)})\b"
         if self._cannot and re.search(denied, reply):
             return True
-        return asks_lore and self._claims_more(reply, question)
+        return asks_facts and self._claims_more(reply, question)
 
     def _claims_more(self, reply: str, question: str) -> bool:
         """Detect a large number or an "I am a …" that neither lore, card nor question contain."""
@@ -299,12 +306,29 @@ def _is_given_or_family_name(word: str) -> bool:
     return not {"g", "f"}.isdisjoint(load_gazetteer().of(word))
 
 
-def _negated_verbs(persona: Persona, passages: Sequence[Passage]) -> list[str]:
-    """Return the base forms of verbs that the lore negates for the persona, as patterns."""
-    own = [passage for passage in passages if passage.owner == persona.id]
+def _card_prose(persona: Persona) -> list[str]:
+    """Return what a card tells of the character; its `system_prompt` is for a model."""
+    fields = (persona.description, persona.personality, persona.scenario, persona.speech)
+    return [fill_macros(text, persona, EXAMPLE_USER) for text in fields]
+
+
+def _told_in_first_person(prose: Sequence[str], subject: LoreSubject) -> Iterator[str]:
+    """Yield the sentences of a card, as the character would say them."""
+    for text in prose:
+        for sentence in split_sentences(text):
+            spoken = to_first_person(sentence) or subject.to_first_person(sentence, clear=True)
+            if spoken:
+                yield spoken
+
+
+def _negated_verbs(sentences: Iterable[str]) -> list[str]:
+    """Return the base forms of verbs that sentences in the first person negate, as patterns."""
     verbs: dict[str, None] = {}
-    for fact in extract_facts(persona, own):
-        negation = re.match(r"I (?:cannot|can't|do not|don't|never) (\w+)", fact.spoken or "")
+    for sentence in sentences:
+        # Who never says or uses one word says and uses others.
+        negation = re.match(
+            r"I (?:cannot|can't|do not|don't|never) (?!(?:say|use)\b)(\w+)", sentence
+        )
         if negation:
             verbs[re.escape(negation[1])] = None
     return list(verbs)
