@@ -30,6 +30,7 @@ from personas.schemas.scorecard import ScoreCard
 from tests.hub_server import reach
 from tests.trainer.job_folders import dialogues, write_request
 from tests.trainer.lore_server import serving
+from trainer.dataset.job_inputs import JobInputs, questions_to_write
 from trainer.dataset.quality_filters import detect_main_language
 from trainer.dataset.synthetic.dialogue_synthesis import (
     SynthesisRequest,
@@ -40,13 +41,15 @@ from trainer.dataset.synthetic.dialogue_synthesis import (
 from trainer.dataset.synthetic.lore_extraction import extract_lore
 from trainer.dataset.synthetic.lore_subjects import find_subject
 from trainer.dataset.synthetic.number_words import find_numbers
+from trainer.dataset.synthetic.question_bank import LORE, draw_questions
 from trainer.dataset.synthetic.reply_backends import choose_backend
 from trainer.dataset.synthetic.reply_filter import ReplyFilter
-from trainer.evaluate.generation.lore_facts import derive_questions
+from trainer.evaluate.generation.lore_facts import fact_questions
 from trainer.evaluate.generation.reply_sections import missing_in_language
 from trainer.evaluate.generation.reply_tasks import read_small_talk
 from trainer.evaluate.generation.safety import safety_trials
 from trainer.evaluate.generation.text_metrics import has_shared_run
+from trainer.recipe.recipe_file import load_recipe
 from trainer.run import run_job
 from trainer.train.training_run import RunControl
 
@@ -409,7 +412,7 @@ def test_an_encoder_on_a_hub_that_cannot_be_reached_is_refused_at_once(
 
 @pytest.mark.parametrize("language", FOLDERS)
 def test_facts_are_asked_in_the_language_and_judged(language):
-    asked = derive_questions(PERSONAS[language], PASSAGES[language])
+    asked = fact_questions(PERSONAS[language], LoreIndex(PASSAGES[language]))
     assert len(asked) >= 6
     for question in asked:
         assert detect_main_language([question.text + question.reference]) == language
@@ -419,6 +422,22 @@ def test_facts_are_asked_in_the_language_and_judged(language):
         assert not question.is_right("Bà không biết." if language == "vi" else "老身不知道哩。")
     wrong = {"vi": "Cây cầu có chín cái trụ.", "zh": "红灯点了九十五年。"}[language]
     assert all(question.contradicts(wrong) for question in asked)
+
+
+@pytest.mark.parametrize("language", FOLDERS)
+def test_the_questions_that_measure_the_lore_are_not_asked_for_a_training(language):
+    persona = PERSONAS[language]
+    lore = LoreIndex(PASSAGES[language])
+    measuring = {question.text for question in fact_questions(persona, lore)}
+    bank = {question.text for question in draw_questions(persona, lore.passages, 9999, seed=0)}
+    assert measuring <= bank, "rules ask the same for a training"
+    inputs = JobInputs(persona=persona, lore=lore, from_card=1.0)
+    recipe = load_recipe("card").model_copy(update={"written_replies": 300})
+    _, asked = questions_to_write(inputs, persona, [], recipe)
+    texts = {question.text for question in asked}
+    assert texts.isdisjoint(measuring) and LORE in {question.kind for question in asked}
+    left = {question.text for question in fact_questions(persona, lore, texts)}
+    assert left == measuring
 
 
 GOOD_REPLIES = {

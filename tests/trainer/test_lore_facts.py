@@ -13,15 +13,14 @@ from personas.lore.passages import WORLD, Passage, split_passages
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import FACTS_TASK, FACTS_WITHOUT_LORE_TASK, HELDOUT_TASK
 from personas.shipped_folders import SHIPPED_DATA
+from trainer.dataset.synthetic.measuring_questions import FACTS_FILE
 from trainer.evaluate.generation.character_breaks import CharacterBreakDetector
 from trainer.evaluate.generation.lore_facts import (
-    derive_questions,
     fact_questions,
     measure_facts,
     parse_question,
 )
 from trainer.evaluate.generation.reply_tasks import (
-    FACTS_FILE,
     EvaluationPrompt,
     GeneratedReply,
     read_jsonl,
@@ -123,7 +122,8 @@ def test_derived_questions_are_none_that_were_trained_on_and_name_their_passage(
 
 
 def test_lore_of_the_world_alone_makes_no_questions():
-    assert derive_questions(ADA, split_passages(WORLD, "_world/clock.md", CLOCK)) == []
+    world = split_passages(WORLD, "_world/clock.md", CLOCK)
+    assert fact_questions(ADA, Found(world)) == []
 
 
 def answer(task, number, side, text, asker="Mira"):

@@ -29,6 +29,7 @@ from personas.shipped_folders import SHIPPED_DATA
 from tests.tiny_models import make_adapter
 from tests.trainer.job_folders import persona_job
 from tests.trainer.test_voice_classifier import said, voices
+from trainer.dataset.synthetic.measuring_questions import FACTS_FILE
 from trainer.evaluate.candidates import BASE, NEW, Candidate, Candidates
 from trainer.evaluate.generation import talks as talks_module
 from trainer.evaluate.generation.author_texts import AuthorTexts
@@ -36,7 +37,6 @@ from trainer.evaluate.generation.evaluation_prompts import PromptBuilder
 from trainer.evaluate.generation.lore_facts import FactQuestion, measure_lore, parse_question
 from trainer.evaluate.generation.reply_generator import ReplyGenerator
 from trainer.evaluate.generation.reply_tasks import (
-    FACTS_FILE,
     PRESSURE_FILE,
     TALKS_FILE,
     EvaluationPrompt,

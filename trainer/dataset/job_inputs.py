@@ -30,6 +30,7 @@ from trainer.dataset.data_mixture import (
 )
 from trainer.dataset.synthetic.card_replies import sincere_replies
 from trainer.dataset.synthetic.lore_extraction import extract_lore
+from trainer.dataset.synthetic.measuring_questions import reserved_questions
 from trainer.dataset.synthetic.question_bank import IN_EARNEST, Question, draw_questions
 from trainer.dataset.synthetic.speaking_style import measure_style
 from trainer.dataset.written_replies import stand_ins, written_conversations, written_count
@@ -191,8 +192,8 @@ def _questions_for(
     """Draw the questions for so many replies to a persona.
 
     The questions of its own conversations are not asked again, nor those of exchanges that are held
-    out. What is asked in earnest is asked where its reply is given: a model that plays a part claims
-    to be human there, or jokes.
+    out, nor those that measure what a version knows of its lore. What is asked in earnest is asked
+    where its reply is given: a model that plays a part claims to be human there, or jokes.
     """
     options = ReadOptions(persona=persona, consent=inputs.consent)
     held_out = _read_conversations(inputs.paths.get("heldout", []), options, [])
@@ -202,6 +203,7 @@ def _questions_for(
             if not message.speaker.is_persona:
                 asked.append(message.text)
     passages = inputs.lore.passages if inputs.lore else []
+    asked += reserved_questions(persona, passages)
     questions = draw_questions(
         persona, passages, replies * QUESTIONS_PER_REPLY, seed=recipe.seed, excluded=asked
     )

@@ -77,6 +77,16 @@ class LorePair:
     messages: tuple[dict[str, str], ...]
     passages: tuple[Passage, ...]
 
+    @property
+    def question(self) -> str:
+        """The first question."""
+        return self.messages[0]["content"]
+
+    @property
+    def answer(self) -> str:
+        """The answer to the first question."""
+        return self.messages[1]["content"]
+
     def row(self, persona: Persona) -> dict[str, Any]:
         """Return the JSON object of an output line."""
         return {

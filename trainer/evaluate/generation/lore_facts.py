@@ -1,14 +1,13 @@
 """Questions about the persona's lore, and detection of correct and contradicting answers."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from personas.lore.index import LoreIndex
-from personas.lore.index_terms import UNSEGMENTED_PATTERN, extract_terms, query_terms
-from personas.lore.passages import Passage, is_lore_set
+from personas.lore.index_terms import extract_terms
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import (
     FACTS_TASK,
@@ -24,19 +23,24 @@ from personas.schemas.scorecard import (
     Side,
 )
 from trainer.dataset.dataset import Dataset
-from trainer.dataset.dedup_split import hash_fraction
-from trainer.dataset.synthetic.lore_extraction import LorePair, extract_lore
+from trainer.dataset.synthetic.lore_extraction import LorePair
+from trainer.dataset.synthetic.measuring_questions import (
+    FACTS_FILE,
+    MIN_MATCHING_TERMS,
+    answer_terms,
+    derived_pairs,
+    term_weight,
+    written_facts,
+)
 from trainer.dataset.synthetic.number_words import find_numbers
 from trainer.dataset.synthetic.reply_filter import ReplyFilter
 from trainer.evaluate.generation.character_breaks import CharacterBreakDetector
 from trainer.evaluate.generation.reply_tasks import (
-    FACTS_FILE,
     PERSONA_TASKS,
     EvaluationPrompt,
     GeneratedReply,
     MeasuredShares,
     ReplyValue,
-    read_jsonl,
     reply_values,
     select_replies,
     true_share,
@@ -44,9 +48,6 @@ from trainer.evaluate.generation.reply_tasks import (
 
 LORE_RIGHT_MEASURES = (LORE_RIGHT, LORE_RIGHT_REWORDED, LORE_RIGHT_WITHOUT)
 LORE_TASKS = (FACTS_TASK, FACTS_WITHOUT_LORE_TASK, REWORDED_TASK)
-MAX_DERIVED_QUESTIONS = 15
-MIN_MATCHING_TERMS = 3
-"""Words of a derived answer, beyond the question's, that a right reply must contain."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def fact_questions(
     lore: LoreIndex,
     trained: Collection[str] = (),
     *,
-    file: str | Path = FACTS_FILE,
+    file: Path = FACTS_FILE,
 ) -> list[FactQuestion]:
     """Return the questions of a file (by default the shipped ones) that this lore answers or, if
     there are none, questions derived from it.
@@ -87,18 +88,12 @@ def fact_questions(
     Of derived ones, those that are among the messages `trained` on are left out: lore pairs ask the
     same.
     """
-    passages = " ".join(passage.text for passage in lore.passages)
-    known = " ".join(passages.split())  # on one line, as the file has its evidence
-    written: list[FactQuestion] = []
-    for row in read_jsonl(file):
-        # Lore can be edited: a question whose evidence is gone has no answer any more.
-        if row["persona"] == persona.id and row["evidence"] in known:
-            written.append(parse_question(row))
-    if written:
-        return written
-    derived = derive_questions(persona, lore.passages)
-    untrained = [question for question in derived if question.text not in trained]
-    return untrained[:MAX_DERIVED_QUESTIONS]
+    rows = written_facts(persona, lore.passages, file)
+    if rows:
+        return [parse_question(row) for row in rows]
+    judge = ReplyFilter(persona, lore.passages)
+    pairs = derived_pairs(persona, lore.passages, trained)
+    return [_derived_question(pair, judge) for pair in pairs]
 
 
 def parse_question(row: Mapping[str, Any]) -> FactQuestion:
@@ -125,24 +120,6 @@ def parse_question(row: Mapping[str, Any]) -> FactQuestion:
         reworded=row.get("reworded", ""),
         evidence=row["evidence"],
     )
-
-
-def derive_questions(persona: Persona, passages: Sequence[Passage]) -> list[FactQuestion]:
-    """Derive questions from the persona's own lore by rules."""
-    if all(is_lore_set(passage.owner) for passage in passages):
-        return []
-    judge = ReplyFilter(persona, passages)
-    pairs: dict[str, LorePair] = {}
-    for pair in extract_lore(persona, passages).pairs:
-        if pair.kind == "question":
-            pairs[pair.messages[0]["content"]] = pair
-    questions = []
-    # By hash, so that the few that are asked come from all of the lore, and are the same each time.
-    for text in sorted(pairs, key=lambda text: hash_fraction("facts", text)):
-        question = _derive_question(pairs[text], judge)
-        if question:
-            questions.append(question)
-    return questions
 
 
 def measure_facts(
@@ -272,27 +249,14 @@ def _has_other_number(reply: str, number: Mapping[str, Any]) -> bool:
     return False
 
 
-def _term_weight(terms: Iterable[str]) -> float:
-    """Count terms; a pair of characters is about half a word, since pairs overlap."""
-    weight = 0.0
-    for term in terms:
-        weight += 0.5 if UNSEGMENTED_PATTERN.match(term) else 1.0
-    return weight
-
-
-def _derive_question(pair: LorePair, judge: ReplyFilter) -> FactQuestion | None:
-    text = pair.messages[0]["content"]
-    reference = pair.messages[1]["content"]
-    # A reply that only repeats the question is not right.
-    terms = set(query_terms(reference)) - set(query_terms(text))
-    if _term_weight(terms) < MIN_MATCHING_TERMS:
-        return None
+def _derived_question(pair: LorePair, judge: ReplyFilter) -> FactQuestion:
+    terms = answer_terms(pair)
 
     def is_right(reply: str) -> bool:
-        return _term_weight(terms & set(extract_terms(reply))) >= MIN_MATCHING_TERMS
+        return term_weight(terms & set(extract_terms(reply))) >= MIN_MATCHING_TERMS
 
     def contradicts(reply: str) -> bool:
-        return judge.contradicts(reply, text)
+        return judge.contradicts(reply, pair.question)
 
     evidence = " ".join(pair.passages[0].text.split())
-    return FactQuestion(text, reference, is_right, contradicts, evidence=evidence)
+    return FactQuestion(pair.question, pair.answer, is_right, contradicts, evidence=evidence)

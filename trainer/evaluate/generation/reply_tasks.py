@@ -26,7 +26,6 @@ PERSONA_TASKS = (HELDOUT_TASK, FACTS_TASK, FACTS_WITHOUT_LORE_TASK, SMALL_TALK_T
 """Tasks with messages that the persona would get in a channel."""
 EVALUATION_FOLDER = SHIPPED_DATA / "evaluation"
 SMALL_TALK_FILE = SHIPPED_DATA / "questions" / "small_talk.txt"
-FACTS_FILE = "facts.jsonl"
 SAFETY_FILE = "safety.jsonl"
 OUT_OF_CHARACTER_FILE = "out_of_character.toml"
 MIN_PAIRED_UNITS = 5  # of fewer, a bootstrap is certain of anything
