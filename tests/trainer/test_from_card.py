@@ -464,8 +464,6 @@ async def test_a_key_or_account_that_somebody_can_mend_ends_no_job_for_good(
             '{"choices": [{"message": {"content": "I wind \\ud800 it."}}]}',
             "in another form: the content",
         ),
-        ("[" * 100_000, "no chat completion"),
-        ('{"choices": ["I wind it."]}', "no chat completion"),
         (" " * 1_000_001, "with over 1,000,000 bytes"),
     ],
 )
@@ -473,7 +471,63 @@ async def test_an_answer_in_another_form_is_told_as_the_servers(persona, tmp_pat
     async with serving(lambda body: web.Response(text=answer)) as endpoint:
         with pytest.raises(RequestError, match=fault) as told:
             await written(tmp_path / "job", task_of(persona), endpoint)
-    assert ("/v1" in told.value.advice) == ("no chat" in fault)
+    assert "chat completions API" in told.value.advice
+
+
+ODD_ANSWERS = [
+    '{"error": {"message": "overloaded"}}',
+    '{"choices": []}',
+    '{"choices": ["I wind it."]}',
+    "<html>Bad gateway</html>",
+    "[" * 100_000,
+    "",
+]
+
+
+async def test_an_answer_without_a_reply_is_asked_for_again_and_ends_no_run_for_good(
+    persona, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(reply_backends, "RETRY_DELAY_S", 0.0)
+    odd = iter(ODD_ANSWERS)
+
+    def script(body):
+        text = next(odd, None)
+        return in_character(body) if text is None else web.Response(text=text)
+
+    async with serving(script) as endpoint:
+        assert len(await written(tmp_path / "job", task_of(persona), endpoint)) == 6
+    async with serving(lambda body: web.Response(text=ODD_ANSWERS[0])) as endpoint:
+        with pytest.raises(TrainingError, match=r"no chat completion, but .*overloaded") as told:
+            await written(tmp_path / "failing", task_of(persona), endpoint)
+    assert told.value.can_resume and "/v1" in told.value.advice
+
+
+class BrokenOff(web.Response):
+    """An answer that ends before the length that it has stated."""
+
+    def __init__(self) -> None:
+        super().__init__(text='{"choices": [', headers={"Connection": "close"})
+
+    async def write_eof(self, data=b""):
+        await self._payload_writer.write(self.body[:5])
+        self._payload_writer.transport.close()
+
+
+async def test_a_server_that_breaks_off_within_an_answer_is_asked_again(
+    persona, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(reply_backends, "RETRY_DELAY_S", 0.0)
+    answers = iter(range(1000))
+
+    def script(body):
+        return BrokenOff() if next(answers) < 3 else in_character(body)
+
+    async with serving(script) as endpoint:
+        assert len(await written(tmp_path / "job", task_of(persona), endpoint)) == 6
+    async with serving(lambda body: BrokenOff()) as endpoint:
+        with pytest.raises(TrainingError, match=r"breaks the connection off .ClientPayl") as told:
+            await written(tmp_path / "failing", task_of(persona), endpoint)
+    assert told.value.can_resume
 
 
 async def test_a_server_is_not_asked_before_the_time_it_names_and_a_stop_does_not_wait_for_it(

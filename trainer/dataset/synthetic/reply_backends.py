@@ -27,6 +27,10 @@ from personas.schemas.chat import AdapterRef, ChatRequest, LoreHit, Persona, Sam
 from personas.schemas.formatting import format_time_left
 
 KEY_VARIABLE = "OPENAI_API_KEY"
+AWAY_ADVICE = "Try again later: the replies written so far are kept."
+COMPLETION_ADVICE = (
+    f"{AWAY_ADVICE} If it goes on, check the address: it ends with /v1, before /chat/completions."
+)
 FORM_ADVICE = "Use a server with OpenAI's chat completions API."
 ADVICE = f"Check --endpoint, --model and, where it takes a key, {KEY_VARIABLE}."
 UNKNOWN_FIELD_STATUSES = (400, 422)
@@ -233,10 +237,13 @@ class EndpointBackend:
 
 @dataclass(frozen=True)
 class _ServerFault:
-    """A fault that may pass, as the end of a sentence, and the seconds to wait that a server named."""
+    """A fault that may pass, as the end of a sentence, and the seconds to wait that a server named.
+    `advice` says what to do where it does not pass.
+    """
 
     text: str
     retry_after_s: float = 0.0
+    advice: str = AWAY_ADVICE
 
 
 @dataclass(frozen=True)
@@ -244,6 +251,11 @@ class _ServerAnswer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+    @property
+    def beginning(self) -> str:
+        """The body's first characters, to be told."""
+        return self.body[:300].decode("utf-8", "replace")
 
     @property
     def is_out_of_quota(self) -> bool:
@@ -292,9 +304,7 @@ class _EndpointGenerator:
             fault = answer
             if fault.retry_after_s > MAX_RETRY_DELAY_S:
                 break
-        raise ServerAwayError(
-            f"{self.url} {fault.text}.", "Try again later: the replies written so far are kept."
-        )
+        raise ServerAwayError(f"{self.url} {fault.text}.", fault.advice)
 
     async def _request(self, body: dict[str, Any]) -> SynthesisedReply | _ServerFault:
         """Send a request; return a fault if it is worth retrying."""
@@ -307,7 +317,7 @@ class _EndpointGenerator:
             return _ServerFault(f"cannot be reached: {reason}")
         except TimeoutError:
             return _ServerFault(f"has not answered for {TIMEOUT_S:g} seconds")
-        except aiohttp.ClientConnectionError as error:
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
             return _ServerFault(f"breaks the connection off ({type(error).__name__})")
         except aiohttp.ClientError as error:
             raise RequestError(
@@ -315,7 +325,7 @@ class _EndpointGenerator:
             ) from None
         status = answer.status
         if status == 200:
-            return _parse_reply(answer.body, self.url)
+            return _parse_reply(answer, self.url)
         if not answer.is_out_of_quota and (status in BUSY_STATUSES or status >= 500):
             delay_s = parse_retry_after(answer.headers) or 0.0
             text = f"is busy or failing (it answers {status})"
@@ -330,8 +340,7 @@ class _EndpointGenerator:
             refusal = ServerRefusesError
         elif answer.status in PROMPT_STATUSES:
             refusal = PromptRefusedError
-        said = answer.body[:300].decode("utf-8", "replace")
-        return refusal(f"{self.url} answers {answer.status}: {said}", self.advice)
+        return refusal(f"{self.url} answers {answer.status}: {answer.beginning}", self.advice)
 
     async def _post(self, body: dict[str, Any]) -> _ServerAnswer:
         """Return the answer. What a model thinks would take the place of its reply, so it is asked not
@@ -396,18 +405,19 @@ def choose_backend(endpoint: str | None, model: str, adapter: Path | None) -> Re
     return EndpointBackend(endpoint, model, key=os.environ.get(KEY_VARIABLE, ""))
 
 
-def _parse_reply(answer: bytes, url: str) -> SynthesisedReply:
-    if len(answer) > MAX_ANSWER_BYTES:
+def _parse_reply(answer: _ServerAnswer, url: str) -> SynthesisedReply | _ServerFault:
+    if len(answer.body) > MAX_ANSWER_BYTES:
         fault = f"{url} answers one question with over {MAX_ANSWER_BYTES:,} bytes."
         raise RequestError(fault, FORM_ADVICE)
     try:
-        choice = json.loads(answer)["choices"][0]
+        choice = json.loads(answer.body)["choices"][0]
         message = choice["message"]
         content = message["content"]
         is_cut = choice.get("finish_reason") == "length"
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        advice = "The address ends with /v1, before /chat/completions."
-        raise RequestError(f"{url} returns no chat completion.", advice) from None
+        # A proxy's page, or an error in place of the reply, which the next request may not get.
+        text = f"returns no chat completion, but {answer.beginning!r}"
+        return _ServerFault(text, advice=COMPLETION_ADVICE)
     said = remove_thoughts(_text_of(content, url))
     text = said.text.strip()
     if is_cut and not text and (said.has_thought or any(map(message.get, REASONING_FIELDS))):
