@@ -151,7 +151,7 @@ def _make_score_card(
         compare=compare,
         extent=extent,
         tell=print_line,
-        losses=read_training_losses(adapter),
+        losses=read_training_losses(adapter, job.recipe),
         cache=MeasurementCache.at_home(resolve_home(options.home)),
     )
     return evaluate_version(request)
