@@ -387,8 +387,8 @@ class Renderer:
                 named = with_names(hit, persona, user) if persona else hit
                 passages.append(f"{_heading(chat, named)} {chat.sanitise(named.text)}")
             messages[-1]["content"] = "\n".join(passages) + "\n\n" + messages[-1]["content"]
-        if persona and persona.post_history_instructions:
-            closing = fill_macros(persona.post_history_instructions, persona, user)
+        closing = closing_text(persona, user)
+        if closing is not None:
             messages[-1]["content"] += "\n\n" + chat.sanitise(closing)
         parts = (system_text(persona, user), instructions)
         system = chat.sanitise("\n".join(filter(None, parts)))
@@ -527,6 +527,15 @@ def system_text(persona: Persona | None, user: str) -> str:
         speech,
     )
     return fill_macros("\n".join(filter(None, parts)), persona, user)
+
+
+def closing_text(persona: Persona | None, user: str) -> str | None:
+    """Build the text that ends a prompt's last message: the card's closing instructions, filled in
+    as by `system_text`, which may leave nothing of them. None if the card has none.
+    """
+    if persona is None or not persona.post_history_instructions:
+        return None
+    return fill_macros(persona.post_history_instructions, persona, user)
 
 
 def system_card(text: str, name: str = DATASET_ASSISTANT) -> Persona:

@@ -52,9 +52,16 @@ def renderers():
     return {**made, "Mistral, system last": Renderer(late)}
 
 
-@pytest.mark.parametrize(
-    "persona", [PERSONA, dataclasses.replace(PERSONA, post_history_instructions=""), None]
-)
+@pytest.mark.parametrize("closing", ["", "{{original}}", "Answer briefly.\n {{original}}"])
+@pytest.mark.parametrize("name", [*TINY_MODELS, "Mistral, system last"])
+def test_ollamas_template_ends_as_our_prompts_do(renderers, name, closing):
+    persona = dataclasses.replace(PERSONA, post_history_instructions=closing)
+    text = render_modelfile(renderers[name], persona, 2048, SamplingParams())
+    require_same_prompts(text, renderers[name], persona)
+    assert ("Answer briefly." in text) == ("Answer briefly." in closing)
+
+
+@pytest.mark.parametrize("persona", [PERSONA, None])
 @pytest.mark.parametrize("name", [*TINY_MODELS, "Mistral, system last"])
 def test_ollamas_template_writes_our_prompts(renderers, name, persona):
     text = render_modelfile(renderers[name], persona, 2048, SamplingParams())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from personas.errors import ExportError
@@ -52,7 +52,7 @@ condition.
 @dataclass(frozen=True)
 class ChatTemplateParts:
     """Text around each message. `system` places a system text: its `own` message, the `first` or
-    `last` of the user.
+    `last` of the user. `trims`: no message keeps the white space around it.
     """
 
     system: str
@@ -64,6 +64,7 @@ class ChatTemplateParts:
     reply_before: str
     reply_after: str
     opening: str
+    trims: bool = False
 
 
 def extract_template_parts(renderer: Renderer, bos: str) -> ChatTemplateParts:
@@ -81,20 +82,25 @@ def extract_template_parts(renderer: Renderer, bos: str) -> ChatTemplateParts:
     text = renderer.prompt(probe, turns).text.removeprefix(bos).replace(f"{EXAMPLE_USER}: ", "")
     alone = renderer.prompt(None, turns).text.removeprefix(bos)
     try:
-        return _parse_template(text, alone, renderer.end_of_turn)
+        form = _parse_template(text, alone, renderer.end_of_turn)
     except ValueError as error:
         raise ExportError(
             "This model's chat template is of no form that is written for Ollama here.",
             "Export --to gguf: the file carries the chat template itself.",
         ) from error
+    bare, blank = (
+        renderer.template.render([{"role": "user", "content": f"{LAST_PROBE}{end}"}])
+        for end in ("", SYSTEM_SEPARATOR)
+    )
+    return replace(form, trims=bare == blank)
 
 
-def build_go_template(form: ChatTemplateParts, user: str = "", closing: str = "") -> str:
+def build_go_template(form: ChatTemplateParts, user: str = "", closing: str | None = None) -> str:
     """Build the Go template. `user` precedes each user message, `closing` follows the last."""
     start = _literal(form.start)
     system_message = ""
     joined_system = ""
-    ending = ""
+    ending = _ending(form, closing)
     if form.system == "own":
         before = _literal(form.system_before)
         system_message = f"{before}{{{{ .Content }}}}{_literal(form.system_after)}"
@@ -104,8 +110,6 @@ def build_go_template(form: ChatTemplateParts, user: str = "", closing: str = ""
         place = IS_FIRST if form.system == "first" else IS_LAST
         text = f"{{{{ $.System }}}}{SYSTEM_SEPARATOR}"
         joined_system = f"{{{{ if and $.System ({place}) }}}}{text}{{{{ end }}}}"
-    if closing:
-        ending = f"{{{{ if {IS_LAST} }}}}{_literal(SYSTEM_SEPARATOR + closing)}{{{{ end }}}}"
     user_before = f"{_literal(form.user_before)}{joined_system}{_literal(user)}"
     parts = [
         start,
@@ -120,6 +124,16 @@ def build_go_template(form: ChatTemplateParts, user: str = "", closing: str = ""
         _literal(form.opening),
     ]
     return "".join(parts)
+
+
+def _ending(form: ChatTemplateParts, closing: str | None) -> str:
+    """Return what follows the last user message; a template that trims messages trims it, too."""
+    if closing is None:
+        return ""
+    text = SYSTEM_SEPARATOR + closing
+    if form.trims:
+        text = text.rstrip()
+    return f"{{{{ if {IS_LAST} }}}}{_literal(text)}{{{{ end }}}}" if text else ""
 
 
 def _parse_template(text: str, alone: str, end: str) -> ChatTemplateParts:

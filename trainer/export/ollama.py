@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from personas.errors import ExportError
-from personas.prompt.renderer import EXAMPLE_USER, Renderer, fill_macros, system_text
+from personas.prompt.renderer import EXAMPLE_USER, Renderer, closing_text, system_text
 from personas.schemas.chat import Persona, SamplingParams, Turn
 from trainer.export.gguf_vocabulary import begins_with_bos
 from trainer.export.go_template import (
@@ -27,7 +27,9 @@ def render_modelfile(
     """Render the Modelfile of a persona, or of none. Raises `ExportError` if it cannot be
     expressed.
     """
-    closing = _closing(persona)
+    closing = closing_text(persona, EXAMPLE_USER)
+    if closing is not None:
+        closing = renderer.template.sanitise(closing)
     form = extract_template_parts(renderer, _bos(renderer))
     user = f"{EXAMPLE_USER}: " if persona else ""
     template = build_go_template(form, user, closing)
@@ -94,12 +96,6 @@ def _messages(renderer: Renderer, persona: Persona | None) -> tuple[str, list[Ol
         content = message["content"].removeprefix(joined).removeprefix(user)
         examples.append({**message, "content": content})
     return system, examples
-
-
-def _closing(persona: Persona | None) -> str:
-    if persona is None:
-        return ""
-    return fill_macros(persona.post_history_instructions, persona, EXAMPLE_USER).strip()
 
 
 def _parameters(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from personas.human_claims import claims_to_be_human
 from personas.lore.index_terms import is_mostly_ascii
 from personas.lore.passages import Passage, split_sentences
-from personas.prompt.renderer import EXAMPLE_USER, example_turns, fill_macros, system_text
+from personas.prompt.renderer import EXAMPLE_USER, closing_text, example_turns, system_text
 from personas.schemas.chat import Persona
 from trainer.dataset.minhash import split_words
 from trainer.dataset.synthetic.reply_filter import ReplyFilter
@@ -91,7 +91,7 @@ class ReplyJudge:
         self._likeness = VoiceLikeness(persona)
         self._is_human = claims_to_be_human(system_text(persona, ""))
         self._spoken = spoken_lines(persona)
-        closing = fill_macros(persona.post_history_instructions, persona, EXAMPLE_USER)
+        closing = closing_text(persona, EXAMPLE_USER) or ""
         self._said_of_it = (system_text(persona, ""), closing, notes)
         self._whole_sentences = _card_sentences(persona, closing, notes)
 

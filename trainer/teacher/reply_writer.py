@@ -33,7 +33,7 @@ from personas.lore.index import LoreIndex
 from personas.lore.passages import Passage
 from personas.lore.ranking import MAX_LORE_PASSAGES
 from personas.outside_names import UnsafeNameError, path_inside
-from personas.prompt.renderer import EXAMPLE_USER, fill_macros, system_text
+from personas.prompt.renderer import EXAMPLE_USER, closing_text, system_text
 from personas.schemas.chat import LoreHit, Persona, Turn
 from personas.schemas.training import WrittenReplies
 from trainer.dataset.synthetic.attempt_journal import append_to_journal, read_journal
@@ -239,7 +239,7 @@ class _Writing:
         self._judge = judge
         persona = task.persona
         # A small model repeats what it reads last, so they do not close this prompt.
-        closing = fill_macros(persona.post_history_instructions, persona, EXAMPLE_USER)
+        closing = closing_text(persona, EXAMPLE_USER)
         self._asked_persona = replace(persona, post_history_instructions="")
         self._instructions = "\n".join(filter(None, (notes, closing)))
         self._length = ReplyLength.measure(task.persona)

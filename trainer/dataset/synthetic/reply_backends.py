@@ -22,7 +22,7 @@ from personas.engine.thoughts import remove_thoughts
 from personas.errors import RequestError, TrainingError
 from personas.home.adapters import verify_adapter
 from personas.models import base_model
-from personas.prompt.renderer import example_turns, fill_macros, system_text, with_names
+from personas.prompt.renderer import closing_text, example_turns, system_text, with_names
 from personas.schemas.chat import AdapterRef, ChatRequest, LoreHit, Persona, SamplingParams, Turn
 from personas.schemas.formatting import format_time_left
 
@@ -384,8 +384,8 @@ def prompt_messages(
         named = [with_names(hit, persona, user) for hit in lore]
         passages = "\n".join(f"[{hit.heading}] {hit.text}" for hit in named)
         messages[-1]["content"] = f"{passages}\n\n{messages[-1]['content']}"
-    if persona.post_history_instructions:
-        closing = fill_macros(persona.post_history_instructions, persona, user)
+    closing = closing_text(persona, user)
+    if closing is not None:
         messages[-1]["content"] += f"\n\n{closing}"
     return messages
 
