@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from functools import partial
 from statistics import fmean
@@ -80,11 +81,12 @@ REPLIES = ((11, 12, 13, 2), (14, 15, 2))
 def job(tiny_base, tmp_path_factory):
     """Makes the job of a card whose replies are written already."""
 
-    def made(*, recipe="card-teacher", folder=None, **changes):
+    def made(*, recipe="card-teacher", folder=None, more_card="", **changes):
         folder = folder or tmp_path_factory.mktemp("job")
         material = folder / "material"
         material.mkdir()
-        ada_home(material)
+        card, _ = ada_home(material)
+        card.write_text(card.read_text(encoding="utf-8") + more_card, encoding="utf-8")
         (material / "general.jsonl").write_text(dialogues(3), encoding="utf-8")
         kinds = {"card": "ada.toml", "lore": "lore", "general": "general.jsonl"}
         settings = {**SETTINGS, **changes}
@@ -209,6 +211,25 @@ def test_the_teacher_knows_more_and_nothing_is_asked_in_earnest(job, renderer):
     assert not [text for text in asked for question in earnest if f": {question}" in text]
     inputs = read_job_inputs(job(), prepared.spec)
     assert read_card(inputs.paths["card"][0][0]).name == "Ada Marsh"
+
+
+def test_closing_instructions_end_the_served_prompt_and_stand_with_the_teachers_notes(
+    job, renderer
+):
+    closing = 'post_history_instructions = "Never mention umbrellas, {{user}}."\n'
+    folder = job(more_card=closing)
+    prompt = prepare_job_without_torch(folder).data.distillation.prompts[0]
+    own, richer = (renderer.tokenizer.decode(ids) for ids in (prompt.student, prompt.teacher))
+    told = re.compile(r"Never mention umbrellas, \w+\.")
+    assert len(told.findall(own)) == len(told.findall(richer)) == 1
+    assert told.search(own).start() > own.rindex("<|im_start|>user")
+    assert told.search(richer).start() < richer.index("<|im_start|>user")
+
+
+def test_a_question_that_does_not_fit_whole_is_not_asked(job):
+    distillation = prepare_job_without_torch(job()).data.distillation
+    assert distillation.render("Is it late? " * 10) is not None
+    assert distillation.render("Is it late? " * 150) is None, "neither is its middle left out"
 
 
 def test_few_written_replies_leave_as_many_questions_to_distil(job):

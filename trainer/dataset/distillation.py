@@ -21,7 +21,7 @@ from trainer.dataset.dedup_split import hash_fraction
 from trainer.dataset.job_inputs import JobInputs, questions_to_distil
 from trainer.dataset.synthetic.card_replies import ReplyLength
 from trainer.dataset.synthetic.question_bank import IN_EARNEST
-from trainer.dataset.synthetic.speaking_notes import speaking_notes
+from trainer.dataset.synthetic.speaking_notes import speaking_notes, with_closing_instructions
 from trainer.schemas import Recipe
 
 SURPLUS_PROBES = ("Who are you?", "What do you do all day?", "Tell me about somebody you know.")
@@ -94,7 +94,9 @@ class _PromptPair:
         self._teacher_room = context - self.max_reply_tokens
 
     def render(self, question: str) -> DistillationPrompt | None:
-        """Return a question in both prompts; None where it fits one of them not even without lore."""
+        """Return a question in both prompts; None where it does not fit whole into each of them, not
+        even without lore.
+        """
         self._between()
         persona = self._persona
         guest = INVENTED_NAMES[int(hash_fraction("guest", question) * len(INVENTED_NAMES))]
@@ -102,15 +104,18 @@ class _PromptPair:
         hits: list[LoreHit] = []
         if self._lore:
             hits = self._lore.search(persona.id, question, MAX_LORE_PASSAGES)
-        # As for the samples that it was trained on before.
+        # By the question alone: there is no reply yet, which the draw of trained samples has besides.
         has_short_card = hash_fraction("short card", question) < self._short_card_share
         served = self._renderer.with_card("short" if has_short_card else "full")
+        asked, instructions = with_closing_instructions(persona, guest, self._notes)
         try:
             student = served.prompt(persona, turns, hits, self._student_room)
             teacher = self._renderer.prompt(
-                persona, turns, hits, self._teacher_room, instructions=self._notes
+                asked, turns, hits, self._teacher_room, instructions=instructions
             )
         except PromptTooLongError:
+            return None
+        if student.shortened or teacher.shortened:
             return None
         return DistillationPrompt(student=student.ids, teacher=teacher.ids)
 

@@ -10,7 +10,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from personas.lore.index import LoreIndex
 from personas.lore.passages import Passage
 from personas.lore.ranking import MAX_LORE_PASSAGES
 from personas.outside_names import UnsafeNameError, path_inside
-from personas.prompt.renderer import EXAMPLE_USER, closing_text, system_text
+from personas.prompt.renderer import EXAMPLE_USER, system_text
 from personas.schemas.chat import LoreHit, Persona, Turn
 from personas.schemas.training import WrittenReplies
 from trainer.dataset.synthetic.attempt_journal import append_to_journal, read_journal
@@ -46,7 +46,7 @@ from trainer.dataset.synthetic.reply_backends import (
     ReplySession,
     ServerRefusesError,
 )
-from trainer.dataset.synthetic.speaking_notes import speaking_notes
+from trainer.dataset.synthetic.speaking_notes import speaking_notes, with_closing_instructions
 from trainer.dataset.synthetic.speaking_style import measure_style
 from trainer.teacher.reply_judge import ReplyJudge
 from trainer.teacher.restyle import lower_if_small, restyle
@@ -237,11 +237,9 @@ class _Writing:
         self._backend = backend
         self._journal = journal
         self._judge = judge
-        persona = task.persona
-        # A small model repeats what it reads last, so they do not close this prompt.
-        closing = closing_text(persona, EXAMPLE_USER)
-        self._asked_persona = replace(persona, post_history_instructions="")
-        self._instructions = "\n".join(filter(None, (notes, closing)))
+        self._asked_persona, self._instructions = with_closing_instructions(
+            task.persona, EXAMPLE_USER, notes
+        )
         self._length = ReplyLength.measure(task.persona)
         self._style = measure_style(task.persona)
         self._known = LoreAnswers(task.persona, task.passages)

@@ -7,11 +7,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from personas.lore.index_terms import STOP_WORDS
 from personas.lore.passages import Passage, split_sentences
 from personas.prompt.macros import settle_macros
-from personas.prompt.renderer import EXAMPLE_USER, example_turns, fill_macros
+from personas.prompt.renderer import EXAMPLE_USER, closing_text, example_turns, fill_macros
 from personas.schemas.chat import Persona
 from trainer.dataset.minhash import split_words
 from trainer.dataset.synthetic.lore_extraction import extract_facts
@@ -66,6 +67,15 @@ def speaking_notes(persona: Persona, passages: Sequence[Passage]) -> str:
         lines = [to_first_person(line) or line for line in lines]
     lines[1:1] = _habits(persona, own, style)
     return "\n".join(lines)
+
+
+def with_closing_instructions(persona: Persona, user: str, notes: str) -> tuple[Persona, str]:
+    """Return a card without its closing instructions, and the notes with them: a small model repeats
+    what it reads last, so they do not close a teacher's prompt.
+    """
+    closing = closing_text(persona, user)
+    instructions = "\n".join(filter(None, (notes, closing)))
+    return replace(persona, post_history_instructions=""), instructions
 
 
 def find_catchwords(persona: Persona) -> list[str]:
