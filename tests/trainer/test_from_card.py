@@ -103,7 +103,7 @@ from trainer.teacher.reply_writer import (
 )
 from trainer.teacher.restyle import expand_contractions, restyle
 from trainer.teacher.voice_likeness import VoiceLikeness
-from trainer.teacher.writing_stage import choose_teacher, write_job_replies
+from trainer.teacher.writing_stage import TEMPERATURE, choose_teacher, write_job_replies
 from trainer.train.job import prepare_job
 from trainer.train.training_run import RunControl
 
@@ -662,6 +662,12 @@ async def test_a_teachers_server_gets_its_own_key_and_its_refusal_names_the_sett
         with pytest.raises(RequestError, match="answers 404") as refusal:
             await asyncio.to_thread(write_replies, tmp_path, task_of(persona), backend)
     assert {*endpoint.keys} == {None} and licence == "MIT"
+    assert {body["temperature"] for body in endpoint.bodies} == {TEMPERATURE}
+    larger, _ = choose_teacher(
+        request.model_copy(update={"teacher": Teacher(model="big", licence="MIT")})
+    )
+    own, _ = choose_teacher(request.model_copy(update={"teacher": None}))
+    assert larger.temperature == own.temperature == TEMPERATURE
     assert "TEACHER_MODEL" in refusal.value.advice and "TEACHER_KEY" in refusal.value.advice
 
 

@@ -47,7 +47,7 @@ from trainer.train.training_run import RunControl, resolve_job_run
 log = logging.getLogger(__name__)
 REPLIES_AT_ONCE = 8
 TEMPERATURE = 0.7
-"""Above that of channels: the likeliest words of a small model are its blandest, and a judge chooses
+"""Of every teacher, above that of channels: the likeliest words of a small model are its blandest, and a judge chooses
 among the drafts.
 """
 GUIDANCE_SCALE = 1.5
@@ -258,9 +258,16 @@ def choose_teacher(
         return own, licence
     if teacher.url:
         key = teacher_key(teacher.url)
-        server = EndpointBackend(teacher.url, teacher.model, key=key, advice=SERVER_ADVICE)
+        server = EndpointBackend(
+            teacher.url, teacher.model, key=key, temperature=TEMPERATURE, advice=SERVER_ADVICE
+        )
         return server, teacher.licence
-    larger = EngineBackend(teacher.model, at_once=REPLIES_AT_ONCE, before_step=before_step)
+    larger = EngineBackend(
+        teacher.model,
+        at_once=REPLIES_AT_ONCE,
+        temperature=TEMPERATURE,
+        before_step=before_step,
+    )
     return larger, teacher.licence
 
 

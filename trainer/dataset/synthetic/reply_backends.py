@@ -209,6 +209,7 @@ class EndpointBackend:
     model: str
     at_once: int = 4
     key: str = field(default="", repr=False)
+    temperature: float = 0.8
     advice: str = ADVICE
     tell: Callable[[float], object] = lambda delay_s: None
 
@@ -227,7 +228,12 @@ class EndpointBackend:
         url = f"{self.url.rstrip('/')}/chat/completions"
         try:
             yield _EndpointGenerator(
-                http, url, model=self.model, advice=self.advice, tell=self.tell
+                http,
+                url,
+                model=self.model,
+                temperature=self.temperature,
+                advice=self.advice,
+                tell=self.tell,
             )
         finally:
             await http.close()
@@ -270,6 +276,7 @@ class _EndpointGenerator:
     http: aiohttp.ClientSession
     url: str
     model: str
+    temperature: float
     advice: str
     tell: Callable[[float], object]
     takes_thinking: bool | None = None
@@ -287,7 +294,7 @@ class _EndpointGenerator:
         body = {
             "model": self.model,
             "messages": prompt_messages(persona, turns, lore, instructions),
-            "temperature": 0.8,
+            "temperature": self.temperature,
             "max_tokens": max_tokens,
             "seed": seed,
         }
