@@ -161,7 +161,8 @@ def _foot(cells: Sequence[Cell]) -> str:
         "or prompts; the last rows, over personas. The floor are the real replies of others, the right "
         "answers to other questions, and real replies to other questions; the ceiling are the "
         "persona's real replies and the right answers. The characters' real replies are judged in "
-        f"{FOLDS} parts, each by a voice classifier that knows the others."
+        f"{FOLDS} parts, each by a voice classifier that knows the others. The general loss has no floor "
+        "or ceiling: it is in nats per token for the base model, and for the other ways its change in percent."
     )
     return "\n\n".join([bounds, SENSE_NOTE, "\n".join(lines)])
 

@@ -284,6 +284,7 @@ def test_differences_are_paired_and_their_mean_is_over_personas():
         _cell("edie", "base", 15), _cell("edie", "card", 30, change=0.04),
     ]  # fmt: skip
     text = format_report(cells)
+    assert "general loss has no floor or ceiling" in text
     rows = {tuple(line.split(" | ")[:2]): line for line in text.splitlines() if line[:1] == "|"}
     assert "| +50 [" in rows["| edie", "card"] and "| +100 [" in rows["| oda", "log"]
     assert "| +50 [" in rows["| **all 2**", "card"] and "+3 [" in rows["| **all 2**", "card"]
