@@ -40,6 +40,7 @@ from trainer.dataset.synthetic.dialogue_synthesis import (
 )
 from trainer.dataset.synthetic.lore_extraction import extract_lore
 from trainer.dataset.synthetic.lore_subjects import find_subject
+from trainer.dataset.synthetic.measuring_questions import reserved_questions
 from trainer.dataset.synthetic.number_words import find_numbers
 from trainer.dataset.synthetic.question_bank import LORE, draw_questions
 from trainer.dataset.synthetic.reply_backends import choose_backend
@@ -425,19 +426,21 @@ def test_facts_are_asked_in_the_language_and_judged(language):
 
 
 @pytest.mark.parametrize("language", FOLDERS)
-def test_the_questions_that_measure_the_lore_are_not_asked_for_a_training(language):
+def test_half_of_the_questions_that_measure_the_lore_are_not_asked_for_a_training(language):
     persona = PERSONAS[language]
     lore = LoreIndex(PASSAGES[language])
     measuring = {question.text for question in fact_questions(persona, lore)}
     bank = {question.text for question in draw_questions(persona, lore.passages, 9999, seed=0)}
     assert measuring <= bank, "rules ask the same for a training"
+    kept = set(reserved_questions(persona, lore.passages))
+    assert kept <= measuring and len(kept) >= len(measuring) / 2
     inputs = JobInputs(persona=persona, lore=lore, from_card=1.0)
     recipe = load_recipe("card").model_copy(update={"written_replies": 300})
     _, asked = questions_to_write(inputs, persona, [], recipe)
     texts = {question.text for question in asked}
-    assert texts.isdisjoint(measuring) and LORE in {question.kind for question in asked}
+    assert texts.isdisjoint(kept) and LORE in {question.kind for question in asked}
     left = {question.text for question in fact_questions(persona, lore, texts)}
-    assert left == measuring
+    assert kept <= left
 
 
 GOOD_REPLIES = {

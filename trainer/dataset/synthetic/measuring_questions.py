@@ -1,5 +1,5 @@
 """Chooses the questions by which score cards measure what a version knows of its lore: those of the
-shipped file or, for other lore, derived ones. None of them is asked for a training.
+shipped file or, for other lore, derived ones, half of which no training asks.
 """
 
 import json
@@ -38,6 +38,22 @@ def derived_pairs(
     """Return the questions, with their answers, that rules derive from a persona's own lore to
     measure a version, without those that it was `trained` on: lore pairs ask the same.
     """
+    pairs = _all_derived_pairs(persona, passages)
+    return [pair for pair in pairs if pair.question not in trained][:MAX_DERIVED_QUESTIONS]
+
+
+def reserved_questions(persona: Persona, passages: Sequence[Passage]) -> list[str]:
+    """Return the derived questions that are kept for measuring a persona's versions: half of them,
+    since a version is to learn from the others; none where written ones measure it.
+    """
+    if written_facts(persona, passages):
+        return []
+    pairs = _all_derived_pairs(persona, passages)
+    half = (len(pairs) + 1) // 2
+    return [pair.question for pair in pairs[: min(half, MAX_DERIVED_QUESTIONS)]]
+
+
+def _all_derived_pairs(persona: Persona, passages: Sequence[Passage]) -> list[LorePair]:
     if all(is_lore_set(passage.owner) for passage in passages):
         return []
     pairs: dict[str, LorePair] = {}
@@ -46,15 +62,7 @@ def derived_pairs(
             pairs[pair.question] = pair
     # By hash, so that the few that are asked come from all of the lore, and are the same each time.
     ordered = sorted(pairs, key=lambda text: hash_fraction("facts", text))
-    untrained = [pairs[text] for text in ordered if text not in trained]
-    return untrained[:MAX_DERIVED_QUESTIONS]
-
-
-def reserved_questions(persona: Persona, passages: Sequence[Passage]) -> list[str]:
-    """Return the derived questions that measure a persona's versions; none where written ones do."""
-    if written_facts(persona, passages):
-        return []
-    return [pair.question for pair in derived_pairs(persona, passages)]
+    return [pairs[text] for text in ordered]
 
 
 def answer_terms(pair: LorePair) -> set[str]:
