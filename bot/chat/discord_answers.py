@@ -481,7 +481,21 @@ class MessageAnswerer:
         """
         is_there = message.id not in self._deleted
         if is_there and not self._safety_answers.update_rate_limit(original or message):
-            await _send_help(message, text)
+            await self._send_help(message, text)
+
+    async def _send_help(self, message: discord.Message, text: str) -> None:
+        """Send the fixed text with helplines as soon as Discord takes it, also if a proxy deletes
+        the message meanwhile. Discord ignores a repeated nonce, also that of a bot that was killed.
+        """
+        senders = self.bot.services.reply_service.senders
+
+        async def send() -> None:
+            await senders.reply_as_bot(message, text, nonce=str(message.id))
+
+        try:
+            await deliver(f"the notice about the event {message.id}", send)
+        except DELIVERY_ERRORS as error:
+            log.warning("could not tell #%s: %s", message.channel, error)
 
     async def _say_limit(self, message: discord.Message, error: LimitReachedError) -> None:
         """Say once when a member is answered again, by the same limits."""
@@ -489,7 +503,7 @@ class MessageAnswerer:
         reached = (error.limits, error.until)
         if self._limits_said.get(member) != reached:
             self._limits_said[member] = reached
-            await self._notify(message, error_text(error), is_beside=True)
+            await self._reply(message, error_text(error))
         for each, (_, until) in tuple(self._limits_said.items()):
             if until < message.created_at.timestamp():
                 del self._limits_said[each]
@@ -543,35 +557,20 @@ class MessageAnswerer:
         languages = self.bot.services.reply_service.member_languages
         return languages.of_channel(message.channel, message.author.id)
 
-    async def _notify(
-        self,
-        message: discord.Message,
-        text: str,
-        view: discord.ui.View | None = None,
-        *,
-        is_beside: bool = False,
-    ) -> None:
-        """Send a notice about a message, as a reply to it if `is_beside`."""
-        beside = message if is_beside else None
+    async def _reply(self, message: discord.Message, text: str) -> None:
+        """Reply to a message with a notice, as `_notify` sends one."""
+        senders = self.bot.services.reply_service.senders
         text = localise(text, self._language(message))
-        await _notify(message.channel, text, view, beside=beside)
+        try:
+            await senders.reply_as_bot(message, text, nonce=_new_nonce())
+        except DELIVERY_ERRORS as error:
+            log.warning("could not tell #%s (%s): %s", message.channel, error, text)
 
-
-async def _send_help(message: discord.Message, text: str) -> None:
-    """Send the fixed text with helplines as soon as Discord takes it, also if a proxy deletes the
-    message meanwhile. Discord ignores a repeated nonce, also that of a bot that was killed.
-    """
-    reference = message.to_reference(fail_if_not_exists=False)
-
-    async def send() -> None:
-        await message.channel.send(
-            text, reference=reference, nonce=str(message.id), suppress_embeds=True
-        )
-
-    try:
-        await deliver(f"the notice about the event {message.id}", send)
-    except DELIVERY_ERRORS as error:
-        log.warning("could not tell #%s: %s", message.channel, error)
+    async def _notify(
+        self, message: discord.Message, text: str, view: discord.ui.View | None = None
+    ) -> None:
+        """Send a notice about a message."""
+        await _notify(message.channel, localise(text, self._language(message)), view)
 
 
 async def _send_beside_reply(notice: Awaitable[None]) -> None:
@@ -599,27 +598,20 @@ async def say_age_restricted(services: Services, persona: Persona, channel: Spea
 
 
 async def _notify(
-    channel: discord.abc.Messageable,
-    text: str,
-    view: discord.ui.View | None = None,
-    *,
-    beside: discord.Message | None = None,
+    channel: discord.abc.Messageable, text: str, view: discord.ui.View | None = None
 ) -> None:
-    """Send a notice, once: nobody needs to read that it could not be sent, or perhaps was. It
-    replies to the message `beside`, if there is one.
-    """
-    # discord.py repeats a request that failed; Discord ignores a repeated nonce.
-    nonce = secrets.token_hex(8)
+    """Send a notice, once: nobody needs to read that it could not be sent, or perhaps was."""
     try:
-        send: Callable[..., Awaitable[object]] = beside.reply if beside else channel.send
-        await send(
-            text,
-            view=view or discord.utils.MISSING,
-            nonce=nonce,
-            suppress_embeds=beside is not None,
-        )
+        await channel.send(text, view=view or discord.utils.MISSING, nonce=_new_nonce())
     except DELIVERY_ERRORS as error:
         log.warning("could not tell #%s (%s): %s", channel, error, text)
+
+
+def _new_nonce() -> str:
+    """Return a new nonce: discord.py repeats a request that failed, and Discord ignores a repeated
+    nonce.
+    """
+    return secrets.token_hex(8)
 
 
 def _per_channel(count: int, seconds: float) -> commands.CooldownMapping[discord.Message]:

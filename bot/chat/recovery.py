@@ -234,14 +234,8 @@ class ReplyRecovery:
             if isinstance(channel, OutsideChannel):  # only where the rules are newer than it
                 await channel.webhook.send(text, ephemeral=True, suppress_embeds=True, wait=True)
                 return
-            await channel.send(
-                text,
-                reference=discord.MessageReference(
-                    message_id=asked[0], channel_id=channel.id, fail_if_not_exists=False
-                ),
-                nonce=str(reply.event_id),
-                suppress_embeds=True,
-            )
+            message = channel.get_partial_message(asked[0])
+            await self._context.senders.reply_as_bot(message, text, nonce=str(reply.event_id))
 
         try:
             await deliver(f"the notice about the event {reply.event_id}", send)

@@ -268,6 +268,27 @@ class SenderRegistry:
             message_ids.append(message_id)
         return message_ids
 
+    async def reply_as_bot(
+        self, message: discord.Message | discord.PartialMessage, text: str, *, nonce: str
+    ) -> None:
+        """Reply to a message with a text of the bot itself: without showing which one, where the bot
+        may not read the history, and under its name through the webhook, where it may not write.
+
+        Discord ignores a repeated nonce, which webhooks do without. Raises `discord.Forbidden` where
+        the bot may do neither.
+        """
+        channel = message.channel
+        send = partial(channel.send, text, nonce=nonce, suppress_embeds=True)
+        try:
+            await send(reference=message.to_reference(fail_if_not_exists=False))
+        except discord.Forbidden:
+            try:
+                await send()
+            except discord.Forbidden:
+                if not isinstance(channel, GuildChannel):
+                    raise
+                await self.post(Persona("", channel.guild.me.name), channel, [text])
+
     async def renew(self, sender: MessageSender, channel: ReplyChannel) -> MessageSender:
         """Replace a sender whose webhook is gone; several replies may request it at once."""
         stored = self._store.channels.webhook(channel_ref(channel).home_id)

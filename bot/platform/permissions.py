@@ -76,8 +76,11 @@ REQUIRED_PERMISSIONS = (
     ),
     RequiredPermission(
         "read_message_history",
-        gettext_lazy("find its own messages after a crash or a lost connection"),
-        gettext_lazy("a reply that was interrupted may stay in a channel twice"),
+        gettext_lazy("read what was posted while it was away, and reply to single messages"),
+        gettext_lazy(
+            "missed messages stay unanswered, an interrupted reply may stay in a channel twice, and "
+            "helplines and notices do not show which message they answer"
+        ),
     ),
     RequiredPermission(
         "manage_webhooks",

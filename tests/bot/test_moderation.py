@@ -278,6 +278,16 @@ async def test_a_member_gets_so_many_replies_a_day_and_is_told_once_when_it_goes
         await asked(stage, QUAY, "no limit any more")
 
 
+async def test_without_read_message_history_the_member_is_told_all_the_same(stage):
+    await moderated(stage, "limits", per_day=1)
+    await asked(stage, QUAY, "one")
+    stage.sandbox.set_permission("READ_MESSAGE_HISTORY", False)
+    mark = stage.mark
+    await stage.member.say(QUAY, "two")
+    notice = await stage.sees("You have had the 1 reply", "message", mark)
+    assert "message_reference" not in notice
+
+
 async def test_another_limit_and_one_reached_again_are_told_once_each(stage):
     day = "You have had the 1 reply"
     pause = "There are 30 seconds between two replies"

@@ -89,6 +89,25 @@ async def test_the_text_comes_once_although_discord_fails(stage, monkeypatch, fa
     assert texts_in(stage, QUAY).count(TEXTS["en"]) == 1
 
 
+async def test_without_read_message_history_it_comes_and_refers_to_nothing(stage):
+    stage.sandbox.set_permission("READ_MESSAGE_HISTORY", False)
+    mark = stage.mark
+    await stage.member.say(QUAY, SAID)
+    answer = await stage.sees(HELP, "message", mark)
+    assert answer["author"]["username"] == "Understudy" and "webhook_id" not in answer
+    assert "message_reference" not in answer
+
+
+@pytest.mark.parametrize("channel", [QUAY, OFFICE])  # Ballast lives in the one, nobody in the other
+async def test_where_only_webhooks_may_write_it_comes_through_one_in_the_bots_name(stage, channel):
+    stage.sandbox.set_permission("SEND_MESSAGES", False)
+    mark = stage.mark
+    await stage.member.say(channel, f"@Understudy {SAID}")
+    answer = await stage.sees(HELP, "message", mark)
+    assert answer["content"] == TEXTS["en"] and answer["webhook_id"]
+    assert answer["author"]["username"] == "Understudy"
+
+
 @pytest.mark.parametrize("is_late", [False, True])
 async def test_a_message_that_a_proxy_posts_again_gets_it_once(stage, is_late):
     proxy = stage.sandbox.proxy_bot()
@@ -294,16 +313,21 @@ async def test_a_bot_that_ends_in_the_wait_reads_the_lines_together_at_its_next_
         assert texts_in(stage, QUAY).count(TEXTS["en"]) == 1
 
 
-async def test_where_the_bot_may_not_write_the_lines_are_taken_back_all_the_same(tmp_path):
-    allowed = required_permissions()
-    allowed.send_messages = False
-    seed = dataclasses.replace(SKERROW_SEED, bot_permissions=allowed.value)
-    async with on_stage(tmp_path, seed=seed) as stage:
+@pytest.mark.parametrize(
+    ("lacking", "count"),
+    [(["read_message_history"], 1), (["send_messages"], 1), (["send_messages", "manage_webhooks"], 0)],
+)  # fmt: skip
+async def test_the_lines_are_taken_back_whatever_the_bot_may_do(tmp_path, lacking, count):
+    async with on_stage(tmp_path) as stage:
         said = await say_lines(stage, 10.0)
+        stage.store.channels.delete_webhook(int(stage.sandbox.channel(QUAY)["id"]))
+    allowed = required_permissions()
+    allowed.update(**dict.fromkeys(lacking, False))
+    seed = dataclasses.replace(SKERROW_SEED, bot_permissions=allowed.value)
     async with on_stage(tmp_path, seed=seed) as stage:
         await until(lambda: not stage.store.replies.unfinished())
         assert_taken_back(stage, said)
-        assert TEXTS["en"] not in texts_in(stage, QUAY)
+        assert texts_in(stage, QUAY).count(TEXTS["en"]) == count
 
 
 async def test_a_reply_that_had_begun_to_what_speaks_of_it_now_gives_way_to_the_text(tmp_path):
