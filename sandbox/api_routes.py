@@ -154,6 +154,7 @@ def edit_message(parts: SandboxContainer, call: ApiCall) -> Json:
     message = parts.messages.find(call.path["message_id"], channel["id"])
     if message["author"]["id"] != parts.guild.bot_id:
         raise ApiError(50005)
+    parts.messages.require_open(channel["id"])
     _check_parts(parts, channel, draft)
     return parts.messages.edit(message["id"], draft)
 
@@ -163,6 +164,7 @@ def delete_message(parts: SandboxContainer, call: ApiCall) -> None:
     message = parts.messages.find(call.path["message_id"], channel["id"])
     if message["author"]["id"] != parts.guild.bot_id:
         parts.guild.require(Permission.MANAGE_MESSAGES, channel)
+    parts.messages.require_open(channel["id"])
     parts.messages.delete(message["id"])
 
 
@@ -214,6 +216,24 @@ def get_webhook_message(parts: SandboxContainer, call: ApiCall) -> Json:
     message = parts.messages.find(call.path["message_id"], channel_id)
     if message.get("webhook_id") != call.path["webhook_id"]:
         raise ApiError(10008)
+    return message
+
+
+def edit_webhook_message(parts: SandboxContainer, call: ApiCall) -> Json:
+    return parts.messages.edit(_own_webhook_message(parts, call)["id"], call.draft())
+
+
+def delete_webhook_message(parts: SandboxContainer, call: ApiCall) -> None:
+    parts.messages.delete(_own_webhook_message(parts, call)["id"])
+
+
+def _own_webhook_message(parts: SandboxContainer, call: ApiCall) -> Json:
+    """Find a message to be changed by what created it; only an interaction may do that in an
+    archived thread.
+    """
+    message = get_webhook_message(parts, call)
+    if parts.interactions.by_token(call.path["token"]) is None:
+        parts.messages.require_open(message["channel_id"])
     return message
 
 
@@ -305,17 +325,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     ("POST", WEBHOOK_EXECUTION, execute_webhook),
     ("GET", WEBHOOK_MESSAGE, get_webhook_message),
-    (
-        "PATCH",
-        WEBHOOK_MESSAGE,
-        lambda parts, call: parts.messages.edit(
-            get_webhook_message(parts, call)["id"], call.draft()
-        ),
-    ),
-    (
-        "DELETE",
-        WEBHOOK_MESSAGE,
-        lambda parts, call: parts.messages.delete(get_webhook_message(parts, call)["id"]),
-    ),
+    ("PATCH", WEBHOOK_MESSAGE, edit_webhook_message),
+    ("DELETE", WEBHOOK_MESSAGE, delete_webhook_message),
     ("POST", "/interactions/{interaction_id}/{token}/callback", callback),
 )

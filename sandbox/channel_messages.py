@@ -153,7 +153,7 @@ class MessageManager:
         if draft.body.get("nonce") is not None:
             message["nonce"] = draft.body["nonce"]
             self._nonces[author["id"], nonce] = self._clock.now(), message["id"]
-        if self._is_archived(channel_id):
+        if storage_kind(message) == "message" and self._is_archived(channel_id):
             self.set_archived(channel_id, False)
         self._store.put(storage_kind(message), message)
         self._store.delete("leaving", author["id"])  # cancels a pending departure
@@ -162,6 +162,11 @@ class MessageManager:
     def _is_archived(self, channel_id: str) -> bool:
         channel = self._store.get("channel", channel_id) or {}
         return bool(channel.get("thread_metadata", {}).get("archived"))
+
+    def require_open(self, channel_id: str) -> None:
+        """Refuse a change of a message in an archived thread. Raises `ApiError` 50083."""
+        if self._is_archived(channel_id):
+            raise ApiError(50083)
 
     def set_archived(self, thread_id: str, archived: bool) -> None:
         """Archive a thread, or open it again, and notify the bot. Raises `ApiError` 10003."""

@@ -33,6 +33,7 @@ ERROR_CODES: dict[int, tuple[int, str]] = {
     50033: (400, "Invalid Recipient(s)"),
     50035: (400, "Invalid Form Body"),
     50081: (400, "Invalid sticker sent"),
+    50083: (400, "Thread is archived"),
     160004: (400, "A thread has already been created for this message"),
     160002: (403, "Cannot reply without permission to read message history"),
     220001: (400, "Webhooks posted to forum channels must have a thread_name or thread_id"),

@@ -24,6 +24,8 @@ UNCERTAIN_ERRORS = (discord.DiscordServerError, aiohttp.ClientError, TimeoutErro
 DELIVERY_ERRORS = (*UNCERTAIN_ERRORS, discord.HTTPException, discord.RateLimited, StoreError)
 """All errors by which a request to Discord, or a row, fails."""
 TOO_MANY_REQUESTS_STATUS = 429
+ARCHIVED_THREAD_CODE = 50083
+"""Discord's code for a change of a message in an archived thread, until somebody opens that."""
 RETRY_PAUSES_S = (1.0, 4.0)
 RETRY_PAUSE_S = 1.0
 """The shortest pause of discord.py before it repeats a request."""
@@ -39,6 +41,11 @@ def is_temporary(error: Exception) -> bool:
     if isinstance(error, (*UNCERTAIN_ERRORS, discord.RateLimited, StoreError)):
         return True
     return isinstance(error, discord.HTTPException) and error.status == TOO_MANY_REQUESTS_STATUS
+
+
+def is_archived(error: BaseException) -> bool:
+    """Return True for Discord's refusal to change a message because its thread is archived."""
+    return isinstance(error, discord.HTTPException) and error.code == ARCHIVED_THREAD_CODE
 
 
 def retry_after_s(error: Exception) -> float:

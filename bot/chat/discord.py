@@ -129,10 +129,10 @@ class ChatCog(commands.Cog):
             gettext_lazy("Only the one who asked, or a moderator, can delete this reply."),
         )
         await defer(interaction, ephemeral=True)
-        async for is_deleted in reply_service.delete([reply], self.bot):
+        async for problem in reply_service.delete([reply], self.bot):
             text = gettext_lazy("Deleted.")
-            if not is_deleted:
-                text = gettext_lazy("I lack the permission Manage Messages to delete that.")
+            if problem:
+                text = gettext_lazy("The reply could not be deleted: {problem}.", problem=problem)
             await respond_privately(interaction, text)
 
     async def reply_without_training(

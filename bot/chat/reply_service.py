@@ -10,6 +10,7 @@ from datetime import datetime
 
 import discord
 
+from bot.chat.delivery import UNCERTAIN_ERRORS, is_archived
 from bot.chat.filtered_reply import stream_filtered_reply
 from bot.chat.line_wait import LineWait
 from bot.chat.message_reader import IncomingMessage
@@ -363,8 +364,10 @@ class ReplyService(ReplyContext):
 
     async def delete(
         self, replies: Iterable[StoredReply], client: discord.Client
-    ) -> AsyncIterator[bool]:
-        """Delete replies from Discord and from the history; yields for each whether that worked."""
+    ) -> AsyncIterator[str]:
+        """Delete replies from Discord and from the history; yields for each why that failed, empty
+        where it is done.
+        """
         for reply in replies:
             yield await self._delete(reply, client)
 
@@ -373,9 +376,9 @@ class ReplyService(ReplyContext):
         they count for no limit, and what they told the member has to be told again.
         """
         for reply in replies:
-            is_deleted = await self._delete(reply, client)
+            problem = await self._delete(reply, client)
             # Members see it; or its message comes yet, whose buttons need its row.
-            if not is_deleted or self.unfinished.holds(reply.event_id):
+            if problem or self.unfinished.holds(reply.event_id):
                 return
 
         def forget() -> None:
@@ -387,7 +390,8 @@ class ReplyService(ReplyContext):
         await self.events.store(forget)
         log.info("the answer to a message that a proxy has posted again is taken back")
 
-    async def _delete(self, stored: StoredReply, client: discord.Client) -> bool:
+    async def _delete(self, stored: StoredReply, client: discord.Client) -> str:
+        """Delete a reply; return why that failed, or an empty text."""
         persona = self.personas.get(stored.persona_id, stored.guild_id)
         if persona is None:  # it was removed, and its messages are still there
             persona = Persona(stored.persona_id, stored.persona_id)
@@ -401,10 +405,11 @@ class ReplyService(ReplyContext):
                 sender = await self.senders.of(persona, channel)
                 for message_id in stored.parts:
                     await sender.remove(message_id)
-        except discord.Forbidden:
-            return False
+        except (*UNCERTAIN_ERRORS, discord.HTTPException, discord.RateLimited) as error:
+            log.warning("the reply %d could not be deleted: %s", stored.event_id, error)
+            return _deletion_problem(error)
         forget_reply(self.store, stored.event_id, stored.parts)
-        return True
+        return ""
 
     def assign(
         self,
@@ -478,3 +483,12 @@ class ReplyService(ReplyContext):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.recovery.close()
+
+
+def _deletion_problem(error: Exception) -> str:
+    """Say why Discord has not deleted a message."""
+    if isinstance(error, discord.Forbidden):
+        return gettext_lazy("I lack Manage Messages there")
+    if is_archived(error):
+        return gettext_lazy("the thread is archived; open it first")
+    return gettext_lazy("Discord does not do it now; try again later")

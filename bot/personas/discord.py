@@ -1,6 +1,7 @@
 """`/persona set|alias|list|clear|fresh|candidates|mute|unmute`: the personas of channels."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -526,7 +527,8 @@ def _mute_place(interaction: Interaction, where: MuteScope) -> tuple[int, int]:
 def _muted_replies(interaction: Interaction, entry: Mute, since: float) -> list[StoredReply]:
     channel_ids = None
     if entry.channel_id:
-        channel_ids = [entry.channel_id]
+        threads = interaction.client.services.store.channels.threads_of(entry.channel_id)
+        channel_ids = [entry.channel_id, *threads]
         for thread in interaction.guild.threads if interaction.guild else []:
             if thread.parent_id == entry.channel_id:
                 channel_ids.append(thread.id)
@@ -542,22 +544,22 @@ async def _delete_replies(interaction: Interaction, replies: list[StoredReply], 
         nothing = gettext_lazy("There was nothing to delete.")
         await edit_response(interaction, content=join_texts(text, nothing, separator="\n"))
         return
-    deleted = 0
-    failed = 0
+    count = 0
+    problems = Counter[str]()
     service = interaction.client.services.reply_service
-    async for is_deleted in service.delete(replies, interaction.client):
-        if is_deleted:
-            deleted += 1
-        else:
-            failed += 1
-        count = deleted + failed
+    async for problem in service.delete(replies, interaction.client):
+        count += 1
+        if problem:
+            problems[problem] += 1
         if count % PROGRESS_INTERVAL_MESSAGES == 0 or count == len(replies):
             progress = gettext_lazy(
-                "Deleted {deleted} of {count} replies.", deleted=deleted, count=len(replies)
+                "Deleted {deleted} of {count} replies.",
+                deleted=count - problems.total(),
+                count=len(replies),
             )
-            if failed:
-                lacking = gettext_lazy(
-                    "{count} could not be deleted: I lack Manage Messages there.", count=failed
+            for each, failed in problems.items():
+                undeleted = gettext_lazy(
+                    "{count} could not be deleted: {problem}.", count=failed, problem=each
                 )
-                progress = join_texts(progress, lacking)
+                progress = join_texts(progress, undeleted)
             await edit_response(interaction, content=join_texts(text, progress, separator="\n"))

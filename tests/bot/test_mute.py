@@ -5,6 +5,7 @@ import asyncio
 import discord
 import pytest
 
+from bot.chat import delivery
 from bot.demo_guild import MODERATOR
 from tests.bot.conftest import INN, QUAY, on_stage
 from tests.fakes import until
@@ -76,14 +77,7 @@ async def test_what_was_said_is_deleted_on_request_only_there_and_from_the_histo
 
 
 async def test_a_thread_is_silenced_and_swept_with_its_channel(stage):
-    thread = await stage.member.thread(QUAY, "aside")
-    mark = stage.mark
-    await stage.member.say(thread, "in here")
-    reply = await stage.sandbox.wait_for(
-        "edit",
-        lambda m: m["channel_id"] == thread["id"] and "-# AI-written" in m["content"],
-        since=mark,
-    )
+    thread, reply = await _said_in_thread(stage)
     answer = await stage.moderator.slash(QUAY, "persona mute", delete="everything")
     await said(answer, "Deleted 2 of 2 replies.")
     await stage.member.say(thread, "hello?")
@@ -93,6 +87,44 @@ async def test_a_thread_is_silenced_and_swept_with_its_channel(stage):
 
 def _ids(stage, channel):
     return [m["id"] for m in stage.sandbox._container.messages.history(channel["id"], 100)]
+
+
+async def _said_in_thread(stage):
+    """A thread with a reply, and that reply."""
+    thread = await stage.member.thread(QUAY, "aside")
+    mark = stage.mark
+    await stage.member.say(thread, "in here")
+    reply = await stage.sandbox.wait_for(
+        "edit",
+        lambda m: m["channel_id"] == thread["id"] and "-# AI-written" in m["content"],
+        since=mark,
+    )
+    return thread, reply
+
+
+async def test_an_archived_thread_keeps_its_replies_and_hinders_no_others(stage):
+    await replied(stage, QUAY, "one")
+    thread, reply = await _said_in_thread(stage)
+    stage.sandbox.archive_thread(thread["id"])
+    await until(lambda: not stage.client.guilds[0].get_thread(int(thread["id"])))
+    answer = await stage.moderator.slash(QUAY, "persona mute", delete="everything")
+    await said(answer, "Deleted 2 of 3 replies. 1 could not be deleted: the thread is archived")
+    assert [m["content"] for m in stage.sandbox.messages(QUAY)][:1] == ["one"]
+    assert not any("hears: one" in m["content"] for m in stage.sandbox.messages(QUAY))
+    single = await stage.moderator.context(thread, "Delete this reply", reply)
+    await said(single, "The reply could not be deleted: the thread is archived; open it first.")
+    await stage.moderator.say(thread, "open again")
+    again = await stage.moderator.context(thread, "Delete this reply", reply)
+    await said(again, "Deleted.")
+
+
+async def test_where_discord_fails_the_other_replies_are_deleted(stage, monkeypatch):
+    monkeypatch.setattr(delivery, "RETRY_PAUSES_S", ())
+    await replied(stage, QUAY, "one")
+    route = "DELETE /webhooks/{webhook_id}/{token}/messages/{message_id}"
+    stage.sandbox.fail_requests(route, "cut_before", 2)
+    answer = await stage.moderator.slash(QUAY, "persona mute", delete="everything")
+    await said(answer, "Deleted 1 of 2 replies. 1 could not be deleted: Discord does not do it now")
 
 
 async def test_what_a_deleted_webhook_said_takes_manage_messages_and_the_bot_says_so(stage):

@@ -203,3 +203,26 @@ async def test_threads_have_a_right_to_speak_of_their_own(sandbox, probe):
     with pytest.raises(discord.Forbidden) as refused:
         await corner.send("no more")
     assert refused.value.code == 50013
+
+
+async def test_messages_in_an_archived_thread_change_only_when_it_is_open_again(sandbox, probe):
+    nils = sandbox.member("Nils")
+    thread = await nils.thread("tavern", "old")
+    here = discord.Object(thread["id"])
+    hook = await probe.room().create_webhook(name="Mask")
+    by_hook = await hook.send("from the mask", thread=here, wait=True)
+    channel = await probe.fetch_channel(int(thread["id"]))
+    own = await channel.send("from the bot")
+    sandbox.archive_thread(thread["id"])
+    for act in (
+        own.edit(content="x"),
+        own.delete(),
+        hook.edit_message(by_hook.id, content="x", thread=here),
+        hook.delete_message(by_hook.id, thread=here),
+    ):
+        with pytest.raises(discord.HTTPException) as refused:
+            await act
+        assert refused.value.status == 400 and refused.value.code == 50083
+    await nils.say(thread, "open again")
+    await own.edit(content="changed")
+    await hook.delete_message(by_hook.id, thread=here)
