@@ -27,7 +27,7 @@ from bot.platform.localisation import (
     interaction_language,
     localise,
 )
-from bot.platform.messages import markdown_name
+from bot.platform.messages import markdown_name, message_texts
 from bot.services import Bot
 from bot.store import TrainingJob
 from bot.training.discord_buttons import cancel_job, resume_job
@@ -322,8 +322,9 @@ async def status(interaction: Interaction) -> None:
     services = interaction.client.services
     jobs = services.store.jobs.of_guild(interaction.guild_id or 0, limit=5)
     language = interaction_language(interaction)
-    texts = [current_job_text(services, job, language=language) for job in jobs]
-    await respond(interaction, "\n\n".join(texts) or gettext_lazy("No jobs yet."))
+    texts = [f"{current_job_text(services, job, language=language)}\n" for job in jobs]
+    for text in message_texts(texts or [gettext_lazy("No jobs yet.")]):
+        await respond(interaction, text)
 
 
 @FINETUNE.command(

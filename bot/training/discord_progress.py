@@ -13,7 +13,8 @@ from typing import Any
 import aiohttp
 import discord
 
-from bot.chat.places import GuildChannel
+from bot.chat.delivery import is_archived, is_temporary
+from bot.chat.places import GuildChannel, fetch_channel
 from bot.data.discord import FETCH_BUTTONS
 from bot.platform.discord_kit.layouts import Item
 from bot.platform.localisation import (
@@ -139,9 +140,9 @@ class ProgressMessages:
                     await self._write(job, message)
                     shown = message.text
                     error_text = ""
-                except discord.Forbidden:  # the job goes on where the bot may not write
-                    shown = message.text
-                except UNREACHABLE_ERRORS as error:  # it is tried again
+                except UNREACHABLE_ERRORS as error:
+                    if not is_temporary(error):  # the job goes on where the bot may not write
+                        shown = message.text
                     if str(error) != error_text:
                         log.warning(
                             "the progress of the job %s could not be shown: %s", job_id, error
@@ -170,25 +171,28 @@ class ProgressMessages:
                 if job is None or job.card_state != state:
                     break
         text = changed_verdict_text(job, learner_name(self._bot.services, job)) if job else ""
-        if job and text and (channel := self._channel(job)):
+        if job and text:
             digest = hashlib.sha256(f"{job_id} verdict".encode()).hexdigest()
             with suppress(*UNREACHABLE_ERRORS):
-                await channel.send(localise(text, self._language(job)), nonce=digest[:16])
+                if channel := await self._channel(job):
+                    await channel.send(localise(text, self._language(job)), nonce=digest[:16])
 
     async def _announce(self, job: TrainingJob) -> None:
-        """Post the result once it is decided who promotes it; a failed request is repeated
-        later.
+        """Post the result once it is decided who promotes it; a request that failed for a while is
+        repeated later.
         """
         try:
             note = AUTOMATIC_PROMOTION_TEXT if job.decision == "promoted" else ""
             await self._post_result(job, await self._message(job, note))
-        except (discord.Forbidden, discord.NotFound) as error:
-            log.warning("the result of the job %s cannot be posted: %s", job.job_id, error)
         except ServerUnavailableError:
             return
         except UNREACHABLE_ERRORS as error:
-            log.warning("the result of the job %s could not be posted yet: %s", job.job_id, error)
-            return
+            if is_temporary(error):
+                log.warning(
+                    "the result of the job %s could not be posted yet: %s", job.job_id, error
+                )
+                return
+            log.warning("the result of the job %s cannot be posted: %s", job.job_id, error)
         self._bot.services.store.jobs.mark_announced(job)
 
     async def _message(self, job: TrainingJob, note: str = "") -> JobMessage:
@@ -200,9 +204,9 @@ class ProgressMessages:
             text = current_job_text(self._bot.services, job, language=language)
             return text_message(text, buttons)
         excerpt = await asyncio.to_thread(_read_excerpt, Path(job.result.adapter))
-        if self._must_hide_replies(job):
+        channel = await self._channel(job)
+        if self._must_hide_replies(job, channel):
             excerpt = replace(excerpt, replies=())
-        channel = self._channel(job)
         return result_message(
             job,
             live,
@@ -219,13 +223,13 @@ class ProgressMessages:
         guild = self._bot.get_guild(job.guild_id)
         return language_of(guild.preferred_locale) if guild else SOURCE_LANGUAGE
 
-    def _must_hide_replies(self, job: TrainingJob) -> bool:
+    def _must_hide_replies(self, job: TrainingJob, channel: GuildChannel | None) -> bool:
         """Report whether a result is posted where its age-restricted persona may not speak."""
         services = self._bot.services
         persona = services.personas.get(job.persona, job.guild_id) if job.persona else None
         if persona is None:
             return False
-        return services.reply_service.rules.age.refuses(persona, self._channel(job))
+        return services.reply_service.rules.age.refuses(persona, channel)
 
     async def _write(self, job: TrainingJob, message: JobMessage) -> None:
         if job.progress_message_id:
@@ -236,9 +240,13 @@ class ProgressMessages:
 
     async def _post_result(self, job: TrainingJob, message: JobMessage) -> None:
         if job.state == "cancelled" or not job.progress_message_id:
-            return await self._write(job, message)
-        await self._send(job, message)
-        if channel := self._channel(job):
+            try:
+                return await self._write(job, message)
+            except discord.HTTPException as error:
+                if not is_archived(error):
+                    raise
+        await self._send(job, message)  # which opens an archived thread
+        if (channel := await self._channel(job)) and job.progress_message_id:
             with suppress(discord.NotFound):
                 ended = gettext_lazy(
                     "{title}. The result is below.",
@@ -259,24 +267,24 @@ class ProgressMessages:
         if not nonce:
             state = f"{job.job_id} {job.finished_at or job.queued_at}"
             nonce = hashlib.sha256(state.encode()).hexdigest()[:16]
-        if channel := self._channel(job):
+        if channel := await self._channel(job):
             view: Any = message.view or discord.utils.MISSING
             sent = await channel.send(message.text, view=view, files=message.files, nonce=nonce)
             self._bot.services.store.jobs.set_progress_message(job, sent.id)
 
     async def _edit(self, job: TrainingJob, message: JobMessage) -> None:
-        if (channel := self._channel(job)) and job.progress_message_id:
+        if (channel := await self._channel(job)) and job.progress_message_id:
             posted = channel.get_partial_message(job.progress_message_id)
             await posted.edit(**message.fields())
 
-    def _channel(self, job: TrainingJob) -> GuildChannel | None:
-        """Return the job's channel, None if it is gone. Raises `ServerUnavailableError` while
-        nobody knows that.
+    async def _channel(self, job: TrainingJob) -> GuildChannel | None:
+        """Return the job's channel, also an archived thread; None if it is gone. Raises
+        `ServerUnavailableError` while nobody knows that, and discord.py's errors.
         """
         guild = self._bot.get_guild(job.guild_id)
         if guild is None or guild.unavailable:
             raise ServerUnavailableError("Discord has not sent its server yet")
-        channel = guild.get_channel_or_thread(job.channel_id)
+        channel = await fetch_channel(self._bot, job.channel_id)
         return channel if isinstance(channel, GuildChannel) else None
 
 

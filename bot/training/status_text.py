@@ -41,6 +41,9 @@ MAX_PROMPT_CHARS = 150
 MAX_REPLY_CHARS = 300
 MAX_REASON_CHARS = 220
 """Characters of one reason or piece of advice."""
+MAX_ERROR_CHARS = 1000
+MAX_ADVICE_CHARS = 500
+"""Characters of the reason of a failure, which may be the end of a log, and of what helps."""
 MAX_RETRAINED = 12
 """Personas in a message of `/finetune all`."""
 MAX_PLAN_LINES = 10
@@ -225,7 +228,8 @@ def job_result_text(
     if job.state == "failed" or job.result is None:
         reason: str = gettext_lazy("No reason was given.")
         if job.error:
-            reason = hide_paths(f"{job.error} {job.advice or ''}".rstrip())
+            error = _cut(hide_paths(job.error), MAX_ERROR_CHARS)
+            reason = f"{error} {_cut(hide_paths(job.advice or ''), MAX_ADVICE_CHARS)}".rstrip()
         lines = [job_title(job, gettext_lazy("Failed"), learner), reason]
         if job.can_resume:
             lines.append(gettext_lazy("-# Then **Resume** continues where it stopped."))
@@ -236,6 +240,11 @@ def job_result_text(
     if len(text) > MAX_RESULT_CHARS:
         text = "\n".join(filter(None, [*head, result.card]))
     return text
+
+
+def _cut(text: str, max_chars: int) -> str:
+    """Return as much of a text as fits, with an ellipsis where something is left out."""
+    return text if len(text) <= max_chars else f"{text[: max_chars - 1]}…"
 
 
 def trains_from_card(job: TrainingJob) -> bool:

@@ -304,12 +304,13 @@ async def test_a_result_shows_its_replies_in_marked_channels_only(stage):
     request = TrainingRequest(job_name="voice", persona="ballast")
     job = services.trainings.start(request, guild_id=guild, channel_id=quay).job
     messages = stage.client.get_cog("FinetuneCog")._messages
-    assert not messages._must_hide_replies(job)
+    channel = stage.client.get_channel(quay)
+    assert not messages._must_hide_replies(job, channel)
     await restrict(stage)
-    assert messages._must_hide_replies(job)
+    assert messages._must_hide_replies(job, channel)
     stage.sandbox.set_age_restricted(QUAY, True)
-    await until(stage.client.get_channel(quay).is_nsfw)
-    assert not messages._must_hide_replies(job)
+    await until(channel.is_nsfw)
+    assert not messages._must_hide_replies(job, channel)
 
 
 async def test_another_server_is_not_concerned_and_members_may_not(stage):

@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import pytest
 from discord import app_commands
 
+from bot.platform.messages import MAX_MESSAGE_CHARS
 from bot.store import InstalledVersion, JobResult
+from bot.training import discord_progress
 from bot.training.backend_protocol import TrainingFailed, TrainingSucceeded
 from bot.training.repeat import is_repeatable
 from personas.errors import AdapterError, RequestError
@@ -209,6 +211,65 @@ async def test_a_failed_job_says_why_and_what_to_do(stage):
     failed = await stage.sees("Failed: **Ballast v1**")
     assert "The log is empty." in failed["content"] and "something to say" in failed["content"]
     assert buttons_of(stage, failed) == ["Repeat with changes"]
+
+
+@pytest.mark.parametrize("outcome", ["done", "failed", "cancelled"])
+async def test_in_an_archived_thread_the_result_comes_and_opens_it(stage, outcome):
+    thread = await stage.moderator.thread(QUAY, "workshop")
+    await start(stage, thread)
+    progress = await stage.sees("Training: **Ballast v1**")
+    await until(lambda: stage.backend.busy)
+    stage.sandbox.archive_thread(thread["id"])
+    await until(lambda: not stage.client.guilds[0].get_thread(int(thread["id"])))
+    mark = stage.mark
+    if outcome == "done":
+        stage.backend.finish()
+        result = await stage.sees("Trained: **Ballast v1**", "message", mark)
+        labels = [part.get("label") for part in all_components(result["components"])]
+        assert "Promote" in labels
+    elif outcome == "failed":
+        stage.backend.finish(TrainingFailed("The log is empty.", "Write one."))
+        result = await stage.sees("The log is empty.", "message", mark)
+    else:
+        await stage.moderator.slash(QUAY, "finetune cancel")
+        result = await stage.sees("Cancelled: **Ballast v1**", "message", mark)
+    assert result["channel_id"] == thread["id"]
+    ended = await stage.sees("The result is below.", "edit", mark)
+    assert ended["id"] == progress["id"] and not ended["components"]
+
+
+async def test_a_failure_as_long_as_a_log_is_posted_with_its_advice(stage):
+    await start(stage)
+    await until(lambda: stage.backend.busy)
+    stage.backend.finish(TrainingFailed("Out of memory. " * 300, "Train a smaller model. " * 40))
+    failed = await stage.sees("Failed: **Ballast v1**", "message")
+    assert len(failed["content"]) < MAX_MESSAGE_CHARS
+    assert failed["content"].count("…") == 2 and "a smaller model" in failed["content"]
+    await start(stage, persona="oda")
+    await until(lambda: stage.backend.busy)
+    stage.backend.finish(TrainingFailed("No disk. " * 300, "Free some space. " * 40))
+    await stage.sees("Failed: **Oda Marrow v1**", "message")
+    mark = stage.mark
+    await stage.moderator.slash(QUAY, "finetune status")
+    for name, reason in (("Oda Marrow", "No disk."), ("Ballast", "Out of memory.")):
+        listed = await stage.sees(f"Failed: **{name} v1**", "message", mark)
+        assert reason in listed["content"]
+    assert listed["content"].rstrip().endswith("…")
+
+
+async def test_a_result_that_discord_does_not_take_is_tried_once(stage, monkeypatch):
+    texts = []
+
+    def too_long(*_, **__):
+        texts.append("x" * (MAX_MESSAGE_CHARS + 1))
+        return texts[-1]
+
+    await start(stage)
+    await until(lambda: stage.backend.busy)
+    await stage.sees("Training: **Ballast v1**")
+    monkeypatch.setattr(discord_progress, "current_job_text", too_long)
+    stage.backend.finish(TrainingFailed("The log is empty.", "Write one."))
+    await until(lambda: stage.store.jobs.of_guild(int(stage.sandbox.guild_id))[0].announced)
 
 
 def typed_in(form):
