@@ -42,7 +42,7 @@ PROMPT_LABEL = gettext_noop("Somebody says")
 REPLY_LABEL = gettext_noop("It should answer")
 INSTEAD_LABEL = gettext_noop("It should not answer (optional)")
 MAX_SHOWN_LESSONS = 10
-MAX_EXCERPT_CHARS = 90
+MAX_EXCERPT_CHARS = 80
 MAX_FIELD_CHARS = 1500
 
 

@@ -13,6 +13,7 @@ from bot.answering.texts import settings_text
 from bot.chat.chat_words import is_common, names_of
 from bot.chat.message_text import has_words
 from bot.chat.places import ChannelRef, SpeakChannel, channel_ref, usual_answers
+from bot.chat.reply_text import discord_text
 from bot.faces.texts import face_text
 from bot.moderation.texts import mute_text
 from bot.personas.base_model_compat import NO_ADAPTERS
@@ -37,7 +38,7 @@ from bot.platform.localisation import (
     localise,
     translate,
 )
-from bot.platform.messages import markdown_name
+from bot.platform.messages import markdown_name, message_texts
 from bot.services import Services
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, Mute, StoredReply
 from personas.card.toml_card import visible_name
@@ -262,13 +263,15 @@ async def list_(interaction: Interaction) -> None:
             if persona.id in living:
                 part = localise(_part_text(persona, living), language)
                 words.append(f"<#{channel.channel_id}>{part and f' ({part})'}")
-        lines.append(f"{' '.join(words)}\n{persona.tagline}".strip())
+        tagline = " ".join(discord_text(persona.tagline).split())
+        lines.append(f"{' '.join(words)}\n{tagline}".strip())
     for entry in services.store.mutes.of_guild(guild_id):
         muted = gettext_lazy("Muted: {names}", names=mute_text(services.personas, entry))
         lines.append(localise(muted, language))
     if guild_id and (face := services.faces.chosen(guild_id)):
         lines.append(localise(face_text(services.faces, face, guild_id), language))
-    await respond(interaction, "\n".join(lines) or gettext_lazy("No personas."))
+    for text in message_texts(lines or [gettext_lazy("No personas.")]):
+        await respond(interaction, text, suppress_embeds=True)
 
 
 def _part_text(persona: Persona, living: Sequence[str]) -> str:

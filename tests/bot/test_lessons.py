@@ -53,6 +53,26 @@ def opt_in(stage):
     stage.store.people.decide(ConsentDecision(int(stage.member.id), True, time.time(), "en"))
 
 
+async def test_ten_long_lessons_have_room_in_a_message(stage):
+    stage.moderator.set_locale("de")
+    for number in range(10):
+        stage.store.lessons.add(
+            Lesson(
+                guild_id=int(stage.sandbox.guild_id),
+                persona_id="ballast",
+                user_id=int(stage.moderator.id),
+                prompt=f"{number} {'what then ' * 40}",
+                reply="gulls " * 40,
+                instead_of="",
+                as_moderator=True,
+                right="form",
+                at=time.time(),
+            )
+        )
+    listed = await response_text(await stage.moderator.slash(QUAY, "persona taught"), "`10` 9 what")
+    assert listed["content"].endswith("…")
+
+
 async def test_a_moderator_teaches_sees_it_and_takes_it_back(stage):
     form = await stage.moderator.slash(QUAY, "persona teach")
     assert form.modal["title"] == "Teach Ballast"

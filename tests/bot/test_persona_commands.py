@@ -42,6 +42,30 @@ async def test_a_moderator_sets_shows_lists_and_clears(stage):
     await response_text(await stage.member.slash(OFFICE, "persona show"), "No persona lives here.")
 
 
+async def test_a_long_list_takes_several_messages_and_taglines_post_no_links(stage, monkeypatch):
+    personas = stage.client.services.personas
+    ballast = personas.get("ballast", 0)
+    tagline = f"Weighs all.\n# Come to https://discord.gg/abc {'and weigh ' * 12}"
+    many = {}
+    for number in range(15):
+        persona_id = f"crane-{number}"
+        many[persona_id] = dataclasses.replace(
+            ballast, id=persona_id, name=f"Crane {number}", tagline=tagline
+        )
+    monkeypatch.setattr(personas, "of", lambda _: many)
+    await stage.moderator.slash(QUAY, "persona mute")
+    mark = stage.mark
+    await stage.member.slash(QUAY, "persona list")
+    first = await stage.sees("**Crane 0**", "message", mark)
+    last = await stage.sees("Muted: all personas in <#", "message", mark)
+    assert first["id"] != last["id"] and "**Crane 14**" in last["content"]
+    for shown in (first["content"], last["content"]):
+        assert "discord.gg" not in shown and "Weighs all. #" in shown
+        assert all(
+            line.startswith(("**Crane", "Weighs all.", "Muted")) for line in shown.splitlines()
+        )
+
+
 async def test_a_member_changes_nothing(stage):
     before = stage.store.channels.of_guild(stage.sandbox.guild_id)
     await response_text(
