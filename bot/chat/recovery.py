@@ -11,6 +11,7 @@ from bot.chat.delivery import (
     MAX_DELIVERY_S,
     deliver,
     growing_pauses,
+    is_archived,
     is_temporary,
     store_when_possible,
 )
@@ -117,6 +118,12 @@ class ReplyRecovery:
             if current and current.is_unfinished:
                 await self.resume(current, client)
         except Exception as error:  # one failure must not affect the other replies
+            if is_archived(error):
+                log.info("the reply %d stays as it is: %s", stored.event_id, error)
+                await store_when_possible(
+                    f"the end of the reply {stored.event_id}", lambda: self._give_up(stored)
+                )
+                return True
             log.exception("the reply %d could not be finished", stored.event_id)
             if is_temporary(error):
                 return False
@@ -125,6 +132,13 @@ class ReplyRecovery:
                 lambda: replies.finish(stored.event_id, "failed", end_note=CUT_OFF_NOTE),
             )
         return True
+
+    def _give_up(self, stored: StoredReply) -> None:
+        """End a reply, also one whose end was to be shown, in the messages as they are."""
+        replies = self._context.store.replies
+        with self._context.store.atomic():
+            replies.finish(stored.event_id, "failed")
+            replies.record_end_shown(stored.event_id)
 
     async def resume(self, stored: StoredReply, client: discord.Client) -> None:
         """Make an interrupted reply, or show how it ended."""

@@ -21,6 +21,7 @@ from bot.chat.delivery import (
     DELIVERY_ERRORS,
     UNCERTAIN_ERRORS,
     deliver,
+    is_archived,
     store_when_possible,
 )
 from bot.chat.held_events import HeldEvents
@@ -541,14 +542,17 @@ class Reply:
             replies.record_end_shown(self.event_id)
 
     async def _show_end(self, show: Callable[[], Awaitable[None]]) -> bool:
-        """Show the end, however long Discord is away. False: a later connection or start has to
-        show it.
+        """Show the end, however long Discord is away, unless its thread is archived. False: a later
+        connection or start has to show it.
         """
         try:
             await deliver(f"the end of the reply {self.event_id}", show)
         except discord.NotFound:
             raise
         except DELIVERY_ERRORS as error:
+            if is_archived(error):
+                log.info("the end of the reply %d is not shown: %s", self.event_id, error)
+                return True
             log.error(
                 "the end of the reply %d is stored, and shown at the next connection: %s",
                 self.event_id,

@@ -256,3 +256,36 @@ async def test_a_thread_whose_channel_is_not_seen_keeps_no_message_from_being_an
 
     await answer_missed(stage.client, stage.client.services, 0.0, answer)
     assert found == [event]
+
+
+async def begun_in_thread(stage):
+    """A reply that has begun in a thread, which is archived then; returns its event."""
+    stage.engine.free.clear()
+    thread = await stage.member.thread(QUAY, "aside")
+    said = await stage.member.say(thread, "hold on")
+    await stage.sees("…", by="Ballast")
+    await until(lambda: stage.store.replies.get(int(said["id"])).parts)
+    stage.sandbox.archive_thread(thread["id"])
+    return int(said["id"])
+
+
+async def test_a_reply_in_a_thread_that_is_archived_meanwhile_ends(stage):
+    event_id = await begun_in_thread(stage)
+    stage.engine.free.set()
+    await until(lambda: not stage.store.replies.unfinished())
+    reply = stage.store.replies.get(event_id)
+    assert reply.state == "done" and "hold on" in stage.store.messages.text_of(reply.parts[0])
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+async def test_a_start_tries_once_to_finish_a_reply_in_an_archived_thread(
+    tmp_path, caplog, is_made
+):
+    async with on_stage(tmp_path) as stage:
+        event_id = await begun_in_thread(stage)
+        if is_made:  # and its end was not shown, as while Discord was away
+            stage.store.replies.finish(event_id, "done", end_note="-# a note")
+    async with on_stage(tmp_path) as stage:
+        await until(lambda: not stage.store.replies.unfinished())
+        assert stage.store.replies.get(event_id).state == ("done" if is_made else "failed")
+    assert "could not be finished" not in caplog.text
