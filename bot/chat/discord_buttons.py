@@ -18,9 +18,11 @@ from bot.chat.places import (
 from bot.chat.reply_text import MAX_PART_CHARS, discord_text, reply_footer
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import (
+    MAX_TITLE_CHARS,
     PersistentButton,
     button_view,
     defer,
+    fitting_text,
     form,
     respond,
     send_form,
@@ -87,7 +89,12 @@ class AnswerButton(_ReplyButton, template=r"reply:(?P<event>[0-9]+)"):
         label = translate(ASK_HELP, language)
         text = text_field(label, "text", MAX_QUESTION_CHARS)
         custom_id = f"{ANSWER_FORM_PREFIX}{self.event_id}"
-        title = translate(gettext_noop("Reply to {persona}"), language, persona=persona.name)
+        title = fitting_text(
+            gettext_noop("Reply to {persona}"),
+            language,
+            max_chars=MAX_TITLE_CHARS,
+            persona=persona.name,
+        )
         await send_form(interaction, form(title, custom_id, text))
 
 

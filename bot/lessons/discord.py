@@ -16,8 +16,10 @@ from bot.platform.discord_kit.transformers import (
     require_persona,
 )
 from bot.platform.discord_kit.ui import (
+    MAX_TITLE_CHARS,
     PersistentButton,
     button_view,
+    fitting_text,
     form,
     respond,
     send_form,
@@ -62,7 +64,9 @@ async def teach(interaction: Interaction, persona: PersonaOption | None = None) 
         text_field(translate(REPLY_LABEL, language), "reply", MAX_FIELD_CHARS),
         text_field(translate(INSTEAD_LABEL, language), "instead", MAX_FIELD_CHARS, required=False),
     )
-    title = translate(gettext_noop("Teach {persona}"), language, persona=persona.name)
+    title = fitting_text(
+        gettext_noop("Teach {persona}"), language, max_chars=MAX_TITLE_CHARS, persona=persona.name
+    )
     await send_form(interaction, form(title, f"{TEACH_FORM_PREFIX}{persona.id}", *fields))
 
 

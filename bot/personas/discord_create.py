@@ -42,10 +42,13 @@ from bot.platform.discord_kit.transformers import (
     require_persona,
 )
 from bot.platform.discord_kit.ui import (
+    MAX_BUTTON_CHARS,
+    MAX_TITLE_CHARS,
     PersistentButton,
     button_view,
     defer,
     edit_response,
+    fitting_text,
     form,
     respond,
     send_form,
@@ -468,7 +471,9 @@ class PersonaFormAgainButton(TryAgainButton, template=r"retry-form:(?P<form>.+)"
         language = interaction_language(interaction)
         title = translate(NEW_PERSONA_TITLE, language)
         if self.form.startswith(EDIT_FORM_PREFIX):
-            title = translate(EDIT_TITLE, language, persona=fields.name)
+            title = fitting_text(
+                EDIT_TITLE, language, max_chars=MAX_TITLE_CHARS, persona=fields.name
+            )
         return persona_form(title, self.form, fields, language=language)
 
 
@@ -492,15 +497,15 @@ class UseHereButton(_PersonaButton, template=rf"use-here:{PERSONA_ID}"):
     def of(cls, interaction: Interaction, persona: Persona) -> "UseHereButton":
         """The button for a channel, whose label names it, and the persona that moves out."""
         channel = _channel(interaction)
-        label = gettext_lazy("Use it in #{channel}", channel=str(channel))
+        source = gettext_noop("Use it in #{channel}")
+        names = {"channel": str(channel)}
         others = interaction.client.services.personas_in(channel_ref(channel))
         if others:
-            label = gettext_lazy(
-                "Use it in #{channel}, in place of {personas}",
-                channel=str(channel),
-                personas=", ".join(other.name for other in others),
-            )
-        button = cls(persona.id, label=localise(label, interaction_language(interaction))[:80])
+            source = gettext_noop("Use it in #{channel}, in place of {personas}")
+            names["personas"] = ", ".join(other.name for other in others)
+        language = interaction_language(interaction)
+        label = fitting_text(source, language, max_chars=MAX_BUTTON_CHARS, **names)
+        button = cls(persona.id, label=label)
         button.replaces_others = bool(others)
         if not others:
             button.item.style = discord.ButtonStyle.primary
@@ -524,7 +529,7 @@ class EditPersonaButton(_PersonaButton, template=rf"edit-persona:{PERSONA_ID}"):
         typed = PersonaForm.of_table(table)
         form_id = _edit_form_id(persona, table)
         language = interaction_language(interaction)
-        title = translate(EDIT_TITLE, language, persona=persona.name)
+        title = fitting_text(EDIT_TITLE, language, max_chars=MAX_TITLE_CHARS, persona=persona.name)
         await send_form(interaction, persona_form(title, form_id, typed, language=language))
 
 
@@ -542,7 +547,12 @@ class TalkButton(_PersonaButton, template=rf"talk:{PERSONA_ID}"):
         label = translate(gettext_noop("What you want to say"), language)
         text = text_field(label, "text", MAX_QUESTION_CHARS)
         form_id = f"{TALK_FORM_PREFIX}{persona.id}"
-        title = translate(gettext_noop("Talk to {persona}"), language, persona=persona.name)
+        title = fitting_text(
+            gettext_noop("Talk to {persona}"),
+            language,
+            max_chars=MAX_TITLE_CHARS,
+            persona=persona.name,
+        )
         await send_form(interaction, form(title, form_id, text))
 
 

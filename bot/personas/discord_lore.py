@@ -20,8 +20,10 @@ from bot.platform.discord_kit.transformers import (
     require_persona,
 )
 from bot.platform.discord_kit.ui import (
+    MAX_TITLE_CHARS,
     PersistentButton,
     defer,
+    fitting_text,
     form,
     respond,
     send_form,
@@ -255,7 +257,12 @@ def lore_form(persona: Persona, language: Language) -> discord.ui.Modal:
         label=translate(TITLE_LABEL, language), custom_id="title", max_length=60
     )
     text = text_field(translate(TEXT_LABEL, language), "text", 4000)
-    heading = translate(gettext_noop("Lore for {persona}"), language, persona=persona.name)
+    heading = fitting_text(
+        gettext_noop("Lore for {persona}"),
+        language,
+        max_chars=MAX_TITLE_CHARS,
+        persona=persona.name,
+    )
     return form(heading, f"{LORE_FORM_PREFIX}{persona.id}", title, text)
 
 

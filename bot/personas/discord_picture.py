@@ -15,9 +15,11 @@ from bot.platform.discord_kit.transformers import (
     require_persona,
 )
 from bot.platform.discord_kit.ui import (
+    MAX_TITLE_CHARS,
     PersistentButton,
     button_view,
     defer,
+    fitting_text,
     form,
     respond,
     send_form,
@@ -96,7 +98,12 @@ class PictureButton(PersistentButton, template=r"persona-picture:(?P<persona>[a-
             "At most 8 MB. A character card fills in what the persona's card leaves empty."
         )
         field = upload_field(localise(FIELD_LABELS["file"], language), translate(hint, language))
-        title = translate(gettext_noop("Picture of {persona}"), language, persona=persona.name)
+        title = fitting_text(
+            gettext_noop("Picture of {persona}"),
+            language,
+            max_chars=MAX_TITLE_CHARS,
+            persona=persona.name,
+        )
         await send_form(interaction, form(title, f"{PICTURE_FORM_PREFIX}{persona.id}", field))
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from bot.chat.reply import CUT_OFF_NOTE
 from bot.moderation.store import ReplyLimits
+from bot.platform.discord_kit.ui import MAX_BUTTON_CHARS, MAX_TITLE_CHARS, fitting_text
 from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import (
     LANGUAGES,
@@ -212,6 +213,45 @@ async def test_the_buttons_of_a_persona_are_in_the_members_language(stage):
     await until(lambda: shown.message and shown.message["components"])
     buttons = ["Gespräch beginnen", "Bearbeiten", "Bild oder Karte", "Trainieren"]
     assert labels(shown.message) == buttons
+
+
+async def test_a_long_name_leaves_the_verbs_of_titles_and_buttons(stage):
+    stage.moderator.set_locale("de")
+    long_name = "Aurelia Featherstonehaugh of the Lower Salt Granary and Wharf"
+    made = await stage.moderator.submit(
+        await stage.moderator.slash(QUAY, "persona create"), name=long_name, description="A clerk."
+    )
+    await until(lambda: long_name in made.text)
+    assert f"In #{QUAY} nutzen, statt Ballast" in labels(made.message)
+    form = await stage.moderator.click(made.message, "Bearbeiten")
+    assert re.fullmatch(r"Aurelia Feather.*… bearbeiten", form.modal["title"])
+    await stage.moderator.click(made.message, f"In #{QUAY} nutzen, statt Ballast")
+    await until(
+        lambda: (
+            stage.client.services.store.channels.get(
+                int(stage.sandbox.guild_id), int(stage.sandbox.channel(QUAY)["id"])
+            ).persona_id
+            != "ballast"
+        )
+    )
+    taught = await stage.moderator.slash(QUAY, "persona teach")
+    assert re.fullmatch(r"Aurelia Feather.*… etwas beibringen", taught.modal["title"])
+    assert len(taught.modal["title"]) == MAX_TITLE_CHARS
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_longest_names_are_shortened_until_a_text_has_room(language):
+    source = "Use it in #{channel}, in place of {personas}"
+    text = fitting_text(
+        source, language, max_chars=MAX_BUTTON_CHARS, channel="quay", personas="Oda Marrow, " * 30
+    )
+    assert len(text) == MAX_BUTTON_CHARS and "#quay" in text and "Oda Marrow" in text
+    text = fitting_text(
+        source, language, max_chars=MAX_BUTTON_CHARS, channel="q" * 100, personas="Oda"
+    )
+    assert len(text) == MAX_BUTTON_CHARS and "qqq…" in text and "Oda" in text
+    short = fitting_text(source, language, max_chars=MAX_BUTTON_CHARS, channel="q", personas="Oda")
+    assert "…" not in short
 
 
 @pytest.mark.parametrize("command", ["persona show", "persona generation show"])

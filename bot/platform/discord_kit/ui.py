@@ -22,6 +22,7 @@ from bot.platform.localisation import (
     gettext_lazy,
     interaction_language,
     localise,
+    translate,
 )
 from bot.platform.messages import MAX_MESSAGE_CHARS, NO_MENTIONS
 from personas.schemas.chat import Persona
@@ -29,6 +30,10 @@ from personas.schemas.chat import Persona
 log = logging.getLogger(__name__)
 MAX_SELECT_OPTIONS = 25
 """Options that Discord allows in a menu."""
+MAX_TITLE_CHARS = 45
+"""Characters that Discord allows in the title of a form."""
+MAX_BUTTON_CHARS = 80
+"""Characters that Discord allows on a button."""
 MAX_DESCRIPTION_CHARS = 100
 """Characters that Discord allows below an option."""
 CHOOSE_PERSONA_TEXT = gettext_lazy("Choose a persona")
@@ -427,11 +432,22 @@ def text_field(
     )
 
 
-def form(title: str, custom_id: str, *fields: discord.ui.Item[Any]) -> discord.ui.Modal:
-    """A form, handled by `FormCog` when it is submitted; Discord cuts no title, so a long one is
-    cut here.
+def fitting_text(source: str, language: Language, *, max_chars: int, **names: str) -> str:
+    """Return a text that `gettext_noop` marks in a language, with names in it. The longest of them
+    are shortened until the text has room.
     """
-    modal = discord.ui.Modal(title=title[:45], custom_id=custom_id)
+    while len(text := translate(source, language, **names)) > max_chars:
+        longest = max(names, key=lambda each: len(names[each]))
+        assert names[longest] != "…"  # the words around the names always have room
+        names[longest] = f"{names[longest].removesuffix('…')[:-1]}…"
+    return text
+
+
+def form(title: str, custom_id: str, *fields: discord.ui.Item[Any]) -> discord.ui.Modal:
+    """A form, handled by `FormCog` when it is submitted. Discord takes no title of more than
+    `MAX_TITLE_CHARS`: one with a name in it comes from `fitting_text`.
+    """
+    modal = discord.ui.Modal(title=title, custom_id=custom_id)
     for field in fields:
         modal.add_item(field)
     return modal
