@@ -70,7 +70,7 @@ MAX_DELETED = 20_000
 """Number of the latest deleted messages that are remembered: more than events can be held."""
 
 
-class PersonaSelect(PersistentPersonaSelect, template="choose-persona"):
+class PersonaSelect(PersistentPersonaSelect, template=r"choose-persona:(?P<menu>[0-9]+)"):
     """The persona menu of a direct-message channel."""
 
     async def chosen(self, interaction: Interaction, persona_id: str) -> None:
@@ -96,10 +96,10 @@ class PersonaSelect(PersistentPersonaSelect, template="choose-persona"):
 
 
 def persona_select_view(services: Services, language: Language) -> discord.ui.View:
-    """Return the menu of the shared personas that speak in direct messages. Raises `RefusedError`
+    """Return the menus of the shared personas that speak in direct messages. Raises `RefusedError`
     when there are none.
     """
-    return button_view(PersonaSelect.of(direct_personas(services), language=language))
+    return button_view(*PersonaSelect.menus(direct_personas(services), language=language))
 
 
 class MessageAnswerer:

@@ -60,7 +60,9 @@ class OtherPersonaButton(PersistentButton, template=r"other-persona"):
         await respond(interaction, CHOOSE_TEXT, view)
 
 
-class OutsidePersonaSelect(PersistentPersonaSelect, template="choose-persona-outside"):
+class OutsidePersonaSelect(
+    PersistentPersonaSelect, template=r"choose-persona-outside:(?P<menu>[0-9]+)"
+):
     """The persona menu of a member where the bot is not."""
 
     async def chosen(self, interaction: Interaction, persona_id: str) -> None:
@@ -93,10 +95,10 @@ def _is_recent(message: IncomingMessage) -> bool:
 
 
 def outside_select_view(services: Services, language: Language) -> discord.ui.View:
-    """Return the menu of the shared personas that are not age-restricted. Raises `RefusedError`
+    """Return the menus of the shared personas that are not age-restricted. Raises `RefusedError`
     when there are none.
     """
-    return button_view(OutsidePersonaSelect.of(direct_personas(services), language=language))
+    return button_view(*OutsidePersonaSelect.menus(direct_personas(services), language=language))
 
 
 def direct_personas(services: Services) -> list[Persona]:

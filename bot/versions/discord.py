@@ -320,16 +320,17 @@ class PromoteDialogueButton(PersistentButton, template=r"promote-dialogue:(?P<na
             "persona.",
             name=self.name,
         )
-        menu = DialoguePersonaSelect.of(
-            services.personas.of(guild_id).values(),
+        menus = DialoguePersonaSelect.menus(
+            list(services.personas.of(guild_id).values()),
             self.name,
             language=interaction_language(interaction),
         )
-        await respond(interaction, question, button_view(menu))
+        await respond(interaction, question, button_view(*menus))
 
 
 class DialoguePersonaSelect(
-    PersistentPersonaSelect, template=r"promote-dialogue-to:(?P<name>[\w-]+)"
+    PersistentPersonaSelect,
+    template=r"promote-dialogue-to:(?P<name>[\w-]+):(?P<menu>[0-9]+)",
 ):
     """Makes a dialogue adapter the live version of the persona that is chosen."""
 

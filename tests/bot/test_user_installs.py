@@ -107,6 +107,22 @@ async def test_buttons_of_earlier_replies_are_refused_once_the_setting_is_off(st
     assert len(stage.engine.requests) == asked
 
 
+async def test_the_26th_persona_stands_in_a_second_menu(stage):
+    shipped = stage.client.services.personas._shipped
+    for number in range(23):  # beside the three that come with the bot
+        persona_id = f"crane-{number}"
+        shipped[persona_id] = dataclasses.replace(
+            shipped["ballast"], id=persona_id, name=f"Crane {number}"
+        )
+    place = stage.sandbox.outside_channel("elsewhere")
+    menu = await stage.member.slash(place, "chat", message="is the kettle on?")
+    assert await said(menu) == MENU
+    mark = stage.mark
+    await stage.member.select(menu.message, "Choose a persona (2/2)", ["crane-22"])
+    reply = await finished(stage, mark)
+    assert reply["content"].startswith("**Crane 22:** ")
+
+
 async def test_a_question_that_has_waited_long_for_a_choice_is_not_asked(stage, monkeypatch):
     monkeypatch.setattr(discord_outside, "MAX_QUESTION_AGE", timedelta(0))
     place = stage.sandbox.outside_channel("elsewhere")

@@ -30,6 +30,8 @@ from personas.schemas.chat import Persona
 log = logging.getLogger(__name__)
 MAX_SELECT_OPTIONS = 25
 """Options that Discord allows in a menu."""
+MAX_MENUS = 5
+"""Menus that Discord allows below a message."""
 MAX_TITLE_CHARS = 45
 """Characters that Discord allows in the title of a form."""
 MAX_BUTTON_CHARS = 80
@@ -390,19 +392,31 @@ class PersistentSelect(
 
 
 class PersistentPersonaSelect(PersistentSelect, template=r"never:"):
-    """A menu of personas."""
+    """A menu of personas. Its template ends with the number of the menu, for Discord wants different
+    custom ids below a message.
+    """
+
+    menu: str
 
     @classmethod
-    def of(
-        cls, personas: Iterable[Persona], *values: str, language: Language = SOURCE_LANGUAGE
-    ) -> Self:
-        """A menu of these personas, as many as Discord shows."""
+    def menus(
+        cls, personas: Sequence[Persona], *values: str, language: Language = SOURCE_LANGUAGE
+    ) -> list[Self]:
+        """Menus of these personas, as many as Discord shows below a message."""
         options = []
-        for persona in islice(personas, MAX_SELECT_OPTIONS):
+        for persona in personas[: MAX_MENUS * MAX_SELECT_OPTIONS]:
             tagline = persona.tagline[:MAX_DESCRIPTION_CHARS] or None
             option = discord.SelectOption(label=persona.name, value=persona.id, description=tagline)
             options.append(option)
-        return cls(options, *values, placeholder=localise(CHOOSE_PERSONA_TEXT, language))
+        starts = range(0, len(options), MAX_SELECT_OPTIONS)
+        pages = [options[start : start + MAX_SELECT_OPTIONS] for start in starts]
+        menus = []
+        for number, page in enumerate(pages, start=1):
+            placeholder = localise(CHOOSE_PERSONA_TEXT, language)
+            if len(pages) > 1:
+                placeholder += f" ({number}/{len(pages)})"
+            menus.append(cls(page, *values, str(number), placeholder=placeholder))
+        return menus
 
 
 def select_field(
