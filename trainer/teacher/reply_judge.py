@@ -85,7 +85,7 @@ class ReplyJudge:
     """
 
     def __init__(self, persona: Persona, passages: Sequence[Passage], notes: str = "") -> None:
-        self._filter = ReplyFilter(persona, passages)
+        self._filter = ReplyFilter(persona, passages, compares_card=True)
         self._breaks = CharacterBreakDetector(persona)
         self._sense = SenseMeter(persona.id, self._filter.language)
         self._likeness = VoiceLikeness(persona)

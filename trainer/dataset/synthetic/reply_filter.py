@@ -3,11 +3,11 @@ reason.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 from personas.lore.index_terms import STOP_WORDS, is_mostly_ascii, query_terms
 from personas.lore.minilm import load_minilm
-from personas.lore.passages import Passage, split_sentences
+from personas.lore.passages import Passage
 from personas.prompt.renderer import EXAMPLE_USER, example_turns, fill_macros, system_text
 from personas.schemas.chat import Persona
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
@@ -18,11 +18,10 @@ from trainer.dataset.quality_filters import (
     detect_language,
     detect_main_language,
 )
-from trainer.dataset.synthetic.first_person import NAME, LoreSubject
+from trainer.dataset.synthetic.first_person import NAME
 from trainer.dataset.synthetic.lore_extraction import extract_facts
 from trainer.dataset.synthetic.lore_subjects import find_language, find_subject
 from trainer.dataset.synthetic.number_words import find_numbers, numbers_by_noun
-from trainer.dataset.synthetic.speaking_notes import to_first_person
 from trainer.dataset.synthetic.speaking_style import measure_style
 from trainer.dataset.synthetic.substituted_subject import SubstitutedSubject
 
@@ -83,10 +82,13 @@ ALLOWED_NAMES = frozenset("Sir Lord Lady Miss Mr Mrs Ms Dr God Heaven Sunday Mon
 class ReplyFilter:
     """Finds faults in replies of one persona, and remembers accepted ones to detect repetitions.
 
-    `language` is that of its lore, or of its card if there is none.
+    `language` is that of its lore, or of its card if there is none. With `compares_card`, replies to
+    questions about card or lore must not contradict what the card counts, in English.
     """
 
-    def __init__(self, persona: Persona, passages: Sequence[Passage]) -> None:
+    def __init__(
+        self, persona: Persona, passages: Sequence[Passage], *, compares_card: bool = False
+    ) -> None:
         self._persona = persona
         self._style = measure_style(persona)
         texts = [passage.text for passage in passages]
@@ -108,18 +110,18 @@ class ReplyFilter:
         for text in texts:
             speakers.update(self._subject.people_in(text))
         self._speakers = {speaker.casefold() for speaker in speakers}
-        prose = _card_prose(persona)
         # The full stop keeps a number at the end of a passage from counting the next one's noun.
-        self._numbers = numbers_by_noun(" . ".join([*texts, *prose]))
+        self._numbers = numbers_by_noun(" . ".join(texts))
+        self._card_numbers: dict[str, set[int]] = {}
+        if compares_card and self.language == "en":
+            self._card_numbers = numbers_by_noun(" . ".join(_card_prose(persona)))
         examples = [turn.text for turn in example_turns(persona) if turn.by_persona]
         said = [fill_macros(persona.first_mes, persona, EXAMPLE_USER), *examples]
         self._said = [text.strip() for text in said if text.strip()]
         self._ends_sentences = all(map(SENTENCE_END.search, self._said))
         capitals = " ".join(name for text in examples for name in NAME.findall(text)).split()
         self._has_important_words = any(map(_is_english_word, capitals))
-        told = [fact.spoken or "" for fact in extract_facts(persona, own)]
-        told += _told_in_first_person(prose, self._subject)
-        self._cannot = _negated_verbs(told)
+        self._cannot = _negated_verbs(persona, passages)
         refusal = "(?!)"  # matches nothing: English has `REFUSAL`
         if isinstance(self._subject, SubstitutedSubject):
             refusal = self._subject.rules.refusal
@@ -219,16 +221,21 @@ class ReplyFilter:
         return detect_main_language([reply]) != self.language
 
     def contradicts(self, reply: str, question: str, *, asks_facts: bool = True) -> bool:
-        """Detect a number of what card or lore count that differs from theirs, or an "I can …" that
-        they deny; where the question asks for what they say, also any other large number and an "I
-        am a …" that they lack: elsewhere these are inventions or boasts, and contradict nothing.
+        """Detect a number of what the lore counts that differs from it, or an "I can …" that lore
+        denies; where the question asks for card or lore, also any other large number and an "I am a
+        …" that both lack: elsewhere these are inventions or boasts, and contradict nothing.
         """
         # What a question states may be repeated, whether lore has it or not.
         in_question = numbers_by_noun(question)
         for noun, numbers in numbers_by_noun(reply).items():
-            supported = self._numbers.get(noun, set()) | in_question.get(noun, set())
-            is_counted = noun in self._numbers and (asks_facts or noun not in UNCOUNTED)
-            if is_counted and not numbers <= supported:
+            in_lore = self._numbers.get(noun, set())
+            in_card = self._card_numbers.get(noun, set())
+            unsupported = numbers - in_lore - in_card - in_question.get(noun, set())
+            says_nothing = noun in UNCOUNTED
+            if in_lore and unsupported and (asks_facts or not says_nothing):
+                return True
+            # Of three doors, one may be spoken of.
+            if asks_facts and in_card and unsupported - {1} and not says_nothing:
                 return True
         denied = rf"\bI (?:can|could|do|often|love to|like to) (?:{'|'.join(self._cannot)})\b"
         if self._cannot and re.search(denied, reply):
@@ -312,23 +319,12 @@ def _card_prose(persona: Persona) -> list[str]:
     return [fill_macros(text, persona, EXAMPLE_USER) for text in fields]
 
 
-def _told_in_first_person(prose: Sequence[str], subject: LoreSubject) -> Iterator[str]:
-    """Yield the sentences of a card, as the character would say them."""
-    for text in prose:
-        for sentence in split_sentences(text):
-            spoken = to_first_person(sentence) or subject.to_first_person(sentence, clear=True)
-            if spoken:
-                yield spoken
-
-
-def _negated_verbs(sentences: Iterable[str]) -> list[str]:
-    """Return the base forms of verbs that sentences in the first person negate, as patterns."""
+def _negated_verbs(persona: Persona, passages: Sequence[Passage]) -> list[str]:
+    """Return the base forms of verbs that the lore negates for the persona, as patterns."""
+    own = [passage for passage in passages if passage.owner == persona.id]
     verbs: dict[str, None] = {}
-    for sentence in sentences:
-        # Who never says or uses one word says and uses others.
-        negation = re.match(
-            r"I (?:cannot|can't|do not|don't|never) (?!(?:say|use)\b)(\w+)", sentence
-        )
+    for fact in extract_facts(persona, own):
+        negation = re.match(r"I (?:cannot|can't|do not|don't|never) (\w+)", fact.spoken or "")
         if negation:
             verbs[re.escape(negation[1])] = None
     return list(verbs)
