@@ -70,9 +70,10 @@ def lore_questions(data: Dataset) -> list[FactQuestion]:
     """Return the questions about the lore of the data's persona; none without lore."""
     if data.persona is None or data.lore is None:
         return []
-    return fact_questions(
-        data.persona, data.lore, {pair.message for pair in data.train_prompt_replies}
-    )
+    trained = {pair.message for pair in data.train_prompt_replies}
+    if data.distillation:
+        trained.update(data.distillation.questions)
+    return fact_questions(data.persona, data.lore, trained)
 
 
 def fact_questions(
