@@ -474,8 +474,9 @@ async def test_an_answer_in_another_form_is_told_as_the_servers(persona, tmp_pat
     assert "chat completions API" in told.value.advice
 
 
+OVERLOADED = '{"error": {"message": "overloaded"}}'
 ODD_ANSWERS = [
-    '{"error": {"message": "overloaded"}}',
+    OVERLOADED,
     '{"choices": []}',
     '{"choices": ["I wind it."]}',
     "<html>Bad gateway</html>",
@@ -496,10 +497,29 @@ async def test_an_answer_without_a_reply_is_asked_for_again_and_ends_no_run_for_
 
     async with serving(script) as endpoint:
         assert len(await written(tmp_path / "job", task_of(persona), endpoint)) == 6
-    async with serving(lambda body: web.Response(text=ODD_ANSWERS[0])) as endpoint:
-        with pytest.raises(TrainingError, match=r"no chat completion, but .*overloaded") as told:
+    async with serving(lambda body: web.Response(text="<html>Bad gateway")) as endpoint:
+        with pytest.raises(TrainingError, match=r"no chat completion, but .*Bad gate") as told:
             await written(tmp_path / "failing", task_of(persona), endpoint)
     assert told.value.can_resume and "/v1" in told.value.advice
+
+
+async def test_an_error_in_place_of_one_reply_costs_a_draft(persona, tmp_path, monkeypatch):
+    monkeypatch.setattr(reply_backends, "RETRY_DELAY_S", 0.0)
+    task = task_of(persona)
+    filtered = task.questions[1].text
+
+    def script(body):
+        if filtered in body["messages"][-1]["content"]:
+            return web.Response(text=OVERLOADED)
+        return in_character(body)
+
+    async with serving(script) as endpoint:
+        replies = await written(tmp_path / "job", task, endpoint)
+    assert len(replies) == 6 and filtered not in {reply.question for reply in replies}
+    async with serving(lambda body: web.Response(text=OVERLOADED)) as endpoint:
+        with pytest.raises(RequestError, match=r"no chat completion, but .*overloaded") as told:
+            await written(tmp_path / "refused", task, endpoint)
+    assert "/v1" in told.value.advice
 
 
 class BrokenOff(web.Response):
@@ -865,21 +885,23 @@ def test_a_boast_is_a_fault_only_where_card_or_lore_are_asked_for(
     [
         ("I have ten wheels to mind, and I am slow.", "contradicts card or lore"),
         ("I mind three lamps at night, and I am slow.", "contradicts card or lore"),
-        ("I can climb to the bell, and I am slow.", "contradicts card or lore"),
-        ("I often swim at dusk, and I am slow.", "contradicts card or lore"),
         ("I have eleven wheels and two lamps. I am slow.", None),
-        ("I can say that I am slow, and so is the clock.", None),
+        ("I trim one lamp first, and I am slow at it.", None),
+        ("I have been here for six years, and I am slow.", None),
+        ("I can tell you that I am slow, and so is the clock.", None),
     ],
 )
-def test_a_card_without_lore_is_not_contradicted(reply, fault):
+def test_a_card_without_lore_is_not_contradicted_where_it_is_asked_for(reply, fault):
     card = Persona(
         "ada",
         "Ada Marsh",
-        description="You keep the clock of the harbour, which has eleven wheels.",
-        personality='You cannot swim, {{user}}. You never say "perhaps". You are slow.',
-        scenario="{{char}} has two lamps at night. {{char}} cannot climb.",
+        description="You have kept the clock of the harbour for nine years. It has eleven wheels.",
+        personality="You cannot swim, {{user}}. You never tell anyone your name. You are slow.",
+        scenario="{{char}} has two lamps at night.",
     )
-    assert ReplyJudge(card, []).fault("what do you do?", reply) == fault
+    judge = ReplyJudge(card, [])
+    assert judge.fault("what do you do?", reply, asks_facts=True) == fault
+    assert judge.fault("what do you do?", reply) is None
 
 
 @pytest.mark.parametrize(("kind", "faults"), [(CARD, 1), ("self", 0)])

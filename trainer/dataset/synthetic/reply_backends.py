@@ -244,12 +244,13 @@ class EndpointBackend:
 @dataclass(frozen=True)
 class _ServerFault:
     """A fault that may pass, as the end of a sentence, and the seconds to wait that a server named.
-    `advice` says what to do where it does not pass.
+    Where it does not pass, it is raised as `error` with `advice`.
     """
 
     text: str
     retry_after_s: float = 0.0
     advice: str = AWAY_ADVICE
+    error: type[ServerAwayError | PromptRefusedError] = ServerAwayError
 
 
 @dataclass(frozen=True)
@@ -311,7 +312,7 @@ class _EndpointGenerator:
             fault = answer
             if fault.retry_after_s > MAX_RETRY_DELAY_S:
                 break
-        raise ServerAwayError(f"{self.url} {fault.text}.", fault.advice)
+        raise fault.error(f"{self.url} {fault.text}.", fault.advice)
 
     async def _request(self, body: dict[str, Any]) -> SynthesisedReply | _ServerFault:
         """Send a request; return a fault if it is worth retrying."""
@@ -417,14 +418,18 @@ def _parse_reply(answer: _ServerAnswer, url: str) -> SynthesisedReply | _ServerF
         fault = f"{url} answers one question with over {MAX_ANSWER_BYTES:,} bytes."
         raise RequestError(fault, FORM_ADVICE)
     try:
-        choice = json.loads(answer.body)["choices"][0]
+        document = json.loads(answer.body)
+    except (ValueError, RecursionError):  # a proxy's page, say
+        return _ServerFault(_no_completion(answer), advice=COMPLETION_ADVICE)
+    try:
+        choice = document["choices"][0]
         message = choice["message"]
         content = message["content"]
         is_cut = choice.get("finish_reason") == "length"
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        # A proxy's page, or an error in place of the reply, which the next request may not get.
-        text = f"returns no chat completion, but {answer.beginning!r}"
-        return _ServerFault(text, advice=COMPLETION_ADVICE)
+    except (KeyError, IndexError, TypeError, AttributeError):
+        # An error in place of the reply: the next request may not get it, or it is for this prompt.
+        text = _no_completion(answer)
+        return _ServerFault(text, advice=COMPLETION_ADVICE, error=PromptRefusedError)
     said = remove_thoughts(_text_of(content, url))
     text = said.text.strip()
     if is_cut and not text and (said.has_thought or any(map(message.get, REASONING_FIELDS))):
@@ -433,6 +438,10 @@ def _parse_reply(answer: _ServerAnswer, url: str) -> SynthesisedReply | _ServerF
             "Serve a model that does not reason, or turn reasoning off there.",
         )
     return SynthesisedReply(text, complete=not is_cut)
+
+
+def _no_completion(answer: _ServerAnswer) -> str:
+    return f"returns no chat completion, but {answer.beginning!r}"
 
 
 def _text_of(content: object, url: str) -> str:
