@@ -26,7 +26,7 @@ from bot.moderation.age import AgeRestrictedError, is_age_restricted
 from bot.moderation.limits import LimitReachedError
 from bot.moderation.store import ReplyLimits
 from bot.platform.discord_kit.transformers import Interaction
-from bot.platform.discord_kit.ui import PersistentPersonaSelect, button_view, defer
+from bot.platform.discord_kit.ui import MENU_NUMBER, PersistentPersonaSelect, button_view, defer
 from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import Language, gettext_lazy, join_texts, localise
 from bot.platform.messages import markdown_name
@@ -70,7 +70,7 @@ MAX_DELETED = 20_000
 """Number of the latest deleted messages that are remembered: more than events can be held."""
 
 
-class PersonaSelect(PersistentPersonaSelect, template=r"choose-persona:(?P<menu>[0-9]+)"):
+class PersonaSelect(PersistentPersonaSelect, template=f"choose-persona{MENU_NUMBER}"):
     """The persona menu of a direct-message channel."""
 
     async def chosen(self, interaction: Interaction, persona_id: str) -> None:

@@ -14,6 +14,7 @@ from bot.chat.message_reader import IncomingMessage
 from bot.chat.places import channel_ref, is_outside, outside_channel
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import (
+    MENU_NUMBER,
     PersistentButton,
     PersistentPersonaSelect,
     button_view,
@@ -61,7 +62,7 @@ class OtherPersonaButton(PersistentButton, template=r"other-persona"):
 
 
 class OutsidePersonaSelect(
-    PersistentPersonaSelect, template=r"choose-persona-outside:(?P<menu>[0-9]+)"
+    PersistentPersonaSelect, template=f"choose-persona-outside{MENU_NUMBER}"
 ):
     """The persona menu of a member where the bot is not."""
 

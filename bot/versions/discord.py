@@ -18,6 +18,7 @@ from bot.platform.discord_kit.transformers import (
     require_persona,
 )
 from bot.platform.discord_kit.ui import (
+    MENU_NUMBER,
     PersistentButton,
     PersistentPersonaSelect,
     button_view,
@@ -330,7 +331,7 @@ class PromoteDialogueButton(PersistentButton, template=r"promote-dialogue:(?P<na
 
 class DialoguePersonaSelect(
     PersistentPersonaSelect,
-    template=r"promote-dialogue-to:(?P<name>[\w-]+):(?P<menu>[0-9]+)",
+    template=rf"promote-dialogue-to:(?P<name>[\w-]+){MENU_NUMBER}",
 ):
     """Makes a dialogue adapter the live version of the persona that is chosen."""
 

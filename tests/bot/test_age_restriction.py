@@ -205,7 +205,7 @@ async def test_direct_messages_offer_no_marked_persona(stage, monkeypatch):
         patch.setattr(type(personas), "get", lambda self, key, guild_id: everybody.get(key))
         # The menu is from before; the next one has no such persona.
         mark = stage.mark
-        await stage.member.select(menu, "choose-persona:1", ["oda"])
+        await stage.member.select(menu, "choose-persona", ["oda"])
         told = await stage.sees("does not speak in direct messages", "message", mark)
         assert told["flags"] & 64 or told["channel_id"] == channel["id"]
         assert stage.store.channels.get(0, int(channel["id"])) is None

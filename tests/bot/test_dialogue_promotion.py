@@ -113,7 +113,7 @@ async def test_the_button_under_the_result_asks_for_the_persona(served, tmp_path
     (select,) = menu["components"][0]["components"]
     known = served.client.services.personas.of(0).values()
     assert [it["label"] for it in select["options"]] == [it.name for it in known]
-    await served.moderator.select(menu, f"promote-dialogue-to:{NAME}:1", ["oda"])
+    await served.moderator.select(menu, f"promote-dialogue-to:{NAME}", ["oda"])
     live = await served.sees("v1 of **Oda Marrow** is live")
     assert f"dialogue adapter `{NAME}`" in live["content"]
     assert served.live("oda") == "v1" and served.live("ballast") is None
@@ -122,7 +122,7 @@ async def test_the_button_under_the_result_asks_for_the_persona(served, tmp_path
         await served.moderator.click(result, "Promote…"), "There is no dialogue adapter"
     )
     mark = served.mark
-    await served.moderator.select(menu, f"promote-dialogue-to:{NAME}:1", ["thrip"])
+    await served.moderator.select(menu, f"promote-dialogue-to:{NAME}", ["thrip"])
     assert (await served.sees("There is no dialogue adapter", since=mark))["flags"] & 64, (
         "only who pressed sees it"
     )

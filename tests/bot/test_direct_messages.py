@@ -26,7 +26,7 @@ async def chosen(stage, persona="oda"):
     )
     options = [option["value"] for option in menu["components"][0]["components"][0]["options"]]
     assert options == ["ballast", "oda", "thrip"]
-    await stage.member.select(menu, "choose-persona:1", [persona])
+    await stage.member.select(menu, "choose-persona", [persona])
     name = stage.client.services.personas.get(persona, 0).name
     await in_dm(
         stage, channel, f"{name} hears: hello?", mark

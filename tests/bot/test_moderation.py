@@ -502,13 +502,13 @@ async def test_whom_the_operator_blocks_is_not_answered_in_direct_messages(stage
     menu = await stage.sandbox.wait_for(
         "message", lambda m: m["channel_id"] == channel["id"] and m["components"], since=mark
     )
-    refused = await stage.member.select(menu, "choose-persona:1", ["oda"])
+    refused = await stage.member.select(menu, "choose-persona", ["oda"])
     assert refused.message["content"].startswith(
         "The operator has decided that Oda Marrow does not answer you in direct messages"
     )
     assert stage.store.channels.get(0, int(channel["id"])) is None
     moderation.unblock(0, member.id, None, by=0)
-    await stage.member.select(menu, "choose-persona:1", ["oda"])
+    await stage.member.select(menu, "choose-persona", ["oda"])
     await until(lambda: len(stage.engine.requests) == 1)
     moderation.block(0, member, None, by=0)
     await stage.member.say(channel, "and you?")

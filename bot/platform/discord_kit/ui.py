@@ -352,18 +352,24 @@ class PersistentButton(
 class PersistentSelect(
     discord.ui.DynamicItem[discord.ui.Select[discord.ui.View]], template=r"never:"
 ):
-    """A menu that outlives a restart and can be used again; custom ids as of a `PersistentButton`."""
+    """A menu that outlives a restart and can be used again; custom ids as of a `PersistentButton`. A
+    group may be missing: its value is None.
+    """
 
     moderators_only: ClassVar[bool] = False
     actions: ClassVar[tuple[Action, ...]] = ()
     """With `moderators_only`: whoever may do one of these by a role may use it, too."""
 
     def __init__(
-        self, options: list[discord.SelectOption], *values: str, placeholder: str | None = None
+        self,
+        options: list[discord.SelectOption],
+        *values: str | None,
+        placeholder: str | None = None,
     ) -> None:
         for name, text in zip(self.template.groupindex, values, strict=True):
             setattr(self, name, text)
-        custom_id = ":".join([self.template.pattern.partition(":")[0], *values])
+        prefix = re.split(r"[^\w-]", self.template.pattern, maxsplit=1)[0]
+        custom_id = ":".join([prefix, *filter(None, values)])
         super().__init__(
             discord.ui.Select(custom_id=custom_id, placeholder=placeholder, options=options)
         )
@@ -391,12 +397,16 @@ class PersistentSelect(
         raise NotImplementedError
 
 
+MENU_NUMBER = r"(?::(?P<menu>[0-9]+))?"
+"""Ends the template of a `PersistentPersonaSelect`."""
+
+
 class PersistentPersonaSelect(PersistentSelect, template=r"never:"):
-    """A menu of personas. Its template ends with the number of the menu, for Discord wants different
-    custom ids below a message.
+    """A menu of personas. Its template ends with `MENU_NUMBER`, for Discord wants different custom
+    ids below a message; the first menu has none.
     """
 
-    menu: str
+    menu: str | None
 
     @classmethod
     def menus(
@@ -415,7 +425,8 @@ class PersistentPersonaSelect(PersistentSelect, template=r"never:"):
             placeholder = localise(CHOOSE_PERSONA_TEXT, language)
             if len(pages) > 1:
                 placeholder += f" ({number}/{len(pages)})"
-            menus.append(cls(page, *values, str(number), placeholder=placeholder))
+            further = str(number) if number > 1 else None
+            menus.append(cls(page, *values, further, placeholder=placeholder))
         return menus
 
 
