@@ -168,10 +168,11 @@ class MessageManager:
         if self._is_archived(channel_id):
             raise ApiError(50083)
 
-    def set_archived(self, thread_id: str, archived: bool) -> None:
+    def set_archived(self, thread_id: str, archived: bool, *, locked: bool = False) -> None:
         """Archive a thread, or open it again, and notify the bot. Raises `ApiError` 10003."""
         thread = self.guild.channel(thread_id)
-        changed = {**thread, "thread_metadata": thread["thread_metadata"] | {"archived": archived}}
+        state = {"archived": archived, "locked": locked}
+        changed = {**thread, "thread_metadata": thread["thread_metadata"] | state}
         self._store.put("channel", changed)
         self._gateway.dispatch("THREAD_UPDATE", changed)
 

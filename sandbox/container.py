@@ -211,11 +211,11 @@ class FaultControls:
         container.gateway.dispatch("CHANNEL_UPDATE", channel)
         container.feed.publish("channel", container.guild.client_view(channel))
 
-    def archive_thread(self, thread_id: str) -> None:
-        """Archive a thread or post, as Discord does after days without a message, and notify the
-        bot. The next message in it opens it again.
+    def archive_thread(self, thread_id: str, *, locked: bool = False) -> None:
+        """Archive a thread or post, as Discord does after days without a message, or lock it, as
+        moderators do, and notify the bot. The next message in it opens it again.
         """
-        self._container.messages.set_archived(thread_id, True)
+        self._container.messages.set_archived(thread_id, True, locked=locked)
 
     def join(self, name: str, *, bot: bool = False) -> Json:
         """Let a new member join, and notify the bot; returns the member."""

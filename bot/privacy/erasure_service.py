@@ -7,7 +7,7 @@ import hashlib
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ import discord
 from pydantic import Field, ValidationError
 
 from bot.chat.model_names import version_label
-from bot.chat.places import fetch_channel
+from bot.chat.places import GuildChannel
 from bot.operations.shards import ShardRange
 from bot.personas.guild_lore import GuildLore, remove_stale_contributions
 from bot.platform.clock import BackgroundTask
@@ -160,22 +160,20 @@ class LiveBotHooks:
                 language, "announced", name=persona.name, version=withdrawn.version, now=now
             )
             text = f"{announcement} {translate(language, outlook)}"
-            for setting in services.store.channels.of_guild(guild.id):
-                if setting.persona_id == persona_id:
-                    await self._tell(setting.channel_id, text)
+            for channel in self._channels(guild, persona_id):
+                try:
+                    await channel.send(text, allowed_mentions=NO_MENTIONS)
+                except discord.HTTPException as error:
+                    log.warning(
+                        "could not announce in #%s that a version was withdrawn: %s", channel, error
+                    )
             services.versions.notify(guild.id, persona_id)
 
-    async def _tell(self, channel_id: int, text: str) -> None:
-        """Send a text to a channel, or an archived thread; none where that is gone."""
-        try:
-            if channel := await fetch_channel(self.client, channel_id):
-                await channel.send(text, allowed_mentions=NO_MENTIONS)
-        except discord.HTTPException as error:
-            log.warning(
-                "could not announce in the channel %d that a version was withdrawn: %s",
-                channel_id,
-                error,
-            )
+    def _channels(self, guild: discord.Guild, persona_id: str) -> Iterator[discord.abc.Messageable]:
+        for setting in self.client.services.store.channels.of_guild(guild.id):
+            channel = guild.get_channel_or_thread(setting.channel_id)
+            if setting.persona_id == persona_id and isinstance(channel, GuildChannel):
+                yield channel
 
 
 class OperatorErasureRequest(FrozenModel):

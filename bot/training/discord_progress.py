@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import discord
 
-from bot.chat.delivery import is_archived, is_temporary
+from bot.chat.delivery import is_temporary
 from bot.chat.places import GuildChannel, fetch_channel
 from bot.data.discord import FETCH_BUTTONS
 from bot.platform.discord_kit.layouts import Item
@@ -174,7 +174,7 @@ class ProgressMessages:
         if job and text:
             digest = hashlib.sha256(f"{job_id} verdict".encode()).hexdigest()
             with suppress(*UNREACHABLE_ERRORS):
-                if channel := await self._channel(job):
+                if channel := await self._fetch_channel(job):
                     await channel.send(localise(text, self._language(job)), nonce=digest[:16])
 
     async def _announce(self, job: TrainingJob) -> None:
@@ -204,7 +204,7 @@ class ProgressMessages:
             text = current_job_text(self._bot.services, job, language=language)
             return text_message(text, buttons)
         excerpt = await asyncio.to_thread(_read_excerpt, Path(job.result.adapter))
-        channel = await self._channel(job)
+        channel = await self._fetch_channel(job)
         if self._must_hide_replies(job, channel):
             excerpt = replace(excerpt, replies=())
         return result_message(
@@ -232,21 +232,22 @@ class ProgressMessages:
         return services.reply_service.rules.age.refuses(persona, channel)
 
     async def _write(self, job: TrainingJob, message: JobMessage) -> None:
+        nonce = ""
         if job.progress_message_id:
             with suppress(discord.NotFound):  # someone deleted it: send another
                 return await self._edit(job, message)
-            return await self._send(job, message, secrets.token_hex(8))
-        await self._send(job, message)
+            nonce = secrets.token_hex(8)
+        if channel := self._channel(job):
+            await self._send(job, message, channel, nonce)
 
     async def _post_result(self, job: TrainingJob, message: JobMessage) -> None:
-        if job.state == "cancelled" or not job.progress_message_id:
-            try:
-                return await self._write(job, message)
-            except discord.HTTPException as error:
-                if not is_archived(error):
-                    raise
-        await self._send(job, message)  # which opens an archived thread
-        if (channel := await self._channel(job)) and job.progress_message_id:
+        if job.state == "cancelled" and job.progress_message_id:
+            return await self._write(job, message)
+        channel = await self._fetch_channel(job)
+        if channel is None:
+            return
+        await self._send(job, message, channel)  # which opens an archived thread
+        if job.progress_message_id:
             with suppress(discord.NotFound):
                 ended = gettext_lazy(
                     "{title}. The result is below.",
@@ -260,32 +261,47 @@ class ProgressMessages:
                     content=localise(ended, self._language(job)), view=None
                 )
 
-    async def _send(self, job: TrainingJob, message: JobMessage, nonce: str = "") -> None:
+    async def _send(
+        self, job: TrainingJob, message: JobMessage, channel: GuildChannel, nonce: str = ""
+    ) -> None:
         """Send a message. Discord ignores a nonce that comes again, as after a crash before the id
         was stored.
         """
         if not nonce:
             state = f"{job.job_id} {job.finished_at or job.queued_at}"
             nonce = hashlib.sha256(state.encode()).hexdigest()[:16]
-        if channel := await self._channel(job):
-            view: Any = message.view or discord.utils.MISSING
-            sent = await channel.send(message.text, view=view, files=message.files, nonce=nonce)
-            self._bot.services.store.jobs.set_progress_message(job, sent.id)
+        view: Any = message.view or discord.utils.MISSING
+        sent = await channel.send(message.text, view=view, files=message.files, nonce=nonce)
+        self._bot.services.store.jobs.set_progress_message(job, sent.id)
 
     async def _edit(self, job: TrainingJob, message: JobMessage) -> None:
-        if (channel := await self._channel(job)) and job.progress_message_id:
+        if (channel := self._channel(job)) and job.progress_message_id:
             posted = channel.get_partial_message(job.progress_message_id)
             await posted.edit(**message.fields())
 
-    async def _channel(self, job: TrainingJob) -> GuildChannel | None:
-        """Return the job's channel, also an archived thread; None if it is gone. Raises
-        `ServerUnavailableError` while nobody knows that, and discord.py's errors.
+    def _channel(self, job: TrainingJob) -> GuildChannel | None:
+        """Return the job's channel, None if it is gone or an archived thread, in which nothing can be
+        edited. Raises `ServerUnavailableError` while nobody knows that.
         """
+        guild = self._guild(job)
+        channel = guild.get_channel_or_thread(job.channel_id)
+        return channel if isinstance(channel, GuildChannel) else None
+
+    async def _fetch_channel(self, job: TrainingJob) -> GuildChannel | None:
+        """Return the job's channel, also an archived thread, unless moderators have locked that; None
+        if it is gone. Raises as `_channel`, and discord.py's errors.
+        """
+        self._guild(job)
+        channel = await fetch_channel(self._bot, job.channel_id)
+        if isinstance(channel, discord.Thread) and channel.archived and channel.locked:
+            return None
+        return channel if isinstance(channel, GuildChannel) else None
+
+    def _guild(self, job: TrainingJob) -> discord.Guild:
         guild = self._bot.get_guild(job.guild_id)
         if guild is None or guild.unavailable:
             raise ServerUnavailableError("Discord has not sent its server yet")
-        channel = await fetch_channel(self._bot, job.channel_id)
-        return channel if isinstance(channel, GuildChannel) else None
+        return guild
 
 
 def _read_excerpt(adapter: Path) -> CardExcerpt:

@@ -228,7 +228,8 @@ def job_result_text(
     if job.state == "failed" or job.result is None:
         reason: str = gettext_lazy("No reason was given.")
         if job.error:
-            error = _cut(hide_paths(job.error), MAX_ERROR_CHARS)
+            # The end of a log says what happened.
+            error = _cut(hide_paths(job.error), MAX_ERROR_CHARS, end_chars=MAX_ERROR_CHARS // 2)
             reason = f"{error} {_cut(hide_paths(job.advice or ''), MAX_ADVICE_CHARS)}".rstrip()
         lines = [job_title(job, gettext_lazy("Failed"), learner), reason]
         if job.can_resume:
@@ -242,9 +243,13 @@ def job_result_text(
     return text
 
 
-def _cut(text: str, max_chars: int) -> str:
-    """Return as much of a text as fits, with an ellipsis where something is left out."""
-    return text if len(text) <= max_chars else f"{text[: max_chars - 1]}…"
+def _cut(text: str, max_chars: int, *, end_chars: int = 0) -> str:
+    """Return as much of a text as fits, with an ellipsis where something is left out; so many of the
+    characters are those of its end.
+    """
+    if len(text) <= max_chars:
+        return text
+    return f"{text[: max_chars - 1 - end_chars]}…{text[len(text) - end_chars :]}"
 
 
 def trains_from_card(job: TrainingJob) -> bool:

@@ -213,38 +213,59 @@ async def test_a_failed_job_says_why_and_what_to_do(stage):
     assert buttons_of(stage, failed) == ["Repeat with changes"]
 
 
-@pytest.mark.parametrize("outcome", ["done", "failed", "cancelled"])
-async def test_in_an_archived_thread_the_result_comes_and_opens_it(stage, outcome):
+async def training_in_an_archived_thread(stage, *, locked=False):
+    """The thread, and the message that shows the training's progress."""
     thread = await stage.moderator.thread(QUAY, "workshop")
     await start(stage, thread)
     progress = await stage.sees("Training: **Ballast v1**")
     await until(lambda: stage.backend.busy)
-    stage.sandbox.archive_thread(thread["id"])
+    stage.sandbox.archive_thread(thread["id"], locked=locked)
     await until(lambda: not stage.client.guilds[0].get_thread(int(thread["id"])))
+    return thread, progress
+
+
+@pytest.mark.parametrize("outcome", ["done", "failed"])
+async def test_in_an_archived_thread_the_result_comes_and_opens_it(stage, outcome):
+    thread, progress = await training_in_an_archived_thread(stage)
     mark = stage.mark
     if outcome == "done":
         stage.backend.finish()
         result = await stage.sees("Trained: **Ballast v1**", "message", mark)
         labels = [part.get("label") for part in all_components(result["components"])]
         assert "Promote" in labels
-    elif outcome == "failed":
+    else:
         stage.backend.finish(TrainingFailed("The log is empty.", "Write one."))
         result = await stage.sees("The log is empty.", "message", mark)
-    else:
-        await stage.moderator.slash(QUAY, "finetune cancel")
-        result = await stage.sees("Cancelled: **Ballast v1**", "message", mark)
     assert result["channel_id"] == thread["id"]
     ended = await stage.sees("The result is below.", "edit", mark)
     assert ended["id"] == progress["id"] and not ended["components"]
 
 
+@pytest.mark.parametrize("outcome", ["cancelled", "locked"])
+async def test_an_archived_thread_stays_so_for_a_cancelled_job_or_when_it_is_locked(stage, outcome):
+    thread, _ = await training_in_an_archived_thread(stage, locked=outcome == "locked")
+    mark = stage.mark
+    if outcome == "locked":
+        stage.backend.finish()
+    else:
+        await stage.moderator.slash(QUAY, "finetune cancel")
+    await until(lambda: stage.store.jobs.of_guild(int(stage.sandbox.guild_id))[0].announced)
+    assert not stage.client.guilds[0].get_thread(int(thread["id"]))
+    sent = [event for kind, event in stage.sandbox.events[mark:] if kind in ("message", "edit")]
+    assert not [message for message in sent if message["channel_id"] == thread["id"]]
+
+
 async def test_a_failure_as_long_as_a_log_is_posted_with_its_advice(stage):
     await start(stage)
     await until(lambda: stage.backend.busy)
-    stage.backend.finish(TrainingFailed("Out of memory. " * 300, "Train a smaller model. " * 40))
+    log = "The trainer ended with 1. " + "step 7 " * 600 + "Out of memory."
+    stage.backend.finish(TrainingFailed(log, "Train a smaller model. " * 40))
     failed = await stage.sees("Failed: **Ballast v1**", "message")
     assert len(failed["content"]) < MAX_MESSAGE_CHARS
     assert failed["content"].count("…") == 2 and "a smaller model" in failed["content"]
+    assert (
+        "The trainer ended with 1." in failed["content"] and "Out of memory." in failed["content"]
+    )
     await start(stage, persona="oda")
     await until(lambda: stage.backend.busy)
     stage.backend.finish(TrainingFailed("No disk. " * 300, "Free some space. " * 40))

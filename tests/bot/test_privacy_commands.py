@@ -141,25 +141,6 @@ async def test_opting_out_offers_to_withdraw_what_was_trained(stage, tmp_path):
     assert stage.store.erasure.texts(int(stage.member.id)) == [SAID], "what was said stays"
 
 
-async def test_a_withdrawal_is_announced_in_an_archived_thread_too(stage, tmp_path):
-    train(stage, tmp_path, stage.member)
-    thread = await stage.member.thread(QUAY, "aside")
-    await stage.moderator.slash(thread, "persona set", persona="ballast")
-    await talk(stage)
-    stage.sandbox.archive_thread(thread["id"])
-    await until(lambda: not stage.client.guilds[0].get_thread(int(thread["id"])))
-    message = await response_text(
-        await stage.member.slash(QUAY, "privacy opt-out"), "stay in use: ballast v1"
-    )
-    mark = stage.mark
-    await stage.member.click(message, "Withdraw these too")
-
-    def is_announced(said):
-        return said["channel_id"] == thread["id"] and "has been withdrawn" in said["content"]
-
-    await stage.sandbox.wait_for("message", is_announced, 8.0, mark)
-
-
 async def test_the_export_is_everything_as_a_file(stage):
     await talk(stage)
     answer = await stage.member.slash(QUAY, "privacy export")
