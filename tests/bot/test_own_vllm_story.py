@@ -28,7 +28,7 @@ MIB = 2**20
 NEW_TOKENS = 24
 MESSAGES = 120
 SETTINGS = "max_steps=8, learning_rate=0.01, per_device_train_batch_size=2, gradient_accumulation_steps=1, lora_r=4"
-TIMEOUT_S = 240.0
+TIMEOUT_S = 900.0
 
 
 @pytest.fixture
