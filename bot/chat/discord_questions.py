@@ -11,7 +11,7 @@ from bot.chat.message_reader import IncomingMessage
 from bot.chat.message_text import has_words
 from bot.chat.places import OutsideChannel, ReplyChannel, channel_ref
 from bot.chat.reply_round import ReplyRound
-from bot.chat.reply_text import discord_text
+from bot.chat.reply_text import remove_links
 from bot.moderation.limits import LimitReachedError
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import respond_first, respond_privately
@@ -34,13 +34,13 @@ def quote_member(name: str, text: str) -> str:
     the bot, whom AutoMod does not watch, posts no links for members.
     """
     author = f"**{discord.utils.escape_markdown(name)}:**"
-    text = discord_text(text).strip()
+    text = remove_links(text)
     lines = text.splitlines()
     if len(lines) < 2:
         quote = f"{author} {text}"
     else:
         quote = author + "".join(f"\n> {line}" for line in lines)
-    if len(quote) > MAX_MESSAGE_CHARS:  # marks of many short lines, or breaks in much markup
+    if len(quote) > MAX_MESSAGE_CHARS:  # marks of many short lines
         quote = f"{author} {' / '.join(lines)}"[:MAX_MESSAGE_CHARS]
     return quote
 

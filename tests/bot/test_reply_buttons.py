@@ -58,7 +58,7 @@ async def test_what_is_written_in_the_form_is_shown_to_all_and_answered(stage):
     sent = await stage.member.submit(form, text="And the *goose*, @everyone?")
     assert (
         not sent.ephemeral
-        and sent.message["content"] == "**Tobias Reed:** And the *goose*, @\u200beveryone?"
+        and sent.message["content"] == "**Tobias Reed:** And the *goose*, @everyone?"
     )
     assert sent.message["mention_everyone"] is False
     answer = await stage.finished(QUAY, mark)

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from bot.chat.reply_text import LINK_PLACEHOLDER
 from bot.platform.discord_kit.layouts import text_card
 from bot.store import Channel
 from sandbox import payloads
@@ -44,6 +45,8 @@ def shown(stage, channel_id):
     def text_of(message):
         inner = [it["message"] for it in message.get("message_snapshots", ())]
         text = "\n".join([message["content"], *(it["content"] for it in inner)]).strip()
+        # The bot quotes no links, and the model is given the member's own words.
+        text = text.replace(f"<{LINK_PLACEHOLDER}>", "<https://skerrow.example/a>")
         for markup, name in names.items():
             text = text.replace(markup, name)
         embeds = ["\n".join([it["title"], it["description"]]) for it in message["embeds"]]
