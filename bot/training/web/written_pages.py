@@ -159,7 +159,8 @@ async def change_written(request: web.Request, job: TrainingJob, run_path: str) 
         )
     pressed, _, number = form.get("do", "").partition(" ")
     edits = _edits(form)
-    done, refused = gettext_lazy("Changed."), {}
+    done = gettext_lazy("Changed.")
+    refused = {}
     try:
         if pressed == "strike":
             await asyncio.to_thread(written_edits.strike, folder, number)
