@@ -32,7 +32,7 @@ from bot.operations.doctor.connection_checks import missing_permissions
 from bot.operations.shards import ShardRange
 from bot.operations.shards.request_limiter import RequestLimiter
 from bot.operations.shards.shared_log import SharedRow
-from bot.personas.discord_cards import IMPORT_FORM_PREFIX, ImportAgainButton, import_from_form
+from bot.personas.discord_cards import CARD_BUTTONS, IMPORT_FORM_PREFIX, import_from_form
 from bot.personas.discord_create import (
     CREATE_FORM_PREFIX,
     CREATION_BUTTONS,
@@ -44,6 +44,7 @@ from bot.personas.discord_create import (
 )
 from bot.personas.discord_lore import LORE_FORM_PREFIX, add_lore_from_form
 from bot.personas.discord_picture import PICTURE_FORM_PREFIX, picture_from_form
+from bot.personas.discord_removal import REMOVAL_BUTTONS
 from bot.platform import permissions
 from bot.platform.discord_kit.command_installs import offer_commands
 from bot.platform.discord_kit.command_order import (
@@ -81,7 +82,7 @@ RESPONSE_TIMEOUT_S = 10.0
 PERSISTENT_ITEMS = (
     *REPLY_BUTTONS, *PRIVACY_BUTTONS, *JOB_BUTTONS, *VERSION_BUTTONS, *ROLLOUT_BUTTONS,
     *COMPARE_BUTTONS, *MEMORY_BUTTONS, *CREATION_BUTTONS, PersonaSelect, UnteachButton, DialogueStopButton,
-    ReasonSelect, ReportAgainButton, ImportAgainButton,
+    ReasonSelect, ReportAgainButton, *CARD_BUTTONS, *REMOVAL_BUTTONS,
 )  # fmt: skip
 FORM_HANDLERS = {
     ANSWER_FORM_PREFIX: answer_form,
@@ -317,7 +318,7 @@ class ShardedBotClient(BotClient, commands.AutoShardedBot):
         self.services.reply_service.stop_replies(persona_id=persona_id)
         if self.services.personas.get(persona_id, 0) is None:
             # Decided by the card, not by times: the clocks of two hosts may differ.
-            self.services.store.guilds.forget_persona(persona_id)
+            self.services.store.guilds.forget_persona_settings(persona_id)
 
     async def _take_up_withdrawal(self, persona_id: str, version: str) -> None:
         self.services.reply_service.stop_replies(persona_id=persona_id)

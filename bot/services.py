@@ -32,7 +32,9 @@ from bot.operations.metrics import BotMetrics
 from bot.operations.shards import ShardRange
 from bot.personas.base_model_compat import compatibility_notes
 from bot.personas.creation import PersonaCreation
+from bot.personas.guild_lore import GuildLore
 from bot.personas.registry import PersonaRegistry
+from bot.personas.removal import PersonaRemoval
 from bot.personas.served_versions import ServedVersions
 from bot.platform.clock import BackgroundTask
 from bot.reports.actions import ReplyReports
@@ -187,6 +189,12 @@ class Services:
             base_model=self.base_model,
             context_tokens=self.engine.context_tokens,
         )
+
+    @cached_property
+    def removal(self) -> PersonaRemoval:
+        """Removing personas, and bringing them back."""
+        lore = GuildLore(self.home, self.lore, self.catalogue.shipped.lore)
+        return PersonaRemoval(self.personas, self.store, lore)
 
     @cached_property
     def data(self) -> DataActions:

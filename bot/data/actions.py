@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from bot.data.rights import write_statement
 from bot.data.sample_index import SampleHits, SampleIndexes, SampleQuery, search_samples
 from bot.data.sources import UPLOADS_PREFIX, DataSource, list_sources, require_upload
 from bot.data.trainer_call import PROGRESS_ARGUMENTS
+from bot.data.trash import DataItem, DataKind, DataTrash
 from bot.data.upload_stream import (
     ActiveUploads,
     ReadChunk,
@@ -40,11 +42,12 @@ from bot.platform.localisation import gettext_lazy
 from bot.settings import FetchPolicy
 from bot.training.dataset_catalog import DatasetCatalog, DatasetPlace
 from bot.training.guild_turns import QueueConflictError
-from personas.errors import MaterialError, RequestError
+from personas.errors import MaterialError, RequestError, UnderstudyError
 from personas.home.built_dataset import dataset_statement
 from personas.home.column_maps import write_mapping
 from personas.home.rights import RightsStatement
 from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.home.trash import TrashEntry
 
 
 def upload_place(name: str) -> DatasetPlace:
@@ -55,6 +58,23 @@ def upload_place(name: str) -> DatasetPlace:
 def dataset_place(id: str) -> DatasetPlace:
     """Return the place that the catalogue gives for a data set that was built here."""
     return {"path": f"datasets/{id}"}
+
+
+def _upload_item(source: DataSource) -> DataItem:
+    return DataItem(
+        "upload",
+        source.name,
+        upload_place(source.name),
+        statement=source.statement,
+        mapping=source.mapping,
+    )
+
+
+def _dataset_item(built: BuiltDataset) -> DataItem:
+    statement: RightsStatement | None = None
+    with suppress(MaterialError):  # of a damaged one
+        statement = dataset_statement(built.folder)
+    return DataItem("dataset", built.id, dataset_place(built.id), statement=statement)
 
 
 def require_own_dataset(built: BuiltDataset) -> None:
@@ -92,6 +112,7 @@ class DataActions:
         self._max_upload_bytes = max_upload_bytes
         self._fetch_policy = fetch_policy
         self._uploads = ActiveUploads()
+        self._trash = DataTrash(home, catalogue)
 
     @cached_property
     def indexes(self) -> SampleIndexes:
@@ -111,14 +132,24 @@ class DataActions:
     async def store_upload(
         self, read: ReadChunk, name: str, *, replace: bool, expected_bytes: int | None = None
     ) -> ReceivedFile:
-        """Store an upload, one of each name at a time; an earlier file's inspection, right and name
-        are deleted.
+        """Store an upload, one of each name at a time; an earlier file is kept for a day, with its
+        right, columns and name.
         """
         file = self._folders.upload(name)
         require_no_file(file, replace)
+
+        def keep_earlier() -> None:
+            if file.exists():
+                self._trash.keep_copy(_upload_item(require_upload(self._home, file.name)))
+
         with self._uploads.of(file):
             received = await receive_file(
-                read, file, expected_bytes, replace=replace, most_bytes=self._max_upload_bytes
+                read,
+                file,
+                expected_bytes,
+                replace=replace,
+                most_bytes=self._max_upload_bytes,
+                before_rename=keep_earlier,
             )
             # What was stated of an earlier file says nothing of this one.
             await asyncio.to_thread(self._catalogue.withdraw, upload_place(file.name))
@@ -162,7 +193,7 @@ class DataActions:
         return await self.upload(name)
 
     async def delete_upload(self, name: str) -> None:
-        """Delete an upload and its facts, unless a job uses it."""
+        """Move an upload and its facts into the trash, unless a job uses it."""
         source = await self.upload(name)
         for job in self._jobs.open():
             is_named = f"{UPLOADS_PREFIX}{source.name}" in " ".join(job.arguments)
@@ -172,10 +203,28 @@ class DataActions:
                     gettext_lazy("Wait for it, or cancel it."),
                 )
         file = self._folders.upload(source.name)
-        # First from the catalogue, so that moderators never name a file that is gone.
-        await asyncio.to_thread(self._catalogue.withdraw, upload_place(source.name))
-        await asyncio.to_thread(file.unlink, missing_ok=True)
+        await asyncio.to_thread(self._trash.throw_away, _upload_item(source))
         await asyncio.to_thread(_delete_facts, file)
+
+    def removed(self) -> list[TrashEntry]:
+        """List the uploads and data sets that can be brought back. Reads the disk."""
+        return self._trash.entries()
+
+    async def bring_back(self, kind: DataKind, name: str) -> bool:
+        """Bring back an upload or data set that was deleted or replaced within the last day; one of
+        its name that is there by now takes its place in the trash. False where moderators cannot
+        name it any more.
+        """
+        present: DataItem | None = None
+        with suppress(UnknownDataError):
+            if kind == "upload":
+                present = _upload_item(await self.upload(name))
+            else:
+                present = _dataset_item(await self.dataset(name))
+        is_offered = await asyncio.to_thread(self._trash.bring_back, kind, name, present)
+        if kind == "upload":
+            self.inspect_upload(name)
+        return is_offered
 
     # ------------------------------------------------------------------------------------ data sets
 
@@ -210,7 +259,22 @@ class DataActions:
         build = self._folders.build(body.name)
         for folder in (self._folders.sets, build):
             await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True, exist_ok=True)
-        job = self._jobs.start(self._home, "build", body.name, (*words, *PROGRESS_ARGUMENTS))
+        kept: list[TrashEntry] = []
+        if self._folders.set(body.name).exists():
+            before = _dataset_item(await self.dataset(body.name))
+            kept.append(await asyncio.to_thread(self._trash.keep_copy, before))
+
+        def forget_unreplaced() -> None:
+            latest = self._jobs.latest("build", body.name)
+            if kept and (latest is None or latest.state != "done"):
+                self._trash.delete(kept.pop())
+
+        words = [*words, *PROGRESS_ARGUMENTS]
+        try:
+            job = self._jobs.start(self._home, "build", body.name, words, on_end=forget_unreplaced)
+        except UnderstudyError:
+            forget_unreplaced()
+            raise
         await asyncio.to_thread(save_build_request, build, body)
         return job
 
@@ -224,7 +288,7 @@ class DataActions:
         )
 
     async def delete_dataset(self, id: str) -> None:
-        """Delete a data set that was built here, with its index and build request."""
+        """Move a data set that was built here into the trash, with its build request."""
         built = await self.dataset(id)
         require_own_dataset(built)
         job = self._jobs.latest("build", built.id)
@@ -233,10 +297,9 @@ class DataActions:
                 gettext_lazy("{name} is being built.", name=built.id),
                 gettext_lazy("Wait for it, or cancel it."),
             )
-        await asyncio.to_thread(self._catalogue.withdraw, dataset_place(built.id))
+        await asyncio.to_thread(self._trash.throw_away, _dataset_item(built))
         index = self._folders.index(built.folder)
-        for folder in (index, self._folders.build(built.id), built.folder):
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, index, ignore_errors=True)
 
     async def find_samples(self, built: BuiltDataset, query: SampleQuery) -> SampleHits | None:
         """Return the matching samples; None while the index is being built."""

@@ -87,9 +87,10 @@ class DataJobRunner:
         subject: str,
         arguments: Sequence[str],
         after: CompletionCallback | None = None,
+        on_end: Callable[[], object] = lambda: None,
     ) -> DataJob:
         """Queue a trainer job; `after` is awaited when it has succeeded, before anybody sees it as
-        done.
+        done, and `on_end` is called when it has ended, however it did.
 
         So it is when an inspection ended with a question, which is then the result of the failed
         job. Raises as `start_work`.
@@ -104,7 +105,9 @@ class DataJobRunner:
                 raise TrainerProcessError(answer.error)
             return job.result
 
-        return self.start_work(home, kind, subject=subject, work=work, arguments=arguments)
+        return self.start_work(
+            home, kind, subject=subject, work=work, arguments=arguments, on_end=on_end
+        )
 
     def start_work(
         self,

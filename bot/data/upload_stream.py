@@ -159,9 +159,16 @@ class UploadLimits:
 
 
 async def receive_file(
-    read: ReadChunk, place: Path, expected_bytes: int | None, *, replace: bool, most_bytes: int
+    read: ReadChunk,
+    place: Path,
+    expected_bytes: int | None,
+    *,
+    replace: bool,
+    most_bytes: int,
+    before_rename: Callable[[], object] = lambda: None,
 ) -> ReceivedFile:
-    """Write an upload to its path.
+    """Write an upload to its path; `before_rename` is called in a thread when it is complete, before
+    it replaces what is there.
 
     Raises a `DataError` for a file that exists and is not to be replaced, and for one that is
     incomplete, too large, or of another type than its suffix says.
@@ -175,6 +182,7 @@ async def receive_file(
         received = await _write_stream(read, partial, place, limits)
         # Another one may have been put there while this one came in.
         require_no_file(place, replace)
+        await asyncio.to_thread(before_rename)
         await asyncio.to_thread(replace_durably, partial, place)
         return received
     except CONNECTION_ERRORS as error:

@@ -50,6 +50,11 @@ class Memories(Table):
             and persona_id = coalesce(:persona, persona_id) order by seq"""
         return self._db.all(_memory, sql, user=user_id, guild=guild_id, persona=persona_id)
 
+    def count(self, persona_id: str) -> int:
+        """Return how many memories of members a persona has."""
+        sql = "select count(*) from memories where persona_id = :persona"
+        return self._db.value(int, sql, persona=persona_id) or 0
+
     def vectors(self, seqs: Iterable[int], encoder: str) -> dict[int, bytes]:
         """Return the encoder's vectors of memories by `seq`; some may have none."""
         sql = """select seq, vectors from memory_vectors

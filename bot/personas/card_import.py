@@ -3,15 +3,13 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from bot.personas.base_model_compat import CardTokenCount, count_card_tokens, require_token_budget
-from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore, lore_file_name
-from bot.personas.registry import ImportedPersona, PersonaRegistry, imported_persona_id
+from bot.personas.guild_lore import LORE_PART, MAX_FILE_BYTES, GuildLore, lore_file_name
+from bot.personas.registry import ImportedPersona, PersonaRegistry
 from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts, ngettext_lazy
 from bot.platform.messages import markdown_name
@@ -24,9 +22,8 @@ from personas.card.spec_card import Card
 from personas.card.toml_card import to_persona
 from personas.errors import CardError, UnderstudyError
 from personas.home.external_files import record_export
-from personas.home.lore_sets import LoreSets
 from personas.home.pseudonyms import HomeKey, keyed_person
-from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.home.trash import TrashEntry, entry_folder, find_entry
 from personas.lore.lorebook_markdown import count_uses, lorebook_as_markdown
 from personas.lore.lorebooks import Lorebook
 from personas.schemas.chat import Persona
@@ -65,73 +62,93 @@ class CardImport:
 
 async def import_card(
     personas: PersonaRegistry,
+    store: Store,
     base_model: str,
-    guild_id: int,
+    origin: RequestOrigin,
     data: bytes,
     file: str,
-    wanted_id: str = "",
     *,
     context_tokens: int,
-    keeping: bool = False,
-    contributing: Callable[[str], AbstractContextManager[None]] = lambda persona_id: nullcontext(),
+    wanted_id: str = "",
+    replacing: Persona | None = None,
 ) -> CardImport:
-    """Import a card file as a persona of a guild, 0 for all; with `keeping` a revision of the
-    replaced card is kept. Prompts with their replies have `context_tokens`.
+    """Import a card file as a new persona of the origin's guild (0: of all), or in place of the card
+    of the persona that is named as the one to replace. Prompts with their replies have
+    `context_tokens`. A member is recorded as the card's contributor from before it is on the disk.
 
-    The card is stored within `contributing`, which is called with the persona's id. Raises
-    `CardError` and `RefusedError` as `PersonaRegistry.bring_in` does, and for a card over the token
-    budget.
+    Raises `CardError` and `RefusedError` as `PersonaRegistry.bring_in` does, and for a card over the
+    token budget; `PersonaExistsError` where the card would replace another.
     """
+    guild_id = origin.guild_id
+    trained = store.versions.persona_ids()
 
     def read() -> tuple[Card, CardTokenCount, str]:
         card = parse_card(data, file, MAX_UNPACKED_BYTES)
         persona = to_persona(card, file)
         room = count_card_tokens(persona, base_model, context_tokens)
         require_token_budget(persona, file, room)
-        return card, room, imported_persona_id(guild_id, card, file, wanted_id)
+        if replacing:
+            return card, room, replacing.id
+        return card, room, personas.new_id(guild_id, persona.name, wanted_id, reserved=trained)
 
-    card, room, persona_id = await asyncio.to_thread(read)
-    with contributing(persona_id):
-        brought = await asyncio.to_thread(
-            personas.bring_in, guild_id, card, where=file, wanted_id=wanted_id, keeping=keeping
-        )
+    card, room, full_id = await asyncio.to_thread(read)
+    with recording_contributor(store.people, personas, origin, full_id):
+        if replacing:
+            entry = _replaced_card(guild_id, replacing)
+            lore = {LORE_PART: personas.home / "lore" / str(guild_id) / full_id}
+            brought = await asyncio.to_thread(personas.replace, card, file, entry, lore)
+        else:
+            brought = await asyncio.to_thread(personas.bring_in, guild_id, card, file, full_id)
     return CardImport(brought, card, room)
 
 
-async def contribute_card(
+def _replaced_card(guild_id: int, persona: Persona) -> TrashEntry:
+    return TrashEntry(
+        guild_id=guild_id, kind="card", id=persona.id, name=persona.name, at=time.time()
+    )
+
+
+async def undo_replacement(
     personas: PersonaRegistry,
-    people: MemberRecords,
-    base_model: str,
+    store: Store,
+    lore: GuildLore,
     origin: RequestOrigin,
-    data: bytes,
-    file: str,
-    wanted_id: str,
-    *,
-    context_tokens: int,
-) -> CardImport:
-    """Import a moderator's card, recorded as theirs from before it is on the disk. Raises as
-    `import_card` does.
+    persona_id: str,
+) -> Persona:
+    """Bring back the card that was replaced last, with its picture and the lore of its character
+    book. Raises `RefusedError` where it is too late, or another persona has its name by now.
     """
     guild_id = origin.guild_id
-    return await import_card(
-        personas,
-        base_model,
-        guild_id=guild_id,
-        data=data,
-        file=file,
-        wanted_id=wanted_id,
-        context_tokens=context_tokens,
-        contributing=partial(recording_contributor, people, personas, origin),
-    )
+    entry = find_entry(lore.home, guild_id, "card", persona_id)
+    if entry is None or not entry.is_kept(time.time()):
+        raise RefusedError(
+            gettext_lazy("That can be undone no more."),
+            gettext_lazy("A replaced card is kept for a day. Import the file that it came from."),
+        )
+    kept = entry_folder(lore.home, guild_id, "card", persona_id) / LORE_PART
+    book = {path.name: path.read_bytes() for path in kept.glob(f"{BOOK_LORE_NAME}*.md")}
+    with recording_contributor(store.people, personas, origin, persona_id):
+        persona = await asyncio.to_thread(personas.undo_replacement, entry)
+    for file in _book_files(lore, guild_id, persona_id):
+        await lore.remove(guild_id, persona_id, file)
+    for file, content in book.items():
+        await lore.add(guild_id, persona_id, file, content)
+    return persona
+
+
+def _book_files(lore: GuildLore, guild_id: int, persona_id: str) -> list[str]:
+    return [file for file in lore.files(guild_id, persona_id) if file.startswith(BOOK_LORE_NAME)]
 
 
 def recording_contributor(
     people: MemberRecords, personas: PersonaRegistry, origin: RequestOrigin, persona_id: str
 ) -> AbstractContextManager[None]:
     """Record the card that the block stores as the origin's member's, from before it is on the
-    disk.
+    disk; the operator's are nobody's.
     """
     guild_id = origin.guild_id
+    if not origin.user_id:
+        return nullcontext()
     contribution = Contribution(
         guild_id=guild_id,
         persona_id=persona_id,
@@ -150,7 +167,7 @@ async def import_character_book(
     Returns notes for the moderator, and what became of each entry. A book for which there is no
     room replaces nothing.
     """
-    earlier = [file for file in lore.files(guild_id, persona.id) if file.startswith(BOOK_LORE_NAME)]
+    earlier = _book_files(lore, guild_id, persona.id)
     book = await asyncio.to_thread(card_book, card)
     texts = enumerate(lorebook_as_markdown(book.entries, card.name, MAX_FILE_BYTES), start=1)
     files = {lore_file_name(f"{BOOK_LORE_NAME}-{number}"): text.encode() for number, text in texts}
@@ -203,27 +220,6 @@ def _book_note(book: Lorebook, passages: int) -> LocalisableText:
         passages,
         uses=join_texts(*texts, separator=", "),
     )
-
-
-async def remove_persona(
-    personas: PersonaRegistry, store: Store, lore: GuildLore, guild_id: int, persona: Persona
-) -> None:
-    """Remove a guild's persona (0: a shared one) with its lore, memories and channels.
-
-    Raises `RefusedError` for a bundled one.
-    """
-    is_shared = guild_id == OPERATOR_GUILD_ID
-    with store.atomic(shared=is_shared):  # other processes reload the cards when they learn of it
-        if is_shared:
-            store.guilds.record_persona_removal(persona.id, time.time())
-        store.guilds.forget_persona(persona.id)
-        personas.remove(guild_id, persona)
-    store.people.remove_contribution(guild_id, persona.id, CARD_CONTRIBUTION)
-    for file in lore.files(guild_id, persona.id):
-        await lore.remove(guild_id, persona.id, file)
-        store.people.remove_contribution(guild_id, persona.id, file)
-    lore.delete_revisions(guild_id, persona.id)
-    LoreSets(lore.shipped or Path(), lore.home).forget(persona.id)
 
 
 def export_card(card: Card, form: CardForm, persona: Persona, name: str) -> CardExport:

@@ -2,9 +2,8 @@
 
 import asyncio
 import hashlib
-import itertools
-from collections.abc import Container, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Self
 
@@ -13,16 +12,14 @@ from discord.utils import escape_markdown
 from bot.personas.base_model_compat import CardTokenCount, count_card_tokens
 from bot.personas.card_import import MAX_UNPACKED_BYTES, CardImport, recording_contributor
 from bot.personas.registry import (
-    MAX_SHORT_ID_CHARS,
     ChangedCardError,
     PersonaRegistry,
-    short_id,
 )
 from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts
 from bot.platform.messages import markdown_name
 from bot.platform.request_origin import RequestOrigin
-from bot.store import Store, guild_suffix
+from bot.store import Store
 from personas.card.card_picture import card_picture, picture_type, with_picture
 from personas.card.card_reader import parse_card
 from personas.card.example_lines import (
@@ -37,7 +34,6 @@ from personas.card.toml_card import (
     MAX_NAME_CHARS,
     card_from_table,
     dump_toml,
-    slug,
     table_from_card,
     to_persona,
     visible_name,
@@ -211,8 +207,7 @@ class PersonaCreation:
                 origin.guild_id,
                 card,
                 where=persona.name,
-                wanted_id=short_id(persona, origin.guild_id),
-                replacing=False,
+                full_id=persona.id,
             )
         return CardImport(brought, card, room)
 
@@ -282,8 +277,6 @@ class PersonaCreation:
 
     def _recording(self, origin: RequestOrigin, persona_id: str) -> AbstractContextManager[None]:
         """Record a member as the contributor of the card that the block stores."""
-        if not origin.user_id:
-            return nullcontext()
         return recording_contributor(self.store.people, self.personas, origin, persona_id)
 
     async def check(
@@ -315,7 +308,7 @@ class PersonaCreation:
             if faults:
                 return FormCheck(faults)
             name = visible_name(filled.name)
-            full_id = persona_id or self._free_id(guild_id, name, trained)
+            full_id = persona_id or self.personas.new_id(guild_id, name, reserved=trained)
             return self._build(filled, file, card, fields=fields, full_id=full_id)
 
         return await asyncio.to_thread(work)
@@ -360,7 +353,7 @@ class PersonaCreation:
             if problem:
                 return problem
         for other in self.personas.of(guild_id).values():
-            names = filter(None, (other.name, other.nickname, short_id(other, guild_id)))
+            names = filter(None, (other.name, other.nickname))
             if other.id != persona_id and fold_name(name) in map(fold_name, names):
                 return gettext_lazy(
                     "There is a persona {persona} already. Choose another name.",
@@ -404,19 +397,6 @@ class PersonaCreation:
             )
             return FormCheck({"description": text})
         return FormCheck({}, built, persona, room)
-
-    def _free_id(self, guild_id: int, name: str, trained: Container[str]) -> str:
-        """The id of a new persona: no other's here, and none of those that were trained, whose
-        versions would answer for it.
-        """
-        taken = {short_id(other, guild_id) for other in self.personas.of(guild_id).values()}
-        stem = slug(name)[: MAX_SHORT_ID_CHARS - len("-999")].strip("-")
-        for number in itertools.count(1):
-            wanted = stem if number == 1 else f"{stem}-{number}"
-            full_id = wanted + guild_suffix(guild_id)
-            if wanted not in taken and full_id not in trained:
-                return full_id
-        raise AssertionError("there is always a next number")
 
 
 def _max_chars(key: str, form: PersonaForm, table: JsonObject) -> int:

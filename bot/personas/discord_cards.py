@@ -1,4 +1,4 @@
-"""`/persona import|export|remove`: character cards, and adapters from outside."""
+"""`/persona import|export`: character cards, and adapters from outside."""
 
 import asyncio
 import io
@@ -13,12 +13,14 @@ from bot.personas.card_import import (
     FILE_SUFFIXES,
     MAX_CARD_BYTES,
     CardImport,
-    contribute_card,
     export_card,
+    import_card,
     import_character_book,
     log_card_export,
-    remove_persona,
+    undo_replacement,
 )
+from bot.personas.creation import CardFile
+from bot.personas.discord_create import PERSONA_ID, UseHereButton
 from bot.personas.discord_import_list import with_import_list
 from bot.personas.discord_lore import guild_lore
 from bot.personas.discord_picture import (
@@ -27,15 +29,15 @@ from bot.personas.discord_picture import (
     require_one_file,
     upload_field,
 )
-from bot.personas.registry import short_id
+from bot.personas.registry import PersonaExistsError, short_id
 from bot.platform.discord_kit.transformers import (
     PERSONA,
     Interaction,
-    OwnPersonaOption,
     PersonaOption,
     guild_moderators_only,
     request_origin,
     require_guild_moderator,
+    require_persona,
 )
 from bot.platform.discord_kit.ui import (
     PersistentButton,
@@ -132,7 +134,12 @@ async def import_(
     view = None
     report = ImportReport()
     if card:
-        persona, lines, view, report = await _import_card(interaction, card, persona_id or "")
+        file = await read_card_file(card)
+        try:
+            persona, lines, view, report = await _import_card(interaction, file, persona_id or "")
+        except PersonaExistsError as error:
+            await _ask_to_replace(interaction, error, file)
+            return
     if persona and (adapter or hub):
         notes, view = await _import_adapter(interaction, persona, adapter or f"{HUB_PREFIX}{hub}")
         lines += notes
@@ -166,7 +173,11 @@ async def import_from_form(
     try:
         card = require_one_file(interaction)
         _require_card_size(card)
-        _, lines, view, report = await _import_card(interaction, card, persona_id)
+        file = await read_card_file(card)
+        _, lines, view, report = await _import_card(interaction, file, persona_id)
+    except PersonaExistsError as error:
+        await _ask_to_replace(interaction, error, file)
+        return
     except UnderstudyError as error:
         again = ImportAgainButton(persona_id, language=interaction_language(interaction))
         await respond(interaction, error_text(error), button_view(again))
@@ -229,24 +240,116 @@ def _require_importable(
         )
 
 
+async def _ask_to_replace(
+    interaction: Interaction, error: PersonaExistsError, file: CardFile
+) -> None:
+    """Ask whether a card replaces that of the server's persona with its name or id; the message
+    holds the card until then. Raises the error for a persona that is not the server's own.
+    """
+    services = interaction.client.services
+    guild_id = interaction.guild_id or 0
+    persona = error.persona
+    if persona not in services.personas.own(guild_id):
+        raise error
+    if len(file.content) > interaction.filesize_limit:
+        raise RefusedError(
+            gettext_lazy(
+                "{persona} is a persona of this server already, and {filename} is too large to ask "
+                "whether it replaces the card.",
+                persona=markdown_name(persona),
+                filename=file.name,
+            ),
+            gettext_lazy("Leave its largest pictures out, or give it another name."),
+        )
+    trainings = len(services.trainings.open_of_persona(persona.id))
+    question = gettext_lazy(
+        "**{persona}** (`{id}`) is a persona of this server already, with {belongings}. Replace its "
+        "card by this file? All of that stays, and belongs to the new card. It can be undone for a "
+        "day. For a persona of its own, give the card another name.",
+        persona=markdown_name(persona),
+        id=short_id(persona, guild_id),
+        belongings=services.removal.belongings(guild_id, persona, trainings).text(),
+    )
+    button = ReplaceCardButton(persona.id, language=interaction_language(interaction))
+    card = discord.File(io.BytesIO(file.content), filename=file.name)
+    await respond(interaction, question, button_view(button), files=[card])
+
+
+class ReplaceCardButton(PersistentButton, template=rf"replace-card:{PERSONA_ID}"):
+    """Replaces a persona's card by the file of the message that asks for it."""
+
+    label = gettext_lazy("Replace")
+    style = discord.ButtonStyle.danger
+    moderators_only = True
+    persona: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        persona = require_persona(interaction, self.persona)
+        (attachment,) = interaction.message.attachments if interaction.message else []
+        await defer(interaction)
+        file = await read_card_file(attachment)
+        _, lines, view, report = await _import_card(interaction, file, replacing=persona)
+        await _show_import(interaction, lines, view, report)
+
+
+class UndoReplacementButton(PersistentButton, template=rf"undo-card:{PERSONA_ID}"):
+    """Brings back the card that was replaced."""
+
+    label = gettext_lazy("Undo")
+    moderators_only = True
+    persona: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        services = interaction.client.services
+        origin = request_origin(interaction)
+        require_persona(interaction, self.persona)
+        await defer(interaction)
+        persona = await undo_replacement(
+            services.personas, services.store, guild_lore(services), origin, self.persona
+        )
+        name = f"**{markdown_name(persona)}**"
+        services.audit.record(
+            origin.guild_id,
+            origin.user_id,
+            gettext_lazy("brought back the replaced card of {persona}", persona=name),
+        )
+        text = gettext_lazy(
+            "**{persona}** speaks by the card from before again. A version that came with the other "
+            "card stays: `/finetune remove`.",
+            persona=markdown_name(persona),
+        )
+        await edit_response(interaction, content=text, view=None)
+
+
+CARD_BUTTONS = (ImportAgainButton, ReplaceCardButton, UndoReplacementButton)
+
+
 async def _import_card(
-    interaction: Interaction, card: discord.Attachment, persona_id: str
+    interaction: Interaction,
+    file: CardFile,
+    wanted_id: str = "",
+    *,
+    replacing: Persona | None = None,
 ) -> tuple[Persona, list[str], discord.ui.View | None, ImportReport]:
+    """Import a card, new or in place of a persona's. Returns the persona, notes, buttons, and what
+    became of the card's fields. Raises `PersonaExistsError` where it would replace another.
+    """
     services = interaction.client.services
     origin = request_origin(interaction)
     guild_id = origin.guild_id
-    imported = await contribute_card(
+    imported = await import_card(
         services.personas,
-        services.store.people,
+        services.store,
         base_model=services.base_model,
         origin=origin,
-        data=(await read_card_file(card)).content,
-        file=card.filename,
-        wanted_id=persona_id,
+        data=file.content,
+        file=file.name,
         context_tokens=services.engine.context_tokens,
+        wanted_id=wanted_id,
+        replacing=replacing,
     )
     persona = imported.brought.persona
-    lines = _import_lines(imported, guild_id)
+    lines = _import_lines(imported, guild_id, replacing)
     if services.reply_service.rules.age.applies(persona, guild_id):
         lines.append(
             gettext_lazy(
@@ -260,16 +363,22 @@ async def _import_card(
     )
     lines += (gettext_lazy("{note} See `/persona lore ask`.", note=line) for line in book_notes)
     notes, job = await VersionInstaller(services.home, services.store).install_bundled(
-        origin, persona.id, imported.card, card.filename, base_model=services.base_model
+        origin, persona.id, imported.card, file.name, base_model=services.base_model
     )
-    view = None
+    language = interaction_language(interaction)
+    buttons: list[discord.ui.Item[Any]] = []
+    if replacing:
+        buttons.append(UndoReplacementButton(persona.id, language=language))
+    else:
+        buttons.append(UseHereButton.of(interaction, persona))
     if job:
         services.versions.record_import(job)
         live = services.store.versions.live(persona.id, guild_id)
-        view = button_view(*job_buttons(job, live, interaction_language(interaction)))
+        buttons += job_buttons(job, live, language)
     elif not persona.avatar:
-        view = button_view(PictureButton(persona.id, language=interaction_language(interaction)))
-    return persona, [*lines, *notes], view, report_fields(imported.card, card.filename) + book
+        buttons.append(PictureButton(persona.id, language=language))
+    report = report_fields(imported.card, file.name) + book
+    return persona, [*lines, *notes], button_view(*buttons), report
 
 
 async def _import_adapter(
@@ -362,9 +471,27 @@ async def _show_progress(
     ]
 )
 async def export(interaction: Interaction, persona: PersonaOption, form: CardForm = "png") -> None:
-    guild_id = interaction.guild_id or 0
-    services = interaction.client.services
     await defer(interaction, ephemeral=True)
+    notes, files = await card_files(interaction, persona, form)
+    await respond(
+        interaction,
+        join_texts(
+            gettext_lazy("The card of **{persona}**.", persona=markdown_name(persona)),
+            *notes,
+            separator="\n",
+        ),
+        files=files,
+    )
+
+
+async def card_files(
+    interaction: Interaction, persona: Persona, form: CardForm
+) -> tuple[list[str], list[discord.File]]:
+    """Return a persona's card as files for a message, with notes on what the format lacks; the
+    export is logged. Raises `RefusedError` for a card that is too large here.
+    """
+    services = interaction.client.services
+    guild_id = interaction.guild_id or 0
     name = short_id(persona, guild_id)
     file_name = f"{name}.{FILE_SUFFIXES[form]}"
     card = await asyncio.to_thread(
@@ -379,7 +506,6 @@ async def export(interaction: Interaction, persona: PersonaOption, form: CardFor
             ),
             gettext_lazy("Choose another format."),
         )
-    recipient = f"to a moderator of the server {guild_id}"
     log_card_export(
         services.home,
         services.store,
@@ -387,56 +513,13 @@ async def export(interaction: Interaction, persona: PersonaOption, form: CardFor
         persona=persona,
         file=file_name,
         content=card.content,
-        recipient=recipient,
+        recipient=f"to a moderator of the server {guild_id}",
     )
-    await respond(
-        interaction,
-        join_texts(
-            gettext_lazy("The card of **{persona}**.", persona=markdown_name(persona)),
-            *card.notes,
-            separator="\n",
-        ),
-        files=[discord.File(io.BytesIO(content), filename=file) for file, content in files.items()],
-    )
+    shown = [discord.File(io.BytesIO(content), filename=file) for file, content in files.items()]
+    return list(card.notes), shown
 
 
-@cards_are_for_moderators
-@PERSONA.command(
-    description=gettext_noop("Remove a persona that this server has imported (moderators).")
-)
-@app_commands.describe(persona=gettext_noop("Which persona"))
-async def remove(interaction: Interaction, persona: OwnPersonaOption) -> None:
-    services = interaction.client.services
-    await defer(interaction, ephemeral=True)
-    services.personas.require_removable(interaction.guild_id or 0, persona)
-    # First: a queued one would begin meanwhile, and fail for want of the persona.
-    cancelled = services.trainings.cancel_all(persona.id, interaction.user.id)
-    await remove_persona(
-        services.personas,
-        services.store,
-        lore=guild_lore(services),
-        guild_id=interaction.guild_id or 0,
-        persona=persona,
-    )
-    services.audit.record(
-        interaction.guild_id or 0,
-        interaction.user.id,
-        gettext_lazy("removed the persona {persona}", persona=f"**{markdown_name(persona)}**"),
-    )
-    await respond(
-        interaction,
-        join_texts(
-            gettext_lazy(
-                "**{persona}** is removed, and lives nowhere here any more. Importing the card "
-                "again brings them back.",
-                persona=markdown_name(persona),
-            ),
-            *cancelled,
-        ),
-    )
-
-
-def _import_lines(imported: CardImport, guild_id: int) -> list[str]:
+def _import_lines(imported: CardImport, guild_id: int, replaced: Persona | None) -> list[str]:
     persona = imported.brought.persona
     tokens = imported.room.prose + imported.room.examples
     name = short_id(persona, guild_id)
@@ -449,13 +532,15 @@ def _import_lines(imported: CardImport, guild_id: int) -> list[str]:
             persona=markdown_name(persona),
             id=name,
         )
-    lines: list[str] = [
-        state,
+    lines: list[str] = [state]
+    if replaced and replaced.name != persona.name:
+        lines.append(gettext_lazy("It was called {name}.", name=markdown_name(replaced)))
+    lines.append(
         gettext_lazy(
             "It takes about {tokens} tokens of every prompt. `/persona set` gives it a channel.",
             tokens=min(tokens, MAX_CARD_TOKENS),
-        ),
-    ]
+        )
+    )
     if tokens > MAX_CARD_TOKENS:
         lines.append(
             gettext_lazy(

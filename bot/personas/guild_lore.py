@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot.personas.registry import short_id
+from bot.personas.registry import CARD_PART, short_id
 from bot.personas.revisions import RevisionHistory
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import (
@@ -26,6 +26,7 @@ from personas.errors import LoreError
 from personas.home.atomic_files import write_file
 from personas.home.lore_sets import LoreSet, find_lore_sets
 from personas.home.shared_personas import CARD_FILE, OPERATOR_GUILD_ID, read_shipped_lore
+from personas.home.trash import find_parts
 from personas.lore.index import LoreIndex, guild_owner
 from personas.lore.lore_folder import fold_key, parse_lore
 from personas.lore.passages import Passage, split_passages
@@ -40,6 +41,8 @@ MAX_FILES = 25
 # Lore of a guild for all its personas: embedding and searching it takes time from all other guilds.
 MAX_GUILD_FILES = 100
 MAX_GUILD_BYTES = 1_000_000
+LORE_PART = "lore"
+"""Name of the folder of a persona's lore in the trash."""
 NON_NAME_CHARS_PATTERN = re.compile(r"[^\w-]+")
 
 
@@ -244,9 +247,13 @@ def _exists(home: Path, contribution: Contribution) -> bool:
     guild = str(contribution.guild_id)
     if contribution.what == CARD_CONTRIBUTION:
         path = home / "personas" / guild / contribution.persona_id / CARD_FILE
+        part = f"{CARD_PART}/{CARD_FILE}"
     else:
         path = home / "lore" / guild / contribution.persona_id / contribution.what
-    return path.exists() or RevisionHistory.of(home, path).folder.exists()
+        part = f"{LORE_PART}/{contribution.what}"
+    if path.exists() or RevisionHistory.of(home, path).folder.exists():
+        return True
+    return bool(find_parts(home, contribution.guild_id, contribution.persona_id, part))
 
 
 def read_all_lore(shipped: Path, persona_ids: Iterable[str], home: Path) -> list[Passage]:

@@ -4,9 +4,10 @@ imported.
 
 import hashlib
 import logging
+import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,12 +28,13 @@ from personas.card.toml_card import (
     find_persona,
     read_card,
     read_table,
-    slug,
     to_persona,
 )
 from personas.errors import CardError
 from personas.home.atomic_files import write_file
 from personas.home.shared_personas import CARD_FILE, OPERATOR_GUILD_ID
+from personas.home.trash import TrashEntry, find_entry, keep_copy, take_back, throw_away
+from personas.ids import free_id, readable_id
 from personas.lore.lore_folder import fold_key
 from personas.schemas.chat import Persona, fold_name
 
@@ -42,6 +44,8 @@ MAX_GUILD_PERSONAS = 20
 """Own personas of a guild; with the bundled ones they fit into one menu."""
 MAX_SHORT_ID_CHARS = 32
 CARD_ARCHIVE = "files.charx"
+CARD_PART = "card"
+"""Name of a card's folder in the trash."""
 
 
 class ChangedCardError(RefusedError):
@@ -55,6 +59,25 @@ class ChangedCardError(RefusedError):
                 "typed, press **Try again** and submit the form."
             ),
         )
+
+
+class PersonaExistsError(RefusedError):
+    """There is a persona of the wanted name or id; `persona` is replaced only where that is asked
+    for.
+    """
+
+    def __init__(self, persona: Persona, guild_id: int) -> None:
+        super().__init__(
+            gettext_lazy(
+                "There is a persona {persona} (`{id}`) already.",
+                persona=markdown_name(persona),
+                id=short_id(persona, guild_id),
+            ),
+            gettext_lazy(
+                "Give the card another name. On the dashboard, the persona's page replaces its card."
+            ),
+        )
+        self.persona = persona
 
 
 @dataclass(frozen=True)
@@ -72,14 +95,15 @@ class PersonaRegistry:
         """`shipped` is the folder of the bundled cards. Raises `CardError` for an unreadable
         one.
         """
-        self._home = home / "personas"
+        self.home = home
+        self._root = home / "personas"
         self._shipped: dict[str, Persona] = {}
         self._shipped_cards: dict[str, Path] = {}
         for path in sorted(shipped.glob("*.toml")):
             self._add(read_card(path), path)
         self._cards: dict[str, Path] = {}
         self._own: dict[int, dict[str, Persona]] = {}
-        self._changing = threading.Lock()
+        self._changing = threading.RLock()
         self.names_of_bot: Callable[[int], Iterable[str]] = lambda guild_id: ()
         """The bot's own names in a guild, once it has a client; no persona is given one of them."""
         self.reload_guild_cards()
@@ -166,10 +190,7 @@ class PersonaRegistry:
 
     def find(self, wanted: str, guild_id: int) -> Persona | None:
         """A guild's persona by its id, its name, or its id without the guild's suffix."""
-        personas = self.of(guild_id)
-        return find_persona(personas, wanted) or personas.get(
-            wanted.strip().casefold() + guild_suffix(guild_id)
-        )
+        return find_persona(self.of(guild_id), wanted, guild_suffix(guild_id))
 
     def card(self, persona: Persona, guild_id: int) -> Card:
         """A persona's complete card for export, with its files and its id without the guild's
@@ -184,14 +205,14 @@ class PersonaRegistry:
 
     def card_bytes(self, guild_id: int, persona_id: str) -> bytes | None:
         """The file of a guild's own card; None where there is none."""
-        path = self._home / str(guild_id) / persona_id / CARD_FILE
+        path = self._root / str(guild_id) / persona_id / CARD_FILE
         return path.read_bytes() if path.exists() else None
 
     def earlier(self, persona_id: str) -> RevisionHistory:
         """The revisions of the card's file."""
         owner = self.find_owner(persona_id)
-        guild_folder = self._home / str(owner[0] if owner else OPERATOR_GUILD_ID)
-        return RevisionHistory.of(self._home.parent, guild_folder / persona_id / CARD_FILE)
+        guild_folder = self._root / str(owner[0] if owner else OPERATOR_GUILD_ID)
+        return RevisionHistory.of(self.home, guild_folder / persona_id / CARD_FILE)
 
     def rewrite(
         self,
@@ -219,7 +240,7 @@ class PersonaRegistry:
             if picture:
                 card = with_picture(card, picture, persona.name)
             renamed = to_persona(card, persona.name, persona_id)
-            self._require_own_name(guild_id, renamed, persona_id)
+            self._require_own_name(guild_id, renamed.name, persona_id)
             self._require_calling_names(guild_id, renamed, persona)
             self.earlier(persona_id).keep(self._cards[persona_id].read_bytes(), time.time())
             self._keep(guild_id, card, persona_id)
@@ -235,52 +256,102 @@ class PersonaRegistry:
             card = replace(card, files=parse_card(files.read_bytes(), CARD_ARCHIVE).files)
         return card
 
-    def bring_in(
-        self,
-        guild_id: int,
-        card: Card,
-        where: str,
-        wanted_id: str = "",
-        *,
-        keeping: bool = False,
-        replacing: bool = True,
-    ) -> ImportedPersona:
-        """Import a card as a persona of a guild, replacing one of the same id unless `replacing` is
-        False; with `keeping` as a new revision.
+    def new_id(
+        self, guild_id: int, name: str, wanted_id: str = "", *, reserved: Container[str] = ()
+    ) -> str:
+        """Return the id of a new persona of a guild: the short one that is wanted, or else one made
+        from the name that nothing else has, and that is not `reserved`.
 
-        Raises `CardError` for a card that cannot be used on Discord, and `RefusedError` when the
-        guild has too many personas, or another one of that name, or most messages have the name.
+        Raises `PersonaExistsError` where a persona of the guild has the wanted id or the name, and
+        `RefusedError` where one was removed that can be brought back.
+        """
+        suffix = guild_suffix(guild_id)
+        personas = self.of(guild_id)
+        if wanted_id:
+            short = readable_id(wanted_id, MAX_SHORT_ID_CHARS)
+            for full_id in (short, short + suffix):
+                if full_id in personas:
+                    raise PersonaExistsError(personas[full_id], guild_id)
+            self._require_not_removed(guild_id, short + suffix)
+        self._require_own_name(guild_id, name)
+        if wanted_id:
+            return short + suffix
+
+        names = {fold_name(other.name) for other in personas.values()}
+
+        def is_taken(short: str) -> bool:
+            full_id = short + suffix
+            if short in personas or full_id in personas or short in names:
+                return True
+            removed = find_entry(self.home, guild_id, "persona", full_id)
+            return full_id in reserved or removed is not None
+
+        return free_id(name, is_taken, MAX_SHORT_ID_CHARS) + suffix
+
+    def _require_not_removed(self, guild_id: int, full_id: str) -> None:
+        """Raise `RefusedError` for the id of a removed persona that can be brought back."""
+        if removed := find_entry(self.home, guild_id, "persona", full_id):
+            raise RefusedError(
+                gettext_lazy(
+                    "`{id}` is the id of {persona}, who was removed and can be brought back.",
+                    id=full_id.removesuffix(guild_suffix(guild_id)),
+                    persona=escape_markdown(removed.name),
+                ),
+                gettext_lazy(
+                    "Press **Undo** below the message of the removal, or choose another id."
+                ),
+            )
+
+    def bring_in(self, guild_id: int, card: Card, where: str, full_id: str = "") -> ImportedPersona:
+        """Import a card as a new persona of a guild, with an id of `new_id`; it replaces none.
+
+        Raises `CardError` for a card that cannot be used on Discord, `PersonaExistsError` where
+        another persona has its name or id, and `RefusedError` when the guild has too many personas,
+        or most messages have the name.
         """
         with self._changing:  # cards are read in threads
-            persona = _imported_persona(card, where, wanted_id)
-            full_id = persona.id + guild_suffix(guild_id)
-            own = self._own.get(guild_id, {})
-            if full_id not in own:
-                self.require_room(guild_id)
-            self._require_own_name(guild_id, persona, full_id if replacing else "")
-            self._require_calling_names(guild_id, persona, own.get(full_id))
-            if keeping and full_id in self._cards:
-                self.earlier(full_id).keep(self._cards[full_id].read_bytes(), time.time())
+            persona = to_persona(card, where, full_id)
+            if not full_id:
+                full_id = self.new_id(guild_id, persona.name)
+            self.require_room(guild_id)
+            if existing := self.of(guild_id).get(full_id):
+                raise PersonaExistsError(existing, guild_id)
+            self._require_own_name(guild_id, persona.name)
+            self._require_calling_names(guild_id, persona, None)
             self._keep(guild_id, card, full_id)
-            return ImportedPersona(self._own[guild_id][full_id], full_id not in own)
+            return ImportedPersona(self._own[guild_id][full_id], is_new=True)
 
-    def _require_own_name(self, guild_id: int, persona: Persona, full_id: str) -> None:
-        """Raise `RefusedError` where another persona of the guild has this name or id."""
+    def replace(
+        self, card: Card, where: str, entry: TrashEntry, parts: Mapping[str, Path]
+    ) -> ImportedPersona:
+        """Replace the card of a guild's own persona, or copy a bundled one's for the operator. The
+        trash keeps a copy of the card and of these files, the revisions its text.
+
+        Raises `CardError` and `RefusedError` as `bring_in` does, `KeyError` for an unknown id, and
+        `OSError`.
+        """
+        guild_id = entry.guild_id
+        full_id = entry.id
+        with self._changing:
+            before = self.of(guild_id)[full_id]
+            persona = to_persona(card, where, full_id)
+            self._require_own_name(guild_id, persona.name, full_id)
+            self._require_calling_names(guild_id, persona, before)
+            self.earlier(full_id).keep(self._cards[full_id].read_bytes(), time.time())
+            folder = self._folder(guild_id, full_id)
+            keep_copy(self.home, entry, {CARD_PART: folder, **parts})
+            self._keep(guild_id, card, full_id)
+            return ImportedPersona(self._own[guild_id][full_id], is_new=False)
+
+    def _require_own_name(self, guild_id: int, name: str, full_id: str = "") -> None:
+        """Raise `PersonaExistsError` where another persona than this one has the name in a guild, or
+        has it as its id: what is typed could mean either.
+        """
         for other in self.of(guild_id).values():
-            ids = (persona.id, persona.id + guild_suffix(guild_id))
-            is_alike = other.id in ids or other.name.casefold() == persona.name.casefold()
+            is_id = name.strip() in (other.id, short_id(other, guild_id))
+            is_alike = is_id or fold_name(other.name) == fold_name(name)
             if is_alike and other.id != full_id:
-                raise RefusedError(
-                    gettext_lazy(
-                        "There is a persona {persona} (`{id}`) already.",
-                        persona=markdown_name(other),
-                        id=short_id(other, guild_id),
-                    ),
-                    gettext_lazy(
-                        "Give the card another name; or as short name (`id`) that of the persona "
-                        "to replace."
-                    ),
-                )
+                raise PersonaExistsError(other, guild_id)
 
     def calling_name_problem(self, guild_id: int, name: str) -> str:
         """Say that a name is the bot's own, or that most messages have it, which would call its
@@ -317,27 +388,69 @@ class PersonaRegistry:
                 gettext_lazy("Only personas of this server can be removed."),
             )
 
-    def remove(self, guild_id: int, persona: Persona, *, keeping: bool = False) -> None:
-        """Remove a guild's own persona, or the operator's copy of a bundled card, which then is
-        used again.
-
-        Its revisions are deleted; with `keeping` its last state is added to them instead. Raises
-        `RefusedError` for a bundled persona.
+    def remove(
+        self, guild_id: int, persona: Persona, entry: TrashEntry, parts: Mapping[str, Path]
+    ) -> None:
+        """Move a guild's own persona into the trash, with these files and folders beside its card.
+        Its revisions stay. Raises `RefusedError` for a bundled persona, and `OSError`.
         """
-        self.require_removable(guild_id, persona)
-        path = self._cards[persona.id]
-        earlier = self.earlier(persona.id)
-        if keeping:
-            earlier.keep(path.read_bytes(), time.time())
-        else:
-            earlier.forget()
-        path.unlink()  # first: a folder without it holds no persona
-        self._drop_card(persona.id)
-        for file in path.parent.iterdir():
-            if file.is_file():
-                file.unlink()
+        with self._changing:
+            self.require_removable(guild_id, persona)
+            folder = self._folder(guild_id, persona.id)
+            throw_away(self.home, entry, {CARD_PART: folder, **parts})
+            self._drop_card(persona.id)
+            self._forget_own(guild_id, persona.id)
+
+    def bring_back(self, entry: TrashEntry, parts: Mapping[str, Path]) -> Persona:
+        """Bring a removed persona back from the trash, with what was removed beside its card.
+
+        Raises `PersonaExistsError` where another persona has its name by now, `RefusedError` where
+        the guild has too many, and `OSError`.
+        """
+        with self._changing:
+            self.require_room(entry.guild_id)
+            self._require_own_name(entry.guild_id, entry.name)
+            folder = self._folder(entry.guild_id, entry.id)
+            take_back(self.home, entry, {CARD_PART: folder, **parts})
+            self._take(folder / CARD_FILE)
+            return self._own[entry.guild_id][entry.id]
+
+    def undo_replacement(self, entry: TrashEntry) -> Persona:
+        """Bring the card back that was replaced last; the present one becomes a revision. Raises
+        `PersonaExistsError` where another persona has its name by now, `KeyError` for a persona
+        that is gone, and `OSError`.
+        """
+        with self._changing:
+            persona = self.of(entry.guild_id)[entry.id]
+            self._require_own_name(entry.guild_id, entry.name, persona.id)
+            folder = self._folder(entry.guild_id, entry.id)
+            self.earlier(entry.id).keep((folder / CARD_FILE).read_bytes(), time.time())
+            shutil.rmtree(folder)
+            self._drop_card(entry.id)
+            self._forget_own(entry.guild_id, entry.id)
+            take_back(self.home, entry, {CARD_PART: folder})
+            if (folder / CARD_FILE).exists():
+                self._take(folder / CARD_FILE)
+            return self.of(entry.guild_id)[entry.id]
+
+    def restore_shipped(self, persona: Persona) -> Persona:
+        """Use the bundled card again in place of the operator's copy, which becomes a revision.
+        Raises `RefusedError` where there is no copy, and `OSError`.
+        """
+        with self._changing:
+            self.require_removable(OPERATOR_GUILD_ID, persona)
+            self.earlier(persona.id).keep(self._cards[persona.id].read_bytes(), time.time())
+            shutil.rmtree(self._folder(OPERATOR_GUILD_ID, persona.id))
+            self._drop_card(persona.id)
+            self._forget_own(OPERATOR_GUILD_ID, persona.id)
+            return self._shipped[persona.id]
+
+    def _folder(self, guild_id: int, persona_id: str) -> Path:
+        return self._root / str(guild_id) / persona_id
+
+    def _forget_own(self, guild_id: int, persona_id: str) -> None:
         own = dict(self._own.get(guild_id, {}))
-        own.pop(persona.id, None)  # a reload meanwhile does not find the card any more
+        own.pop(persona_id, None)  # a reload meanwhile does not find the card any more
         self._own[guild_id] = own  # a new one: others may be reading the old one
 
     def reload_guild_cards(self) -> None:
@@ -347,7 +460,7 @@ class PersonaRegistry:
         with self._changing:
             own: dict[int, dict[str, Persona]] = {}
             cards = dict(self._shipped_cards)
-            for path in sorted(self._home.glob(f"*/*/{CARD_FILE}")):
+            for path in sorted(self._root.glob(f"*/*/{CARD_FILE}")):
                 try:
                     guild_id, persona = _read_guild_card(path)
                 except (CardError, ValueError) as error:
@@ -373,7 +486,7 @@ class PersonaRegistry:
             self._drop_card(persona_id)
 
     def _keep(self, guild_id: int, card: Card, full_id: str) -> None:
-        folder = self._home / str(guild_id) / full_id
+        folder = self._folder(guild_id, full_id)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if card.files:  # they are stored in an archive, under their names in it
             files = write_card(card, "charx", CARD_FILE).content
@@ -423,17 +536,6 @@ def _read_guild_card(path: Path) -> tuple[int, Persona]:
     ):
         raise CardError(f"{path} does not belong there.", "Import it again.")
     return guild_id, persona
-
-
-def imported_persona_id(guild_id: int, card: Card, where: str, wanted_id: str) -> str:
-    """The id of the persona as which `PersonaRegistry.bring_in` imports a card. Raises
-    `CardError`.
-    """
-    return _imported_persona(card, where, wanted_id).id + guild_suffix(guild_id)
-
-
-def _imported_persona(card: Card, where: str, wanted_id: str) -> Persona:
-    return to_persona(card, where, slug(wanted_id or card.name)[:MAX_SHORT_ID_CHARS].rstrip("-"))
 
 
 def guild_card_path(home: Path, persona_id: str) -> Path | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bot.operations.shards import ShardRange
+from bot.personas.guild_lore import LORE_PART
 from bot.personas.revisions import REVISIONS_FOLDER
 from bot.privacy import consent_files
 from bot.privacy.alias_search import AliasSearch
@@ -30,6 +31,7 @@ from personas.home.adapters import DialogueAdapter, adapter_ref, find_dialogue_a
 from personas.home.data_subjects import mark_erasure
 from personas.home.external_files import find_exports_containing
 from personas.home.pseudonyms import HomeKey, keyed_person
+from personas.home.trash import find_parts
 
 WITHDRAWAL_REASON = "withdrawn"
 log = logging.getLogger(__name__)
@@ -408,11 +410,15 @@ class Erasure:
 
 
 def lore_files(home: Path, paths: Iterable[str]) -> list[Path]:
-    """List lore files, given by path from the home, and their earlier revisions."""
+    """List lore files, given by path from the home, their earlier revisions, and those in the
+    trash.
+    """
     files = []
     for path in paths:
         files.append(home / path)
         files += (home / REVISIONS_FOLDER / path).glob("*")
+        _, guild, persona_id, file = Path(path).parts
+        files += find_parts(home, int(guild), persona_id, f"{LORE_PART}/{file}")
     return files
 
 

@@ -13,6 +13,7 @@ from personas.errors import RequestError
 from personas.home.adapters import adapter_ref, dialogue_adapter_folder
 from personas.home.gguf_cache import gguf_adapter_files
 from personas.home.holdout_index import holdout_file
+from personas.home.trash import TRASH_FOLDER
 
 DELETION_REASON = "its server has removed the bot"
 
@@ -75,6 +76,7 @@ def guild_persona_ids(home: Path, jobs: Iterable[TrainingJob], guild_id: int) ->
     """Return the ids of a guild's own personas, those it has removed included."""
     suffix = guild_suffix(guild_id)
     ids = {path.name for path in (home / "personas" / str(guild_id)).glob("*")}
+    ids |= {path.name for path in (home / TRASH_FOLDER / str(guild_id) / "persona").glob("*")}
     ids |= {path.name for path in (home / "models" / "persona_adapters").glob(f"*{suffix}")}
     ids |= {job.persona for job in jobs if job.persona}
     return sorted(persona_id for persona_id in ids if persona_id.endswith(suffix))
@@ -87,6 +89,9 @@ def find_guilds_on_disk(home: Path) -> set[int]:
         for path in (*root.glob("personas/*/"), *root.glob("lore/*/")):
             if path.name.isdecimal():
                 guild_ids.add(int(path.name))
+    guild_ids |= {
+        int(path.name) for path in home.glob(f"{TRASH_FOLDER}/*/") if path.name.isdecimal()
+    }
     return guild_ids - {0}
 
 
@@ -96,6 +101,7 @@ def _guild_files(
     for kind in ("personas", "lore"):
         yield home / kind / str(guild_id)
         yield home / REVISIONS_FOLDER / kind / str(guild_id)
+    yield home / TRASH_FOLDER / str(guild_id)
     for persona_id in personas:
         yield home / "models" / "persona_adapters" / persona_id
         yield holdout_file(home, persona_id)

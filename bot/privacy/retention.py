@@ -191,6 +191,8 @@ class Retention:
         for request in sorted(requests):
             with self._logged(f"the run {request.parent.name}"):
                 await asyncio.to_thread(_empty_if_from_discord, request.parent, cutoff)
+        with self._logged("what was removed a day ago"):
+            await self._services.removal.empty_trash(now)
         with self._logged("review files"):
             await asyncio.to_thread(delete_expired_reviews, home, now)
         with self._logged("temporary files"):

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from personas.card.spec_card import JsonObject
-from personas.card.toml_card import slug
 from personas.errors import CardError, LoreError
+from personas.ids import readable_id
 from personas.lore.lore_folder import (
     CONTAINER_KEYS,
     LABEL_PATTERN,
@@ -104,7 +104,7 @@ class DraftedCard:
         if not isinstance(tags, list):
             tags = str(tags).split(",")
         table: JsonObject = {
-            "id": persona_id or slug(self.name),
+            "id": persona_id or readable_id(self.name),
             "name": self.name,
             "nickname": str(self.stated.get("nickname") or ""),
         }

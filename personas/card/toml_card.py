@@ -3,7 +3,6 @@ macros.
 """
 
 import copy
-import hashlib
 import re
 import tomllib
 import unicodedata
@@ -23,6 +22,7 @@ from personas.card.spec_card import (
     replace_surrogates,
 )
 from personas.errors import CardError
+from personas.ids import readable_id
 from personas.outside_names import UnsafeNameError, path_inside
 from personas.prompt.macros import SettledText, normalise_macros, settle_macros
 from personas.prompt.renderer import example_turns
@@ -30,7 +30,6 @@ from personas.schemas.chat import Persona, fold_name, to_nfc
 
 START_PATTERN = re.compile(r"<start>", re.IGNORECASE)
 MAX_CARD_BYTES = 4 * 2**20
-MAX_ID_LENGTH = 64
 MAX_TAGLINE = 200
 MAX_NAME_CHARS = 80
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -106,11 +105,24 @@ def read_cards(folder: Path) -> dict[str, Persona]:
     return cards
 
 
-def find_persona(personas: Mapping[str, Persona], id_or_name: str) -> Persona | None:
-    """Find a persona by id or display name, case-insensitively."""
-    key = fold_name(id_or_name)
+def find_persona(
+    personas: Mapping[str, Persona], wanted: str, id_suffix: str = ""
+) -> Persona | None:
+    """Find a persona by its id, with or without the suffix that ids have here, or by its name.
+
+    What is typed exactly as an id or name comes first: "lan" may be the id of Lân, and "Lan" another
+    persona's name.
+    """
+    text = wanted.strip()
+    if exact := personas.get(text) or personas.get(text + id_suffix):
+        return exact
     for persona in personas.values():
-        if key in (fold_name(persona.id), fold_name(persona.name)):
+        if to_nfc(persona.name) == to_nfc(text):
+            return persona
+    key = fold_name(text)
+    for persona in personas.values():
+        names = (persona.name, persona.id, persona.id.removesuffix(id_suffix))
+        if key in map(fold_name, names):
             return persona
     return None
 
@@ -268,7 +280,7 @@ def table_from_card(card: Card, persona_id: str = "") -> JsonObject:
     table["tags"] = list(card.tags)
     greetings = card.texts("alternate_greetings")
     table["alternate_greetings"] = list(greetings) if any(greetings) else []
-    table["id"] = persona_id or own.get("id") or slug(card.name)
+    table["id"] = persona_id or own.get("id") or readable_id(card.name)
     if not _has_example_dialogue(card):
         table["mes_example"] = ""
         table["speech"] = card.text("mes_example")
@@ -298,7 +310,7 @@ def card_from_table(table: JsonObject, where: str, picture: bytes | None = None)
     own = {key: table[key] for key in OWN_TEXT_FIELDS if table.get(key)}
     if "speech" in own and not table.get("mes_example"):
         data["mes_example"] = own.pop("speech")
-    if persona.id != slug(persona.name):
+    if persona.id != readable_id(persona.name):
         own["id"] = persona.id
     if own:
         data["extensions"] = (data.get("extensions") or {}) | {EXTENSION_KEY: own}
@@ -316,13 +328,6 @@ def to_persona(card: Card, where: str, persona_id: str = "") -> Persona:
     return persona_from_table(table, where)
 
 
-def slug(name: str) -> str:
-    """Derive an id from a name: its ASCII letters, or a digest if there are none."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    ident = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:MAX_ID_LENGTH].rstrip("-")
-    return ident or f"card-{hashlib.sha256(replace_surrogates(name).encode()).hexdigest()[:8]}"
-
-
 def _has_example_dialogue(card: Card) -> bool:
     examples = normalise_examples(
         card.text("mes_example").strip(), card.name.strip(), card.text("nickname")
@@ -332,6 +337,11 @@ def _has_example_dialogue(card: Card) -> bool:
     except ValueError:
         return False
     return True
+
+
+def stated_id(card: Card) -> str:
+    """Return the id that a card states for this project; empty where it states none."""
+    return _own_fields(card).get("id", "")
 
 
 def _own_fields(card: Card) -> dict[str, str]:

@@ -7,29 +7,29 @@ lore.
 """
 
 import json
-import shutil
 import threading
+import time
 import tomllib
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from personas.card.toml_card import MAX_NAME_CHARS, slug, visible_name
+from personas.card.toml_card import MAX_NAME_CHARS, visible_name
 from personas.errors import LoreError
 from personas.home.atomic_files import write_file
 from personas.home.toml_text import toml_value
+from personas.home.trash import TrashEntry, find_entry, take_back, throw_away
+from personas.ids import free_id
 from personas.lore.passages import WORLD
 from personas.schemas.chat import fold_name
 
 SET_FILE = "set.toml"
 CHOICES_FILE = "sets.json"
-REMOVED_FILE = "removed_sets.json"
-"""Names of removed sets by id: a new set of such a name is that set again, with the revisions of
-its files.
-"""
+SET_PREFIX = "_"
+SET_PART = "set"
+"""Name of a set's folder in the trash."""
 ALL_PERSONAS = "*"
 """Stands for all personas of a server in a choice."""
 ANY_GUILD = 0
@@ -117,32 +117,18 @@ class LoreSets:
         raise LoreError(f"There is no set of lore {wanted[:80]!r}.", f"There are: {names}.")
 
     def create(self, name: str) -> LoreSet:
-        """Create a set that nobody uses yet, in the home; one with the name of a removed set gets
-        its id. Raises `LoreError` for a name that is taken or has no letters, and `OSError`.
+        """Create a set that nobody uses yet, in the home. Raises `LoreError` for a name that is taken
+        or has no letters, and `OSError`.
         """
         shown = self._free_name(name)
-        removed = self._removed_sets()
-        created = LoreSet(self._id_for(shown, removed), shown)
-        if other := self.sets.get(created.id):
-            raise LoreError(f"There is a set {other.name} already.", "Choose another name.")
+        created = LoreSet(SET_PREFIX + free_id(shown, self._is_taken), shown)
         self._store(created)
-        if removed.pop(created.id, None):
-            self._write_removed(removed)
         return created
 
-    def _id_for(self, name: str, removed: Mapping[str, str]) -> str:
-        """Return the id of a new set: that of a removed set of its name, else one that no removed
-        set of another name has.
-        """
-        for set_id, removed_name in removed.items():
-            if fold_name(name) == fold_name(removed_name):
-                return set_id
-        plain = set_id = f"_{slug(name)}"
-        number = 1
-        while set_id in removed:
-            number += 1
-            set_id = f"{plain}-{number}"
-        return set_id
+    def _is_taken(self, plain_id: str) -> bool:
+        set_id = SET_PREFIX + plain_id
+        removed = find_entry(self._home, ANY_GUILD, "lore-set", set_id)
+        return set_id in self.sets or removed is not None
 
     def rename(self, set_id: str, name: str) -> LoreSet:
         """Rename a set of the home; its id, lore and users stay. Raises `LoreError` for a set that
@@ -152,22 +138,48 @@ class LoreSets:
         self._store(renamed)
         return renamed
 
-    def remove(self, set_id: str) -> None:
-        """Remove a set of the home with its folder, and forget who uses it. Raises `LoreError` for
-        a set that ships, and `OSError`.
+    def remove(self, set_id: str) -> TrashEntry:
+        """Move a set of the home into the trash, with who uses it. Raises `LoreError` for a set that
+        ships, and `OSError`.
         """
         name = self.require_own(set_id).name
         with self._writing:
-            removed = {**self._removed_sets(), set_id: name}
+            users = []
             for guild_id in self._guilds_with_choices():
                 choices = {persona: dict(sets) for persona, sets in self.choices(guild_id).items()}
-                for sets in choices.values():
-                    sets.pop(set_id, None)
+                for persona_id, sets in choices.items():
+                    if (taken := sets.pop(set_id, None)) is not None:
+                        users.append((guild_id, persona_id, taken))
                 self._write(guild_id, choices)
-            self._write_removed(removed)
-            with suppress(FileNotFoundError):
-                shutil.rmtree(self._folder / str(ANY_GUILD) / set_id)
+            entry = TrashEntry(
+                guild_id=ANY_GUILD,
+                kind="lore-set",
+                id=set_id,
+                name=name,
+                at=time.time(),
+                facts={"users": users},
+            )
+            throw_away(self._home, entry, {SET_PART: self._folder / str(ANY_GUILD) / set_id})
             self.sets = {other: kept for other, kept in self.sets.items() if other != set_id}
+        return entry
+
+    def bring_back(self, set_id: str) -> LoreSet:
+        """Bring a removed set back, with who used it. Raises `LoreError` where it is too late, or
+        another set has its name by now, and `OSError`.
+        """
+        entry = find_entry(self._home, ANY_GUILD, "lore-set", set_id)
+        if entry is None or not entry.is_kept(time.time()):
+            raise LoreError(
+                "That set of lore can be brought back no more.",
+                "What was removed is kept for a day.",
+            )
+        self._free_name(entry.name)
+        folder = self._folder / str(ANY_GUILD) / set_id
+        take_back(self._home, entry, {SET_PART: folder})
+        self.sets = {**self.sets, set_id: _read_set(folder)}
+        for guild_id, persona_id, taken in entry.facts["users"]:
+            self.choose(set_id, taken, guild_id=guild_id, persona_id=persona_id)
+        return self.sets[set_id]
 
     def is_own(self, set_id: str) -> bool:
         """Report whether a set was made in this home; others ship."""
@@ -309,22 +321,6 @@ class LoreSets:
         file = self._file(guild_id)
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_file(file, json.dumps(stated, indent=1).encode())
-
-    def _removed_sets(self) -> dict[str, str]:
-        """Return the names of removed sets by id."""
-        file = self._folder / str(ANY_GUILD) / REMOVED_FILE
-        try:
-            removed: dict[str, str] = json.loads(file.read_bytes())
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise LoreError(f"{file} is no JSON: {error}.", "Delete it to start anew.") from None
-        return {set_id: name for set_id, name in removed.items() if set_id not in self.sets}
-
-    def _write_removed(self, removed: Mapping[str, str]) -> None:
-        file = self._folder / str(ANY_GUILD) / REMOVED_FILE
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_file(file, json.dumps(removed, indent=1, ensure_ascii=False).encode())
 
     def _file(self, guild_id: int) -> Path:
         return self._folder / str(guild_id) / CHOICES_FILE

@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import shutil
+import time
 
 import aiohttp
 import pytest
@@ -10,6 +12,7 @@ from bot.personas import guild_lore
 from bot.personas.registry import (
     MAX_GUILD_PERSONAS,
     ChangedCardError,
+    PersonaExistsError,
     PersonaRegistry,
     guild_card_path,
     short_id,
@@ -24,6 +27,7 @@ from personas.card.toml_card import SHIPPED_CARDS, read_card
 from personas.errors import RequestError
 from personas.home.job_material import ShippedData
 from personas.home.lore_sets import LoreSets
+from personas.home.trash import KEPT_S, TrashEntry
 from personas.schemas.training import TrainingRequest
 from sandbox import channel_webhooks
 from sandbox.object_store import StoredFile
@@ -49,6 +53,19 @@ async def bring_in(stage, content=MIRA, name="mira.png", who=None, **more):
     return await (who or stage.moderator).slash(
         OFFICE, "persona import", card=StoredFile.named(name, content), **more
     )
+
+
+async def replaced(stage, answer, words):
+    """The result of an import that asks whether it replaces the card of Mira, once that is said."""
+    question = await response_text(answer, "Replace its card by this file?")
+    assert "**Mira** (`mira`) is a persona of this server already" in question["content"]
+    return await response_text(await stage.moderator.click(question, "Replace"), words)
+
+
+async def removed(stage, persona):
+    question = await stage.moderator.slash(OFFICE, "persona remove", persona=persona)
+    message = await response_text(question, "This can be undone for a day")
+    return await response_text(await stage.moderator.click(message, "Remove"), "is removed.")
 
 
 async def fetched(url):
@@ -190,13 +207,11 @@ async def test_the_character_book_is_lore_in_that_server_until_the_persona_goes(
     assert "lore: mira" in (await stage.finished(OFFICE, mark))["content"]
     assert "Mira trims the lamp at six." in [hit.text for hit in stage.engine.requests[-1].lore]
     no_book = {**V2, "data": {**V2["data"], "character_book": None}}
-    await response_text(await bring_in(stage, as_json(no_book), "mira.json"), "has a new card.")
+    await replaced(stage, await bring_in(stage, as_json(no_book), "mira.json"), "has a new card.")
     assert not list(tmp_path.glob("lore/*/*/*.md"))
-    await response_text(await bring_in(stage), "has a new card.")
+    await replaced(stage, await bring_in(stage), "has a new card.")
     assert list(tmp_path.glob("lore/*/*/*.md"))
-    await response_text(
-        await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "**Mira** is removed"
-    )
+    await removed(stage, "mira")
     assert not list(tmp_path.glob("lore/*/*/*.md"))
 
 
@@ -209,13 +224,14 @@ async def test_a_character_book_without_room_replaces_nothing(stage, tmp_path, m
     [file] = tmp_path.glob("lore/*/*/*.md")
     first = file.read_bytes()
     monkeypatch.setattr(guild_lore, "MAX_GUILD_BYTES", 2000)
-    said = await response_text(
-        await bring_in(stage, with_book(3000), "mira.json"), "has a new card."
+    said = await replaced(
+        stage, await bring_in(stage, with_book(3000), "mira.json"), "has a new card."
     )
     assert "lore is as before" in said["content"] and "of all personas" in said["content"]
     assert file.read_bytes() == first
     for size in (1800, 1700):
-        await response_text(await bring_in(stage, with_book(size), "mira.json"), "is lore now")
+        answer = await bring_in(stage, with_book(size), "mira.json")
+        await replaced(stage, answer, "is lore now")
     assert 1600 < len(file.read_bytes()) < 1800, "the room of the earlier book counts"
 
 
@@ -245,7 +261,7 @@ async def test_a_card_without_a_picture_is_no_png(stage):
     assert "another format" in said["content"]
 
 
-async def test_an_import_under_the_same_id_replaces_the_card_and_the_face(stage):
+async def test_an_import_under_an_id_replaces_card_and_face_once_that_is_said(stage):
     await response_text(await bring_in(stage), "is a persona of this server")
     await stage.moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
     mark = stage.mark
@@ -256,9 +272,9 @@ async def test_an_import_under_the_same_id_replaces_the_card_and_the_face(stage)
     newer = write_card(
         with_picture(parse_card(as_json(ada), "it"), face, "it"), "png", "it"
     ).content
-    await response_text(
-        await bring_in(stage, newer, "ada.png", id="mira"), "**Ada** (`mira`) has a new"
-    )
+    answer = await bring_in(stage, newer, "ada.png", id="mira")
+    said = await replaced(stage, answer, "**Ada** (`mira`) has a new")
+    assert "It was called Mira." in said["content"]
     mark = stage.mark
     await stage.member.say(OFFICE, "evening")
     after = await stage.finished(OFFICE, mark)
@@ -266,6 +282,12 @@ async def test_an_import_under_the_same_id_replaces_the_card_and_the_face(stage)
         after["author"]["username"] == "Ada"
         and after["author"]["avatar"] != before["author"]["avatar"]
     )
+    await response_text(await stage.moderator.click(said, "Undo"), "speaks by the card from before")
+    mark = stage.mark
+    await stage.member.say(OFFICE, "evening")
+    again = await stage.finished(OFFICE, mark)
+    assert again["author"]["username"] == "Mira"
+    assert again["author"]["avatar"] == before["author"]["avatar"]
 
 
 async def test_a_picture_that_discord_does_not_take_costs_only_the_face(stage, monkeypatch, caplog):
@@ -300,45 +322,91 @@ async def test_a_long_greeting_is_several_messages_without_links(stage):
     assert said[0]["content"].startswith("See (link left out)")
 
 
-async def test_a_removed_persona_leaves_its_channels(stage):
-    await response_text(await bring_in(stage), "is a persona of this server")
-    await stage.moderator.slash(OFFICE, "persona set", persona="mira")
-    await response_text(
-        await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "**Mira** is removed"
-    )
-    await response_text(
-        await stage.moderator.slash(OFFICE, "persona show"), "No persona lives here."
-    )
-    await response_text(
-        await stage.moderator.slash(OFFICE, "persona remove", persona="oda"), "came with the bot"
-    )
-    await response_text(await stage.moderator.slash(INN, "persona show"), "Oda Marrow")
-    await response_text(
-        await stage.moderator.slash(OFFICE, "persona remove", persona="mira"),
-        "There is no persona 'mira'",
-    )
-
-
-async def test_a_persona_whose_removal_fails_half_way_keeps_no_channel_and_no_memory(
-    stage, monkeypatch
+async def test_a_removed_persona_leaves_its_channels_and_comes_back_with_everything(
+    stage, tmp_path
 ):
-    async def fail(*args):
-        raise RefusedError("The disk is full.")
-
     await response_text(await bring_in(stage), "is a persona of this server")
     await stage.moderator.slash(OFFICE, "persona set", persona="mira")
     await response_text(
         await stage.member.slash(OFFICE, "remember", text="I sail."), "remembers for you"
     )
-    monkeypatch.setattr(guild_lore.GuildLore, "remove", fail)
+    question = await stage.moderator.slash(OFFICE, "persona remove", persona="mira")
+    message = await response_text(question, "Remove **Mira** (`mira`)?")
+    assert "1 channel, 1 memory of members, 1 lore file" in message["content"]
+    persona = stage.client.services.personas.find("mira", int(stage.sandbox.guild_id))
+    assert persona, "a question removes nobody"
+    said = await response_text(await stage.moderator.click(message, "Remove"), "is removed.")
+    (file,) = said["attachments"]
+    assert parse_card(await fetched(file["url"]), file["filename"]).name == "Mira"
+    show = await stage.moderator.slash(OFFICE, "persona show")
+    await response_text(show, "No persona lives here.")
+    again = await stage.moderator.slash(OFFICE, "persona remove", persona="mira")
+    await response_text(again, "There is no persona 'mira'")
+    taken = await bring_in(stage, as_json(v3()), "other.json", id="mira")
+    await response_text(taken, "who was removed and can be brought back")
+    back = await stage.moderator.click(said, "Undo")
+    await response_text(back, "**Mira** is back, with channels, versions, memories and lore.")
+    await response_text(await stage.moderator.slash(OFFICE, "persona show"), "Mira")
+    assert stage.client.services.personas.find("mira", int(stage.sandbox.guild_id)) == persona
+    assert stage.store.memories.count(persona.id) == 1 and list(tmp_path.glob("lore/*/*/*.md"))
+    with pytest.raises(RefusedError, match="brought back no more"):
+        await stage.client.services.removal.bring_back(
+            int(stage.sandbox.guild_id), persona.id, by=1
+        )
+
+
+async def test_what_ships_is_not_removed(stage):
+    refused = await stage.moderator.slash(OFFICE, "persona remove", persona="oda")
+    await response_text(refused, "came with the bot")
+    await response_text(await stage.moderator.slash(INN, "persona show"), "Oda Marrow")
+
+
+async def test_a_removal_that_fails_half_way_changes_nothing(stage, monkeypatch, tmp_path):
+    await response_text(await bring_in(stage), "is a persona of this server")
+    await stage.moderator.slash(OFFICE, "persona set", persona="mira")
+    question = await stage.moderator.slash(OFFICE, "persona remove", persona="mira")
+    message = await response_text(question, "can be undone for a day")
+    move = shutil.move
+
+    def fail(source, target):
+        if "lore" in str(source):
+            raise OSError(28, "No space left on device")
+        return move(source, target)
+
+    monkeypatch.setattr(shutil, "move", fail)
+    refused = await stage.moderator.click(message, "Remove")
+    await until(lambda: refused.text)
+    await response_text(await stage.moderator.slash(OFFICE, "persona show"), "Mira")
+    assert PersonaRegistry(SHIPPED_CARDS, tmp_path).find("mira", int(stage.sandbox.guild_id))
+    assert list(tmp_path.glob("lore/*/*/*.md")) and not list(tmp_path.glob("trash/*/*/*"))
+
+
+async def test_the_day_ends_with_what_was_known_of_the_persona(stage, tmp_path):
+    await response_text(await bring_in(stage), "is a persona of this server")
+    persona = stage.client.services.personas.find("mira", int(stage.sandbox.guild_id))
+    await stage.moderator.slash(OFFICE, "persona set", persona="mira")
     await response_text(
-        await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "The disk is full."
+        await stage.member.slash(OFFICE, "remember", text="I sail."), "remembers for you"
     )
-    assert (
-        stage.store.channels.get(stage.sandbox.guild_id, int(stage.sandbox.channel(OFFICE)["id"]))
-        is None
-    )
-    assert stage.store.memories.get(1, int(stage.member.id)) is None
+    await removed(stage, "mira")
+    removal = stage.client.services.removal
+    await removal.empty_trash(time.time() + KEPT_S - 60)
+    assert stage.store.memories.count(persona.id) == 1
+    await removal.empty_trash(time.time() + KEPT_S + 60)
+    assert stage.store.memories.count(persona.id) == 0
+    assert not list(tmp_path.glob("trash/*/*/*"))
+    with pytest.raises(RefusedError, match="brought back no more"):
+        await removal.bring_back(int(stage.sandbox.guild_id), persona.id, by=1)
+
+
+async def test_a_channel_with_another_persona_by_now_keeps_it(stage):
+    await response_text(await bring_in(stage), "is a persona of this server")
+    await stage.moderator.slash(OFFICE, "persona set", persona="mira")
+    said = await removed(stage, "mira")
+    await stage.moderator.slash(OFFICE, "persona set", persona="oda")
+    back = await stage.moderator.click(said, "Undo")
+    await response_text(back, "Meanwhile these channels were given other personas")
+    await response_text(await stage.moderator.slash(OFFICE, "persona show"), "Oda Marrow")
 
 
 @pytest.mark.parametrize(
@@ -353,11 +421,6 @@ async def test_a_persona_whose_removal_fails_half_way_keeps_no_channel_and_no_me
         ),
         (
             as_json({**V2, "data": {**V2["data"], "name": "Oda Marrow"}}),
-            "o.json",
-            "Oda Marrow (`oda`)",
-        ),
-        (
-            as_json({**V2, "data": {**V2["data"], "name": "Oda"}}),
             "o.json",
             "Oda Marrow (`oda`)",
         ),
@@ -460,22 +523,53 @@ def test_a_guild_has_so_many_and_can_replace_them(personas):
         personas.bring_in(GUILD, card_named(f"Number {number}"), "it")
     with pytest.raises(RefusedError, match="20 personas of its own"):
         personas.bring_in(GUILD, card_named("One more"), "it")
-    assert not personas.bring_in(GUILD, card_named("Number 7"), "it").is_new
+    seventh = personas.find("Number 7", GUILD)
+    entry = TrashEntry(guild_id=GUILD, kind="card", id=seventh.id, name=seventh.name, at=1.0)
+    assert not personas.replace(card_named("Number 7"), "it", entry, {}).is_new
     assert personas.bring_in(OTHER, card_named("One more"), "it").is_new
 
 
-def test_a_new_persona_replaces_none_whose_name_gives_the_same_id(personas):
-    for guild_id in (GUILD, 0):
-        personas.bring_in(guild_id, card_named("Anna!"), "it", replacing=False)
-        with pytest.raises(RefusedError, match="There is a persona Anna!"):
-            personas.bring_in(guild_id, card_named("Anna?"), "it", replacing=False)
-        replaced = personas.bring_in(guild_id, card_named("Anna?"), "it")
-        assert not replaced.is_new and replaced.persona.name == "Anna?"
+ALIKE = [
+    ("Lân", "Lan"), ("Zoë", "Zoe"), ("Anna 李", "Anna 王"), ("Ren (蓮)", "Ren (恋)"),
+    ("Маша A", "Саша A"), ("Đức", "Úc"), ("Mr. X", "Mr X"), ("Anna!", "Anna?"), ("李", "力"),
+    ("하루", "하 루"), ("عمر", "عمرو"), ("🦀", "Crab"), ("\u200bMira\u200b!", "Mira"),
+]  # fmt: skip
+"""Names whose ids would be the same, if letters were dropped or read alike."""
+
+
+@pytest.mark.parametrize("names", [*ALIKE, *(pair[::-1] for pair in ALIKE)])
+@pytest.mark.parametrize("guild_id", [GUILD, 0])
+def test_another_name_is_another_persona(personas, names, guild_id):
+    first, second = (personas.bring_in(guild_id, card_named(name), "it") for name in names)
+    assert second.is_new and first.persona.id != second.persona.id
+    for made in (first.persona, second.persona):
+        assert personas.get(made.id, guild_id) == made
+        assert personas.find(short_id(made, guild_id), guild_id) == made
+        assert personas.find(made.name, guild_id) == made
+
+
+def test_the_same_name_or_a_taken_id_replaces_nobody(personas):
+    lan = personas.bring_in(GUILD, card_named("Lân"), "it").persona
+    for name in ("Lân", "LÂN", "La\u0302n"):
+        with pytest.raises(PersonaExistsError, match="There is a persona Lân"):
+            personas.bring_in(GUILD, card_named(name), "it")
+    with pytest.raises(PersonaExistsError) as caught:
+        personas.new_id(GUILD, "Lan", "lan")
+    assert caught.value.persona == lan == personas.get(lan.id, GUILD)
+    with pytest.raises(PersonaExistsError, match=r"Lân \(`lan`\)"):
+        personas.bring_in(GUILD, card_named("lan"), "it")  # typed, it could mean either
+
+
+def test_a_new_persona_gets_no_id_whose_versions_would_answer_for_it(personas):
+    full_id = personas.new_id(GUILD, "Mira")
+    assert personas.new_id(GUILD, "Mira", reserved={full_id}) != full_id
+    assert personas.new_id(GUILD, "Mira", "mira", reserved={full_id}) == full_id, "it was named"
 
 
 @pytest.mark.parametrize("wanted", ["../../etc/passwd", "..", "Ünïcode Name!", "x" * 99, "李白"])
 def test_an_id_never_leads_out_of_the_guilds_folder(personas, tmp_path, wanted):
-    made = personas.bring_in(GUILD, card_named("Mira"), "it", wanted).persona
+    full_id = personas.new_id(GUILD, "Mira", wanted)
+    made = personas.bring_in(GUILD, card_named("Mira"), "it", full_id).persona
     folder = guild_card_path(tmp_path, made.id).parent
     assert (
         folder.parent == tmp_path / "personas" / str(GUILD)
@@ -497,7 +591,8 @@ def test_a_persona_can_be_removed_while_the_cards_are_read_anew(personas, monkey
     mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
     other = personas.bring_in(GUILD, card_named("Nadia"), "it").persona
     monkeypatch.setattr(personas, "_drop_card", lambda _: personas.reload_guild_cards())
-    personas.remove(GUILD, mine)
+    entry = TrashEntry(guild_id=GUILD, kind="persona", id=mine.id, name=mine.name, at=1.0)
+    personas.remove(GUILD, mine, entry, {})
     assert personas.get(mine.id, GUILD) is None and personas.get(other.id, GUILD) == other
 
 

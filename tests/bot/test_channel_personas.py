@@ -146,9 +146,9 @@ async def test_they_go_with_the_persona_and_with_the_server(stage):
     place = ChannelRef(guild_id, int(stage.sandbox.channel(QUAY)["id"]))
     services = stage.client.services
     stage.store.channels.set_aliases(guild_id, "oda", ["Mother"])
-    stage.store.guilds.forget_persona("thrip")
+    stage.store.guilds.forget_persona_settings("thrip")
     assert [one.id for one in services.personas_in(place)] == ["ballast", "oda"]
-    stage.store.guilds.forget_persona("ballast")
+    stage.store.guilds.forget_persona_settings("ballast")
     assert [one.id for one in services.personas_in(place)] == ["oda"], "the next is the first now"
     stage.store.guilds.delete(guild_id)
     assert not services.personas_in(place)

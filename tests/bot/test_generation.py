@@ -211,9 +211,9 @@ class TestDeletion:
 
     def test_of_a_persona_that_was_removed_but_not_of_one_that_came_back(self, generation, store):
         self.fill(generation, store)
-        store.guilds.forget_persona("oda", until=1.0)
+        store.guilds.forget_persona_settings("oda", until=1.0)
         assert EVERYWHERE in self.scopes(store), "it was set later"
-        store.guilds.forget_persona("oda")
+        store.guilds.forget_persona_settings("oda")
         assert not {IN_GUILD, EVERYWHERE} & {*self.scopes(store)} and HERE in self.scopes(store)
 
 

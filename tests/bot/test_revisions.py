@@ -6,6 +6,7 @@ import pytest
 
 from bot.personas.guild_lore import GuildLore
 from bot.personas.registry import PersonaRegistry
+from bot.personas.removal import PersonaRemoval
 from bot.personas.revisions import MAX_REVISIONS, RevisionHistory
 from bot.platform.errors import RefusedError
 from bot.privacy.guild_deletion import delete_guild, find_guilds_on_disk
@@ -75,6 +76,28 @@ def test_whoever_gave_a_file_is_forgotten_with_all_that_it_ever_held(tmp_path):
     assert left == ["# Tides\n\nThe tide is late.\n"], "what others gave stays"
 
 
+def test_whoever_gave_lore_of_a_removed_persona_is_forgotten_in_the_trash_too(tmp_path):
+    index = LoreIndex([])
+    lore = GuildLore(tmp_path, index)
+    personas = PersonaRegistry(SHIPPED_CARDS, tmp_path)
+    mira = personas.bring_in(GUILD, parse_card(as_json(V2), "it"), "it").persona
+    asyncio.run(lore.add(GUILD, mira.id, "soup", b"# Soup\n\nLeeks boil on Tuesdays.\n"))
+    asyncio.run(lore.add(GUILD, mira.id, "tides", b"# Tides\n\nThe tide is late.\n"))
+    with Store.open(tmp_path / "understudy.sqlite") as store:
+        store.people.add_contribution(Contribution(GUILD, mira.id, "soup.md", GIVER, 1.0))
+        removal = PersonaRemoval(personas, store, lore)
+        asyncio.run(removal.remove(GUILD, mira))
+        forgetting = forgetter(tmp_path, store)
+        asyncio.run(forgetting.run(forgetting.begin(forgetting.traces(GIVER, ["wendeline"]))))
+        back = asyncio.run(removal.bring_back(GUILD, mira.id, by=1))
+        assert back.persona == mira and lore.files(GUILD, mira.id) == ["tides.md"]
+        asyncio.run(removal.remove(GUILD, mira))
+        assert find_guilds_on_disk(tmp_path) == {GUILD}
+        delete_guild(tmp_path, store, GUILD, 1.0)
+    index.close()
+    assert find_guilds_on_disk(tmp_path) == set() and not list(tmp_path.rglob("*.toml"))
+
+
 def test_the_end_of_a_server_is_the_end_of_what_it_kept(tmp_path):
     personas = PersonaRegistry(SHIPPED_CARDS, tmp_path)
     persona_id = f"mira{guild_suffix(GUILD)}"
@@ -90,15 +113,6 @@ def test_the_end_of_a_server_is_the_end_of_what_it_kept(tmp_path):
     assert find_guilds_on_disk(tmp_path) == set() and not list(tmp_path.rglob("*.toml"))
 
 
-def test_a_persona_that_is_removed_leaves_nothing_behind(tmp_path):
-    personas = PersonaRegistry(SHIPPED_CARDS, tmp_path)
-    persona_id = f"mira{guild_suffix(GUILD)}"
-    made = personas.bring_in(GUILD, parse_card(as_json(V2), "it"), "it").persona
-    personas.rewrite(persona_id, personas.table(persona_id) | {"tagline": "Keeps the light."})
-    personas.remove(GUILD, made)
-    assert not list(tmp_path.rglob("*.toml"))
-
-
 def test_the_operators_card_wins_in_all_servers_until_it_is_taken_back(tmp_path):
     personas = PersonaRegistry(SHIPPED_CARDS, tmp_path)
     personas.rewrite("oda", personas.table("oda") | {"tagline": "Another."})
@@ -107,10 +121,10 @@ def test_the_operators_card_wins_in_all_servers_until_it_is_taken_back(tmp_path)
         assert known.get("oda", GUILD).tagline == known.get("oda", 0).tagline == "Another."
         assert [one.id for _, one in known.everybody()].count("oda") == 1 and known.ships("oda")
         assert known.card(known.get("oda", 0), 0).name == "Oda Marrow"
-    personas.remove(0, personas.get("oda", 0), keeping=True)
+    personas.restore_shipped(personas.get("oda", 0))
     assert (
         personas.get("oda", GUILD).tagline not in ("", "Another.")
         and len(personas.earlier("oda").all()) == 2
     )
     with pytest.raises(RefusedError, match="came with the bot"):
-        personas.remove(0, personas.get("oda", 0))
+        personas.restore_shipped(personas.get("oda", 0))

@@ -19,12 +19,11 @@ from bot.operations.shards.request_limiter import RateBudget
 from bot.operations.shards.shard_store import LOCAL_TABLES, open_shard_store
 from bot.operations.shards.shared_log import SharedStateError
 from bot.operations.shards.shared_state import SHARED_KEYS
-from bot.personas.card_import import remove_persona
-from bot.personas.guild_lore import GuildLore
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.store import Channel, ConsentDecision, JobResult, Memory, Store, StoreError
 from bot.versions.member_feedback import record_vote, share_votes, summarise_votes
 from personas.card.card_reader import parse_card
+from personas.home.trash import KEPT_S
 from sandbox import Sandbox, patch_discord
 from sandbox.traffic_log import HttpExchange, observers
 from tests.bot.conftest import QUAY
@@ -166,13 +165,13 @@ async def test_a_shared_persona_that_is_removed_is_forgotten_on_every_shard(clus
                 at.store.memories.add(
                     Memory(guild_id, persona_id, 5, "I sail.", False, None, stored_at)
                 )
-    lore = GuildLore(low.services.home, low.services.lore)
-    await remove_persona(low.services.personas, low.store, lore, 0, mira)
+    await low.services.removal.remove(0, mira)
     await until(lambda: high.store.channels.get(cluster.guild_of(high), 9) is None)
     assert (
         high.services.personas.get(mira.id, 0) is None
         and low.store.channels.get(cluster.guild_of(low), 9) is None
     )
+    await low.services.removal.empty_trash(time.time() + KEPT_S + 60)
     for at in (low, high):
         guild_id = cluster.guild_of(at)
         assert at.store.memories.of_member(5, guild_id, mira.id) == []

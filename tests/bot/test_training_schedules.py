@@ -389,7 +389,7 @@ async def test_a_schedule_is_replaced_removed_and_goes_with_its_persona_and_serv
     assert stage.store.erasure.counts(int(stage.moderator.id))["training_schedules"] == 1
     stage.store.erasure.erase(int(stage.moderator.id), time.time() + 1, str)
     assert [it.set_by for it in schedules.of_guild(guild_id)] == [0]
-    stage.store.guilds.forget_persona("ballast")
+    stage.store.guilds.forget_persona_settings("ballast")
     assert not schedules.all()
     await answer(stage, "set", weekday="Monday", time="3:30")
     stage.store.guilds.delete(guild_id)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.personas.card_import import contribute_card
+from bot.personas.card_import import import_card
 from bot.personas.guild_lore import GuildLore, contribute_lore, remove_stale_contributions
 from bot.personas.registry import PersonaRegistry
 from bot.platform.request_origin import RequestOrigin
@@ -39,9 +39,10 @@ def contribute(home, what, content, user_id):
         else:
             personas = PersonaRegistry(home / "shipped", home)
             origin = RequestOrigin(GUILD, 1, user_id)
-            done = contribute_card(
-                personas, store.people, "", origin, content, "mira.json", "mira",
-                context_tokens=2048,
+            before = personas.find("mira", GUILD)
+            done = import_card(
+                personas, store, "", origin, content, "mira.json",
+                context_tokens=2048, wanted_id="mira", replacing=before,
             )  # fmt: skip
         asyncio.run(done)
 

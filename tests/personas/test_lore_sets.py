@@ -106,9 +106,9 @@ def test_a_world_without_a_statement_is_everybodys_and_an_operators_set_is_nobod
 def test_a_set_can_be_made_and_nobody_uses_it_yet(shipped, home):
     sets = LoreSets(shipped, home)
     marsh = sets.create(' The "Salt" Marsh 🦀 ')
-    assert (marsh.id, marsh.name) == ("_the-salt-marsh", 'The "Salt" Marsh 🦀')
+    assert (marsh.id, marsh.name) == ("_the-salt-marsh-crab", 'The "Salt" Marsh 🦀')
     assert LoreSets(shipped, home).find(marsh.name) == marsh and not marsh.is_for("ada")
-    for name in ("the quay", "", "\u200b", "x" * 81, 'The "salt" marsh!'):
+    for name in ("the quay", "", "\u200b", "x" * 81):
         with pytest.raises(LoreError, match=r"already|needs a name|81 characters"):
             sets.create(name)
     (shipped / "_world" / "set.toml").write_text("name =", encoding="utf-8")
@@ -132,27 +132,38 @@ def test_a_set_is_renamed_and_removed_but_not_one_that_ships(shipped, home):
             change()
     sets.remove(marsh.id)
     assert marsh.id not in LoreSets(shipped, home).sets and sets.taken("ada", 7) == ["_world"]
-    later = LoreSets(shipped, home)
-    other = later.create("Salt Marsh")
-    assert (other.id, other.name) == ("_salt-marsh-2", "Salt Marsh"), "not the removed one"
-    again = later.create('the "reeds"')
-    assert (again.id, again.name) == (marsh.id, 'the "reeds"')
-    assert later.taken("ada", 7) == ["_world"], "a choice goes with its set"
-    later.remove(other.id)
-    assert later.create("Salt Marsh").id == other.id, "each name brings its own set back"
     with pytest.raises(LoreError, match="no set of lore"):
         sets.remove("_atlantis")
 
 
-def test_a_removal_that_is_refused_changes_nothing(shipped, home):
+@pytest.mark.parametrize("names", [("李 world", "王 world"), ("Salt!", "Sält"), ("Đức", "Duc")])
+def test_sets_of_other_names_have_other_ids(shipped, home, names):
+    sets = LoreSets(shipped, home)
+    first, second = map(sets.create, names)
+    assert first.id != second.id and sets.find(names[0]) == first
+    sets.remove(first.id)
+    assert sets.create("Salt ?").id not in (first.id, second.id), "it can be brought back"
+    assert sets.bring_back(first.id) == first
+
+
+def test_a_removed_set_comes_back_within_a_day_with_those_who_used_it(shipped, home):
     sets = LoreSets(shipped, home)
     marsh = sets.create("Salt Marsh")
     sets.choose(marsh.id, True, guild_id=7, persona_id="ada")
-    (home / "lore" / "0" / "removed_sets.json").write_text("[", encoding="utf-8")
-    with pytest.raises(LoreError, match="is no JSON"):
-        sets.remove(marsh.id)
-    assert marsh.id in LoreSets(shipped, home).sets
+    file = home / "lore" / "0" / marsh.id / "reeds.md"
+    file.write_text("The reeds are high.")
+    entry = sets.remove(marsh.id)
+    assert not file.exists() and entry.name == "Salt Marsh"
+    other = sets.create("Salt Marsh")
+    assert other.id == "_salt-marsh-2", "not the removed one"
+    with pytest.raises(LoreError, match="Salt Marsh already"):
+        sets.bring_back(marsh.id)
+    sets.remove(other.id)
+    assert sets.bring_back(marsh.id) == marsh == LoreSets(shipped, home).find("Salt Marsh")
+    assert file.read_text() == "The reeds are high."
     assert sets.taken("ada", 7) == ["_world", marsh.id]
+    with pytest.raises(LoreError, match="no more"):
+        sets.bring_back(marsh.id)
 
 
 def test_a_set_is_found_by_its_id_whatever_another_is_called(shipped, home):

@@ -173,7 +173,7 @@ def test_an_adapter_in_a_card_comes_out_as_it_was(adapters, tmp_path, capsys):
     assert read_card_file(card).name == "Ballast"
     personas = PersonaRegistry(SHIPPED_CARDS, tmp_path / "home")  # as `/persona import` does
     brought = personas.bring_in(
-        7, replace(read_card_file(card), document=renamed(card)), "card", "crane"
+        7, replace(read_card_file(card), document=renamed(card)), "card"
     ).persona
     assert read_card_file(card).files.items() <= personas.card(brought, 7).files.items()
     made(card, "charx", tmp_path / "twice.charx")  # once more: one adapter in it, not two

@@ -126,7 +126,10 @@ async def post_dataset_offer(request: web.Request) -> web.Response:
 async def delete_dataset_page(request: web.Request) -> web.Response:
     id = request.match_info["id"]
     await get_services(request).data.delete_dataset(id)
-    return redirect_to(request, DATA_PATH, gettext_lazy("The data set {id} is deleted.", id=id))
+    text = gettext_lazy(
+        "The data set {id} is deleted. It can be brought back below for a day.", id=id
+    )
+    return redirect_to(request, f"{DATA_PATH}#trash", text)
 
 
 @routes.add(f"GET {DATA_PATH}/sets/{{id}}/samples")

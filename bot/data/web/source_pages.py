@@ -14,11 +14,12 @@ from bot.data.errors import InvalidFieldsError
 from bot.data.folders import FILE_SUFFIXES, GZIP_SUFFIX, DataFolders
 from bot.data.rights import LICENSED_RIGHT, RIGHT_CHOICES, parse_rights
 from bot.data.sample_index import prune_indexes
+from bot.data.trash import DataKind
 from bot.data.upload_stream import ReadChunk, ReceivedFile, max_upload_bytes
 from bot.data.web.forms import offer_fields, parse_map_form, parse_offer_form, statement_fields
 from bot.data.web.problems import OFFER_ERRORS, form_problem, offer_problem
 from bot.data.web.requests import require_job, stream_job_progress
-from bot.platform.localisation import LocalisableText, gettext_lazy
+from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import (
@@ -59,6 +60,7 @@ async def get_data_page(request: web.Request) -> web.Response:
         shipped=[source for source in sources if source.origin == data_sources.SHIPPED_ORIGIN],
         published=[source for source in sources if source.origin == data_sources.PUBLISHED_ORIGIN],
         sets=sets,
+        removed=await asyncio.to_thread(services.data.removed),
         damaged=[*data_sources.catalog_errors(services.home), *faults],
         open_jobs=[job for job in jobs.open() if job.kind not in ("import", "model")],
         failed=jobs.failed("build"),
@@ -329,7 +331,21 @@ async def inspect_again(request: web.Request) -> web.Response:
 async def delete_upload_page(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     await get_services(request).data.delete_upload(name)
-    return redirect_to(request, DATA_PATH, gettext_lazy("{name} is deleted.", name=name))
+    text = gettext_lazy("{name} is deleted. It can be brought back below for a day.", name=name)
+    return redirect_to(request, f"{DATA_PATH}#trash", text)
+
+
+@routes.add(f"POST {DATA_PATH}/trash/{{kind}}/{{name}}")
+async def bring_back_data(request: web.Request) -> web.Response:
+    """Bring back an upload or data set that was deleted or replaced within the last day."""
+    kind: DataKind = "dataset" if request.match_info["kind"] == "dataset" else "upload"
+    name = request.match_info["name"]
+    is_offered = await get_services(request).data.bring_back(kind, name)
+    text = gettext_lazy("{name} is back.", name=name)
+    if not is_offered:
+        nameless = gettext_lazy("Moderators cannot name it any more: offer it again.")
+        text = join_texts(text, nameless)
+    return redirect_to(request, DATA_PATH, text)
 
 
 @routes.add(f"GET {DATA_PATH}/works/{{work_id}}/events")

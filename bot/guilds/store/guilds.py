@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from bot.memory.store import forget_memories
 from bot.platform.db.database import MAX_TIMESTAMP_S, Table
+from personas.card.spec_card import JsonObject
 
 SHARED_TABLES = (
     "replies", "channels", "mutes", "gifts", "taught", "comparisons", "memories",
@@ -33,6 +34,8 @@ PERSONA_TABLES = (
     *SHARED_TABLES,
 )
 """Tables whose rows are deleted with the personas of a guild."""
+PERSONA_SETTINGS = ("training_schedules", "generation_settings")
+"""Tables of what moderators set of a persona, beside its channels."""
 ALL_GUILDS = 0
 """Stands for all guilds without a live version of their own."""
 BASE36_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -221,20 +224,99 @@ class Guilds(Table):
         self._db.insert("removed_personas", {"persona_id": persona_id, "at": at}, replace=True)
 
     def forget_removed_personas(self) -> None:
-        """Delete what other processes, or this one before it was killed, have not deleted of
-        removed personas.
+        """Delete the settings that other processes, or this one before it was killed, have not
+        deleted of removed personas.
         """
         for row in self._db.read("select persona_id, at from removed_personas"):
-            self.forget_persona(row["persona_id"], row["at"])
+            self.forget_persona_settings(row["persona_id"], row["at"])
 
-    def forget_persona(self, persona_id: str, until: float = MAX_TIMESTAMP_S) -> None:
-        """Delete the channels, memories and settings that a removed persona had up to a time: nobody
-        could look at them.
+    def forget_persona_memories(self, persona_id: str) -> None:
+        """Delete what a persona that cannot be brought back remembers of members."""
+        with self._db.atomic():
+            forget_memories(self._db, "persona_id = :persona", persona=persona_id)
+
+    def persona_settings(self, persona_id: str) -> JsonObject:
+        """Return the channels and settings of a persona as JSON, without who has set them."""
+        sql = """select * from channels where persona_id = :persona or exists (
+            select 1 from channel_personas where channel_personas.guild_id = channels.guild_id
+            and channel_personas.channel_id = channels.channel_id
+            and channel_personas.persona_id = :persona)"""
+        channels = []
+        for row in self._db.read(sql, persona=persona_id):
+            channels.append(
+                {
+                    "guild_id": row["guild_id"],
+                    "channel_id": row["channel_id"],
+                    "answers": row["answers"],
+                    "personas": self._channel_personas(row["guild_id"], row["channel_id"]),
+                }
+            )
+        settings: JsonObject = {"channels": channels}
+        for table in PERSONA_SETTINGS:
+            rows = self._db.read(
+                f"select * from {table} where persona_id = :persona", persona=persona_id
+            )
+            settings[table] = [
+                {name: value for name, value in dict(row).items() if name not in ("seq", "set_by")}
+                for row in rows
+            ]
+        return settings
+
+    def _channel_personas(self, guild_id: int, channel_id: int) -> list[str]:
+        """Return the personas of a channel, the first one first; none for a channel without."""
+        sql = """select persona_id, -1 as position from channels
+            where guild_id = :guild and channel_id = :channel union all
+            select persona_id, position from channel_personas
+            where guild_id = :guild and channel_id = :channel order by position"""
+        return self._db.column(str, sql, guild=guild_id, channel=channel_id)
+
+    def restore_persona_settings(
+        self, persona_id: str, settings: JsonObject, *, set_by: int, at: float
+    ) -> list[int]:
+        """Restore the settings of a persona that is brought back, but for those that were made anew
+        since. Returns the channels whose personas have changed.
+        """
+        changed = []
+        with self._db.atomic():
+            self._db.write("delete from removed_personas where persona_id = :id", id=persona_id)
+            for channel in settings["channels"]:
+                if not self._restore_channel(persona_id, channel, set_by=set_by, at=at):
+                    changed.append(channel["channel_id"])
+            for row in settings["training_schedules"]:
+                self._add_missing("training_schedules", {**row, "set_by": set_by})
+            for row in settings["generation_settings"]:
+                self._add_missing("generation_settings", row)
+        return changed
+
+    def _restore_channel(
+        self, persona_id: str, channel: JsonObject, *, set_by: int, at: float
+    ) -> bool:
+        """Restore the personas of a channel. False where they are not those that stayed."""
+        place = {"guild_id": channel["guild_id"], "channel_id": channel["channel_id"]}
+        stayed = [other for other in channel["personas"] if other != persona_id]
+        if self._channel_personas(**place) != stayed:
+            return False
+        first, *further = channel["personas"]
+        row = {**place, "persona_id": first, "answers": channel["answers"]}
+        self._db.insert("channels", {**row, "set_by": set_by, "set_at": at}, replace=True)
+        sql = "delete from channel_personas where guild_id = :guild_id and channel_id = :channel_id"
+        self._db.write(sql, **place)
+        for position, other in enumerate(further):
+            row = {**place, "persona_id": other, "position": position, "set_at": at}
+            self._db.insert("channel_personas", row)
+        return True
+
+    def _add_missing(self, table: str, row: JsonObject) -> None:
+        """Insert a row, unless there is one with its key by now."""
+        columns = ", ".join(row)
+        values = ", ".join(f":{name}" for name in row)
+        self._db.write(f"insert or ignore into {table} ({columns}) values ({values})", **row)
+
+    def forget_persona_settings(self, persona_id: str, until: float = MAX_TIMESTAMP_S) -> None:
+        """Delete the channels and settings that a removed persona had up to a time: nobody could
+        look at them.
         """
         with self._db.atomic():
-            forget_memories(
-                self._db, "persona_id = :persona and at <= :until", persona=persona_id, until=until
-            )
             sql = "delete from channel_personas where persona_id = :persona and set_at <= :until"
             self._db.write(sql, persona=persona_id, until=until)
             self._let_next_answer(persona_id, until)

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from bot.personas.revisions import Revision
 from bot.personas.web import card_editing
 from bot.personas.web.lookup import OwnedPersona, persona_status, require_persona_in_path
 from bot.personas.web.lore_files import lore_store
-from bot.platform.localisation import gettext_lazy
+from bot.platform.localisation import LocalisableText, gettext_lazy
 from bot.platform.messages import markdown_name
 from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.app_context import Routes
@@ -20,6 +21,7 @@ from bot.platform.web_kit.request_body import Form, errors_as_problems, read_for
 from bot.platform.web_kit.templating import FormError, format_moment, redirect_to, render_page
 from personas.card.spec_card import JsonObject, json_bytes
 from personas.card.toml_card import parse_table
+from personas.home.trash import TrashEntry, find_entry
 from personas.prompt.renderer import MAX_CARD_TOKENS
 from personas.schemas.import_report import ImportReport
 
@@ -196,9 +198,7 @@ async def restore_shipped_card(request: web.Request) -> web.Response:
             gettext_lazy("{name} has no other card.", name=owned.persona.name),
             gettext_lazy("Nothing was changed."),
         )
-    await asyncio.to_thread(personas.remove, owned.guild_id, owned.persona, keeping=True)
-    persona = personas.get(owned.id, 0)
-    assert persona is not None  # it ships
+    persona = await asyncio.to_thread(personas.restore_shipped, owned.persona)
     restored = gettext_lazy(
         "restored the card of {persona} that came with the bot",
         persona=f"**{markdown_name(persona)}**",
@@ -286,7 +286,22 @@ def _render_card(
         now=now,
         draft=draft,
         longest_message=card_editing.MAX_MESSAGE_CHARS,
+        belongings=_belongings(owned),
+        replaced=_replaced(owned),
     )
+
+
+def _belongings(owned: OwnedPersona) -> LocalisableText:
+    """List what stays with the persona when a file replaces its card."""
+    trainings = len(owned.services.trainings.open_of_persona(owned.id))
+    removal = owned.services.removal
+    return removal.belongings(owned.guild_id, owned.persona, trainings).text()
+
+
+def _replaced(owned: OwnedPersona) -> TrashEntry | None:
+    """Return the card that can be brought back, if there is one."""
+    entry = find_entry(owned.services.home, owned.guild_id, "card", owned.id)
+    return entry if entry and entry.is_kept(time.time()) else None
 
 
 async def _require_revision(owned: OwnedPersona, number: str) -> tuple[JsonObject, Revision]:

@@ -129,16 +129,22 @@ def require_own_set(services: Services, set_id: str) -> LoreSet:
 
 
 async def remove_set(services: Services, set_id: str) -> LoreSet:
-    """Remove a set of lore; its files keep revisions, which a new set of its name can restore. Raises
-    `Problem`.
-    """
+    """Remove a set of lore, which `bring_back_set` brings back within a day. Raises `Problem`."""
     lore_set = require_own_set(services, set_id)
-    store = lore_store(services)
-    for file in store.files(OPERATOR_GUILD_ID, lore_set.id):
-        await store.remove(OPERATOR_GUILD_ID, lore_set.id, file)
     await asyncio.to_thread(services.lore_sets.remove, lore_set.id)
+    await lore_store(services).refresh(OPERATOR_GUILD_ID, lore_set.id)
     removed = gettext_lazy("removed the lore {set}", set=f"**{lore_set.name}**")
     services.audit.record(OPERATOR_GUILD_ID, OPERATOR_ORIGIN.user_id, removed)
+    return lore_set
+
+
+async def bring_back_set(services: Services, set_id: str) -> LoreSet:
+    """Bring a removed set of lore back. Raises `Problem`."""
+    with errors_as_problems("conflict"):
+        lore_set = await asyncio.to_thread(services.lore_sets.bring_back, set_id)
+    await lore_store(services).refresh(OPERATOR_GUILD_ID, set_id)
+    restored = gettext_lazy("brought back the lore {set}", set=f"**{lore_set.name}**")
+    services.audit.record(OPERATOR_GUILD_ID, OPERATOR_ORIGIN.user_id, restored)
     return lore_set
 
 

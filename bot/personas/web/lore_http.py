@@ -255,7 +255,7 @@ async def rename_lore_set(request: web.Request) -> web.Response:
     {200: "Nobody finds it any more.", 404: NO_SET_TEXT, 409: SHIPPED_SET_TEXT},
 )
 async def delete_lore_set(request: web.Request) -> web.Response:
-    """Its files keep their revisions, and a new set with the same name can restore them."""
+    """It is kept for a day: the page of personas brings it back."""
     removed = await lore_files.remove_set(get_services(request), request.match_info["set"])
     return web.json_response({"removed": removed.id})
 

@@ -144,9 +144,9 @@ async def post_remove_set(request: web.Request) -> web.Response:
     owned = _require_set(request)
     removed = await lore_files.remove_set(owned.services, owned.id)
     message = gettext_lazy(
-        "{name} is removed. A new set of that name can restore its files.", name=removed.name
+        "{name} is removed. It can be brought back below for a day.", name=removed.name
     )
-    return redirect_to(request, "/dashboard/personas#sets", message)
+    return redirect_to(request, "/dashboard/personas#trash", message)
 
 
 def _require_set(request: web.Request) -> OwnedPersona:

@@ -3,8 +3,6 @@
 from aiohttp import web
 
 from bot.personas import card_import
-from bot.personas.guild_lore import GuildLore
-from bot.personas.registry import short_id
 from bot.personas.web.card_editing import warm_up_prompt
 from bot.personas.web.card_pages import render_rejected_card
 from bot.personas.web.lookup import (
@@ -13,8 +11,8 @@ from bot.personas.web.lookup import (
     persona_status,
     require_persona_in_path,
 )
-from bot.personas.web.lore_files import lore_store
-from bot.platform.localisation import gettext_lazy, join_texts
+from bot.personas.web.lore_files import bring_back_set, lore_store
+from bot.platform.localisation import gettext_lazy, join_texts, ngettext_lazy
 from bot.platform.messages import markdown_name
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.platform.web_kit.app_context import Routes, get_services
@@ -30,6 +28,7 @@ from bot.platform.web_kit.templating import FormError, redirect_to, render_page
 from bot.services import Services
 from bot.versions.installation import VersionInstaller
 from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.schemas.chat import Persona
 
 routes = Routes()
 PERSONAS_PATH = "/dashboard/personas"
@@ -77,6 +76,7 @@ def _render_list(
         find=find,
         count=len(matching),
         lore_sets=list(services.lore_sets.sets.values()),
+        removed=services.removal.removed(),
     )
 
 
@@ -87,18 +87,16 @@ async def post_card_import(request: web.Request) -> web.Response:
     form = FileForm()
     try:
         form = await _read_card_form(request)
-        imported = await _import(
-            services, OPERATOR_GUILD_ID, form, form.fields.get("id", "").strip()
-        )
+        wanted_id = form.fields.get("id", "").strip()
+        imported = await _import(services, OPERATOR_GUILD_ID, form, wanted_id=wanted_id)
     except Problem as problem:
         fault = FormError(problem.text, "file", gettext_lazy("File"))
         return _render_list(
             request, fault, problem.status, short_name=form.fields.get("id", "").strip()
         )
-    name = imported.brought.persona.name
-    done = gettext_lazy("{name} has a new card.", name=name)
-    if imported.brought.is_new:
-        done = gettext_lazy("{name} is a persona of all servers now.", name=name)
+    done = gettext_lazy(
+        "{name} is a persona of all servers now.", name=imported.brought.persona.name
+    )
     return await _install_attachments(
         request, OPERATOR_GUILD_ID, imported=imported, file=form.name, done=done
     )
@@ -132,13 +130,19 @@ async def post_lore_set(request: web.Request) -> web.Response:
 
 @routes.add("POST /dashboard/personas/{persona_id}/file")
 async def replace_card_file(request: web.Request) -> web.Response:
-    """Replace a persona's card, picture and book with a card file; the previous card is stored."""
+    """Replace a persona's card, picture and book with a card file, where the form says so by the
+    persona's id; the card from before can be brought back for a day.
+    """
     owned = require_persona_in_path(request)
     try:
         form = await _read_card_form(request)
-        imported = await _import(
-            owned.services, owned.guild_id, form, short_id(owned.persona, owned.guild_id)
-        )
+        if form.fields.get("replace") != owned.id:
+            raise Problem(
+                "invalid-request",
+                gettext_lazy("Nothing was replaced."),
+                gettext_lazy("Tick that the card of {name} is replaced.", name=owned.persona.name),
+            )
+        imported = await _import(owned.services, owned.guild_id, form, replacing=owned.persona)
     except Problem as problem:
         return await render_rejected_card(request, owned, problem)
     return await _install_attachments(
@@ -150,19 +154,50 @@ async def replace_card_file(request: web.Request) -> web.Response:
     )
 
 
+@routes.add("POST /dashboard/personas/{persona_id}/file/undo")
+async def undo_card_file(request: web.Request) -> web.Response:
+    """Bring back the card that a file has replaced within the last day."""
+    owned = require_persona_in_path(request)
+    services = owned.services
+    with errors_as_problems("conflict"):
+        persona = await card_import.undo_replacement(
+            services.personas,
+            services.store,
+            lore_store(services),
+            RequestOrigin(owned.guild_id, channel_id=0, user_id=OPERATOR_ORIGIN.user_id),
+            owned.id,
+        )
+    name = f"**{markdown_name(persona)}**"
+    undone = gettext_lazy("brought back the replaced card of {persona}", persona=name)
+    services.audit.record(owned.guild_id, OPERATOR_ORIGIN.user_id, undone)
+    warm_up_prompt(owned, persona)
+    return redirect_to(
+        request,
+        owned.page,
+        gettext_lazy("{name} speaks by the card from before again.", name=persona.name),
+    )
+
+
 async def _import(
-    services: Services, guild_id: int, form: FileForm, id: str
+    services: Services,
+    guild_id: int,
+    form: FileForm,
+    *,
+    wanted_id: str = "",
+    replacing: Persona | None = None,
 ) -> card_import.CardImport:
+    """Import a card, new or in place of a persona's. Raises `Problem`."""
     with errors_as_problems("invalid-request"):
         imported = await card_import.import_card(
             services.personas,
+            services.store,
             services.base_model,
-            guild_id=guild_id,
+            RequestOrigin(guild_id, channel_id=0, user_id=OPERATOR_ORIGIN.user_id),
             data=form.content,
             file=form.name,
-            wanted_id=id,
             context_tokens=services.engine.context_tokens,
-            keeping=True,
+            wanted_id=wanted_id,
+            replacing=replacing,
         )
     services.audit.record(guild_id, OPERATOR_ORIGIN.user_id, imported.change)
     return imported
@@ -187,33 +222,58 @@ async def confirm_remove(request: web.Request) -> web.Response:
 @routes.add("POST /dashboard/personas/{persona_id}/remove")
 async def remove_persona_page(request: web.Request) -> web.Response:
     owned = _require_removable(request)
-    lore = GuildLore(
-        owned.services.home,
-        owned.services.lore,
-        owned.services.catalogue.shipped.lore,
-    )
     # First: a queued one would begin meanwhile, and fail for want of the persona.
     cancelled = owned.services.trainings.cancel_all(owned.id)
-    await card_import.remove_persona(
-        owned.services.personas,
-        owned.services.store,
-        lore=lore,
-        guild_id=owned.guild_id,
-        persona=owned.persona,
-    )
+    await owned.services.removal.remove(owned.guild_id, owned.persona)
     name = f"**{markdown_name(owned.persona)}**"
     removed = gettext_lazy("removed the persona {persona}", persona=name)
     owned.services.audit.record(owned.guild_id, OPERATOR_ORIGIN.user_id, removed)
     return redirect_to(
         request,
-        "/dashboard/personas",
+        f"{PERSONAS_PATH}#trash",
         join_texts(
             gettext_lazy(
-                "{name} is removed from the bot and from all channels.", name=owned.persona.name
+                "{name} is removed from the bot and from all channels, and can be brought back "
+                "below for a day.",
+                name=owned.persona.name,
             ),
             *cancelled,
         ),
     )
+
+
+@routes.add(f"POST {PERSONAS_PATH}/removed/{{persona_id}}")
+async def bring_back_persona(request: web.Request) -> web.Response:
+    """Bring back a persona that was removed within the last day."""
+    services = get_services(request)
+    persona_id = request.match_info["persona_id"]
+    guild_id = OPERATOR_GUILD_ID
+    for entry in services.removal.removed():
+        if entry.id == persona_id:
+            guild_id = entry.guild_id
+    with errors_as_problems("conflict"):
+        back = await services.removal.bring_back(guild_id, persona_id, by=OPERATOR_ORIGIN.user_id)
+    name = f"**{markdown_name(back.persona)}**"
+    restored = gettext_lazy("brought back the persona {persona}", persona=name)
+    services.audit.record(guild_id, OPERATOR_ORIGIN.user_id, restored)
+    texts: list[str] = [gettext_lazy("{name} is back.", name=back.persona.name)]
+    if back.changed_channels:
+        texts.append(
+            ngettext_lazy(
+                "{count} channel has another persona by now, and keeps it.",
+                "{count} channels have other personas by now, and keep them.",
+                len(back.changed_channels),
+            )
+        )
+    return redirect_to(request, PERSONAS_PATH, join_texts(*texts))
+
+
+@routes.add(f"POST {PERSONAS_PATH}/removed-sets/{{set}}")
+async def bring_back_lore_set(request: web.Request) -> web.Response:
+    """Bring back a set of lore that was removed within the last day."""
+    restored = await bring_back_set(get_services(request), request.match_info["set"])
+    text = gettext_lazy("{name} is back, for those who used it.", name=restored.name)
+    return redirect_to(request, f"{PERSONAS_PATH}#sets", text)
 
 
 def _require_removable(request: web.Request) -> OwnedPersona:

@@ -97,6 +97,11 @@ class MemberRecords(Table):
         sql = "delete from gifts where guild_id = :guild and persona_id = :persona and what = :what"
         self._db.write(sql, guild=guild_id, persona=persona_id, what=what)
 
+    def remove_contributions(self, guild_id: int, persona_id: str) -> None:
+        """Delete the records of all contributions to a persona that is gone."""
+        sql = "delete from gifts where guild_id = :guild and persona_id = :persona"
+        self._db.write(sql, guild=guild_id, persona=persona_id)
+
     def contributions_of(self, user_id: int) -> list[Contribution]:
         """List a member's contributions, oldest first."""
         return self._db.all(

@@ -6,6 +6,7 @@ import html
 import io
 import json
 import re
+import time
 from html.parser import HTMLParser
 
 import aiohttp
@@ -18,6 +19,7 @@ from personas.card.card_reader import parse_card
 from personas.card.card_writer import write_card
 from personas.card.toml_card import SHIPPED_CARDS, read_card
 from personas.errors import EngineBusyError
+from personas.home.trash import KEPT_S
 from personas.prompt.renderer import MAX_CARD_TOKENS
 from personas.schemas.chat import LoreHit
 from tests.bot.version_rows import install
@@ -410,20 +412,62 @@ async def test_a_card_that_comes_in_is_everybodys_and_lasts(dashboard):
     assert ">Mira</a>" in page and "the operator" in page
 
 
-async def test_a_file_takes_the_place_of_a_card_which_can_be_brought_back(dashboard):
+async def test_a_file_replaces_a_card_once_that_is_ticked_and_it_can_be_brought_back(dashboard):
     await upload(dashboard, "/dashboard/personas", "mira.png", MIRA)
     newer = v3() | {}
-    newer["data"] = newer["data"] | {"name": "Mira", "description": "Keeps two lighthouses."}
+    newer["data"] = newer["data"] | {"name": "Nadia", "description": "Keeps two lighthouses."}
+    page = (await dashboard.page("/dashboard/personas/mira"))[1]
+    assert "Replace the card of Mira. It has 1 lore file: they stay" in page
+    address = "/dashboard/personas/mira/file"
+    status, _, page = await upload(dashboard, address, "mira.json", as_json(newer))
+    assert status == 422 and "Tick that the card of Mira is replaced." in page
+    assert personas_of(dashboard).get("mira", 0).name == "Mira"
     status, where, said = await upload(
-        dashboard, "/dashboard/personas/mira/file", "mira.json", as_json(newer)
+        dashboard, address, "mira.json", as_json(newer), replace="mira"
     )
     assert (status, where) == (303, "/dashboard/personas/mira"), said
     assert personas_of(dashboard).get("mira", 0).description == "Keeps two lighthouses."
-    [kept] = re.findall(
-        r'href="(/dashboard/personas/mira/earlier/[^"]+)"', (await dashboard.page(where))[1]
+    page = (await dashboard.page(where))[1]
+    assert "A file replaced the card of Mira" in page
+    assert re.search(r'href="(/dashboard/personas/mira/earlier/[^"]+)"', page)
+    assert (await dashboard.submit(f"{address}/undo"))[0] == 303
+    back = personas_of(dashboard).get("mira", 0)
+    assert back.description == "{{char}} keeps the lighthouse." and back.avatar.is_file()
+    files = (await dashboard.ask("GET", "/personas/mira/lore"))[1]["files"]
+    assert [file["name"] for file in files] == ["character-book-1.md"]
+    assert (await dashboard.submit(f"{address}/undo"))[0] == 409
+
+
+async def test_a_bundled_card_is_used_again_where_its_replacement_is_undone(dashboard):
+    shipped = personas_of(dashboard).get("oda", 0)
+    address = "/dashboard/personas/oda/file"
+    status, _, said = await upload(dashboard, address, "mira.png", MIRA, replace="oda")
+    assert status == 303, said
+    assert personas_of(dashboard).get("oda", 0).name == "Mira"
+    assert (await dashboard.submit(f"{address}/undo"))[0] == 303
+    assert personas_of(dashboard).get("oda", 0) == shipped
+
+
+@pytest.mark.parametrize("wanted", ["", "mira"])
+async def test_an_import_never_replaces_another_persona(dashboard, wanted):
+    await upload(dashboard, "/dashboard/personas", "mira.png", MIRA)
+    other = v3() | {}
+    other["data"] = other["data"] | {"name": "Mírá"}
+    content = as_json(other)
+    status, where, page = await upload(
+        dashboard, "/dashboard/personas", "m.json", content, id=wanted
     )
-    await dashboard.submit(kept)
-    assert personas_of(dashboard).get("mira", 0).description == "{{char}} keeps the lighthouse."
+    if wanted:
+        assert status == 422 and "There is a persona Mira" in page
+    else:
+        assert where == "/dashboard/personas/mira-2"
+    assert personas_of(dashboard).get("mira", 0).name == "Mira"
+    created = await dashboard.ask(
+        "POST", "/personas", json={"name": "Mirá", "description": "Another keeper."}
+    )
+    assert created[0] == 201 and created[1]["id"] in ("mira-2", "mira-3")
+    ids = [persona.id for _, persona in personas_of(dashboard).everybody()]
+    assert len(set(ids)) == len(ids)
 
 
 async def test_a_removed_persona_takes_its_trainings_along(dashboard):
@@ -443,17 +487,30 @@ async def test_a_removed_persona_takes_its_trainings_along(dashboard):
     assert dashboard.store.jobs.get("j3").state in ("queued", "running")
 
 
-async def test_a_persona_that_came_as_a_file_is_removed_with_all_it_had(dashboard):
+async def test_a_persona_that_came_as_a_file_is_removed_with_all_it_had_and_comes_back(dashboard):
     await upload(dashboard, "/dashboard/personas", "mira.png", MIRA)
+    mira = personas_of(dashboard).get("mira", 0)
     dashboard.store.channels.assign(Channel(9, 5, "mira", "mentions", 1, 1.0))
     dashboard.store.guilds.record_present([9], 1)
     page = (await dashboard.page("/dashboard/personas/mira/remove"))[1]
-    assert "character-book-1.md" in page and "server 9" in page
-    assert (await dashboard.submit("/dashboard/personas/mira/remove"))[0] == 303
+    assert "character-book-1.md" in page and "server 9" in page and "undone for a day" in page
+    status, _, headers = await dashboard.submit("/dashboard/personas/mira/remove")
+    assert (status, headers["Location"]) == (303, "/dashboard/personas#trash")
     assert (
         personas_of(dashboard).find_owner("mira") is None
         and dashboard.store.channels.of_guild(9) == []
     )
+    page = (await dashboard.page("/dashboard/personas"))[1]
+    assert "Bring Mira back" in page
+    address = re.search(r'action="(/dashboard/personas/removed/[^"]+)"', page)[1]
+    assert (await dashboard.submit(address))[0] == 303
+    assert personas_of(dashboard).get("mira", 0) == mira
+    assert [channel.persona_id for channel in dashboard.store.channels.of_guild(9)] == ["mira"]
+    files = (await dashboard.ask("GET", "/personas/mira/lore"))[1]["files"]
+    assert [file["name"] for file in files] == ["character-book-1.md"]
+    assert (await dashboard.submit(address))[0] == 409
+    await dashboard.submit("/dashboard/personas/mira/remove")
+    await dashboard.services.removal.empty_trash(time.time() + KEPT_S + 1)
     left = [
         path.relative_to(dashboard.home).as_posix()
         for path in dashboard.home.rglob("*")
@@ -487,7 +544,9 @@ async def test_a_file_that_is_no_card_is_refused(dashboard, name, content, words
         "the form is still there"
     )
     if "Oda" not in words:
-        status, _, page = await upload(dashboard, f"{PAGE}/file", name, content)
+        status, _, page = await upload(
+            dashboard, f"{PAGE}/file", name, content, replace=PAGE.rpartition("/")[2]
+        )
         assert status == 422 and words in html.unescape(page) and '<a href="#file">File: ' in page
         assert (
             re.search(r'id="file"[^>]*file-error" aria-invalid="true"', page)

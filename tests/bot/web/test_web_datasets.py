@@ -295,6 +295,24 @@ async def test_a_set_is_deleted_with_all_that_belongs_to_it(dashboard, home):
     )
 
 
+async def test_a_deleted_or_replaced_set_can_be_brought_back_for_a_day(dashboard, home):
+    put_set(home / "datasets" / "harbour")
+    samples = (home / "datasets" / "harbour").rglob("*")
+    before = {path.name: path.read_bytes() for path in samples if path.is_file()}
+    assert (await dashboard.ask("POST", "/datasets?replace=true", json=ORDER))[0] == 202
+    await build_ended(dashboard)
+    page = (await dashboard.page("/dashboard/data"))[1]
+    assert "Bring harbour back" in page
+    address = "/dashboard/data/trash/dataset/harbour"
+    assert (await dashboard.submit(address))[0] == 303
+    samples = (home / "datasets" / "harbour").rglob("*")
+    assert before == {path.name: path.read_bytes() for path in samples if path.is_file()}
+    assert (await dashboard.ask("DELETE", "/datasets/harbour"))[0] == 204
+    assert (await dashboard.submit(address))[0] == 303
+    assert (await dashboard.ask("GET", "/datasets/harbour"))[0] == 200
+    assert (await dashboard.submit(address))[0] == 404
+
+
 # ------------------------------------------------------------------------------------------ samples
 
 

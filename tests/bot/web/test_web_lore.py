@@ -279,7 +279,9 @@ async def test_no_way_into_a_servers_lore_passes_its_limit(dashboard, monkeypatc
             },
         }
     )
-    status, _, _ = await upload(dashboard, f"/dashboard/personas/{mira}/file", "mira.json", book)
+    status, _, _ = await upload(
+        dashboard, f"/dashboard/personas/{mira}/file", "mira.json", book, replace=mira
+    )
     assert status == 303
     assert {path: path.read_bytes() for path in dashboard.home.glob("lore/*/*/*.md")} == before
     assert (await dashboard.ask("PUT", "/personas/ballast/lore/more", json={"text": long}))[
@@ -428,8 +430,9 @@ async def test_a_new_persona_uses_no_set_until_somebody_says_so(dashboard):
     assert (await dashboard.ask("PUT", own, json=elsewhere))[0] == 404
     await dashboard.ask("PUT", own, json={"taken": True})
     await dashboard.submit("/dashboard/personas/wick/remove")
-    assert (await dashboard.ask("POST", "/personas", json=body))[0] == 201
-    assert not lore.search("wick", QUESTION), "a choice goes with its persona"
+    status, made, _ = await dashboard.ask("POST", "/personas", json=body)
+    assert (status, made["id"]) == (201, "wick-2"), "the removed one can be brought back"
+    assert not lore.search("wick-2", QUESTION), "a choice goes with its persona"
 
 
 async def test_a_set_is_made_on_the_page_and_used_at_once(dashboard):
@@ -471,14 +474,16 @@ async def test_a_set_is_renamed_and_its_removal_asks_first_and_can_be_undone(das
     assert "The Reeds" in (await dashboard.page("/dashboard/personas"))[1]
     asked = (await dashboard.page(f"{address}/remove"))[1]
     assert "umbrella.md" in asked and "Oda Marrow" in asked
-    assert "the name <strong>The Reeds</strong> again" in asked
+    assert "This can be undone for a day, with who uses it." in asked
     assert lore.search("oda", QUESTION), "nothing is removed before the answer"
     status, _, headers = await dashboard.submit(f"{address}/remove")
-    assert (status, headers["Location"]) == (303, "/dashboard/personas#sets")
+    assert (status, headers["Location"]) == (303, "/dashboard/personas#trash")
     assert not lore.search("oda", QUESTION) and (await dashboard.page(page))[0] == 404
-    await dashboard.submit("/dashboard/lore-sets", name="The Reeds")
-    again = (await dashboard.page(page))[1]
-    assert "Removed, but can be restored" in again and "The Reeds: lore" in again
+    assert "Bring The Reeds back" in (await dashboard.page("/dashboard/personas"))[1]
+    back = "/dashboard/personas/removed-sets/_salt-marsh"
+    assert (await dashboard.submit(back))[0] == 303
+    assert lore.search("oda", QUESTION) and (await dashboard.page(page))[0] == 200
+    assert (await dashboard.submit(back))[0] == 409
     world = f"/dashboard/lore-sets/{WORLD}"
     assert (await dashboard.page(f"{world}/remove"))[0] == 409
     assert (await dashboard.submit(f"{world}/remove"))[0] == 409

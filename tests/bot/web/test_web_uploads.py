@@ -390,6 +390,29 @@ async def test_an_upload_goes_with_all_that_is_known_of_it(dashboard, uploads):
     )
 
 
+async def test_a_deleted_or_replaced_upload_comes_back_with_what_was_stated_of_it(
+    dashboard, uploads
+):
+    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
+    address = "/dashboard/data/trash/upload/talk.jsonl"
+    assert (await dashboard.ask("DELETE", "/uploads/talk.jsonl"))[0] == 204
+    assert "Bring talk.jsonl back" in (await dashboard.page("/dashboard/data"))[1]
+    assert (await dashboard.submit(address))[0] == 303
+    await ended(dashboard, "/uploads/talk.jsonl")
+    assert (uploads / "talk.jsonl").read_bytes() == TALK
+    found = (await dashboard.ask("GET", "/uploads/talk.jsonl"))[1]
+    assert found["right"]["right"] == RIGHT["right"]
+    other = TALK.replace(b"tide", b"wind") + TALK
+    assert (await dashboard.ask("PUT", "/uploads/talk.jsonl?replace=true", data=other))[0] == 201
+    assert (uploads / "talk.jsonl").read_bytes() == other
+    assert (await dashboard.submit(address))[0] == 303
+    await ended(dashboard, "/uploads/talk.jsonl")
+    assert (uploads / "talk.jsonl").read_bytes() == TALK
+    found = (await dashboard.ask("GET", "/uploads/talk.jsonl"))[1]
+    assert found["right"]["right"] == RIGHT["right"]
+
+
 # --------------------------------------------------------------------------------- the page's forms
 
 

@@ -7,8 +7,9 @@ from typing import Any
 from personas.card.card_book import book_entries
 from personas.card.card_reader import parse_card
 from personas.card.spec_card import V1_TEXT_FIELDS, Card
-from personas.card.toml_card import normalise_examples, slug, to_persona
+from personas.card.toml_card import normalise_examples, stated_id, to_persona
 from personas.errors import CardError, MaterialError
+from personas.ids import readable_id
 from personas.lore.lorebook_entry import LorebookEntry
 from personas.prompt.macros import settle_macros
 from personas.prompt.renderer import EXAMPLE_LINE_PATTERN, EXAMPLE_USER, fill_macros, system_text
@@ -31,7 +32,7 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
     """
     try:
         card = parse_card(file.read(MAX_BYTES), file.name)
-        persona = to_persona(card, file.name, slug(card.name))
+        persona = to_persona(card, file.name, readable_id(card.name))
     except CardError as error:
         raise MaterialError(error.message, error.advice) from None
     converter = _CardConverter(card, persona, options, options.source or file.name)
@@ -55,7 +56,7 @@ class _CardConverter:
         self._options = options
         self._source = source
         self._speaker = SourceSpeaker(
-            persona.id, (persona.name,), is_persona=_is_requested_persona(persona, options)
+            persona.id, (persona.name,), is_persona=_is_requested_persona(card, persona, options)
         )
 
     def examples(self) -> Iterator[Conversation | RejectedRecord]:
@@ -117,11 +118,14 @@ class _CardConverter:
         )
 
 
-def _is_requested_persona(persona: Persona, options: ReadOptions) -> bool:
-    """Report whether the card's character is the requested persona; true if none is requested."""
+def _is_requested_persona(card: Card, persona: Persona, options: ReadOptions) -> bool:
+    """Report whether the card's character is the requested persona; true if none is requested.
+
+    An id that was derived from the name is none of its own: another name may have the same.
+    """
     nickname = options.persona.nickname if options.persona else ""
     requested = {fold_name(name) for name in (*options.all_persona_names, nickname) if name}
-    own = {fold_name(persona.name), fold_name(persona.nickname), persona.id}
+    own = {fold_name(persona.name), fold_name(persona.nickname), stated_id(card)}
     return not requested or not requested.isdisjoint(own)
 
 
