@@ -19,7 +19,7 @@ from bot.chat.store.reply_stats import JudgedReply, ReplySelection, ReplyStats, 
 from bot.faces.store import BotFaces
 from bot.generation.store import GenerationScope, GenerationSettings, StoredGeneration
 from bot.guilds.store.channels import MAX_CHANNEL_PERSONAS, AnswerMode, Channel, Channels
-from bot.guilds.store.guilds import ALL_GUILDS, Guilds, guild_suffix
+from bot.guilds.store.guilds import ALL_GUILDS, Guilds
 from bot.guilds.store.mutes import ALL_CHANNELS, ALL_PERSONAS, Mute, Mutes
 from bot.lessons.store import Lesson, Lessons
 from bot.memory.store import Memories, Memory
@@ -66,6 +66,7 @@ from bot.versions.blind_test.store import (
 from bot.versions.rollout.store import NewRollout, Rollout, Rollouts
 from bot.versions.store import InstalledVersion, Promotion, PromotionKind, Versions
 from personas.home.atomic_files import write_private_file
+from personas.home.persona_ids import guild_suffix
 
 __all__ = [
     "ALL_CHANNELS",

@@ -13,6 +13,7 @@ from bot.platform.localisation import gettext_lazy, join_names
 from bot.store import BASE_MODEL_NAME
 from personas.errors import RequestError
 from personas.home.adapters import DIALOGUE_PREFIX, DialogueAdapter, find_dialogue_adapters
+from personas.home.persona_ids import match_personas
 from personas.schemas.chat import Persona
 
 MAX_LISTED_PERSONAS = 20
@@ -182,11 +183,8 @@ def _find_persona(
     personas: PersonaRegistry, versions: ServedVersions, wanted: str
 ) -> tuple[int, Persona]:
     """Return a persona and its guild, by its id or else by its name."""
-    if owned := personas.find_owner(wanted):
-        return owned
     everybody = personas.everybody()
-    name = wanted.strip().casefold()
-    matches = [entry for entry in everybody if entry[1].name.casefold() == name]
+    matches = match_personas(everybody, wanted)
     if len(matches) == 1:
         return matches[0]
     if matches:

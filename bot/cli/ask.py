@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bot.cli import existing_file
-from bot.personas.registry import PersonaRegistry
 from bot.settings import Settings, load_settings, set_hub_token
 from bot.store import ALL_GUILDS, Store, find_databases
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
@@ -27,6 +26,7 @@ from personas.home.adapters import (
     require_servable,
     verify_adapter,
 )
+from personas.home.home_personas import HomePersona, find_home_persona
 from personas.home.job_material import ShippedData
 from personas.home.shared_personas import read_persona_lore
 from personas.home.shipped_adapters import find_shipped_adapters
@@ -64,8 +64,12 @@ class AskTarget:
     (None).
     """
 
-    persona: Persona | None
+    owned: HomePersona | None
     adapter: AdapterRef | None
+
+    @property
+    def persona(self) -> Persona | None:
+        return self.owned.persona if self.owned else None
 
     @property
     def name(self) -> str:
@@ -188,10 +192,10 @@ def _ask_targets(
     if arguments.compare:
         return [_compared_target(home, named, base) for named in arguments.compare]
     if arguments.adapter:
-        persona = None
+        owned = None
         if arguments.persona:
-            persona = _find_persona(home, arguments.persona)
-        return [AskTarget(persona, _named_adapter(home, arguments.adapter, base))]
+            owned = _find_persona(home, arguments.persona)
+        return [AskTarget(owned, _named_adapter(home, arguments.adapter, base))]
     if arguments.persona is None:
         return [AskTarget(None, None)]
     version = BASE if arguments.base_only else arguments.version
@@ -206,10 +210,10 @@ def _compared_target(home: Path, named: str, base: base_model.BaseModel) -> AskT
     if not at:
         return _ask_target(home, named, None, base=base)
     if version.startswith(DIALOGUE_PREFIX):
-        persona = None
+        owned = None
         if persona_name:
-            persona = _find_persona(home, persona_name)
-        return AskTarget(persona, _named_adapter(home, version, base))
+            owned = _find_persona(home, persona_name)
+        return AskTarget(owned, _named_adapter(home, version, base))
     return _ask_target(home, persona_name, version, base=base)
 
 
@@ -241,25 +245,20 @@ def _named_adapter(home: Path, named: str, base: base_model.BaseModel) -> Adapte
     return AdapterRef("adapter", manifest.version, folder)
 
 
-def _find_persona(home: Path, wanted: str) -> Persona:
-    personas = PersonaRegistry(ShippedData.from_source_tree().cards, home)
-    persona = personas.find(wanted, 0)
-    if persona is None:
-        available = ", ".join(f"{each.name} ({each.id})" for each in personas.of(0).values())
-        raise RequestError(f"There is no persona {wanted!r}.", f"Known: {available}.")
-    return persona
+def _find_persona(home: Path, wanted: str) -> HomePersona:
+    return find_home_persona(ShippedData.from_source_tree().cards, home, wanted)
 
 
 def _ask_target(
     home: Path, wanted: str, version: str | None, *, base: base_model.BaseModel
 ) -> AskTarget:
-    persona = _find_persona(home, wanted)
+    owned = _find_persona(home, wanted)
     if version == BASE:
-        return AskTarget(persona, None)
-    stored = _stored_adapter(home, persona, version)
+        return AskTarget(owned, None)
+    stored = _stored_adapter(home, owned.persona, version)
     if stored:
-        return AskTarget(persona, stored)
-    return AskTarget(persona, _shipped_adapter(home, persona, base))
+        return AskTarget(owned, stored)
+    return AskTarget(owned, _shipped_adapter(home, owned.persona, base))
 
 
 def _shipped_adapter(home: Path, persona: Persona, base: base_model.BaseModel) -> AdapterRef | None:
@@ -295,18 +294,16 @@ def _request(
     settings: Settings, speaker: AskTarget, question: str, sampling: SamplingParams
 ) -> ChatRequest:
     turns = (Turn("You", question),)
-    persona = speaker.persona
-    if persona is None:
+    owned = speaker.owned
+    if owned is None:
         return ChatRequest(None, turns, adapter=speaker.adapter, sampling=sampling)
     # Its own cache: the bot's contains the lore of all personas and guilds.
-    cache = settings.home / "cache" / f"lore-of-{persona.id}.sqlite"
-    lore = LoreIndex(
-        read_persona_lore(ShippedData.from_source_tree().lore, persona.id, settings.home),
-        cache,
-        settings.lore_encoder,
-    )
-    hits = tuple(lore.search(persona.id, question))
-    return ChatRequest(persona, turns, lore=hits, adapter=speaker.adapter, sampling=sampling)
+    cache = settings.home / "cache" / f"lore-of-{owned.id}.sqlite"
+    shipped = ShippedData.from_source_tree().lore
+    passages = read_persona_lore(shipped, owned.id, settings.home, guild_id=owned.guild_id)
+    lore = LoreIndex(passages, cache, settings.lore_encoder)
+    hits = tuple(lore.search(owned.id, question))
+    return ChatRequest(owned.persona, turns, lore=hits, adapter=speaker.adapter, sampling=sampling)
 
 
 async def _generate(

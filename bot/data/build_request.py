@@ -184,7 +184,7 @@ def build_arguments(
         "--max-length": body.max_length,
         "--tree-paths": body.tree_paths if body.tree_paths != "best" else "",
         "--seed": body.seed,
-        "--base-model": context.base_model if context.base_model != "embedded" else "",
+        "--base-model": context.base_model,
         "--corrections": corrections if has_corrections else "",
         "--review": build / REVIEW_FILE if with_review else "",
     }

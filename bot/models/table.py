@@ -19,6 +19,7 @@ from bot.platform.localisation import (
     localisable_number,
 )
 from bot.training.backends.trainer_environment import TRAINER_COMMAND, trainer_environment
+from personas.models.base_model import EMBEDDED
 from personas.models.catalogue import CatalogueModel, catalogue_models, find_model
 from personas.models.model_fit import (
     FITS_CARD,
@@ -204,7 +205,7 @@ async def read_trainer_sizes(command: Sequence[str] = TRAINER_COMMAND) -> Traine
     """Ask the trainer what its recipes need on this machine."""
     try:
         process = await asyncio.create_subprocess_exec(
-            *(*command, "doctor", "--sizes", "--json"),
+            *(*command, "doctor", "--sizes", "--json", "--base-model", EMBEDDED),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from bot.operations.shards import ShardRange
-from bot.personas.registry import guild_card_path, is_operator_card
 from bot.platform.errors import redact_paths
 from bot.platform.localisation import gettext_lazy
 from bot.store import Store
@@ -28,26 +27,15 @@ from personas.home.dataset_catalogue import (
     DatasetCatalogue,
     read_catalogue,
 )
-from personas.home.job_material import ShippedData, SourceMaterial, stated_material
+from personas.home.home_personas import persona_card_material
+from personas.home.job_material import ShippedData, SourceMaterial
 from personas.home.recipe_files import recipe_summary
 from personas.home.rights import RightsStatement, decide_right
-from personas.home.shared_personas import (
-    OPERATOR_GUILD_ID,
-    card_material,
-    shared_card_files,
-)
+from personas.home.shared_personas import OPERATOR_GUILD_ID, shared_card_files
 from personas.outside_names import path_inside
 from personas.schemas.formatting import format_size
 
 log = logging.getLogger(__name__)
-IMPORT_RIGHTS = (
-    "form",
-    "moderators of a server",
-    "Given to the bot on purpose, for what it does with them.",
-)
-"""A server's own cards and lore."""
-
-
 DatasetPlace = Mapping[str, Any]
 """Fields of an entry in the catalogue that say where a data set is: `path`, or `hub` with
 `files`.
@@ -249,14 +237,8 @@ class DatasetCatalog:
 
     def card(self, persona_id: str) -> SourceMaterial:
         """A persona's card. Raises `RequestError` where there is none, and `CardError`."""
-        own = guild_card_path(self.home, persona_id)
-        if own and not is_operator_card(own):
-            copies = [(own, own.name)]
-            return stated_material(
-                "card", own.name, "an imported card", IMPORT_RIGHTS, copies=copies
-            )
         try:
-            return card_material(self.shipped, self.home, persona_id)
+            return persona_card_material(self.shipped, self.home, persona_id)
         except KeyError:
             names = sorted(shared_card_files(self.shipped.cards, self.home))
             raise RequestError(

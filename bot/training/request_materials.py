@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bot.personas.registry import guild_card_path, is_operator_card
+from bot.personas.registry import guild_card_path
 from bot.platform.localisation import gettext_lazy
 from bot.store import Store
-from bot.training.dataset_catalog import IMPORT_RIGHTS, DatasetCatalog, list_names
+from bot.training.dataset_catalog import DatasetCatalog, list_names
 from bot.training.dataset_paths import resolve_dataset_path
 from bot.training.member_names import MemberNames
 from bot.training.stored_datasets import (
@@ -24,6 +24,7 @@ from personas.card.toml_card import read_card, read_table
 from personas.errors import RequestError
 from personas.home.adapters import adapter_ref
 from personas.home.built_dataset import is_built_dataset
+from personas.home.home_personas import persona_lore_material
 from personas.home.job_material import (
     SourceMaterial,
     adapter_material,
@@ -32,14 +33,11 @@ from personas.home.job_material import (
     dialogue_adapter_material,
     shipped_file_material,
     shipped_general_material,
-    stated_material,
     synthetic_materials,
 )
 from personas.home.shared_personas import (
     CARD_FILE,
     OPERATOR_GUILD_ID,
-    lore_material,
-    lore_set_material,
     read_shared_personas,
     shared_card_files,
 )
@@ -212,7 +210,7 @@ class RequestMaterials:
         card = self._catalogue.card(persona_id)
         lore: list[SourceMaterial] = []
         if self._reads_texts or request.lore_pairs or request.from_card:
-            lore = self._lore(persona_id)
+            lore = persona_lore_material(self._shipped, self._home, persona_id)
         talk = []
         # With a share of 1, it is trained on its lore or its card alone.
         if 1 not in (request.lore_pairs, request.from_card):
@@ -273,19 +271,6 @@ class RequestMaterials:
             return history_material(
                 messages, self._consent, self._guild_id, persona_id, reads=self._reads_texts
             )
-
-    def _lore(self, persona_id: str) -> list[SourceMaterial]:
-        own = guild_card_path(self._home, persona_id)
-        if own is None or is_operator_card(own):
-            return lore_material(self._shipped, self._home, persona_id)
-        guild = own.parent.parent.name
-        folder = self._home / "lore" / guild / persona_id
-        sets = lore_set_material(self._shipped, self._home, persona_id, int(guild))
-        if not folder.is_dir():
-            return sets
-        copies = [(folder, f"lore/{persona_id}")]
-        material = stated_material("lore", "lore", "a server's lore", IMPORT_RIGHTS, copies=copies)
-        return [material, *sets]
 
     def _lore_pairs(
         self, persona_id: str, lore: Sequence[SourceMaterial], talk: Sequence[SourceMaterial]

@@ -5,10 +5,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bot.guilds.store.guilds import ALL_GUILDS, guild_suffix
+from bot.guilds.store.guilds import ALL_GUILDS
 from bot.platform.db.database import DatabaseConnection, Table
 from bot.platform.localisation import gettext_lazy
 from personas.errors import RequestError
+from personas.home.persona_ids import guild_suffix
 from personas.schemas.chat import CardChoice
 from personas.schemas.training_events import ScoreSummary
 

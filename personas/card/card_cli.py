@@ -40,7 +40,7 @@ from personas.lore.lorebooks import (
     parse_lorebook,
     read_lorebook,
 )
-from personas.models.base_model import EMBEDDED
+from personas.models.base_model_setting import base_model_name
 from personas.prompt.renderer import EXAMPLE_USER
 from personas.schemas.import_report import ALL_ITEMS
 
@@ -209,8 +209,10 @@ def build_parser() -> argparse.ArgumentParser:
     add_examples(show, *SHOW_EXAMPLES)
     show.add_argument("file", type=Path, metavar="FILE", help="the card: JSON, PNG, CHARX or TOML")
     show.add_argument("--json", action="store_true", help="print one JSON object, with all texts")
-    base_help = "count tokens with the tokenizer of this model (default: embedded)"
-    show.add_argument("--base-model", default=EMBEDDED, metavar="FOLDER", help=base_help)
+    base_help = "count tokens with the tokenizer of this model (default: BASE_MODEL, else embedded)"
+    show.add_argument(
+        "--base-model", type=base_model_name, default="", metavar="FOLDER", help=base_help
+    )
     show.set_defaults(command=_show)
 
     description = "Convert a card to another format, and list the parts left out."

@@ -13,6 +13,7 @@ from personas.home.job_material import (
     stated_material,
 )
 from personas.home.lore_sets import LoreSets, find_lore_sets
+from personas.home.persona_ids import guild_suffix
 from personas.lore.index import guild_owner
 from personas.lore.lore_folder import (
     LoreDocument,
@@ -21,7 +22,7 @@ from personas.lore.lore_folder import (
     scan_lore,
     source_name,
 )
-from personas.lore.passages import Passage, split_passages
+from personas.lore.passages import WORLD, Passage, split_passages
 from personas.schemas.chat import Persona
 
 OPERATOR_GUILD_ID = (
@@ -82,7 +83,7 @@ def _shared_lore_material(
     """
     written: dict[str, Path] = {}  # what the operator has edited stands in place of what ships
     for owner in owners:
-        for path in _operator_lore_files(home, owner):
+        for path in _written_lore_files(home, OPERATOR_GUILD_ID, owner):
             written[f"{owner}/{path.name}"] = path
     copies = []
     for document in list_shipped_lore(shipped.lore, home, owners):
@@ -134,20 +135,30 @@ def _named_personas(home: Path) -> Iterator[Persona]:
 
 
 def read_persona_lore(
-    shipped: Path, persona_id: str, home: Path, others: Iterable[str] = ()
+    shipped: Path, persona_id: str, home: Path, others: Iterable[str] = (), *, guild_id: int = 0
 ) -> list[Passage]:
-    """Read the lore of a shared persona and of the sets that it takes, without additions by
-    servers. Raises `LoreError`.
+    """Read the lore of a persona and of the sets that it takes, without what a guild adds to
+    shared ones; `guild_id` is the guild that owns the persona. Raises `LoreError`.
     """
-    owners = (persona_id, *LoreSets(shipped, home).taken(persona_id))
+    owners = (persona_id, *LoreSets(shipped, home).taken(persona_id, guild_id))
     passages = read_shipped_lore(shipped, owners, home, others)
     for owner in owners:
         operators_owner = guild_owner(OPERATOR_GUILD_ID, owner)
-        for path in _operator_lore_files(home, owner):
-            text = read_lore_file(path)[1]
-            passages += split_passages(operators_owner, f"{owner}/{path.name}", text)
+        passages += _written_passages(home, OPERATOR_GUILD_ID, owner, operators_owner)
+    if guild_id:  # a guild's own lore of its world is for all its personas
+        for owner in dict.fromkeys((*owners, WORLD)):
+            passages += _written_passages(home, guild_id, owner, owner)
     return passages
 
 
-def _operator_lore_files(home: Path, owner: str) -> list[Path]:
-    return sorted((home / "lore" / str(OPERATOR_GUILD_ID) / owner).glob("*.md"))
+def _written_passages(home: Path, guild_id: int, folder: str, owner: str) -> list[Passage]:
+    """Read what a guild, or the operator, has written into a folder of lore."""
+    passages = []
+    for path in _written_lore_files(home, guild_id, folder):
+        source = f"{folder.removesuffix(guild_suffix(guild_id))}/{path.name}"
+        passages += split_passages(owner, source, read_lore_file(path)[1])
+    return passages
+
+
+def _written_lore_files(home: Path, guild_id: int, owner: str) -> list[Path]:
+    return sorted((home / "lore" / str(guild_id) / owner).glob("*.md"))

@@ -10,6 +10,11 @@ from personas.card.toml_card import dump_toml, table_from_card
 from personas.errors import MaterialError, RequestError
 from personas.home.built_dataset import combine_rights, is_built_dataset
 from personas.home.data_subjects import Consent, ErasureFence, read_consent
+from personas.home.home_personas import (
+    home_card_file,
+    persona_card_material,
+    persona_lore_material,
+)
 from personas.home.job_material import (
     ShippedData,
     SourceMaterial,
@@ -23,7 +28,6 @@ from personas.home.job_material import (
     synthetic_materials,
 )
 from personas.home.rights import RightsStatement, read_statement
-from personas.home.shared_personas import card_material, lore_material, shared_card_files
 from personas.home.teacher_setting import stated_teacher
 from personas.lore.lore_folder import job_owners, scan_lore
 from personas.models.base_model import name_from_anywhere
@@ -36,7 +40,12 @@ from personas.schemas.training import (
     TrainingRequest,
 )
 from trainer.cli.argtypes import column_mapping, parse_setting_args
-from trainer.cli.dataset_args import command_line_statement, default_source, load_persona
+from trainer.cli.dataset_args import (
+    command_line_statement,
+    default_source,
+    load_persona,
+    no_chat_log_error,
+)
 from trainer.dataset.data_mixture import SourceSpec
 from trainer.recipe.recipe_file import make_request
 from trainer.sources.hub_source import resolve_path
@@ -110,9 +119,8 @@ def _persona_material(
     if persona is None:
         return []
     file = Path(options.persona).expanduser()
-    shared = shared_card_files(shipped.cards, home)
     if not file.is_file():
-        card = card_material(shipped, home, persona.id)
+        card = persona_card_material(shipped, home, persona.id)
     elif file.suffix == ".toml":
         copies = [(file, file.name)]
         card = stated_material("card", file.name, file.name, OWN_CARD_RIGHT, copies=copies)
@@ -130,8 +138,8 @@ def _persona_material(
         )
     if options.lore:
         return [card, *_lore_folder_material(persona, options.lore)]
-    if persona.id in shared:
-        return [card, *lore_material(shipped, home, persona.id)]
+    if home_card_file(shipped.cards, home, persona.id):
+        return [card, *persona_lore_material(shipped, home, persona.id)]
     return [card]
 
 
@@ -165,11 +173,7 @@ def _training_material(
     if options.dataset is None and persona:
         own = shipped.logs / f"{persona.id}.json"
         if not own.is_file():
-            advice = (
-                "Name a --dataset, or train on lore alone: --lore-pairs 1. Or have replies written "
-                "from its card: --from-card."
-            )
-            raise RequestError(f"There is no chat log of {persona.name} to learn from.", advice)
+            raise no_chat_log_error(persona)
         return shipped_file_material("log", own, consent)
     source = default_source(options, home)
     if is_built_dataset(source.path):

@@ -1,7 +1,6 @@
 """Turns command-line options into a data set to build: persona, lore, sources, settings."""
 
 import argparse
-import difflib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,14 +9,15 @@ from functools import partial
 from pathlib import Path
 
 from personas.card.card_reader import read_card_file
-from personas.card.toml_card import SHIPPED_CARDS, find_persona, to_persona
+from personas.card.toml_card import SHIPPED_CARDS, to_persona
 from personas.cli_common import read_setting
 from personas.errors import MaterialError, RequestError
 from personas.home.data_subjects import read_consent
 from personas.home.dataset_catalogue import read_catalogue
+from personas.home.home_personas import find_home_persona, read_home_personas
 from personas.home.pseudonyms import JobKeys, pseudonym_dataset_name
 from personas.home.rights import COMMAND_LINE_STATEMENT, RightsStatement, read_statement
-from personas.home.shared_personas import read_persona_lore, read_shared_personas, shared_card_files
+from personas.home.shared_personas import read_persona_lore, read_shared_personas
 from personas.lore.index import LoreIndex
 from personas.lore.lore_folder import job_owners, read_lore
 from personas.lore.passages import Passage
@@ -157,21 +157,21 @@ def _parse_source(text: str, home: Path) -> SourceSpec:
 
 
 def load_persona(name: str, home: Path) -> Persona:
-    """Load a persona from a card file, or a shared one by id or name. Raises `CardError` or
+    """Load a persona from a card file, or one of the home by id or name. Raises `CardError` or
     `RequestError`.
     """
     path = Path(name).expanduser()
     if path.is_file():
         return to_persona(read_card_file(path), str(path))
-    personas = read_shared_personas(SHIPPED_CARDS, home)
-    persona = find_persona(personas, name)
-    if persona:
-        return persona
-    near = difflib.get_close_matches(name, personas, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise RequestError(
-        f"There is no persona {name!r}.{hint}",
-        f"Known: {', '.join(personas)}; or name a card file.",
+    return find_home_persona(SHIPPED_CARDS, home, name, or_else="; or name a card file").persona
+
+
+def no_chat_log_error(persona: Persona) -> RequestError:
+    """Return the error of a persona that has no log of its own, where no data set is named."""
+    return RequestError(
+        f"There is no chat log of {persona.name} to learn from.",
+        "Name a --dataset, or train on lore alone: --lore-pairs 1. Or have replies written from its "
+        "card: --from-card.",
     )
 
 
@@ -185,11 +185,13 @@ def load_passages(persona: Persona, folder: Path | None, home: Path) -> list[Pas
     """Load a persona's lore and the world's, of a folder or the served ones. Raises `RequestError`
     or `LoreError`.
     """
-    cards = shared_card_files(SHIPPED_CARDS, home)
     if folder is None:
-        if persona.id not in cards:
+        personas = read_home_personas(SHIPPED_CARDS, home)
+        if persona.id not in personas:
             return []
-        return read_persona_lore(SHIPPED_DATA / "rag-resources", persona.id, home, cards)
+        guild_id = personas[persona.id].guild_id
+        shipped = SHIPPED_DATA / "rag-resources"
+        return read_persona_lore(shipped, persona.id, home, personas, guild_id=guild_id)
     if not folder.is_dir():
         raise RequestError(
             f"There is no folder {folder}.", "Name one that holds a folder of markdown per persona."
@@ -302,7 +304,8 @@ def default_source(options: argparse.Namespace, home: Path) -> SourceSpec:
         raise RequestError(
             "There is nothing to plan.", "Name a --persona, a --source or a --dataset."
         )
-    name = options.dataset or load_persona(options.persona, home).id
+    persona = None if options.dataset else load_persona(options.persona, home)
+    name = persona.id if persona else options.dataset
     if options.dataset and Path(name).expanduser().exists():
         return parse_source(name)
     if "/" in name:
@@ -319,6 +322,8 @@ def default_source(options: argparse.Namespace, home: Path) -> SourceSpec:
     known += catalogue.entries
     # The fault of the entry, or of the whole file.
     fault = catalogue.faults.get(name) or catalogue.faults.get("")
+    if persona and not fault:
+        raise no_chat_log_error(persona)
     raise RequestError(
         fault or f"There is no data set {name!r}.", f"Known: {', '.join(known)}; or name a path."
     )

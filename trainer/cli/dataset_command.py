@@ -243,7 +243,9 @@ def add_sources(parser: argparse.ArgumentParser, required: bool) -> None:
                 "maximum tokens per sample (default: the recipe's)",
                 type=int,
             ),
-            BASE_MODEL.but(help="base model for the tokenizer (default: embedded)"),
+            BASE_MODEL.but(
+                help="base model for the tokenizer (default: BASE_MODEL, else embedded)"
+            ),
             CORRECTIONS,
             option(
                 "--seed",

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from personas.cli_common import supports_colour
 from personas.errors import UnderstudyError
-from personas.models.base_model import EMBEDDED
 from trainer.cli.argtypes import Commands, add_command
 from trainer.cli.options import BASE_MODEL, JSON, OUT, add_options, flag
 from trainer.doctor.doctor_report import (
@@ -58,7 +57,7 @@ def add_doctor(commands: Commands) -> argparse.ArgumentParser:
         "check this machine, with remedies; list the recipes that fit",
         DOCTOR_HELP,
     )
-    add_options(doctor, [BASE_MODEL.but(default=EMBEDDED, help="base model (default: embedded)")])
+    add_options(doctor, [BASE_MODEL.but(help="base model (default: BASE_MODEL, else embedded)")])
     add_options(doctor, [flag("--sizes", "print only the memory that recipes need, unchecked")])
     output = doctor.add_mutually_exclusive_group()
     add_options(

@@ -163,7 +163,7 @@ def add_import_command(commands: Commands) -> argparse.ArgumentParser:
                 required=True,
             ),
             option("--out", "FOLDER", "the folder to create", type=Path, required=True),
-            BASE_MODEL.but(default="", help="its base model (default: the one that it names)"),
+            BASE_MODEL.but(type=str, help="its base model (default: the one that it names)"),
         ],
     )
     command.set_defaults(command=with_failure_report(_run_import))

@@ -10,12 +10,14 @@ from personas.card.toml_card import SHIPPED_CARDS
 from personas.cli_common import add_examples, read_setting
 from personas.errors import ErasedMeanwhileError, RequestError, UnderstudyError
 from personas.home.data_subjects import ErasureFence
+from personas.home.home_personas import read_home_personas
 from personas.home.shared_personas import OPERATOR_GUILD_ID, read_shared_personas
 from personas.lore.index import LoreIndex
 from personas.lore.index_terms import has_words
 from personas.lore.lore_folder import scan_lore
 from personas.lore.passages import Passage, split_passages
 from personas.lore.ranking import MIN_SCORE, LoreRanking, PassageMatch
+from personas.models.base_model_setting import base_model_name
 from personas.schemas.chat import Persona
 from personas.shipped_folders import SHIPPED_DATA
 from trainer.cli.argtypes import Commands, add_command, positive_int
@@ -93,7 +95,13 @@ def add_lore(commands: Commands) -> None:
             OUT.but(required=True),
             option("--count", "N", "number of dialogues to keep", type=positive_int, required=True),
             option("--endpoint", "URL", "an OpenAI-compatible API (default: the local engine)"),
-            option("--model", "M", "the model's name, folder or hub id", default="embedded"),
+            option(
+                "--model",
+                "M",
+                "the model's name, folder or hub id (default: BASE_MODEL, else embedded)",
+                type=base_model_name,
+                default="",
+            ),
             ADAPTER.but(help="an adapter folder, for the local engine", required=False),
             option("--seed", "S", "random seed (default: 0)", type=int, default=0),
         ],
@@ -153,7 +161,10 @@ def load_persona_lore(options: argparse.Namespace) -> tuple[Persona, list[Passag
     persona = load_persona(options.persona, home)
     passages = load_passages(persona, options.lore, home)
     if not passages:
-        folder = options.lore or home / "lore" / str(OPERATOR_GUILD_ID)
+        personas = read_home_personas(SHIPPED_CARDS, home)
+        owner = personas.get(persona.id)
+        guild_id = owner.guild_id if owner else OPERATOR_GUILD_ID
+        folder = options.lore or home / "lore" / str(guild_id)
         raise RequestError(
             f"There is no lore of {persona.name} in {folder}.",
             f"Put Markdown into {folder / persona.id}, or set `persona: {persona.id}` in its front "

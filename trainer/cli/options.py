@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from personas.models.base_model_setting import base_model_name
 from personas.schemas.base import RIGHTS
 from trainer.cli.argtypes import (
     int_up_to,
@@ -95,7 +96,11 @@ SET = repeated(
 )
 RECIPE = option("--recipe", "R", "the recipe (default: demo-cpu)", default="demo-cpu")
 BASE_MODEL = option(
-    "--base-model", "M", "`embedded`, a model folder, a GGUF file, or a hub id", default="embedded"
+    "--base-model",
+    "M",
+    "`embedded`, a model folder, a GGUF file, or a hub id (default: BASE_MODEL, else embedded)",
+    type=base_model_name,
+    default="",
 )
 LORE = option("--lore", "DIR", "lore folders by persona (default: the bot's)", type=Path)
 LORE_PAIRS = option(

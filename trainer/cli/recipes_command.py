@@ -43,7 +43,7 @@ def add_recipes(commands: Commands) -> argparse.ArgumentParser:
         recipes,
         [
             option("name", "NAME", "a recipe (default: list all)", nargs="?"),
-            BASE_MODEL.but(help="base model (default: embedded)"),
+            BASE_MODEL.but(help="base model (default: BASE_MODEL, else embedded)"),
             option(
                 "--samples",
                 "N",

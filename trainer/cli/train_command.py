@@ -15,7 +15,8 @@ from personas.home.adapters import read_epochs, score_card_file
 from personas.home.job_attempt import CHECKPOINTS_FOLDER
 from personas.home.job_folder import read_spec
 from personas.home.written_replies import read_summary, written_file
-from personas.models.base_model import EMBEDDED, name_with_settings
+from personas.models.base_model import name_with_settings
+from personas.models.base_model_setting import base_model_name
 from trainer.cli.argtypes import Commands, add_command, parse_setting_args
 from trainer.cli.error_handling import require_writable, resolve_home
 from trainer.cli.options import (
@@ -212,7 +213,7 @@ def _adapter_owner_note(options: argparse.Namespace) -> str:
 def _unserved_base_model(options: argparse.Namespace) -> str:
     """Return the base model's name if it is not the configured one, else an empty text."""
     name = name_with_settings(options.base_model, parse_setting_args(options))
-    return "" if name == os.environ.get("BASE_MODEL", EMBEDDED) else name
+    return "" if name == base_model_name() else name
 
 
 def _result_lines(options: argparse.Namespace, code: int) -> list[str]:

@@ -19,7 +19,7 @@ from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import AdapterError, ExportError
 from personas.home.adapters import MANIFEST_FILE, require_servable, verify_adapter
 from personas.home.card_adapter import unpack_adapter
-from personas.home.shared_personas import shared_card_files
+from personas.home.home_personas import home_card_file
 from personas.models.base_model import BaseModel, fingerprint, load_config, locate
 from personas.models.loading import load_model, load_tokenizer, load_torch
 from personas.prompt.chat_template import bind_speaker
@@ -194,7 +194,7 @@ def _find_card(manifest: AdapterManifest, file: Path | None) -> tuple[Card | Non
     if file is not None:
         card = read_card_file(file)
         return card, to_persona(card, str(file), manifest.persona or "")
-    file = shared_card_files(SHIPPED_CARDS, find_home()).get(manifest.persona or "")
+    file = home_card_file(SHIPPED_CARDS, find_home(), manifest.persona or "")
     if file is None:
         return None, None
     return read_card_file(file), read_card(file)

@@ -38,16 +38,6 @@ PERSONA_SETTINGS = ("training_schedules", "generation_settings")
 """Tables of what moderators set of a persona, beside its channels."""
 ALL_GUILDS = 0
 """Stands for all guilds without a live version of their own."""
-BASE36_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-
-
-def guild_suffix(guild_id: int) -> str:
-    """Suffix of the ids of a guild's own personas; empty for guild 0, whose personas are shared."""
-    digits = ""
-    while guild_id:
-        guild_id, digit = divmod(guild_id, len(BASE36_DIGITS))
-        digits = BASE36_DIGITS[digit] + digits
-    return digits and f"-{digits}"
 
 
 @dataclass(frozen=True)

@@ -138,9 +138,8 @@ def trainer_command(request: TrainingRequest) -> str:
         options["--lore-pairs"] = f"{request.lore_pairs:g}"
     if request.from_card:
         options |= _card_options(request.from_card, request.teacher)
+    options["--base-model"] = request.base_model
     # The rest are the trainer's own defaults.
-    if request.base_model != "embedded":
-        options["--base-model"] = request.base_model
     if request.recipe != (CARD_RECIPE if request.from_card else DEFAULT_RECIPE):
         options["--recipe"] = request.recipe
     for option, option_value in options.items():
@@ -301,8 +300,6 @@ def _plan_context(request: web.Request, stored: StoredPlan, services: Services) 
     own = requested_recipe_plan(plan, wanted.recipe)
     free = available_memory_bytes()
     command = trainer_command(wanted)
-    if wanted.persona and not services.personas.get(wanted.persona, OPERATOR_GUILD_ID):
-        command = ""  # the trainer finds no server's persona by its id
     notes = [redact_paths(note, services.home) for note in services.training_notes(wanted)]
     return {
         "plan": plan,

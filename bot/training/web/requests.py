@@ -27,6 +27,7 @@ from bot.training.request_checks import (
     UnavailableRequestError,
 )
 from bot.training.web.run_history import DEFAULT_SMOOTHING, MAX_SMOOTHING
+from personas.home.persona_ids import match_personas
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.training import TrainingRequest
 
@@ -97,8 +98,11 @@ def smoothing_query(request: web.Request) -> float:
 
 
 def _parse_request(services: Services, body: dict[str, Any]) -> SentRequest:
-    """Parse a body. Raises a problem that names its wrong fields."""
+    """Parse a body; a persona may be named as elsewhere. Raises a problem that names its wrong fields."""
     request = parse_body(TrainingRequest, services.trainings.with_defaults(body))
+    matching = match_personas(services.personas.everybody(), request.persona or "")
+    if len(matching) == 1:
+        request = request.model_copy(update={"persona": matching[0][1].id})
     return SentRequest(body, request)
 
 

@@ -165,8 +165,8 @@ async def test_the_form_builds_and_shows_the_command_behind_it(dashboard, home):
     }
     status, page, _ = await dashboard.submit("/dashboard/data/build", **fields, show="yes")
     said = (
-        "python -m trainer dataset build --persona ballast --source ballast:12 --out "
-        "datasets/harbour"
+        "python -m trainer dataset build --persona ballast --source ballast:12 "
+        "--base-model embedded --out datasets/harbour"
     )
     assert (
         status == 200

@@ -91,7 +91,10 @@ async def test_a_plan_shows_lengths_what_does_not_fit_masks_time_memory_and_what
     sent = json.loads(shlex.split(curl)[-1])
     assert sent == {"job_name": "oda", "persona": "oda", "recipe": "demo-cpu",
                     "hyperparameters": {"lora_r": 8, "learning_rate": 2e-4}}  # fmt: skip
-    command = "python -m trainer train --persona oda --set lora_r=8 --set learning_rate=0.0002"
+    command = (
+        "python -m trainer train --persona oda --base-model embedded --set lora_r=8 "
+        "--set learning_rate=0.0002"
+    )
     assert f">UNDERSTUDY_HOME={dashboard.home} {command}</pre>" in unescape(page)
     assert not dashboard.store.jobs.in_state("queued"), "a plan queues nothing"
 
@@ -192,7 +195,7 @@ async def test_a_servers_own_persona_is_chosen_and_trained_as_its_own(dashboard)
     assert re.search(rf'<option value="{mira}" selected>[^<]+ \(server 77\)</option>', page)
     page, _ = await plan_made(dashboard, persona=mira, lore_pairs="1")
     assert f'<option value="{mira}" selected>' in page
-    assert "Over REST" in page and "In a terminal" not in page, "no id of its own in the trainer"
+    assert f"python -m trainer train --persona {mira} --lore-pairs 1" in page
     assert (await dashboard.submit(PATH, persona=mira, lore_pairs="1", start="yes"))[0] == 303
     (job,) = dashboard.store.jobs.in_state("queued")
     gathered = gather_materials(services.catalogue, job.request, job.guild_id)
@@ -375,11 +378,12 @@ def test_a_job_without_a_name_gets_one_that_can_be():
         {"persona": "oda", "general": "general-dialogue", "recipe": "mixed-80-20", "base_model": "some/model"},
     ],
 )  # fmt: skip
-def test_the_trainers_own_command_asks_for_the_same_run(body):
+def test_the_trainers_own_command_asks_for_the_same_run(body, monkeypatch):
     from trainer.cli.argtypes import parse_setting_args
     from trainer.cli.create_job import chosen_recipe, chosen_teacher
     from trainer.cli.main import build_parser
 
+    monkeypatch.setenv("BASE_MODEL", "owner/of-another-bot")
     request = TrainingRequest.model_validate({"job_name": "x", **body})
     options = build_parser().parse_args(shlex.split(trainer_command(request))[3:])
     assert parse_setting_args(options) == request.hyperparameters
