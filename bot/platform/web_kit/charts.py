@@ -93,7 +93,7 @@ def _draw_lines(
             x_values.append(x_value)
             y_values.append(y_value)
     if not x_values:
-        nothing = gettext_lazy("{title}: nothing has been measured yet.", title=title)
+        nothing = gettext_lazy("{title}: no values are recorded.", title=title)
         return Markup('<p class="empty">{}</p>').format(localise(nothing, language))
     across = _fit_scale(x_values, LEFT, WIDTH - RIGHT)
     up = _fit_scale(y_values, HEIGHT - BOTTOM, TOP)

@@ -393,12 +393,13 @@ def format_inline_code(
     text: str, links: bool = True, *, language: Language = SOURCE_LANGUAGE
 ) -> Markup:
     """Escape a text whose `commands` stand in backticks, as on Discord, and mark them as code. The
-    documents that it names are `links`, which a text inside a link must not have.
+    documents that it names are `links`, which a text inside a link must not have. Markup, such as
+    what `join` returns, is escaped already.
     """
     parts = INLINE_CODE_PATTERN.split(localise(text, language))
     marked = Markup("")
     for number, part in enumerate(parts):
-        shown = escape(part)
+        shown = Markup(part) if isinstance(text, Markup) else escape(part)  # nosec B704  # it is escaped
         if links:
             link = rf'<a href="{DOCUMENTS_PATH}/\1\2">\g<0></a>'
             shown = Markup(DOCUMENT_PATTERN.sub(link, str(shown)))  # nosec B704  # it is escaped
@@ -423,10 +424,16 @@ def _join(values: Iterable[object], separator: str = "", *, language: Language) 
     return escape(separator).join(shown)
 
 
+def _name_commands_as_typed(text: str) -> str:
+    shown = commands_as_typed(text)
+    return Markup(shown) if isinstance(text, Markup) else shown  # nosec B704  # as it came
+
+
 def _translate_term(word: str, *, language: Language) -> str:
     """A word of the data, which is translated where the code marks it."""
     shown = localise(word, language)
-    return translate(word, language) if word and shown == word else shown
+    is_term = word and shown == word and not isinstance(word, Markup)
+    return translate(word, language) if is_term else shown
 
 
 @cache
@@ -456,7 +463,7 @@ def _environment(language: Language) -> Environment:
         "term": partial(_translate_term, language=language),
         "shown": texts.finalize,
         "label_of": _find_label,
-        "as_typed": commands_as_typed,
+        "as_typed": _name_commands_as_typed,
         "inline_code": partial(format_inline_code, language=language),
         "join": partial(_join, language=language),
         "when": partial(format_time, language=language),

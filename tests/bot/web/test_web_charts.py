@@ -46,7 +46,7 @@ def test_what_cannot_be_drawn_is_left_out():
     odd = Series("odd", [(0, math.nan), (1, math.inf), (3, 0.1), (4, 10.0)])
     rows = [row[0].text for row in parsed(line_chart("L", "x", "y", [odd])).iter("tr")][1:]
     assert rows == ["3", "4"]
-    assert "nothing has been measured" in line_chart("L", "x", "y", [Series("none", [])])
+    assert "no values are recorded" in line_chart("L", "x", "y", [Series("none", [])])
     assert "nothing to show" in bar_chart("B", [])
 
 

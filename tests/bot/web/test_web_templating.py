@@ -2,15 +2,18 @@
 
 import io
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from jinja2.defaults import DEFAULT_FILTERS
 
 import bot
 from bot.operations.web import overview_pages
 from bot.platform.web_kit.templating import (
     STATIC_FOLDER,
     FlashMessages,
+    _environment,
     format_bytes,
     format_inline_code,
     format_percent,
@@ -297,6 +300,20 @@ def test_what_was_said_is_taken_once_and_not_kept_without_end():
 )
 def test_what_stands_in_backticks_is_shown_as_code(text, shown):
     assert format_inline_code(text) == shown
+
+
+def test_no_filter_escapes_what_another_has_escaped(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["understudy"])
+    environment = _environment("en")
+    own = [
+        name for name, does in environment.filters.items() if does is not DEFAULT_FILTERS.get(name)
+    ]
+    assert {"inline_code", "as_typed", "term", "join"} <= {*own}
+    for name in {*own} - {"join"}:  # which takes several texts
+        with suppress(AttributeError, TypeError, ValueError):  # filters of numbers and times
+            source = f"{{{{ [text] | join(' ') | {name} }}}}"
+            shown = environment.from_string(source).render(text="it's <b> `python -m bot`")
+            assert "it&#39;s &lt;b&gt;" in shown, name
 
 
 def test_times_sizes_and_shares_are_written_for_people():

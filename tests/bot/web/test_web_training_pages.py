@@ -240,7 +240,9 @@ async def test_a_job_of_which_nothing_is_there_has_a_page(dashboard, state):
     if state == "cancelled":
         dashboard.queue.cancel("j1")
     page = words(await shown(dashboard, "/dashboard/training/j1"))
-    assert "Loss: nothing" in page and "seed 41" in page
+    assert ("Loss: no values" in page) == (state == "queued")
+    assert ("No curves of this run" in page) == (state == "cancelled")
+    assert "seed 41" in page
     assert "Only the request is known" in page and "There is no log" in page
 
 
