@@ -3,13 +3,14 @@ for logs.
 """
 
 import argparse
+import difflib
 import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from dotenv import dotenv_values
 
@@ -30,6 +31,48 @@ FOLDER_METAVARS = ("DIR", "FOLDER", "ADAPTER_FOLDER")
 """Metavars that stand for a folder; other paths are completed as files."""
 
 PROGRESS_INTERVAL_S = 10.0
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose commands report arguments that they do not know themselves, below their own
+    usage: argparse leaves that to the parser of the whole program.
+    """
+
+    def parse_known_args(self, *arguments: Any, **named: Any) -> Any:
+        parsed, unknown = super().parse_known_args(*arguments, **named)
+        if unknown:
+            self.error(f"unknown arguments: {' '.join(unknown)}{self._advice(*unknown)}")
+        return parsed, unknown
+
+    def _advice(self, first: str, *others: str) -> str:
+        """Say what an unknown argument may have been meant as; empty where nothing is like it."""
+        if not first.startswith("--"):
+            return ""
+        option, _, value = first.partition("=")
+        value = value or next(iter(others), "VALUE")
+        near = difflib.get_close_matches(option, self._option_string_actions, n=1, cutoff=0.75)
+        meant = list(near)
+        if "--set" in self._option_string_actions:
+            setting = option.removeprefix("--").replace("-", "_")
+            meant.append(f"--set {setting}={value} for a setting of the recipe")
+        return f" (did you mean {', or '.join(meant)}?)" if meant else ""
+
+
+def int_from(least: int, most: int, unit: str = "") -> Callable[[str], int]:
+    """Return a type that parses an integer from `least` to `most`; `unit` is for its error, an
+    `ArgumentTypeError`.
+    """
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            allowed = f"{least} to {most} {unit}".rstrip()
+            raise argparse.ArgumentTypeError(f"expected {allowed}, got {text!r}")
+        return int(text)
+
+    return parse
+
+
+seed_number = int_from(0, 2**32 - 1)
 
 
 def add_command(

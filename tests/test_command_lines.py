@@ -23,7 +23,13 @@ import bot.cli.run
 import personas.card.card_cli
 import sandbox.__main__
 import trainer.cli.main
-from personas.cli_common import SHELLS, completion_script, iter_parsers, supports_colour
+from personas.cli_common import (
+    SHELLS,
+    CommandParser,
+    completion_script,
+    iter_parsers,
+    supports_colour,
+)
 from personas.errors import BundledModelError, RequestError
 from trainer.process.environment import RESTARTED_VARIABLE
 
@@ -268,3 +274,46 @@ def test_words_that_a_command_does_not_take_are_reported_with_2(parser, capsys):
     with pytest.raises(SystemExit) as refused:
         parser.parse_args(["--no-such-option"])
     assert refused.value.code == 2 and "usage:" in capsys.readouterr().err
+
+
+OWN_PARSERS = [
+    parser
+    for name, build in PROGRAMS.items()
+    if name != "sandbox"  # which has no commands
+    for parser in iter_parsers(build())
+]
+
+
+def test_each_command_reports_itself_what_it_does_not_know_and_gives_each_number_a_range():
+    assert all(isinstance(parser, CommandParser) for parser in OWN_PARSERS)
+    bare = [
+        (parser.prog, action.option_strings)
+        for parser in OWN_PARSERS
+        for action in parser._actions
+        if action.type in (int, float)
+    ]
+    assert not bare
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("plan", "--persona", "oda", "--epochs", "-3"),
+         "python -m trainer plan: error: unknown arguments: --epochs -3 (did you mean "
+         "--set epochs=-3 for a setting of the recipe?)"),
+        (("train", "--lora-r=-1"), "--set lora_r=-1 for a setting of the recipe?)"),
+        (("plan", "--persona", "oda", "--lanuages", "de"), "(did you mean --languages, or --set lanuages=de"),
+        (("train", "--threads", "-3"), "argument --threads: expected a number of at least 1, got '-3'"),
+        (("train", "--nice", "99"), "argument --nice: expected 0 to 19, got '99'"),
+        (("study", "scale", "--sizes", "5", "--run", "0"), "argument --runs: expected 1 to 1000 runs, got '0'"),
+        (("lore", "ask", "--persona", "oda", "What?", "--alll"), "(did you mean --all?)"),
+        (("plan", "--seed", "-1"), "argument --seed: expected 0 to 4294967295, got '-1'"),
+        (("plan", "--min-reply-words", "-1"), "argument --min-reply-words: expected 0 to 1000000, got '-1'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_number_is_named_with_its_option_and_range(words, error, capsys):
+    with pytest.raises(SystemExit) as ended:
+        trainer.cli.main.build_parser().parse_args(words)
+    shown = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert shown.startswith(f"usage: python -m trainer {words[0]} ") and error in shown

@@ -13,6 +13,7 @@ from pathlib import Path
 from bot.cli import existing_file
 from bot.settings import Settings, load_settings, set_hub_token
 from bot.store import ALL_GUILDS, Store, find_databases
+from personas.cli_common import CommandParser, seed_number
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.engine import Engine
 from personas.engine.llm_engine import LLMEngine
@@ -99,7 +100,7 @@ def main() -> int:
 
 
 def build_ask_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = CommandParser(
         "model_inference",
         description="Ask one question of a persona (with its live adapter), of two of them, of an adapter without a "
         "persona, or of the base model.",
@@ -123,7 +124,7 @@ def build_ask_parser() -> argparse.ArgumentParser:
     )
     text = "compare two speakers: each a persona, P@v2, P@base, dialogue/NAME or P@dialogue/NAME"
     which.add_argument("--compare", nargs=2, metavar=("P", "Q"), help=text)
-    parser.add_argument("--seed", type=int, help="the same seed gives the same reply")
+    parser.add_argument("--seed", type=seed_number, help="the same seed gives the same reply")
     parser.add_argument(
         "--env",
         type=existing_file,

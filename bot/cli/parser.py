@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bot.cli import existing_file
 from personas import cli_entry
-from personas.cli_common import SHELLS, CommandParsers, ShowVersion, add_command
+from personas.cli_common import SHELLS, CommandParser, CommandParsers, ShowVersion, add_command
 
 DESCRIPTION = "The bot: on Discord with a token, and in its own guild on this machine without."
 EPILOG = """examples:
@@ -129,7 +129,7 @@ def build_parser(prog: str = "python -m bot") -> argparse.ArgumentParser:
     """Build the parser. A command sets `run`, which takes the arguments and the home, or
     `before_settings`, which takes the arguments alone; both return the exit code.
     """
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = CommandParser(
         prog,
         description=DESCRIPTION,
         epilog=EPILOG,

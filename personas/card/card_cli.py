@@ -30,7 +30,7 @@ from personas.card.card_summary import format_summary, summarise_card, token_cou
 from personas.card.card_writer import CARD_FORMS, CardForm, write_card
 from personas.card.spec_card import Card
 from personas.card.toml_card import card_from_table
-from personas.cli_common import CommandParsers, add_examples, name_as_typed
+from personas.cli_common import CommandParser, CommandParsers, add_examples, name_as_typed
 from personas.errors import CardError, LoreError, UnderstudyError
 from personas.lore.lorebook_markdown import lorebook_as_markdown
 from personas.lore.lorebooks import (
@@ -190,7 +190,7 @@ def _book_markdown(card: Card, file: Path) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = CommandParser(
         prog="python -m personas",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,7 +1,7 @@
 """Types of arguments, and how a command is added."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from personas.errors import RequestError
@@ -26,19 +26,6 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text!r}")
     return int(text)
-
-
-def int_up_to(most: int, unit: str) -> Callable[[str], int]:
-    """Return a type that parses an integer from 1 to `most`; `unit` is for its error, an
-    `ArgumentTypeError`.
-    """
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or not 1 <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"expected 1 to {most} {unit}, got {text!r}")
-        return int(text)
-
-    return parse
 
 
 def unit_fraction(text: str) -> float:

@@ -216,9 +216,6 @@ def _make_filters(options: argparse.Namespace) -> QualityFilters:
     languages = tuple(code.strip().lower() for code in options.languages.split(",") if code.strip())
     least = options.min_reply_words
     most = options.max_reply_words
-    for name, words, lowest in (("--min-reply-words", least, 0), ("--max-reply-words", most, 1)):
-        if words < lowest:
-            raise RequestError(f"{name} {words} is not possible.", f"Give {lowest} or more.")
     if least > most:
         raise RequestError(
             f"--min-reply-words {least} is above --max-reply-words {most}.", "Give less, or more."

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from personas.card.toml_card import SHIPPED_CARDS
-from personas.cli_common import add_examples, commands_as_typed
+from personas.cli_common import add_examples, commands_as_typed, int_from, seed_number
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.errors import RequestError
 from personas.home.column_maps import read_mapping, split_pairs, write_mapping
@@ -87,6 +87,7 @@ conversations in that ratio; --two-stage, all general conversations first, then 
 """
 EXPORT_EXAMPLE = "python -m trainer dataset export build/ballast --to openai --out ballast.jsonl"
 EXPORT_FORMATS = ("openai", "sharegpt", "alpaca")
+MAX_REPLY_WORDS = 1_000_000
 OPENAI_HELP = """\
 Fine-tunes a model at OpenAI on a data set built by `dataset build`:
 
@@ -233,15 +234,27 @@ def add_sources(parser: argparse.ArgumentParser, required: bool) -> None:
                 default="best",
             ),
             option("--languages", "en,vi", "keep only these languages", default=""),
-            option("--min-reply-words", "N", "drop shorter replies", type=int, default=0),
-            option("--max-reply-words", "N", "drop longer replies", type=int, default=1_000_000),
+            option(
+                "--min-reply-words",
+                "N",
+                "drop shorter replies",
+                type=int_from(0, MAX_REPLY_WORDS),
+                default=0,
+            ),
+            option(
+                "--max-reply-words",
+                "N",
+                "drop longer replies",
+                type=int_from(1, MAX_REPLY_WORDS),
+                default=MAX_REPLY_WORDS,
+            ),
             RECIPE.but(help="recipe with lengths and shares (default: demo-cpu)"),
             SET,
             option(
                 "--max-length",
                 "TOKENS",
                 "maximum tokens per sample (default: the recipe's)",
-                type=int,
+                type=positive_int,
             ),
             BASE_MODEL.but(
                 help="base model for the tokenizer (default: BASE_MODEL, else embedded)"
@@ -251,7 +264,7 @@ def add_sources(parser: argparse.ArgumentParser, required: bool) -> None:
                 "--seed",
                 "N",
                 "seed for sampling from limited sources (default: 0)",
-                type=int,
+                type=seed_number,
                 default=0,
             ),
         ],

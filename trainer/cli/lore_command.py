@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from personas.card.toml_card import SHIPPED_CARDS
-from personas.cli_common import add_examples, read_setting
+from personas.cli_common import add_examples, read_setting, seed_number
 from personas.errors import ErasedMeanwhileError, RequestError, UnderstudyError
 from personas.home.data_subjects import ErasureFence
 from personas.home.home_personas import read_home_personas
@@ -103,7 +103,7 @@ def add_lore(commands: Commands) -> None:
                 default="",
             ),
             ADAPTER.but(help="an adapter folder, for the local engine", required=False),
-            option("--seed", "S", "random seed (default: 0)", type=int, default=0),
+            option("--seed", "S", "random seed (default: 0)", type=seed_number, default=0),
         ],
     )
     synthesise.set_defaults(command=with_error_handling(_synthesise))

@@ -50,7 +50,14 @@ from typing import TextIO
 
 from filelock import FileLock, Timeout
 
-from personas.cli_common import SHELLS, add_examples, completion_script, name_as_typed
+from personas.cli_common import (
+    SHELLS,
+    CommandParser,
+    add_examples,
+    completion_script,
+    int_from,
+    name_as_typed,
+)
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.errors import RequestError, UnderstudyError
 from personas.home.job_attempt import EVENTS_FILE, record_trainer
@@ -153,7 +160,13 @@ RUN_OPTIONS = (
 )
 PROCESS_OPTIONS = (
     option("--threads", None, "number of threads (default: all cores)", type=positive_int),
-    option("--nice", None, "niceness added to the process (default: 0)", type=int, default=0),
+    option(
+        "--nice",
+        None,
+        "niceness added to the process (default: 0)",
+        type=int_from(0, 19),
+        default=0,
+    ),
 )
 log = logging.getLogger("trainer")
 
@@ -326,7 +339,7 @@ def _matrix(options: argparse.Namespace) -> None:
 
 def build_parser(prog: str = "python -m trainer") -> argparse.ArgumentParser:
     """Build the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = CommandParser(
         prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.set_defaults(computes=False, dry_run=False)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from personas.cli_common import int_from
 from personas.models.base_model_setting import base_model_name
 from personas.schemas.base import RIGHTS
 from trainer.cli.argtypes import (
-    int_up_to,
     key_value,
     positive_seconds,
     right_name,
@@ -154,7 +154,7 @@ REVIEW_DAYS = option(
     "--review-days",
     "N",
     f"delete that list after so many days (default: {DEFAULT_REVIEW_DAYS})",
-    type=int_up_to(365, "days"),
+    type=int_from(1, 365, "days"),
     default=DEFAULT_REVIEW_DAYS,
 )
 PROGRESS_INTERVAL = option(

@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from personas.cli_common import add_examples
+from personas.cli_common import add_examples, int_from
 from personas.cli_entry import EXIT_FAILED
 from personas.errors import RequestError
 from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
-from trainer.cli.argtypes import Commands, add_command, int_up_to, positive_int
+from trainer.cli.argtypes import Commands, add_command, positive_int, unit_fraction
 from trainer.cli.create_job import draft_job
 from trainer.cli.error_handling import require_writable, resolve_home
 from trainer.cli.evaluate_command import find_job
@@ -93,7 +93,7 @@ QUALITY_EXAMPLES = (
     "python -m trainer study quality --adapter runs/oda/adapter --against "
     "~/.understudy/models/persona_adapters/oda/v2",
 )
-RUN_COUNT = int_up_to(1000, "runs")
+RUN_COUNT = int_from(1, 1000, "runs")
 DEFAULT_QUALITY_OUTPUT = Path("build") / "quality"
 
 
@@ -148,7 +148,7 @@ def add_study(commands: Commands) -> tuple[argparse.ArgumentParser, ...]:
                 "--share",
                 "S",
                 "share of general dialogue in the mixed runs (default: 0.8, which is 80:20)",
-                type=float,
+                type=unit_fraction,
                 default=0.8,
             ),
             option(
