@@ -28,9 +28,16 @@ export function drawWelcome(onDismiss) {
   const close = iconButton("✕", "Dismiss the welcome", { onclick: dismiss });
   const [first, ...others] = state.welcome;
   const name = h("b", {}, userName(me.user));
+  // Open, it would cover a third of a phone's screen.
+  const open = box.querySelector("details")?.open ?? !matchMedia("(max-width: 48rem)").matches;
   box.replaceChildren(
-    h("header", {}, h("h2", {}, `Welcome to ${state.guild}`), close),
-    h("p", {}, "You are ", name, ` (${roleText(me)}). ${first}`),
-    ...others.map((line) => h("p", {}, line)),
+    h(
+      "details",
+      { open },
+      h("summary", {}, h("h2", {}, `Welcome to ${state.guild}`)),
+      h("p", {}, "You are ", name, ` (${roleText(me)}). ${first}`),
+      ...others.map((line) => h("p", {}, line)),
+    ),
+    close,
   );
 }

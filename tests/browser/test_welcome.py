@@ -4,6 +4,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.bot.conftest import QUAY
+from tests.browser.conftest import PHONE
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -24,6 +25,21 @@ async def test_a_welcome_says_who_one_is_and_what_to_try_until_it_is_dismissed(s
     await mina.page.reload()
     await expect(mina.page.locator("#acting b")).to_have_text("Tobias Reed")
     await expect(welcome).to_be_hidden()
+
+
+async def test_on_a_phone_the_welcome_is_a_line_that_opens(staged, visit):
+    mina = await visit(staged.sandbox, "Mina Vale", QUAY, viewport=PHONE)
+    welcome = mina.page.get_by_role("region", name="Welcome")
+    lines = welcome.get_by_role("paragraph")
+    await expect(lines.first).to_be_hidden()
+    box = await welcome.bounding_box()
+    assert box is not None and box["height"] < PHONE["height"] / 10
+    await welcome.get_by_text("Welcome to Skerrow Harbour").click()
+    await expect(lines.first).to_contain_text("You are Mina Vale (Moderator).")
+    await mina.act_as("Tobias Reed")
+    await expect(lines.first).to_contain_text("You are Tobias Reed (Regular).")
+    await mina.has_no_serious_problem()
+    await mina.fits()
 
 
 async def test_the_welcome_goes_with_the_first_message(staged, visit):
