@@ -6,7 +6,6 @@ from typing import Any
 
 from aiohttp import web
 
-from bot.chat.places import SpeakChannel
 from bot.chat.reply_service import greeting_text
 from bot.personas.creation import (
     FIELD_LABELS,
@@ -162,8 +161,9 @@ def _places(services: Services) -> list[GuildPlaces]:
         taken = []
         channels = services.store.channels
         living = channels.residents(channels.of_guild(guild.id))
-        for channel in guild.channels:
-            if not isinstance(channel, SpeakChannel):
+        for channel in guild.text_channels:  # the chats of voice channels: `/persona set` there
+            allowed = channel.permissions_for(guild.me)
+            if not (allowed.view_channel and allowed.send_messages):
                 continue
             label: str = f"#{channel.name}"
             known = [services.personas.get(each, guild.id) for each in living.get(channel.id, ())]

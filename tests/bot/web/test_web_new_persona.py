@@ -168,10 +168,13 @@ async def test_the_form_puts_a_persona_into_a_channel_of_its_server(stage, monke
         async with http.get(PAGE) as answer:
             page = await answer.text()
         assert f"#{OFFICE}</option>" in page and f"#{QUAY} (in place of Ballast)" in page
-        assert f'value="{place}" selected' in page
+        assert f'value="{place}" selected' in page and "#signal-tower" not in page
         async with http.post(PAGE, data=filled_in(place), headers=own) as answer:
             page = await answer.text()
         assert f"Marlow lives in #{OFFICE} now." in page and "It has said its first line." in page
+        async with http.get(PAGE) as answer:
+            page = await answer.text()
+        assert f'value="{guild}" selected' in page, "nothing else is proposed"
         monkeypatch.setattr(ReplyService, "greet", refused)
         async with http.post(PAGE, data=filled_in(place, name="Wick"), headers=own) as answer:
             page = await answer.text()
