@@ -13,6 +13,8 @@ from personas.prompt.renderer import Renderer
 REPETITION_TOKENS = 8
 SENTENCE_ENDS = (".", "!", "?", "…", "*", '"', "”", "。", "！", "？", "\n")
 REPLACEMENT_CHARACTER = "\ufffd"
+HEADING_WORDS = 2
+"""Words of a passage's heading by which it is recognised: models change the rest."""
 
 
 class StreamingDetokenizer:
@@ -23,7 +25,9 @@ class StreamingDetokenizer:
     turn, `ids` are those that are text. `stopped` is set by an end of turn, a stop string or, with
     `stop_loops`, by repetition, which also sets `repeated`. `prefill` is the beginning of the
     reply, which is not pushed again. While it `is_held`, no text is pushed until `release`.
-    `speaker` and a colon are left out at the very beginning. `starts_in_thought`: the server's
+    `speaker` and a colon are left out at the very beginning. A reply ends before one of `headings`,
+    those of the prompt's passages, and what may have become one is left out at its end: a model that
+    writes a heading goes on to recite the passage. `starts_in_thought`: the server's
     template opened one. `spoken` tells of its thoughts.
     """
 
@@ -36,9 +40,11 @@ class StreamingDetokenizer:
         stop_loops: bool = False,
         prefill: str = "",
         speaker: str = "",
+        headings: Iterable[str] = (),
     ) -> None:
         self._renderer = renderer
-        self._stop = [s for s in stop if s]
+        self._headings = _heading_stops(headings)
+        self._stop = [*(s for s in stop if s), *self._headings]
         self._push = push
         self._stop_loops = stop_loops
         self._prefill = prefill
@@ -64,6 +70,7 @@ class StreamingDetokenizer:
             prefill=self._prefill,
             speaker=self._speaker,
         )
+        other._headings = self._headings
         other.is_held = True
         return other
 
@@ -155,7 +162,7 @@ class StreamingDetokenizer:
             # loses nothing. In the history, the repetition would cause the next one.
             if self._stop_loops and is_repeating(self.ids):
                 before = self._decode(self.ids[:-REPETITION_TOKENS])
-                self.text = trim_repetition(before) or self.text
+                self.text = trim_repetition(self._without_heading(before)) or self.text
                 self.stopped = self.repeated = True
         if self.spoken.has_ended and not self.stopped:
             self.stop()
@@ -173,7 +180,8 @@ class StreamingDetokenizer:
             return
         if self._given is not None:
             self._encode_given(is_whole=True)
-        self._push_up_to(self._decode(self.ids).rstrip(REPLACEMENT_CHARACTER).rstrip())
+        text = self._decode(self.ids).rstrip(REPLACEMENT_CHARACTER).rstrip()
+        self._push_up_to(self._without_heading(text))
 
     def piece(self, token: int) -> str:
         """Decode one token alone; control tokens are included."""
@@ -238,11 +246,29 @@ class StreamingDetokenizer:
                     held = length
         return held
 
+    def _without_heading(self, text: str) -> str:
+        """Leave out a bracket at the end, alone or with the beginning of a heading."""
+        for heading in self._headings:
+            for length in range(len(heading) - 1, 1, -1):
+                if text.endswith(heading[:length]):
+                    return text[:-length].rstrip()
+        return text
+
     def _push_up_to(self, text: str) -> None:
         if len(text) > len(self.text):
             if not self.is_held:
                 self._push(text[len(self.text) :])
             self.text = text
+
+
+def _heading_stops(headings: Iterable[str]) -> list[str]:
+    """Return the beginnings of headings, such as "[The tower]", after what may stand before them."""
+    stops = []
+    for heading in dict.fromkeys(headings):
+        words = heading.split(" ")
+        begun = " ".join(words[:HEADING_WORDS]) if len(words) > HEADING_WORDS else heading
+        stops += [f"{gap}{begun}" for gap in (" ", "\n", "")]
+    return stops
 
 
 def is_repeating(reply: list[int]) -> bool:

@@ -86,14 +86,12 @@ class ReplySequence:
         """
         sampling = request.sampling
         seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
-        # A model that writes the heading of a passage goes on to recite it.
-        shown = renderer.lore_headings(request.persona, request.turns, prompt.lore)
-        headings = [f"{gap}{heading}" for heading in shown for gap in (" ", "\n", "")]
-        stop = (*sampling.stop, *renderer.stop_strings(request.persona, request.turns), *headings)
+        stop = (*sampling.stop, *renderer.stop_strings(request.persona, request.turns))
         detokenizer = StreamingDetokenizer(
             renderer,
             stop,
             sink.push,
+            headings=renderer.lore_headings(request.persona, request.turns, prompt.lore),
             stop_loops=sampling.stop_loops,
             prefill=request.prefill,
             speaker=request.persona.name.strip() if request.persona else "",

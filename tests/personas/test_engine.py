@@ -316,6 +316,28 @@ class TestText:
         self.feed(renderer, text, f"Not [here]. [{ADA.name}: Lanterns] They hang")
         assert text.stopped and "".join(shown) == "Not [here]."
 
+    @pytest.mark.parametrize("gap", [" ", "\n"])
+    @pytest.mark.parametrize(
+        "leak",
+        ["[", "[P", "[People", "[People of", "[People of the quay] Mina", "[People of Skerrow] A"],
+    )
+    @pytest.mark.parametrize("ends", ["max tokens", "end of turn"])
+    def test_no_part_of_a_heading_is_left_in_a_reply(self, renderer, gap, leak, ends):
+        shown: list[str] = []
+        headings = ("[The tower]", "[People of Skerrow]")
+        text = StreamingDetokenizer(renderer, (), shown.append, headings=headings)
+        self.feed(renderer, text, f"She keeps [both] lamps.{gap}{leak}")
+        if ends == "end of turn":
+            text.append(next(iter(renderer.stop_ids)))
+        text.flush()
+        assert "".join(shown) == text.text == "She keeps [both] lamps."
+
+    def test_another_bracket_is_no_heading(self, renderer):
+        text = StreamingDetokenizer(renderer, (), [].append, headings=("[People of Skerrow]",))
+        self.feed(renderer, text, "[Peers over the bar] The [people] sleep.")
+        text.flush()
+        assert text.text == "[Peers over the bar] The [people] sleep."
+
     def test_what_only_looked_like_a_stop_string_is_shown_in_the_end(self, renderer):
         text, shown = self.stream(renderer, ("\nBo:",))
         self.feed(renderer, text, "Good day.\nBo")
