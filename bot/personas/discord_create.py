@@ -288,7 +288,7 @@ def _with_long_fields(typed: PersonaForm, table: JsonObject) -> PersonaForm:
 
 def _example_notes(persona: Persona, typed: PersonaForm) -> list[str]:
     """Say how many examples a form's card has, if any, and which line may be none."""
-    count = count_examples(persona.mes_example)
+    count = count_examples(persona.mes_example, persona.name)
     if not count:
         return []
     notes: list[str] = [

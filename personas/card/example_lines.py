@@ -119,9 +119,13 @@ def format_examples(exchanges: list[Exchange]) -> str:
     return "\n".join(lines)
 
 
-def count_examples(mes_example: str) -> int:
-    """Count the conversations in a card's `mes_example`."""
-    return sum(bool(conversation.strip()) for conversation in START_PATTERN.split(mes_example))
+def count_examples(mes_example: str, name: str) -> int:
+    """Count the answers of the persona in the `mes_example` of a card of this name."""
+    count = 0
+    for conversation in START_PATTERN.split(mes_example):
+        for turn in _parse_turns(conversation, name):
+            count += turn.side == "char" and turn.has_label
+    return count
 
 
 def example_lines(mes_example: str, name: str, label: str = "") -> str:

@@ -121,7 +121,7 @@ def _draft(form: FileForm) -> CreationDraft:
 
 def _created_text(owned: OwnedPersona, draft: CreationDraft) -> LocalisableText:
     client = owned.services.client
-    count = count_examples(owned.persona.mes_example)
+    count = count_examples(owned.persona.mes_example, owned.persona.name)
     name = owned.persona.name
     text = gettext_lazy("{name} is there. /persona set gives it a channel.", name=name)
     if draft.channel and client is not None:
