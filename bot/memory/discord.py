@@ -15,7 +15,6 @@ from bot.chat.message_text import ANONYMOUS_NAMES, NameOf, channel_name, has_wor
 from bot.chat.places import channel_ref, guild_id_of, is_outside, outside_channel
 from bot.chat.reply_text import discord_text, remove_links
 from bot.memory.actions import MemberMemories
-from bot.personas.registry import short_id
 from bot.platform.discord_kit.transformers import (
     CHANNEL_PERSONA_HELP,
     Interaction,
@@ -47,6 +46,7 @@ from bot.platform.localisation import (
 from bot.platform.messages import MAX_MESSAGE_CHARS, markdown_name, message_texts
 from bot.services import Bot
 from bot.store import Memory, StoredReply
+from personas.home.persona_ids import short_id
 from personas.lore.passages import MAX_PASSAGE_WORDS
 from personas.schemas.chat import Persona
 

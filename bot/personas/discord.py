@@ -17,7 +17,6 @@ from bot.chat.reply_text import discord_text
 from bot.faces.texts import face_text
 from bot.moderation.texts import mute_text
 from bot.personas.base_model_compat import NO_ADAPTERS
-from bot.personas.registry import short_id
 from bot.personas.served_versions import SHIPPED_ORIGIN
 from bot.platform import permissions
 from bot.platform.discord_kit.transformers import (
@@ -42,6 +41,7 @@ from bot.platform.messages import markdown_name, message_texts
 from bot.services import Services
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, Mute, StoredReply
 from personas.card.toml_card import visible_name
+from personas.home.persona_ids import short_id
 from personas.schemas.chat import MAX_CANDIDATES, Persona
 
 MuteScope = Literal["channel", "server"]

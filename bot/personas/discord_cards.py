@@ -29,7 +29,7 @@ from bot.personas.discord_picture import (
     require_one_file,
     upload_field,
 )
-from bot.personas.registry import PersonaExistsError, short_id
+from bot.personas.registry import PersonaExistsError
 from bot.platform.discord_kit.transformers import (
     PERSONA,
     Interaction,
@@ -69,6 +69,7 @@ from personas.card.card_writer import CardForm
 from personas.errors import UnderstudyError
 from personas.home.external_adapter import HUB_PREFIX
 from personas.home.hub_download import HUB_ID_PATTERN
+from personas.home.persona_ids import short_id
 from personas.outside_names import last_part
 from personas.prompt.renderer import MAX_CARD_TOKENS
 from personas.schemas.chat import Persona

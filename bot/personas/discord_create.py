@@ -26,7 +26,6 @@ from bot.personas.creation import (
 from bot.personas.discord import assigned_text
 from bot.personas.discord_lore import AddLoreButton, guild_lore
 from bot.personas.discord_picture import PictureButton, read_card_file, require_small
-from bot.personas.registry import short_id
 from bot.platform.discord_kit.refused_forms import (
     NOTHING_LOST_TEXT,
     READ_TIMEOUT_S,
@@ -70,6 +69,7 @@ from bot.training.discord_ways import show_training_ways
 from personas.card.example_lines import count_examples, first_unlabelled_answer
 from personas.card.spec_card import JsonObject
 from personas.errors import CardError, UnderstudyError
+from personas.home.persona_ids import short_id
 from personas.schemas.chat import Persona
 
 CREATE_FORM_PREFIX = "create:"

@@ -7,7 +7,6 @@ from discord import app_commands
 
 from bot.personas.discord_cards import card_files, cards_are_for_moderators
 from bot.personas.discord_create import PERSONA_ID
-from bot.personas.registry import short_id
 from bot.platform.discord_kit.transformers import (
     PERSONA,
     Interaction,
@@ -29,6 +28,7 @@ from bot.platform.localisation import (
     join_texts,
 )
 from bot.platform.messages import markdown_name
+from personas.home.persona_ids import short_id
 from personas.home.trash import KEPT_S
 from personas.schemas.chat import Persona
 

@@ -15,7 +15,6 @@ from bot.moderation.roles import RolePermissions
 from bot.personas.discord import further_text, live_text
 from bot.personas.discord_create import EditPersonaButton, TalkButton, TrainButton
 from bot.personas.discord_picture import PictureButton
-from bot.personas.registry import short_id
 from bot.platform import permissions
 from bot.platform.discord_kit.layouts import Item, button_row, card_layout, fit_texts
 from bot.platform.discord_kit.transformers import PERSONA, Interaction, require_speak_channel
@@ -31,6 +30,7 @@ from bot.platform.localisation import (
 from bot.platform.messages import markdown_name
 from bot.services import Services
 from bot.store import Channel
+from personas.home.persona_ids import short_id
 from personas.schemas.chat import Persona
 
 PICTURE_FILE = "picture.jpg"

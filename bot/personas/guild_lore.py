@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot.personas.registry import CARD_PART, short_id
+from bot.personas.registry import CARD_PART
 from bot.personas.revisions import RevisionHistory
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import (
@@ -25,6 +25,7 @@ from bot.store import CARD_CONTRIBUTION, Contribution, MemberRecords
 from personas.errors import LoreError
 from personas.home.atomic_files import write_file
 from personas.home.lore_sets import LoreSet, find_lore_sets
+from personas.home.persona_ids import short_id
 from personas.home.shared_personas import CARD_FILE, OPERATOR_GUILD_ID, read_shipped_lore
 from personas.home.trash import find_parts
 from personas.lore.index import LoreIndex, guild_owner

@@ -18,20 +18,19 @@ from bot.platform.chat_language import is_common_word
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy
 from bot.platform.messages import markdown_name
-from bot.store import guild_suffix
 from personas.card.card_picture import card_picture, with_picture
 from personas.card.card_reader import parse_card
 from personas.card.card_writer import write_card
 from personas.card.spec_card import Card, JsonObject
 from personas.card.toml_card import (
     card_from_table,
-    find_persona,
     read_card,
     read_table,
     to_persona,
 )
 from personas.errors import CardError
 from personas.home.atomic_files import write_file
+from personas.home.persona_ids import guild_suffix, match_personas, short_id
 from personas.home.shared_personas import CARD_FILE, OPERATOR_GUILD_ID
 from personas.home.trash import TrashEntry, find_entry, keep_copy, take_back, throw_away
 from personas.ids import free_id, readable_id
@@ -190,7 +189,9 @@ class PersonaRegistry:
 
     def find(self, wanted: str, guild_id: int) -> Persona | None:
         """A guild's persona by its id, its name, or its id without the guild's suffix."""
-        return find_persona(self.of(guild_id), wanted, guild_suffix(guild_id))
+        known = [(guild_id, persona) for persona in self.of(guild_id).values()]
+        matching = match_personas(known, wanted)
+        return matching[0][1] if matching else None
 
     def card(self, persona: Persona, guild_id: int) -> Card:
         """A persona's complete card for export, with its files and its id without the guild's
@@ -562,8 +563,3 @@ def _is_alike(name: str, other: str) -> bool:
     """Compare names without case, diacritics, spaces at their ends and signs between words."""
     key = fold_key(name)
     return fold_name(name) == fold_name(other) or (key != "" and key == fold_key(other))
-
-
-def short_id(persona: Persona, guild_id: int) -> str:
-    """A persona's id without the guild's suffix, as it is shown and exported."""
-    return persona.id.removesuffix(guild_suffix(guild_id))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bot.personas.registry import short_id
 from bot.platform.localisation import Language
 from bot.privacy.erasure_receipt import ErasureReceipt, receipt_of
 from bot.privacy.erasure_runner import ErasureRunner
@@ -16,6 +15,7 @@ from bot.privacy.home_files import paths_listing_person
 from bot.privacy.texts import translate
 from bot.store import CARD_CONTRIBUTION, ErasureRequest, Store
 from personas.home.external_files import find_exports_containing
+from personas.home.persona_ids import short_id
 from personas.schemas.chat import Persona
 
 COPIED_CONTENT = frozenset({

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 from bot.personas.discord_lore import AddLoreButton, guild_lore
-from bot.personas.registry import short_id
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import PersistentButton, button_view, respond
 from bot.platform.localisation import (
@@ -16,6 +15,7 @@ from bot.platform.messages import markdown_name
 from bot.platform.permissions import is_moderator
 from bot.training.discord_start import ReadFirstButton, TrainFromCardButton, from_card_request
 from bot.training.teacher_text import from_card_texts
+from personas.home.persona_ids import short_id
 from personas.schemas.chat import Persona
 
 

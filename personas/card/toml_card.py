@@ -26,7 +26,7 @@ from personas.ids import readable_id
 from personas.outside_names import UnsafeNameError, path_inside
 from personas.prompt.macros import SettledText, normalise_macros, settle_macros
 from personas.prompt.renderer import example_turns
-from personas.schemas.chat import Persona, fold_name, to_nfc
+from personas.schemas.chat import Persona, to_nfc
 
 START_PATTERN = re.compile(r"<start>", re.IGNORECASE)
 MAX_CARD_BYTES = 4 * 2**20
@@ -103,28 +103,6 @@ def read_cards(folder: Path) -> dict[str, Persona]:
             )
         cards[persona.id] = persona
     return cards
-
-
-def find_persona(
-    personas: Mapping[str, Persona], wanted: str, id_suffix: str = ""
-) -> Persona | None:
-    """Find a persona by its id, with or without the suffix that ids have here, or by its name.
-
-    What is typed exactly as an id or name comes first: "lan" may be the id of Lân, and "Lan" another
-    persona's name.
-    """
-    text = wanted.strip()
-    if exact := personas.get(text) or personas.get(text + id_suffix):
-        return exact
-    for persona in personas.values():
-        if to_nfc(persona.name) == to_nfc(text):
-            return persona
-    key = fold_name(text)
-    for persona in personas.values():
-        names = (persona.name, persona.id, persona.id.removesuffix(id_suffix))
-        if key in map(fold_name, names):
-            return persona
-    return None
 
 
 def read_table(path: Path) -> JsonObject:

@@ -4,7 +4,7 @@ guild's suffix.
 
 from collections.abc import Iterable
 
-from personas.schemas.chat import Persona, fold_name
+from personas.schemas.chat import Persona, fold_name, to_nfc
 
 BASE36_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 GuildPersona = tuple[int, Persona]
@@ -21,15 +21,24 @@ def guild_suffix(guild_id: int) -> str:
 
 
 def match_personas(personas: Iterable[GuildPersona], wanted: str) -> list[GuildPersona]:
-    """Return the personas that a text names, in any case: the one with this id, else all with this
-    name, or with this id without their guild's suffix.
+    """Return the personas that a text names: the one with this id, else all with this id without
+    their guild's suffix, else all with this name; then the same in any case.
+
+    What is typed exactly comes first: "lan" may be the id of Lân, and "Lan" another persona's name.
     """
-    key = fold_name(wanted)
-    alike = []
-    for guild_id, persona in personas:
-        full_id = fold_name(persona.id)
-        if key == full_id:
-            return [(guild_id, persona)]
-        if key in (full_id.removesuffix(guild_suffix(guild_id)), fold_name(persona.name)):
-            alike.append((guild_id, persona))
-    return alike
+    text = to_nfc(wanted.strip())
+    key = fold_name(text)
+    known = list(personas)
+    tiers = (
+        [(guild, one) for guild, one in known if one.id == text],
+        [(guild, one) for guild, one in known if short_id(one, guild) == text],
+        [(guild, one) for guild, one in known if to_nfc(one.name) == text],
+        [(guild, one) for guild, one in known if fold_name(one.name) == key],
+        [(guild, one) for guild, one in known if key in (one.id, short_id(one, guild))],
+    )
+    return next(filter(None, tiers), [])
+
+
+def short_id(persona: Persona, guild_id: int) -> str:
+    """A persona's id without its guild's suffix, as it is shown and exported."""
+    return persona.id.removesuffix(guild_suffix(guild_id))

@@ -15,7 +15,6 @@ from bot.personas.registry import (
     PersonaExistsError,
     PersonaRegistry,
     guild_card_path,
-    short_id,
 )
 from bot.platform.errors import RefusedError
 from bot.training.dataset_catalog import DatasetCatalog
@@ -27,6 +26,7 @@ from personas.card.toml_card import SHIPPED_CARDS, read_card
 from personas.errors import RequestError
 from personas.home.job_material import ShippedData
 from personas.home.lore_sets import LoreSets
+from personas.home.persona_ids import short_id
 from personas.home.trash import KEPT_S, TrashEntry
 from personas.schemas.training import TrainingRequest
 from sandbox import channel_webhooks

@@ -13,9 +13,9 @@ from bot.personas.guild_lore import (
     lore_file_name,
     read_all_guild_lore,
 )
-from bot.personas.registry import short_id
 from bot.platform.errors import RefusedError
 from personas.errors import LoreError
+from personas.home.persona_ids import short_id
 from personas.lore.index import LoreIndex
 from personas.schemas.chat import Persona
 from sandbox.object_store import StoredFile

@@ -5,11 +5,11 @@ import pytest
 from personas.card.toml_card import (
     MAX_CARD_BYTES,
     SHIPPED_CARDS,
-    find_persona,
     read_card,
     read_cards,
 )
 from personas.errors import CardError
+from personas.home.persona_ids import match_personas
 
 GOOD = 'id = "ada"\nname = "Ada"\ndescription = """You are Ada."""\n'
 
@@ -30,10 +30,10 @@ def test_the_shipped_cards_are_three_with_faces():
 
 def test_a_persona_is_found_by_id_and_by_display_name():
     cards = read_cards(SHIPPED_CARDS)
-    assert (
-        find_persona(cards, "thrip") is find_persona(cards, " sir aurelio THRIP ") is cards["thrip"]
-    )
-    assert find_persona(cards, "nobody") is None
+    known = [(0, persona) for persona in cards.values()]
+    for wanted in ("thrip", " sir aurelio THRIP "):
+        assert match_personas(known, wanted) == [(0, cards["thrip"])]
+    assert match_personas(known, "nobody") == []
 
 
 def test_a_byte_order_mark_is_no_harm(tmp_path):

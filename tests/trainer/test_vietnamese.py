@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from personas.card.toml_card import find_persona, read_card
+from personas.card.toml_card import read_card
 from personas.home.adapters import verify_adapter
+from personas.home.persona_ids import match_personas
 from personas.lore.index import LoreIndex
 from personas.lore.lore_folder import read_lore
 from personas.lore.passages import WORLD
@@ -114,10 +115,8 @@ def test_written_with_marks_apart_it_is_the_same_persona_talk_and_lore(command, 
 def test_she_is_found_however_her_name_is_typed():
     card = read_card(CARD)
     for typed in ("Bà Năm Đò", apart("bà năm đò"), "BÀ NĂM ĐÒ", apart("  Bà Năm Đò "), "nam-do"):
-        assert find_persona({card.id: card}, typed) == card, typed
-    assert find_persona({card.id: card}, "Ba Nam Do") is None, (
-        "a letter without its marks is another"
-    )
+        assert match_personas([(0, card)], typed) == [(0, card)], typed
+    assert match_personas([(0, card)], "Ba Nam Do") == [], "a letter without its marks is another"
 
 
 def test_a_prompt_is_the_same_tokens_and_a_reply_comes_back_letter_by_letter(renderer):

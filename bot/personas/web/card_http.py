@@ -13,7 +13,6 @@ from bot.chat.filtered_reply import stream_filtered_reply
 from bot.chat.model_names import LIVE_VERSION
 from bot.personas.base_model_compat import load_token_counter, token_counter_or_estimate
 from bot.personas.card_import import FILE_SUFFIXES, export_card, log_card_export
-from bot.personas.registry import short_id
 from bot.personas.web import card_editing
 from bot.personas.web.lookup import OwnedPersona, require_persona_in_path
 from bot.platform.web_kit.app_context import get_services
@@ -28,6 +27,7 @@ from bot.store import BASE_MODEL_NAME
 from personas.card.card_writer import CardExport, CardForm
 from personas.card.toml_card import LIST_FIELDS
 from personas.errors import UnderstudyError
+from personas.home.persona_ids import short_id
 from personas.schemas.base import FrozenModel
 from personas.schemas.chat import ChatRequest
 

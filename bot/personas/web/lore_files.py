@@ -10,7 +10,6 @@ from pathlib import Path
 from bot.personas.base_model_compat import token_counter_or_estimate
 from bot.personas.guild_lore import GuildLore, contribute_lore, lore_file_name, set_choice_text
 from bot.personas.lore_upload import AddedLore, add_lore
-from bot.personas.registry import short_id
 from bot.personas.web.lookup import OwnedPersona, guild_name
 from bot.platform.localisation import gettext_lazy
 from bot.platform.messages import markdown_name
@@ -20,6 +19,7 @@ from bot.platform.web_kit.request_body import errors_as_problems
 from bot.services import Services
 from personas.errors import LoreError
 from personas.home.lore_sets import LoreSet
+from personas.home.persona_ids import short_id
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.lore.index import guild_owner
 from personas.lore.passages import Passage

@@ -16,13 +16,13 @@ from bot.chat.places import (
     reply_channel,
 )
 from bot.moderation.roles import Action, RolePermissions, command_actions
-from bot.personas.registry import short_id
 from bot.platform import permissions
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy, gettext_noop, interaction_language, localise
 from bot.platform.request_origin import RequestOrigin
 from bot.services import Bot
 from personas.errors import RequestError
+from personas.home.persona_ids import short_id
 from personas.schemas.chat import Persona
 
 T = TypeVar("T")

@@ -11,7 +11,6 @@ from aiohttp import web
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from bot.personas.card_import import log_card_export
-from bot.personas.registry import short_id
 from bot.personas.web.card_http import NO_PERSONA_TEXT
 from bot.personas.web.http import guild_ids_as_text, persona_path
 from bot.personas.web.lookup import (
@@ -42,6 +41,7 @@ from bot.versions.export import export_version
 from bot.versions.store import PromotionKind
 from bot.versions.web.card_choice import CardChoiceTokens, count_card_choice_tokens
 from personas.home.adapters import MANIFEST_FILE, adapter_ref, score_card_file
+from personas.home.persona_ids import short_id
 from personas.home.prompt_version import has_learned_short_card
 from personas.schemas.base import FrozenModel
 from personas.schemas.chat import CardChoice

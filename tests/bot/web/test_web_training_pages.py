@@ -8,10 +8,10 @@ from html import unescape
 
 import pytest
 
-from bot.personas.registry import short_id
 from bot.training.backend_protocol import TrainingFailed, TrainingSucceeded
 from bot.training.web.run_details import LOG_TAIL_BYTES
 from personas.card.card_reader import parse_card
+from personas.home.persona_ids import short_id
 from personas.schemas.training_events import Phase
 from tests.bot.web.training_runs import RECIPE, folder_in, put_job, put_run, step, tell, whole_run
 from tests.fakes import until
