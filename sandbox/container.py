@@ -217,6 +217,10 @@ class FaultControls:
         """
         self._container.messages.set_archived(thread_id, True, locked=locked)
 
+    def open_thread(self, thread_id: str) -> None:
+        """Open an archived thread or post again, as a member does, and notify the bot."""
+        self._container.messages.set_archived(thread_id, False)
+
     def join(self, name: str, *, bot: bool = False) -> Json:
         """Let a new member join, and notify the bot; returns the member."""
         container = self._container

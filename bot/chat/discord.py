@@ -248,12 +248,15 @@ class ChatCog(commands.Cog):
     @commands.Cog.listener()
     async def on_raw_thread_update(self, payload: discord.RawThreadUpdateEvent) -> None:
         """Store the parent of a thread from before parents were stored, at the latest when it is
-        archived.
+        archived; show the ends of replies in one that opens again.
         """
         channels = self.bot.services.store.channels
         await self._store_change(
             lambda: channels.record_thread(payload.guild_id, payload.thread_id, payload.parent_id)
         )
+        if not payload.data["thread_metadata"]["archived"]:
+            recovery = self.bot.services.reply_service.recovery
+            await recovery.show_ends(self.bot, payload.thread_id)
 
     async def _store_change(self, store_it: Callable[[], T]) -> T | None:
         """Store a change, a transaction, as soon as the database can be used, in the order of the

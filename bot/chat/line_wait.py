@@ -34,6 +34,7 @@ class LineWait:
     wait_s: float
     began: float = field(default_factory=time.monotonic)
     _further: list[int] = field(default_factory=list)
+    _is_over: bool = False
     _has_more: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -44,7 +45,7 @@ class LineWait:
     @property
     def is_full(self) -> bool:
         """Whether no further line may join."""
-        return len(self.lines) >= MAX_LINES
+        return self._is_over or len(self.lines) >= MAX_LINES
 
     def is_of(self, persona_ids: Collection[str]) -> bool:
         """Report whether exactly these personas will reply."""
@@ -53,6 +54,11 @@ class LineWait:
     def add_line(self, event_id: int) -> None:
         """Start the wait anew for a further line."""
         self._further.append(event_id)
+        self._has_more.set()
+
+    def cut_short(self) -> None:
+        """Let no further line join, and `end` return."""
+        self._is_over = True
         self._has_more.set()
 
     async def end(self) -> None:
@@ -85,6 +91,12 @@ class LineWaits:
     def begin(self, channel_id: int, member_id: int, wait: LineWait) -> None:
         """Have further lines of a member join a reply, until `close`."""
         self._waits[channel_id, member_id] = wait
+
+    def cut_short(self, channel_id: int) -> None:
+        """Let no further lines join the replies of a channel, which begin now."""
+        for (waiting_in, _), wait in self._waits.items():
+            if waiting_in == channel_id:
+                wait.cut_short()
 
     def close(self, channel_id: int, member_id: int, wait: LineWait) -> None:
         """Let no further line join a reply."""

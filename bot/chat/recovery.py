@@ -35,13 +35,24 @@ class ReplyRecovery:
         self._context = context
         self._trying_again: asyncio.Task[None] | None = None
 
-    async def resume_interrupted(self, client: discord.Client) -> None:
-        """Finish all interrupted replies; those that fail for a while again after growing
-        pauses.
+    async def resume_interrupted(
+        self, client: discord.Client, channel_id: int | None = None
+    ) -> None:
+        """Finish all interrupted replies, or those of a channel; those that fail for a while again
+        after growing pauses.
         """
         is_trying_again = self._trying_again is not None and not self._trying_again.done()
-        if not await self._resume_all(client) and not is_trying_again:
+        if not await self._resume_all(client, channel_id) and not is_trying_again:
             self._trying_again = asyncio.create_task(self._try_again(client))
+
+    async def show_ends(self, client: discord.Client, thread_id: int) -> None:
+        """Show the ends of the replies in a thread that has been opened, in which Discord refuses
+        changes while it is archived.
+        """
+        for stored in self._context.store.replies.unfinished(channel_id=thread_id):
+            if stored.end_note is not None:  # its last edit may be refused just now
+                await self._context.unfinished.wait_for_end(stored.event_id)
+        await self.resume_interrupted(client, thread_id)
 
     async def close(self) -> None:
         """End the further attempts; the next start makes them."""
@@ -55,14 +66,16 @@ class ReplyRecovery:
             if await self._resume_all(client):
                 return
 
-    async def _resume_all(self, client: discord.Client) -> bool:
-        """Finish all replies that are interrupted. False if some have to be tried again."""
+    async def _resume_all(self, client: discord.Client, channel_id: int | None = None) -> bool:
+        """Finish all replies that are interrupted, or those of a channel. False if some have to be
+        tried again.
+        """
         unfinished = self._context.unfinished
         free = asyncio.Semaphore(MAX_RESUMED_AT_ONCE)
         after = -1
         is_done = True
         try:
-            while page := self._context.store.replies.unfinished(after):
+            while page := self._context.store.replies.unfinished(after, channel_id=channel_id):
                 after = page[-1].event_id
                 interrupted = [reply for reply in page if not unfinished.holds(reply.event_id)]
                 leading = [reply for reply in interrupted if not self._follows(reply)]
@@ -119,26 +132,24 @@ class ReplyRecovery:
                 await self.resume(current, client)
         except Exception as error:  # one failure must not affect the other replies
             if is_archived(error):
-                log.info("the reply %d stays as it is: %s", stored.event_id, error)
-                await store_when_possible(
-                    f"the end of the reply {stored.event_id}", lambda: self._give_up(stored)
-                )
-                return True
-            log.exception("the reply %d could not be finished", stored.event_id)
+                log.info("the end of the reply %d is not shown yet: %s", stored.event_id, error)
+            else:
+                log.exception("the reply %d could not be finished", stored.event_id)
             if is_temporary(error):
                 return False
             await store_when_possible(
-                f"the failure of the reply {stored.event_id}",
-                lambda: replies.finish(stored.event_id, "failed", end_note=CUT_OFF_NOTE),
+                f"the end of the reply {stored.event_id}", lambda: self._postpone(stored)
             )
         return True
 
-    def _give_up(self, stored: StoredReply) -> None:
-        """End a reply, also one whose end was to be shown, in the messages as they are."""
+    def _postpone(self, stored: StoredReply) -> None:
+        """End a reply, unless it had ended. Its end is shown later, as when its archived thread is
+        opened.
+        """
         replies = self._context.store.replies
         with self._context.store.atomic():
-            replies.finish(stored.event_id, "failed")
-            replies.record_end_shown(stored.event_id)
+            replies.finish(stored.event_id, "failed", end_note=CUT_OFF_NOTE)
+            replies.record_end_unseen(stored.event_id)
 
     async def resume(self, stored: StoredReply, client: discord.Client) -> None:
         """Make an interrupted reply, or show how it ended."""
@@ -148,7 +159,7 @@ class ReplyRecovery:
         persona = context.personas.get(stored.persona_id, stored.guild_id)
         if persona is None or channel is None:
             replies.finish(stored.event_id, "failed")
-            replies.record_end_shown(stored.event_id)
+            replies.give_up_end(stored.event_id)
             return
         reply = Reply(
             context,
@@ -161,9 +172,10 @@ class ReplyRecovery:
             mentioned=context.store.greeted_members.mentioned(stored.event_id),
         )
         await self._find_parts(reply)
+        first_part = next(iter(reply.message.parts), 0)
+        text = context.store.messages.text_of(first_part) or ""
+        reply.message.before = text
         if stored.end_note is not None:
-            first_part = next(iter(reply.message.parts), 0)
-            text = context.store.messages.text_of(first_part) or ""
             is_cut_off = stored.end_note == CUT_OFF_NOTE  # stored where no language was known
             note = reply.cut_off_note if is_cut_off else stored.end_note
             await self._show_end(reply, text, note)
@@ -174,7 +186,7 @@ class ReplyRecovery:
         ):
             is_ended = replies.finish(stored.event_id, "failed", end_note=reply.cut_off_note)
             if is_ended:
-                await self._show_end(reply, "", reply.cut_off_note)
+                await self._show_end(reply, text, reply.cut_off_note)
 
     async def _channel(self, stored: StoredReply, client: discord.Client) -> ReplyChannel | None:
         """Return the place of a reply; None where it is gone, or out of reach by now."""

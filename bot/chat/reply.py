@@ -152,6 +152,10 @@ class Reply:
         """The wait for further lines of its member, before anything is generated."""
         self.request: ChatRequest  # from `submit` on
         self.stream: ReplyStream
+        self.conversation: int | None = None
+        """The conversation of its channel that it belongs to, also if a new one begins meanwhile:
+        its question's, else the one in which its prompt was built.
+        """
         self.version: str | None = None
         """The version that writes, from `submit` on; None is the base model."""
         self.wanted = ""
@@ -302,8 +306,10 @@ class Reply:
     async def _request(self) -> ChatRequest:
         """Build the request of a reply to a message, or of a line at a set time."""
         builder = self.context.request_builder
+        messages = self.context.store.messages
         topic = told_topic(self.context.store, self.channel)
         if self.trigger_seq is not None:
+            self.conversation = messages.conversation_of(self.trigger_seq)
             request = await builder.request(
                 self.persona,
                 self.place,
@@ -319,6 +325,7 @@ class Reply:
                 gettext_lazy("What this reply answers is no longer there."),
                 gettext_lazy("Ask again."),
             )
+        self.conversation = messages.present_conversation(self.place.channel_id)
         return await builder.line_request(
             self.persona, self.place, prompt, event_id=self.event_id, topic=topic
         )
@@ -373,7 +380,7 @@ class Reply:
         except Exception as error:
             # The next start looks for a copy that Discord may have posted in spite of the error.
             note = None
-            if isinstance(error, (*UNCERTAIN_ERRORS, RefusedError)):
+            if isinstance(error, (*UNCERTAIN_ERRORS, RefusedError)) or is_archived(error):
                 note = self.cut_off_note
             await self._store_failure(note)
             raise
@@ -530,6 +537,12 @@ class Reply:
                     f"the row of the reply {self.event_id}", self._store_end_shown
                 )
                 await self.message.remove_kept_buttons()
+        else:
+            with suppress(StoreError):  # then its text is in prompts
+                await store_when_possible(
+                    f"that the end of the reply {self.event_id} is not seen",
+                    lambda: self.context.store.replies.record_end_unseen(self.event_id),
+                )
 
     def _store_end_shown(self) -> None:
         """Store that the end is shown, and the messages that were posted for it if that failed."""
@@ -542,8 +555,8 @@ class Reply:
             replies.record_end_shown(self.event_id)
 
     async def _show_end(self, show: Callable[[], Awaitable[None]]) -> bool:
-        """Show the end, however long Discord is away, unless its thread is archived. False: a later
-        connection or start has to show it.
+        """Show the end, however long Discord is away. False: it is shown at a later connection or
+        start, or when its thread, which is archived, opens again.
         """
         try:
             await deliver(f"the end of the reply {self.event_id}", show)
@@ -551,8 +564,8 @@ class Reply:
             raise
         except DELIVERY_ERRORS as error:
             if is_archived(error):
-                log.info("the end of the reply %d is not shown: %s", self.event_id, error)
-                return True
+                log.info("the end of the reply %d is not shown yet: %s", self.event_id, error)
+                return False
             log.error(
                 "the end of the reply %d is stored, and shown at the next connection: %s",
                 self.event_id,
@@ -588,6 +601,7 @@ class Reply:
                     discord_message_id=first_part,
                     persona_id=self.persona.id,
                     adapter_version=end.version,
+                    conversation=self.conversation,
                 )
                 edit_memory_copies(store, first_part, remove_links(text))
                 self._record_talk(end.note)
@@ -595,8 +609,11 @@ class Reply:
 
     def _record_talk(self, note: str | None) -> None:
         """Store that the member has got a reply, and whether it told that it is AI. One that had to
-        and failed does not count: the next one tells it.
+        and failed does not count, nor does one of an earlier conversation: the next one tells it.
         """
+        present = self.context.store.messages.present_conversation(self.place.channel_id)
+        if self.conversation != present:
+            return
         is_told = self.disclosure.line in (note or "")
         if self.asked_by and (is_told or not self.disclosure.is_due):
             self.context.store.talks.record(

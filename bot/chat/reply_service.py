@@ -447,6 +447,15 @@ class ReplyService(ReplyContext):
             self.record_change(place.guild_id, user_id, what)
         return before is None or before.persona_id != persona.id
 
+    def start_new_conversation(self, place: ChannelRef, event_id: int) -> None:
+        """Start a new conversation in a channel at an event; the next reply to each member there
+        tells that it is AI.
+        """
+        with self.store.atomic():
+            self.store.messages.start_new_conversation(place.channel_id, event_id)
+            self.store.talks.end_all(place.channel_id)
+        self.line_waits.cut_short(place.channel_id)
+
     async def greet(
         self, persona: Persona, channel: SpeakChannel, guest: str = EXAMPLE_USER
     ) -> bool:

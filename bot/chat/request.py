@@ -109,7 +109,7 @@ class ChatRequestBuilder:
         choice = UNTRAINED
         if not untrained:
             choice = self._choose_version(persona.id, place.guild_id, event_id)
-        shown = _after_other_versions(history, persona, choice)
+        shown = self._after_other_versions(history, persona, choice)
         turns = self._turns(shown, persona, place, choice)
         memories = MemoriesForReply(
             store=self.store,
@@ -158,7 +158,7 @@ class ChatRequestBuilder:
             await self.message_tokens.load()
         choice = self._choose_version(persona.id, place.guild_id, event_id)
         history = self._history(place, window, upcoming=1)
-        shown = _after_other_versions(history, persona, choice)
+        shown = self._after_other_versions(history, persona, choice)
         asked = Turn("", f"[Nobody has asked. {persona.name} says to everybody here: {prompt}]")
         found = await self.lore.find(persona.id, prompt, place.guild_id)
         moment = Moment(self.time_zones.now(place.guild_id))
@@ -287,7 +287,7 @@ class ChatRequestBuilder:
         except StoreError as error:  # only time is lost
             log.info("the next prompt is not computed in advance: %s", error)
             return
-        shown = _after_other_versions(history, persona, choice)
+        shown = self._after_other_versions(history, persona, choice)
         turns = self._turns(shown, persona, place, choice)
         turns = (*self._with_files(turns, shown, generation), Turn(author, ""))
         engine.prepare(
@@ -327,6 +327,22 @@ class ChatRequestBuilder:
                     tokens = self.message_tokens.of(message.text)
                 earlier.append(NumberedMessage(ordinal, tokens))
         return [message for _, message in numbered[window.start(earlier, last) :]]
+
+    def _after_other_versions(
+        self, history: list[StoredMessage], persona: Persona, choice: VersionChoice
+    ) -> list[StoredMessage]:
+        """Return the history after the last exchange with any other version, whose voice the new one
+        would imitate. A reply counts where its question stands, however late it was stored.
+        """
+        others = []
+        for message in history:
+            if message.persona_id == persona.id and message.adapter_version not in choice.seen:
+                others.append(message.seq)
+        if not others:
+            return history
+        asked = self.store.messages.asked_seqs([message.seq for message in history])
+        last = max(asked[seq] for seq in others)
+        return [message for message in history if asked[message.seq] > last]
 
     def _choose_version(self, persona_id: str, guild_id: int, event_id: int) -> VersionChoice:
         """Choose the version that replies to an event.
@@ -607,16 +623,3 @@ def _idle_s(history: list[StoredMessage], lines: Collection[int]) -> float | Non
         if message.persona_id is None:
             return max(0.0, first.at - message.at)
     return None
-
-
-def _after_other_versions(
-    history: list[StoredMessage], persona: Persona, choice: VersionChoice
-) -> list[StoredMessage]:
-    """Return the history after the last reply of any other version, whose voice the new one would
-    imitate.
-    """
-    for at in range(len(history) - 1, -1, -1):
-        message = history[at]
-        if message.persona_id == persona.id and message.adapter_version not in choice.seen:
-            return history[at + 1 :]
-    return history

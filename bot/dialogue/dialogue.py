@@ -113,7 +113,7 @@ def _ngrams(words: tuple[str, ...]) -> set[tuple[str, ...]]:
 @dataclass
 class ChannelDialogue:
     """A duet in a channel. `opening_seq` is its opening's `seq` in the store: members' later
-    messages end it.
+    messages end it. All its lines belong to the opening's `conversation`.
 
     `buttons` creates those under a line that is being written; `on_end` is called with the reason
     of the end.
@@ -124,6 +124,7 @@ class ChannelDialogue:
     duet: Dialogue
     requested_by: int
     opening_seq: int
+    conversation: int | None
     buttons: Callable[[], discord.ui.View]
     on_end: Callable[[str], Awaitable[None]]
     stopped: str = ""
@@ -149,6 +150,7 @@ class DialogueLine(Reply):
 
     def __init__(self, context: ReplyContext, talk: ChannelDialogue, persona: Persona) -> None:
         super().__init__(context, persona, talk.channel)
+        self.conversation = talk.conversation
         self._talk = talk
 
     def growing_view(self) -> discord.ui.View:

@@ -113,6 +113,7 @@ async def duet(
         ),
         requested_by=interaction.user.id,
         opening_seq=opening_seq,
+        conversation=services.store.messages.conversation_of(opening_seq),
         buttons=buttons,
         on_end=on_end,
     )

@@ -318,8 +318,7 @@ async def fresh(interaction: Interaction) -> None:
     rules.require_can_write(interaction)
     # The conversation is everybody's here: only those whom its personas answer may end it.
     rules.require_may_talk(services.personas_in(place), place, interaction.user)
-    services.store.messages.start_new_conversation(place.channel_id)
-    services.store.talks.end_all(place.channel_id)
+    services.reply_service.start_new_conversation(place, interaction.id)
     await respond(
         interaction,
         gettext_lazy("A new conversation starts here. Nothing was deleted."),

@@ -18,7 +18,7 @@ from bot.chat.store.replies import StoredReplies
 from bot.chat.webhooks import SenderRegistry
 from bot.demo_guild import SKERROW_SEED
 from bot.platform.permissions import required_permissions
-from bot.store import StoreError
+from bot.store import Store, StoreError
 from sandbox.wire_faults import RequestFault, WireFaults
 from tests.bot.conftest import INN, QUAY, STAGE, on_stage
 from tests.fake_engine import FakeEngine
@@ -258,6 +258,25 @@ async def test_a_thread_whose_channel_is_not_seen_keeps_no_message_from_being_an
     assert found == [event]
 
 
+async def test_a_reply_that_can_no_longer_be_made_anew_keeps_the_text_that_prompts_have(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        mark = stage.mark
+        said = await stage.member.say(QUAY, "hello")
+        reply = await stage.finished(QUAY, mark)
+        stage.engine.free.clear()
+        mark = stage.mark
+        await stage.member.click(reply, f"again:{said['id']}")
+        await stage.sees("…", "edit", mark)
+    with Store.open(tmp_path / "understudy.sqlite") as store:
+        store.replies._db.write("update replies set created_at = 1.0 where trigger_seq > 0")
+    async with on_stage(tmp_path) as stage:
+        await until(lambda: not stage.store.replies.unfinished())
+        reply = stage.store.replies.get(int(said["id"]))
+        end = "Ballast hears: hello\n-# This reply was cut off. Ask again."
+        assert shown_in(stage, reply)["content"] == end
+        assert known_in(stage, reply) == ["hello", "Ballast hears: hello"]
+
+
 async def begun_in_thread(stage):
     """A reply that has begun in a thread, which is archived then; returns its event."""
     stage.engine.free.clear()
@@ -269,16 +288,41 @@ async def begun_in_thread(stage):
     return int(said["id"])
 
 
-async def test_a_reply_in_a_thread_that_is_archived_meanwhile_ends(stage):
+def shown_in(stage, reply):
+    (message,) = [it for it in history(stage, reply) if it["id"] == str(reply.parts[0])]
+    return message
+
+
+def history(stage, reply):
+    return stage.sandbox._container.messages.history(str(reply.channel_id), 50)
+
+
+def known_in(stage, reply):
+    """The texts that a prompt in the reply's channel would have."""
+    return [message.text for message in stage.store.messages.latest(reply.channel_id, 20)]
+
+
+async def test_a_reply_whose_thread_is_archived_ends_where_members_see_it_when_it_opens(stage):
     event_id = await begun_in_thread(stage)
     stage.engine.free.set()
-    await until(lambda: not stage.store.replies.unfinished())
+    await until(lambda: stage.store.replies.get(event_id).is_unseen)
     reply = stage.store.replies.get(event_id)
     assert reply.state == "done" and "hold on" in stage.store.messages.text_of(reply.parts[0])
+    assert shown_in(stage, reply)["content"] == "…"
+    assert known_in(stage, reply) == ["hold on"], "nobody has seen the reply"
+    await stage.client.services.reply_service.recovery.resume_interrupted(stage.client)
+    assert known_in(stage, reply) == ["hold on"], "nor after another connection"
+    said = {"id": str(reply.channel_id), "name": "aside"}
+    await stage.member.say(said, "and now?")
+    await until(lambda: not stage.store.replies.unfinished())
+    shown = shown_in(stage, reply)
+    assert shown["content"].startswith("Ballast hears: hold on\n-# AI-written")
+    assert len(shown["components"]) == 1, "with the buttons of a reply that has ended"
+    assert known_in(stage, reply)[:2] == ["hold on", "Ballast hears: hold on"]
 
 
 @pytest.mark.parametrize("is_made", [True, False])
-async def test_a_start_tries_once_to_finish_a_reply_in_an_archived_thread(
+async def test_a_start_shows_the_end_of_a_reply_in_an_archived_thread_when_it_opens(
     tmp_path, caplog, is_made
 ):
     async with on_stage(tmp_path) as stage:
@@ -286,6 +330,12 @@ async def test_a_start_tries_once_to_finish_a_reply_in_an_archived_thread(
         if is_made:  # and its end was not shown, as while Discord was away
             stage.store.replies.finish(event_id, "done", end_note="-# a note")
     async with on_stage(tmp_path) as stage:
+        await until(lambda: stage.store.replies.get(event_id).is_unseen)
+        reply = stage.store.replies.get(event_id)
+        assert reply.state == ("done" if is_made else "failed")
+        assert shown_in(stage, reply)["content"] == "…"
+        stage.sandbox.open_thread(str(reply.channel_id))
         await until(lambda: not stage.store.replies.unfinished())
-        assert stage.store.replies.get(event_id).state == ("done" if is_made else "failed")
+        end = "-# a note" if is_made else "-# This reply was cut off. Ask again."
+        assert shown_in(stage, reply)["content"] == end
     assert "could not be finished" not in caplog.text

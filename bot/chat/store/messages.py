@@ -35,19 +35,26 @@ MESSAGE_COLUMNS = ", ".join(MESSAGE_FIELDS)
 
 MAX_EARLIER_EXCHANGES = 1000
 """Number of a member's latest exchanges with a persona in a channel that are searched."""
-EARLIER_SQL = """from replies join messages as question on question.seq = replies.trigger_seq
+PRESENT_SQL = (
+    """coalesce((select conversation from fresh_starts where channel_id = :channel_id), 0)"""
+)
+"""The present conversation of a channel."""
+EARLIER_SQL = f"""from replies join messages as question on question.seq = replies.trigger_seq
     join reply_parts on reply_parts.event_id = replies.event_id and position = 0
     join messages as reply on reply.discord_message_id = reply_parts.message_id
     where replies.guild_id = :guild_id and replies.channel_id = :channel_id and replies.persona_id = :persona_id
     and replies.asked_by = :member_id and question.author_id = :member_id and state = 'done'
-    and question.seq > coalesce((select after_seq from fresh_starts where channel_id = :channel_id), 0)
+    and not is_unseen and question.conversation = {PRESENT_SQL}
     and reply.seq < :before_seq and coalesce(reply.adapter_version, '') in (select value from json_each(:versions))"""
 MAX_SEQ = 2**63 - 1
 """Larger than every `seq`."""
-RECENT_SQL = f"""select ordinal, {MESSAGE_COLUMNS} from messages where channel_id = :channel and seq <= :until
-    and (seq = :until or seq > coalesce((select after_seq from fresh_starts where channel_id = :channel), 0))
+IS_SHOWN_SQL = """not exists (select 1 from reply_parts join replies using (event_id)
+    where message_id = messages.discord_message_id and is_unseen)"""
+"""The condition that members see a message: no reply whose end could not be shown yet."""
+RECENT_SQL = f"""select ordinal, {MESSAGE_COLUMNS} from messages where channel_id = :channel_id and seq <= :until
+    and (seq = :until or conversation = {PRESENT_SQL}) and {IS_SHOWN_SQL}
     and ordinal > (select max(ordinal) + :upcoming - :most from messages
-    where channel_id = :channel and seq <= :until) order by ordinal"""
+    where channel_id = :channel_id and seq <= :until) order by ordinal"""
 
 
 @dataclass(frozen=True)
@@ -93,18 +100,21 @@ class MessageHistory(Table):
         persona_id: str | None = None,
         adapter_version: str | None = None,
         replies_to: int | None = None,
+        conversation: int | None = None,
     ) -> int:
         """Store a message and return its `seq`; a known Discord id is stored once.
 
-        A repeated message of a member stays unchanged; a persona's, regenerated after a crash,
+        Without `conversation`, it belongs to its channel's present one, or to the one before if it
+        is older than that. A repeated message of a member stays unchanged; a persona's, regenerated after a crash,
         takes the new text.
         """
         # `ordinal` numbers the messages of a channel: the window of prompts moves by it.
         sql = """insert into messages (guild_id, channel_id, ordinal, discord_message_id, author_id, author_name,
-            persona_id, text, adapter_version, replies_to, at) values (:guild_id, :channel_id,
+            persona_id, text, adapter_version, replies_to, at, conversation) values (:guild_id, :channel_id,
             (select coalesce(max(ordinal), 0) + 1 from messages where channel_id = :channel_id),
             :discord_message_id, :author_id, :author_name, :persona_id, :text, :adapter_version,
-            :replies_to, :at)
+            :replies_to, :at, coalesce(:conversation, (select conversation
+            - coalesce(:discord_message_id < event_id, 0) from fresh_starts where channel_id = :channel_id), 0))
             on conflict (discord_message_id) do update set
             text = iif(persona_id is null, text, excluded.text), adapter_version = excluded.adapter_version
             returning seq"""
@@ -113,6 +123,7 @@ class MessageHistory(Table):
             "channel_id": channel_id,
             "discord_message_id": discord_message_id,
             "at": at,
+            "conversation": conversation,
         }
         author = {"author_id": author_id, "author_name": author_name, "persona_id": persona_id}
         content = {"text": text, "adapter_version": adapter_version, "replies_to": replies_to}
@@ -127,15 +138,16 @@ class MessageHistory(Table):
     def recent_numbered(
         self, channel_id: int, most: int, until_seq: int | None = None, upcoming: int = 0
     ) -> list[tuple[int, StoredMessage]]:
-        """Return the last messages of a channel's conversation, at most so many, oldest first, each
-        with its number in the channel.
+        """Return the last messages of a channel's present conversation, at most so many, oldest
+        first, each with its number in the channel. Replies whose end could not be shown yet are
+        left out.
 
         With `until_seq`, those up to that message, however many came after it. With `upcoming`,
         those that will be left of them after so many more.
         """
         rows = self._db.read(
             RECENT_SQL,
-            channel=channel_id,
+            channel_id=channel_id,
             most=most,
             until=until_seq or MAX_SEQ,
             upcoming=upcoming,
@@ -148,11 +160,11 @@ class MessageHistory(Table):
 
     def of_replies(self, event_ids: Collection[int]) -> list[StoredMessage]:
         """List what personas have said in these events' replies, in the order in which it was
-        said.
+        said, without replies whose end could not be shown yet.
         """
         sql = f"""select {MESSAGE_COLUMNS} from messages where discord_message_id in (select message_id
             from reply_parts where event_id in (select value from json_each(:events)) and position = 0)
-            order by seq"""
+            and {IS_SHOWN_SQL} order by seq"""
         return self._db.all(StoredMessage, sql, events=json.dumps(list(event_ids)))
 
     def earlier_vectors(self, talk: EarlierTalk, encoder: str) -> dict[int, bytes | None]:
@@ -178,11 +190,29 @@ class MessageHistory(Table):
         """
         self._store_vectors(vectors, encoder, "message_vectors", of="messages")
 
-    def start_new_conversation(self, channel_id: int) -> None:
-        """Start a new conversation: prompts have nothing from before it. Nothing is deleted."""
-        sql = """insert or replace into fresh_starts
-            select :channel, coalesce(max(seq), 0) from messages where channel_id = :channel"""
-        self._db.write(sql, channel=channel_id)
+    def start_new_conversation(self, channel_id: int, event_id: int = 0) -> None:
+        """Start a new conversation at an event: prompts have nothing from before it, also not what
+        is stored later. Nothing is deleted.
+        """
+        sql = """insert into fresh_starts (channel_id, conversation, event_id) values (:channel, 1, :event)
+            on conflict do update set conversation = conversation + 1, event_id = excluded.event_id"""
+        self._db.write(sql, channel=channel_id, event=event_id)
+
+    def present_conversation(self, channel_id: int) -> int:
+        """Return the number of the present conversation of a channel."""
+        return self._db.value(int, f"select {PRESENT_SQL}", channel_id=channel_id) or 0
+
+    def conversation_of(self, seq: int) -> int | None:
+        """Return the number of the conversation that a message belongs to; None if it is gone."""
+        return self._db.value(int, "select conversation from messages where seq = :seq", seq=seq)
+
+    def asked_seqs(self, seqs: Collection[int]) -> dict[int, int]:
+        """Return for each of these messages the `seq` of the one that it answers, or its own."""
+        sql = """select seq, coalesce(trigger_seq, seq) as asked from messages
+            left join reply_parts on message_id = discord_message_id left join replies using (event_id)
+            where seq in (select value from json_each(:seqs))"""
+        rows = self._db.read(sql, seqs=json.dumps(list(seqs)))
+        return {row["seq"]: row["asked"] for row in rows}
 
     def has_new_conversation(self, channel_id: int) -> bool:
         """Report whether a new conversation was started in a channel."""

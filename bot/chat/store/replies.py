@@ -33,7 +33,7 @@ class StoredReply:
 
     `rollout` is the one in which it counts, `interrupted_at` when its author first stopped or
     regenerated it. `end_note` is the note under an ended reply, until Discord has confirmed its
-    last edit.
+    last edit. `is_unseen`: that could not be made, and no prompt has the text meanwhile.
     """
 
     event_id: int
@@ -51,6 +51,7 @@ class StoredReply:
     rollout: int | None
     interrupted_at: float | None
     end_note: str | None
+    is_unseen: bool
 
     @property
     def is_unfinished(self) -> bool:
@@ -288,10 +289,22 @@ class StoredReplies(Table):
     def record_end_shown(self, event_id: int) -> None:
         """Record that members see how the reply ended, and delete the token that it was sent with."""
         with self._db.atomic():
-            self._db.write(
-                "update replies set end_note = null where event_id = :event", event=event_id
-            )
+            sql = "update replies set end_note = null, is_unseen = 0 where event_id = :event"
+            self._db.write(sql, event=event_id)
             self._db.write("delete from interaction_tokens where event_id = :event", event=event_id)
+
+    def give_up_end(self, event_id: int) -> None:
+        """Record that members never see how the reply ended."""
+        with self._db.atomic():
+            self.record_end_unseen(event_id)
+            sql = "update replies set end_note = null where event_id = :event"
+            self._db.write(sql, event=event_id)
+            self._db.write("delete from interaction_tokens where event_id = :event", event=event_id)
+
+    def record_end_unseen(self, event_id: int) -> None:
+        """Record that the end of a reply could not be shown, if that is still so."""
+        sql = "update replies set is_unseen = 1 where event_id = :event and end_note is not null"
+        self._db.write(sql, event=event_id)
 
     def get(self, event_id: int) -> StoredReply | None:
         """Return the reply to an event."""
@@ -317,16 +330,19 @@ class StoredReplies(Table):
         )
         return self._db.one(self._reply, sql, id=message_id)
 
-    def unfinished(self, after: int = -1, limit: int = 500) -> list[StoredReply]:
+    def unfinished(
+        self, after: int = -1, limit: int = 500, *, channel_id: int | None = None
+    ) -> list[StoredReply]:
         """List replies that have not ended, or whose end members may not see, to events after one,
-        oldest first.
+        oldest first; of all channels, or of one.
         """
         sql = (
             # Those are few, but SQLite would rather read all replies in their order.
             f"select * from replies indexed by replies_unfinished where {UNFINISHED} "
-            "and event_id > :after order by event_id limit :limit"
+            "and event_id > :after and channel_id = coalesce(:channel, channel_id) "
+            "order by event_id limit :limit"
         )
-        return self._db.all(self._reply, sql, after=after, limit=limit)
+        return self._db.all(self._reply, sql, after=after, limit=limit, channel=channel_id)
 
     def of_guild(
         self,
@@ -389,10 +405,13 @@ class StoredReplies(Table):
             from votes join replies using (event_id, attempt) where event_id = :event"""
         return self._db.one(VoteCounts, sql, event=event_id) or VoteCounts()
 
-    def _reply(self, event_id: int, **columns: Any) -> StoredReply:
+    def _reply(self, event_id: int, is_unseen: int, **columns: Any) -> StoredReply:
         sql = "select message_id from reply_parts where event_id = :event order by position"
         return StoredReply(
-            event_id, **columns, parts=tuple(self._db.column(int, sql, event=event_id))
+            event_id,
+            **columns,
+            parts=tuple(self._db.column(int, sql, event=event_id)),
+            is_unseen=bool(is_unseen),
         )
 
 

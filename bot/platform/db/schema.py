@@ -848,6 +848,20 @@ create index versions_by_age on versions (persona_id, installed_at);
 create index versions_of_job on versions (job_id);
 """
 
+CONVERSATIONS = """
+-- The conversation of its channel that a message belongs to, a reply to that of its question, however late it is
+-- stored. 0 is the first. `event_id` began the present one.
+alter table messages add column conversation integer not null default 0;
+alter table fresh_starts add column conversation integer not null default 1;
+alter table fresh_starts add column event_id integer not null default 0;
+update messages set conversation = 1 where seq > (select after_seq from fresh_starts
+    where fresh_starts.channel_id = messages.channel_id);
+alter table fresh_starts drop column after_seq;
+
+-- The end of a reply that Discord has not shown, as in a thread that was archived meanwhile: no prompt has its text.
+alter table replies add column is_unseen integer not null default 0 check (is_unseen in (0, 1));
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -897,4 +911,5 @@ MIGRATIONS = (
     REPORT_NOTES,
     REPLY_ATTEMPTS,
     LOOKUP_INDEXES,
+    CONVERSATIONS,
 )
