@@ -110,6 +110,8 @@ def test_a_database_of_any_version_opens_with_its_data(tmp_path, version):
             store.messages.text_of(1001) == "How deep is it?"
             and store.messages.text_of(1002) == "Six fathoms."
         )
+        present = [message.text for message in store.messages.latest(10, 9)]
+        assert present == ["How deep is it?", "Six fathoms."][version >= 3 :], "since a fresh start"
         reply = store.replies.get(1001)
         assert (reply.state, reply.seed, reply.end_note) == ("done", 7, None)
         assert reply.parts == ((1002,) if version >= 2 else ())

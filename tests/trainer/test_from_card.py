@@ -409,12 +409,13 @@ async def test_replies_that_rules_write_are_not_wanted_of_the_teacher(persona, t
             await written(tmp_path / "four", task, endpoint)
 
 
-async def test_a_draft_without_a_whole_sentence_is_cut_off_and_not_empty(persona, tmp_path):
+@pytest.mark.parametrize("reason", ["length", "max_tokens"])
+async def test_a_draft_without_a_whole_sentence_is_cut_off_and_not_empty(persona, tmp_path, reason):
     def script(body):
         if body["seed"] % 2:
             return in_character(body)
-        said = {"role": "assistant", "content": "I wind the clock and then I go"}
-        return {"finish_reason": "length", "message": said}
+        said = [{"type": "text", "text": "I wind the clock and then I go"}]
+        return {"finish_reason": reason, "message": {"role": "assistant", "content": said}}
 
     async with serving(script) as endpoint:
         await written(tmp_path / "job", task_of(persona), endpoint)
@@ -503,21 +504,35 @@ async def test_an_answer_without_a_reply_is_asked_for_again_and_ends_no_run_for_
     assert told.value.can_resume and "/v1" in told.value.advice
 
 
-async def test_an_error_in_place_of_one_reply_costs_a_draft(persona, tmp_path, monkeypatch):
+REFUSED = '{"choices": [{"message": {"content": null, "refusal": "I cannot say that."}}]}'
+FILTERED = '{"choices": [{"message": {"content": "I"}, "finish_reason": "content_filter"}]}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (OVERLOADED, "no chat completion, but .*overloaded"),
+        (REFUSED, r"refuses a prompt \(I cannot say that\.\)"),
+        (FILTERED, r"refuses a prompt \(content_filter\)"),
+    ],
+)
+async def test_an_error_in_place_of_one_reply_costs_a_draft(
+    persona, tmp_path, monkeypatch, answer, reason
+):
     monkeypatch.setattr(reply_backends, "RETRY_DELAY_S", 0.0)
     task = task_of(persona)
     filtered = task.questions[1].text
 
     def script(body):
         if filtered in body["messages"][-1]["content"]:
-            return web.Response(text=OVERLOADED)
+            return web.Response(text=answer)
         return in_character(body)
 
     async with serving(script) as endpoint:
         replies = await written(tmp_path / "job", task, endpoint)
     assert len(replies) == 6 and filtered not in {reply.question for reply in replies}
-    async with serving(lambda body: web.Response(text=OVERLOADED)) as endpoint:
-        with pytest.raises(RequestError, match=r"no chat completion, but .*overloaded") as told:
+    async with serving(lambda body: web.Response(text=answer)) as endpoint:
+        with pytest.raises(RequestError, match=reason) as told:
             await written(tmp_path / "refused", task, endpoint)
     assert "/v1" in told.value.advice
 

@@ -5,13 +5,15 @@ render themselves (Ollama, llama-cpp-python, gateways).
 """
 
 import asyncio
+import codecs
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from personas.engine.reasoning_fields import NO_THINKING, REASONING_FIELDS
+from personas.engine.openai_choices import FAILED, REFUSING_FINISHES, read_part
+from personas.engine.reasoning_fields import NO_THINKING
 from personas.engine.remote.picture_probe import sees_pictures
 from personas.engine.remote.server_checks import (
     PICTURES_ARE_SEEN,
@@ -52,12 +54,6 @@ from personas.schemas.chat import SamplingParams, VisionSetting
 log = logging.getLogger(__name__)
 MODELS_PATH = "/v1/models"
 MAX_NAMED_MODELS = 8
-REASONING_PARTS = ("thinking", "reasoning")
-"""Types of a content's parts with thoughts, where a content is a list, as Mistral's."""
-REFUSING_FINISHES = ("content_filter", "tool_calls", "function_call")
-"""Reasons to end a reply that the persona had not said to its end: a filter, or a call of a tool that
-was not offered.
-"""
 LENGTH_FIELDS = ("max_model_len", "context_length", "max_context_length", "context_window")
 """Fields of a model's entry for the longest sequence: of vLLM, OpenRouter, Mistral and Groq."""
 ORDER_PROBE: Sequence[Message] = (
@@ -161,6 +157,34 @@ class ServedByOpenAI(ServedModels):
         return body
 
 
+class ReplySoFar:
+    """What has come of a reply. `refusal` is what the model says in place of one."""
+
+    def __init__(self) -> None:
+        self.refusal = ""
+        self.is_only_thought = False
+        self._text = ""
+        self._has_tokens = False
+        # Joins the halves of a character, which JSON may escape in two pieces.
+        self._halves = codecs.getincrementaldecoder("utf-16-le")("replace")
+
+    def take(self, chunk: TokenChunk) -> TokenChunk:
+        """Add a part, and return it with the text that is new."""
+        text = chunk.text
+        if text is not None:
+            if chunk.is_whole:
+                text = text.removeprefix(self._text)
+            units = text.encode("utf-16-le", "surrogatepass")
+            text = self._halves.decode(units, chunk.finish is not None)
+            self._text += text
+            chunk = replace(chunk, text=text)
+        self.refusal += chunk.refusal
+        self._has_tokens |= chunk.token_count > 0
+        self.is_only_thought |= chunk.is_reasoning
+        self.is_only_thought &= not self._has_tokens
+        return chunk
+
+
 class OpenAIServerClient(VllmClient):
     """Calls one server with OpenAI's API; it has no adapters.
 
@@ -210,39 +234,30 @@ class OpenAIServerClient(VllmClient):
         wanted = {"stream": True}
         if "prompt" in body:
             wanted["return_token_ids"] = True
-        has_text = has_reasoned = False
+        reply = ReplySoFar()
         async with aclosing(self._stream(path, {**body, **wanted})) as chunks:
-            async for chunk in chunks:
-                has_text = has_text or bool(chunk.token_count)
-                has_reasoned = has_reasoned or chunk.is_reasoning
+            async for part in chunks:
+                chunk = reply.take(part)
+                if chunk.finish and (reply.refusal or chunk.finish in REFUSING_FINISHES):
+                    yield replace(chunk, finish=None)  # what came before it stays
+                    why = reply.refusal or f"it ends by {chunk.finish}"
+                    raise ContentRefusedError(
+                        f"{self.url} refused a reply: {error_text(why)}", FORBIDDEN_ADVICE
+                    )
                 # The one token of a probe may well be of the reasoning.
-                if chunk.finish and has_reasoned and not has_text and body.get("max_tokens") != 1:
+                if chunk.finish and reply.is_only_thought and body.get("max_tokens") != 1:
                     raise OnlyThoughtError(
                         f"{self.url} sent its reasoning and no reply.", REASONING_ADVICE
-                    )
-                if chunk.finish in REFUSING_FINISHES:
-                    yield replace(chunk, finish=None)  # what came before it stays
-                    raise ContentRefusedError(
-                        f"{self.url} ended a reply ({chunk.finish}).", FORBIDDEN_ADVICE
                     )
                 yield chunk
 
     def _chunk(self, choice: Mapping[str, Any]) -> TokenChunk:
         if choice.get("token_ids") is not None and "delta" not in choice:
             return super()._chunk(choice)
-        finish = choice.get("finish_reason")
-        delta = choice.get("delta")
-        if finish in ("abort", "error"):
+        part = read_part(choice)
+        if part.finish == FAILED:
             raise ReplicaError(f"{self.url} aborted a reply.")
-        text = choice.get("text") if delta is None else delta.get("content")
-        text = text or ""
-        is_reasoning = any((delta or choice).get(name) for name in REASONING_FIELDS)
-        if isinstance(text, list):  # parts with types, as Mistral's
-            is_reasoning |= any(part.get("type") in REASONING_PARTS for part in text)
-            text = "".join(part["text"] for part in text if part.get("type") == "text")
-        if not isinstance(text, str):
-            raise TypeError(f"a text is expected, not {type(text).__name__}")
-        return TokenChunk((), finish=finish, text=text, is_reasoning=is_reasoning)
+        return TokenChunk((), **vars(part))
 
     def _foreign_answer(self, path: str) -> VllmError:
         return VllmError(

@@ -66,6 +66,10 @@ class ReplicaError(VllmError):
         self.retry_after_s = retry_after_s
 
 
+class BrokenOffError(ReplicaError):
+    """An answer without its end."""
+
+
 class ReplicaTimeoutError(ReplicaError):
     """A vLLM server that does not answer in time."""
 
@@ -85,7 +89,9 @@ class AdapterNotServedError(AdapterError):
 
 def error_text(answer: Any) -> str:
     """Return the message of a server's error, in any of its forms, as a sentence."""
-    error = answer.get("error", answer.get("detail", "")) if isinstance(answer, dict) else answer
+    error = answer
+    if isinstance(answer, dict):
+        error = answer.get("error") or answer.get("detail") or answer.get("message")
     message = error.get("message") if isinstance(error, dict) else error
     text = " ".join(str(message or "").split())[:MAX_MESSAGE_CHARS] or "no reason given"
     return text if text.endswith((".", "!", "?")) else f"{text}."

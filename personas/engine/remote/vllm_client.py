@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
+from personas.engine.remote.event_stream import EventReader
 from personas.engine.remote.server_errors import (
     FOREIGN_ERRORS,
     AdapterNotServedError,
+    BrokenOffError,
     ContentRefusedError,
     FailureKind,
     ReplicaError,
@@ -64,6 +66,7 @@ STATUS_WORDS = {
 }
 FORBIDDEN_STATUS = 403
 FORBIDDEN_ADVICE = "If that is not about what was said, check what ENGINE_KEY may use there."
+ERROR_STATUS = re.compile(r"[45][0-9]{2}")
 START_METRIC = "process_start_time_seconds"
 
 
@@ -100,8 +103,9 @@ class TokenChunk:
     ended.
 
     `alternatives` are the likeliest tokens at each position with theirs, likeliest first. `text` is
-    a new token's, from a server that returns no ids, else None; `is_reasoning`: what the model
-    thinks came with it, which is dropped.
+    a new token's, from a server that returns no ids, else None; `is_whole`: it is that of the whole
+    reply so far; `is_reasoning`: what the model thinks came with it, which is dropped. `refusal` is
+    what the model says in place of a reply.
     """
 
     tokens: tuple[int, ...]
@@ -110,6 +114,8 @@ class TokenChunk:
     finish: str | None = None
     text: str | None = None
     is_reasoning: bool = False
+    is_whole: bool = False
+    refusal: str = ""
 
     @property
     def token_count(self) -> int:
@@ -259,8 +265,10 @@ class VllmClient:
                 yield chunk
 
     async def _stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[TokenChunk, None]:
-        received = 0
-        usage = None
+        """Stream the parts of a reply; the last one has `finish`."""
+        usage: Mapping[str, Any] = {}
+        ended = received = 0
+        chunk = None
         try:
             # A redirect could lead to the machine or its network.
             async with self._session.post(
@@ -274,10 +282,16 @@ class VllmClient:
                         for choice in event.get("choices") or ():
                             chunk = self._chunk(choice)
                             received += len(chunk.tokens)
+                            ended += chunk.finish is not None
                             yield chunk
-            if usage and received and usage["completion_tokens"] != received:
-                counted = usage["completion_tokens"]
+            if not ended:
+                yield _missing_end(chunk, usage, body)
+            counted = usage.get("completion_tokens")
+            if counted and received and counted != received:
                 log.error("%s counts %s new tokens, %d were received", self.url, counted, received)
+        except BrokenOffError:
+            if not ended:  # some servers end without another word
+                raise
         except (aiohttp.ClientError, OSError) as error:
             raise self._connection_error(error) from error
         except FOREIGN_ERRORS as error:
@@ -287,29 +301,47 @@ class VllmClient:
     async def _events(
         self, content: aiohttp.StreamReader
     ) -> AsyncGenerator[Mapping[str, Any], None]:
-        """Yield the JSON objects of a server-sent event stream up to `[DONE]`."""
-        # A line may come in several pieces, and a piece may have several lines.
-        rest = b""
+        """Yield the JSON objects of a server-sent event stream up to `[DONE]`, or of JSON in its
+        place. Raises `BrokenOffError` where the end is missing.
+        """
+        reader = EventReader()
         while data := await content.readany():
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                text = line.removeprefix(b"data:").strip()
-                if text == b"[DONE]":
-                    return
-                if text and line.startswith(b"data:"):
-                    event = json.loads(text)
-                    # The status was sent before the error: it is 200 even if the engine has died.
-                    if error := event.get("error"):
-                        code = error.get("code") if isinstance(error, dict) else None
-                        status = code if isinstance(code, int) else 500
-                        raise self._reply_error(ServerAnswer(status, event))
-                    yield event
-            if len(rest) > MAX_EVENT_BYTES:
+            for event in reader.feed(data):
+                self._require_no_error(event)
+                yield event
+            if reader.is_done:
+                return
+            if reader.held_bytes > MAX_EVENT_BYTES:
                 raise ReplicaError(
                     f"{self.url} sent a line of over {MAX_EVENT_BYTES:,} bytes.",
                     self.advice,
                 )
-        raise ReplicaError(f"{self.url} broke off a reply.")
+        for event in reader.end():
+            self._require_no_error(event)
+            if reader.is_done and "choices" not in event:
+                why = error_text(event)
+                raise ReplicaError(f"{self.url} answers without a reply: {why}", self.advice)
+            yield event
+        if reader.is_done:
+            return
+        if (text := reader.other_text) and not text.startswith("{"):
+            why = error_text(text)
+            raise ReplicaError(f"{self.url} answers without a reply: {why}", self.advice)
+        raise BrokenOffError(f"{self.url} broke off a reply.")
+
+    def _require_no_error(self, event: Mapping[str, Any]) -> None:
+        """Raise the error that an event or the part of a reply in it has."""
+        # The status was sent before the error: it is 200 even if the engine has died.
+        error = event.get("error")
+        if not error and event.get("object") == "error":
+            error = event
+        for choice in event.get("choices") or ():
+            error = error or choice.get("error")
+        if not error:
+            return
+        code = str(error.get("code") if isinstance(error, dict) else "")
+        status = int(code) if ERROR_STATUS.fullmatch(code) else 500
+        raise self._reply_error(ServerAnswer(status, {"error": error}))
 
     def _chunk(self, choice: Mapping[str, Any]) -> TokenChunk:
         tokens = choice.get("token_ids")
@@ -421,6 +453,18 @@ def load_advice(message: str) -> str:
         if marker in message:
             return advice
     return ""
+
+
+def _missing_end(
+    last: TokenChunk | None, usage: Mapping[str, Any], body: Mapping[str, Any]
+) -> TokenChunk:
+    """Return the end of a reply whose server has sent all of it and no reason for its end: it
+    stopped, unless it has all the tokens that were asked for.
+    """
+    limit = body.get("max_tokens") or body.get("max_completion_tokens")
+    is_full = limit and (usage.get("completion_tokens") or 0) >= limit
+    text = "" if last and last.text is not None else None
+    return TokenChunk((), finish="length" if is_full else "stop", text=text)
 
 
 def _likeliest_first(logprobs: Mapping[str, float]) -> tuple[tuple[int, float], ...]:

@@ -397,6 +397,26 @@ async def foreign():
         yield OpenAIServerClient(str(server.make_url("")).rstrip("/"), session), answers
 
 
+DONE = "data: [DONE]\n\n"
+
+
+def event(**value):
+    return f"data: {json.dumps(value)}\n\n"
+
+
+def part(delta, finish=None):
+    return event(choices=[{"delta": delta, "finish_reason": finish}])
+
+
+ADA_IS = part({"role": "assistant", "content": "Ada is"})
+IN = part({"content": " in."})
+END = part({}, finish="stop")
+WHOLE = {
+    "object": "chat.completion",
+    "choices": [{"message": {"content": "Ada is in."}, "finish_reason": "stop"}],
+}
+
+
 class TestForeignServers:
     """Gateways and servers of other makers: what they answer is said in one sentence, with what to
     do.
@@ -464,6 +484,160 @@ class TestForeignServers:
         assert pieces == ["Ada", "."] and "other words" in raised.value.member_text
 
     @pytest.mark.parametrize(
+        ("answer", "finish"),
+        [
+            pytest.param(f"{ADA_IS}{IN}{DONE}", "stop", id="no reason for its end"),
+            pytest.param(
+                f"{ADA_IS}{IN}{event(choices=[], usage={'completion_tokens': 9})}{DONE}",
+                "length",
+                id="no reason, and all tokens",
+            ),
+            pytest.param(f"{ADA_IS}{IN}{END}", "stop", id="no [DONE]"),
+            pytest.param(f"{ADA_IS}{IN}{END.strip()}", "stop", id="no end of the last line"),
+            pytest.param(f"{ADA_IS}{IN}{END}{DONE}".replace("\n\n", "\n"), "stop", id="no blanks"),
+            pytest.param(f"{ADA_IS}{IN}{END}{DONE}".replace("\n", "\r\n"), "stop", id="CR LF"),
+            pytest.param(f"{ADA_IS}{IN}{END}{DONE}".replace("\n", "\r"), "stop", id="CR"),
+            pytest.param(f"\ufeff{ADA_IS}{IN}{END}{DONE}", "stop", id="BOM"),
+            pytest.param(
+                f": ping\n\nid: 1\nretry: 9\nevent: message\n{ADA_IS}:\n{IN}{END}{DONE}",
+                "stop",
+                id="comments and other fields",
+            ),
+            pytest.param(
+                f"data: {{\ndata: {ADA_IS.removeprefix('data: {')}{IN}{END}{DONE}",
+                "stop",
+                id="an event of two lines",
+            ),
+            pytest.param(
+                part({}) + event(choices=[], usage=None) + f"{ADA_IS}{IN}{END}{DONE}",
+                "stop",
+                id="no choices",
+            ),
+            pytest.param(json.dumps(WHOLE), "stop", id="JSON"),
+            pytest.param(json.dumps(WHOLE, indent=1), "stop", id="JSON of many lines"),
+            pytest.param(
+                json.dumps({"choices": [{"message": {"content": "Ada is in."}}]}),
+                "stop",
+                id="JSON without a reason",
+            ),
+            pytest.param(json.dumps({"choices": [{"text": "Ada is in."}]}), "stop", id="text"),
+            pytest.param(f"{event(**WHOLE)}{DONE}", "stop", id="message"),
+            pytest.param(f"{ADA_IS}{IN}{event(**WHOLE)}{DONE}", "stop", id="message at the end"),
+            pytest.param(
+                event(choices=[{"delta": {}, "text": "Ada is in."}]) + f"{END}{DONE}",
+                "stop",
+                id="text beside delta",
+            ),
+            pytest.param(
+                event(choices=[{"delta": "Ada is in."}]) + f"{END}{DONE}",
+                "stop",
+                id="delta as text",
+            ),
+            pytest.param(
+                part(
+                    {
+                        "content": [
+                            {"type": "text", "text": "Ada is"},
+                            " in",
+                            {"text": {"value": "."}},
+                        ]
+                    }
+                )
+                + f"{END}{DONE}",
+                "stop",
+                id="parts",
+            ),
+            pytest.param(
+                part({"content": "Ada is"}, finish="")
+                + part({"content": " in."}, finish="null")
+                + DONE,
+                "stop",
+                id="a text in place of null",
+            ),
+        ],
+    )
+    async def test_each_form_of_a_reply_is_read_whole(self, foreign, answer, finish):
+        client, answers = foreign
+        answers.append((200, answer))
+        body = {"model": "m", "messages": [], "max_tokens": 9}
+        chunks = [chunk async for chunk in client.generate(body)]
+        assert "".join(chunk.text or "" for chunk in chunks) == "Ada is in."
+        assert [chunk.finish for chunk in chunks if chunk.finish] == [finish]
+
+    @pytest.mark.parametrize(
+        ("reason", "finish"),
+        [
+            *(("eos", "stop"), ("stop_sequence", "stop"), ("end_turn", "stop"), ("STOP", "stop")),
+            *(("max_tokens", "length"), ("MAX_TOKENS", "length"), ("model_length", "length")),
+        ],
+    )
+    async def test_each_reason_for_an_end_is_known(self, foreign, reason, finish):
+        client, answers = foreign
+        answers.append((200, part({"content": "Ada"}, finish=reason) + DONE))
+        body = {"model": "m", "messages": [], "max_tokens": 9}
+        assert [chunk.finish async for chunk in client.generate(body)] == [finish]
+
+    @pytest.mark.parametrize("reason", ["SAFETY", "refusal", "tool_calls", "tool_use"])
+    async def test_each_reason_of_a_refusal_is_known(self, foreign, reason):
+        client, answers = foreign
+        answers.append((200, part({"content": "Ada"}, finish=reason) + DONE))
+        with pytest.raises(ContentRefusedError, match=f"it ends by {reason.casefold()}"):
+            [_ async for _ in client.generate({"model": "m", "messages": [], "max_tokens": 9})]
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            part({"refusal": "I cannot "}) + part({"refusal": "say that."}) + END + DONE,
+            part({"refusal": "I cannot say that."}) + DONE,
+            part({"content": [{"type": "refusal", "refusal": "I cannot say that."}]}) + DONE,
+            json.dumps(
+                {"choices": [{"message": {"content": None, "refusal": "I cannot say that."}}]}
+            ),
+        ],
+    )
+    async def test_what_a_model_refuses_is_said(self, foreign, answer):
+        client, answers = foreign
+        answers.append((200, answer))
+        with pytest.raises(ContentRefusedError, match=r"refused a reply: I cannot say that\. If"):
+            [_ async for _ in client.generate({"model": "m", "messages": [], "max_tokens": 9})]
+
+    @pytest.mark.parametrize(
+        ("answer", "words"),
+        [
+            (f"{ADA_IS}", "broke off a reply."),
+            (f"{ADA_IS}{IN[:20]}", "broke off a reply."),
+            ("", "broke off a reply."),
+            (json.dumps(WHOLE)[:-9], "broke off a reply."),
+            ("<html>Log in</html>", "answers without a reply: <html>Log in</html>."),
+            ('{"detail": "Not here"}', "answers without a reply: Not here."),
+            ('{"message": "Not here"}', "answers without a reply: Not here."),
+            (
+                '{"error": {"message": "Too long", "code": 400}}',
+                "refused a request (400): Too long.",
+            ),
+            (event(error={"message": "Slow", "code": "429"}), "limits requests (429): Slow."),
+            (event(object="error", message="Too long", code=400), "(400): Too long."),
+            (event(choices=[{"error": {"message": "Gone", "code": 502}}]), "failed (502): Gone."),
+            ('event: error\ndata: {"message": "Gone"}\n\n', "failed (500): Gone."),
+            ('error: {"message": "Gone", "code": 503}\n\n', "failed (503): Gone."),
+            (part({}, finish="error"), "aborted a reply."),
+        ],
+    )
+    async def test_what_is_no_whole_reply_is_an_error_that_says_why(self, foreign, answer, words):
+        client, answers = foreign
+        answers.append((200, answer))
+        with pytest.raises(VllmError) as raised:
+            [_ async for _ in client.generate({"model": "m", "messages": [], "max_tokens": 9})]
+        assert words in raised.value.message
+
+    async def test_a_character_in_two_halves_is_whole_and_a_lone_half_is_replaced(self, foreign):
+        client, answers = foreign
+        halves = [part({"content": half}) for half in ("\ud83d", "\ude00")]
+        answers.append((200, "".join([*halves, halves[0], END, DONE])))
+        body = {"model": "m", "messages": [], "max_tokens": 9}
+        assert "".join([chunk.text async for chunk in client.generate(body)]) == "😀\ufffd"
+
+    @pytest.mark.parametrize(
         "card",
         [
             {"max_model_len": 4096},
@@ -492,6 +666,26 @@ class TestForeignServers:
         said = {"choices": [{"delta": {"content": "Ada."}, "finish_reason": None}]}
         answers[0] = (200, sse([*events, said, end, recordings.DONE]).text)
         assert "".join([chunk.text async for chunk in client.generate(body)]) == "Ada."
+
+
+class TestEnds:
+    """How a reply of a foreign server ended is what the engine says."""
+
+    @pytest.mark.parametrize("text", [f"{ADA_IS}{IN}{DONE}", json.dumps(WHOLE, indent=1)])
+    async def test_a_whole_reply_has_stopped(self, open_engine, text):
+        async def reply(request: web.Request) -> web.Response:
+            if request.path == "/v1/models":
+                return web.json_response({"data": [{"id": "m"}]})
+            is_chat = request.path == "/v1/chat/completions"
+            return web.Response(text=text if is_chat else "", status=200 if is_chat else 404)
+
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", reply)
+        async with TestServer(app) as server:
+            engine = await open_engine(str(server.make_url("")).rstrip("/"), kind=OpenAIEngine)
+            stream = engine.submit(ask())
+            assert "".join([piece async for piece in stream]) == "Ada is in."
+            assert stream.reply.finish == "stop"
 
 
 @pytest.fixture

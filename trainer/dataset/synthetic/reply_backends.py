@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import aiohttp
 
 from personas.engine.llm_engine import LLMEngine
-from personas.engine.reasoning_fields import NO_THINKING, REASONING_FIELDS
+from personas.engine.openai_choices import FAILED, REFUSING_FINISHES, read_part
+from personas.engine.reasoning_fields import NO_THINKING
 from personas.engine.retry_after import has_no_quota, parse_retry_after
 from personas.engine.serving_precision import choose_precision
 from personas.engine.thoughts import remove_thoughts
@@ -423,16 +424,27 @@ def _parse_reply(answer: _ServerAnswer, url: str) -> SynthesisedReply | _ServerF
         return _ServerFault(_no_completion(answer), advice=COMPLETION_ADVICE)
     try:
         choice = document["choices"][0]
-        message = choice["message"]
-        content = message["content"]
-        is_cut = choice.get("finish_reason") == "length"
+        has_reply = "content" in choice["message"]
     except (KeyError, IndexError, TypeError, AttributeError):
+        has_reply = False
+    if not has_reply:
         # An error in place of the reply: the next request may not get it, or it is for this prompt.
         text = _no_completion(answer)
         return _ServerFault(text, advice=COMPLETION_ADVICE, error=PromptRefusedError)
-    said = remove_thoughts(_text_of(content, url))
+    try:
+        part = read_part(choice)
+        content = part.text
+        content.encode()
+    except (TypeError, AttributeError, UnicodeEncodeError):  # the last for half of a character
+        fault = f"{url} answers in another form: the content of its message is no text."
+        raise RequestError(fault, FORM_ADVICE) from None
+    if part.refusal or part.finish in (*REFUSING_FINISHES, FAILED):
+        text = f"refuses a prompt ({part.refusal or part.finish})"
+        return _ServerFault(text, advice=COMPLETION_ADVICE, error=PromptRefusedError)
+    is_cut = part.finish == "length"
+    said = remove_thoughts(content)
     text = said.text.strip()
-    if is_cut and not text and (said.has_thought or any(map(message.get, REASONING_FIELDS))):
+    if is_cut and not text and (said.has_thought or part.is_reasoning):
         raise ServerRefusesError(
             f"The model at {url} thinks for longer than a reply is, and writes none.",
             "Serve a model that does not reason, or turn reasoning off there.",
@@ -442,17 +454,3 @@ def _parse_reply(answer: _ServerAnswer, url: str) -> SynthesisedReply | _ServerF
 
 def _no_completion(answer: _ServerAnswer) -> str:
     return f"returns no chat completion, but {answer.beginning!r}"
-
-
-def _text_of(content: object, url: str) -> str:
-    """Return the text of a message; many servers write null for an empty one."""
-    if content is None:
-        return ""
-    fault = f"{url} answers in another form: the content of its message is no text."
-    if not isinstance(content, str):
-        raise RequestError(fault, FORM_ADVICE)
-    try:
-        content.encode()
-    except UnicodeEncodeError:  # half of a character
-        raise RequestError(fault, FORM_ADVICE) from None
-    return content
