@@ -41,7 +41,7 @@ NAMES = {
     "card": gettext_noop("the character book of a card"),
 }
 LORE_PLACE = "lore goes with the message that is answered"
-WHOLE_WORDS = "match whole words, in the plural too; `part of words: yes` matches parts of words"
+WHOLE_WORDS = "match whole words, in the plural too; “part of words: yes” matches parts of words"
 ALSO_BY_MEANING = "also found by their words and meaning; those with secondary keys only by keys"
 
 
