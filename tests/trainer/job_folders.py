@@ -64,9 +64,10 @@ def talks(count: int, reply: str = "I mended clock {} myself, with oil.") -> lis
     ]
 
 
-def export(messages: Sequence[dict[str, Any]]) -> str:
+def export(messages: Sequence[dict[str, Any]], channel: str = "2") -> str:
     """The export file's text."""
-    return json.dumps({"guild": {"id": "1"}, "channel": {"id": "2"}, "messages": list(messages)})
+    head = {"guild": {"id": "1"}, "channel": {"id": channel}}
+    return json.dumps({**head, "messages": list(messages)})
 
 
 def dataset_of(content: JobInputs, talk: JobTalk, renderer: Renderer, recipe: Recipe) -> Dataset:

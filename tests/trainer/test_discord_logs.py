@@ -205,14 +205,14 @@ def test_a_log_without_the_persona_names_who_speaks(tmp_path):
 
 
 def test_channels_without_the_persona_do_not_stop_a_folder(tmp_path):
-    write(tmp_path / "logs" / "a.json", export([message("hi", "bo")]))
+    write(tmp_path / "logs" / "a.json", export([message("hi", "bo")], channel="3"))
     write(tmp_path / "logs" / "b.json", export([message("hello"), message("Good day.", "ada", 1)]))
     found = outcome(tmp_path / "logs", persona=ADA)
     assert found.said == [[("mira_wet", "hello"), ("Ada Lace", "Good day.")]]
     assert found.rows == 3
     assert re.search(r"Ada Lace .*logs/a\.json", found.rejected[0].reason)
     (tmp_path / "logs" / "b.json").unlink()
-    write(tmp_path / "logs" / "c.json", export([message("hi", "bo")]))
+    write(tmp_path / "logs" / "c.json", export([message("hi", "bo")], channel="4"))
     with pytest.raises(MaterialError, match=r"Ada Lace .*logs/a\.json"):
         outcome(tmp_path / "logs", persona=ADA)
 

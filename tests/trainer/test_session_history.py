@@ -106,7 +106,7 @@ def test_another_channel_or_kind_of_source_is_no_history(build):
 
 def test_the_channels_of_a_log_and_the_files_of_a_folder_are_told_apart(tmp_path):
     for file in ("a.json", "b.json"):
-        write(tmp_path / "exports" / file, export(talks(3)))
+        write(tmp_path / "exports" / file, export(talks(3), channel=file))
     line = {"author": "mira", "author_id": "m", "text": "does the bell ring?"}
     channels = enumerate(["tavern", "tavern", "cellar"])
     own = [

@@ -26,9 +26,9 @@ DISCORD = {"guild": {"id": "1"}, "channel": {"id": "2"}, "messages": [
      "author": {"id": "1", "name": "Ann"}}]}  # fmt: skip
 
 
-def write_slack(archive, top=""):
+def write_slack(archive, top="", channel="C1"):
     archive.writestr(f"{top}users.json", '[{"id": "U1", "name": "ann"}]')
-    archive.writestr(f"{top}channels.json", '[{"id": "C1", "name": "general"}]')
+    archive.writestr(f"{top}channels.json", json.dumps([{"id": channel, "name": "general"}]))
     archive.writestr(f"{top}general/2024-01-01.json", json.dumps(SLACK_DAY))
 
 
@@ -88,10 +88,10 @@ def test_what_lies_beside_an_export_is_not_read_by_guess(exports):
 
 def test_two_workspaces_in_a_folder_and_archives_in_archives_are_read(tmp_path):
     with zipfile.ZipFile(tmp_path / "inner.zip", "w") as archive:
-        write_slack(archive, "work/")
+        write_slack(archive, "work/", "C2")
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         write_slack(archive, "home/")
-        write_slack(archive, "club/")
+        write_slack(archive, "club/", "C3")
         archive.write(tmp_path / "inner.zip", "inner.zip")
     used, rejected = everything(tmp_path / "all.zip")
     assert [talk.messages[0].text for talk in used] == ["Morning all"] * 3 and not rejected

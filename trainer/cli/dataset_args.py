@@ -41,6 +41,7 @@ from trainer.recipe.card_fit import card_tokens, fit_length_to_card, length_note
 from trainer.recipe.recipe_file import make_request, requested_recipe
 from trainer.sources.conversation import day_of
 from trainer.sources.hub_source import resolve_path
+from trainer.sources.log_pool import LogPool
 from trainer.sources.reader import read_usable
 from trainer.sources.registry import describe_content
 from trainer.sources.source_format import ReadOptions
@@ -89,13 +90,14 @@ def make_build_spec(
     reading: dict[str, ReadOptions] = {}
     statements: dict[str, RightsStatement] = {}
     items = []
+    logs = LogPool()
     for name, source in named.items():
         statement = _find_statement(source, options)
         if statement:
             statements[name] = statement
         read_options = _read_options(options, plan, source, statement)
         reading[name] = replace(read_options, consent=consent)
-        items.append((name, _read_items(name, source, reading[name])))
+        items.append((name, _read_items(name, source, reading[name], logs)))
     return DatasetBuildSpec(
         plan,
         base,
@@ -283,7 +285,7 @@ def _read_options(
     )
 
 
-def _read_items(name: str, source: SourceSpec, options: ReadOptions) -> SourceItems:
+def _read_items(name: str, source: SourceSpec, options: ReadOptions, logs: LogPool) -> SourceItems:
     if not source.path.exists() and "/" not in str(source.path):
         raise MaterialError(f"There is no file {source.path}.", "Check the path.")
     # Without a statement, the file's date is the date of arrival; for a hub data set, the
@@ -292,7 +294,8 @@ def _read_items(name: str, source: SourceSpec, options: ReadOptions) -> SourceIt
     arrived = options.arrived
     if not arrived and path.exists():
         arrived = day_of(path.stat().st_mtime)
-    return read_usable(source.path, replace(options, source=name, arrived=arrived), source.format)
+    options = replace(options, source=name, arrived=arrived)
+    return read_usable(source.path, options, source.format, logs)
 
 
 def default_source(options: argparse.Namespace, home: Path) -> SourceSpec:

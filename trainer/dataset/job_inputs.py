@@ -1,5 +1,6 @@
 """Reads a job folder's material: checks kinds, digests and rights, then reads its conversations."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,6 +43,7 @@ from trainer.sources.conversation import (
     replace_assistant,
 )
 from trainer.sources.conversation_builder import RawDialogue, build_conversation
+from trainer.sources.log_pool import LogPool
 from trainer.sources.reader import read_usable
 from trainer.sources.source_format import ReadOptions
 
@@ -416,6 +418,8 @@ def _read_conversations(
     never speaks in it.
     """
     conversations: list[Conversation] = []
+    logs = LogPool()
+    sources = []
     for path, material in files:
         # A format that implies a right takes precedence over the command line, but not over a
         # signed statement.
@@ -430,11 +434,12 @@ def _read_conversations(
             persona_names=material.persona_names,
             mapping=split_pairs(material.mapping),
         )
-        for item in read_usable(path, reading, material.format):
-            if isinstance(item, Conversation):
-                conversations.append(item)
-            else:
-                rejected.append(item)
+        sources.append(read_usable(path, reading, material.format, logs))
+    for item in itertools.chain.from_iterable(sources):
+        if isinstance(item, Conversation):
+            conversations.append(item)
+        else:
+            rejected.append(item)
     return conversations
 
 

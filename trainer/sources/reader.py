@@ -5,21 +5,23 @@ use it.
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from personas.errors import MaterialError
 from personas.home.rights import decide_right, no_consent_error
 from personas.schemas.base import DISCORD_API
 from trainer.sources.conversation import Conversation, RejectedRecord, author_ids
 from trainer.sources.hub_source import resolve_path
+from trainer.sources.log_pool import LogPool
 from trainer.sources.registry import (
     FORMATS,
-    FormatParts,
     detect_format,
     find_parts,
     requested_format,
 )
+from trainer.sources.sessionise import EDITED, REPEATED, ChatLog
 from trainer.sources.source_file import SourceFile, open_source
 from trainer.sources.source_format import ReadOptions, SourceFormat
 from trainer.sources.speakers import CONSENT_REASONS, NOT_OPTED_IN
@@ -28,10 +30,11 @@ MAX_SHOWN_ROLES = 12
 
 
 def read_source(
-    path: Path, options: ReadOptions, format: str | None = None
+    path: Path, options: ReadOptions, format: str | None = None, logs: LogPool | None = None
 ) -> Iterator[Conversation | RejectedRecord]:
     """Yield everything in a file or folder, usable or not; `format` names a format, detected by
-    default.
+    default. `logs` are shared by the sources that are read together: ask for all of them before the
+    first is read.
 
     Raises `MaterialError` immediately if the format is unknown or training is not permitted (if
     `options` ask), and at the end if nothing could be read.
@@ -40,7 +43,11 @@ def read_source(
     parts, rejected = find_parts(whole, requested_format(format, options))
     options = replace(options, source=options.source or whole.name)
     rights = [_resolve_right(found, file, whole.name, options) for found, file in parts]
-    return itertools.chain(rejected, _read_parts(parts, rights, options))
+    pool = logs or LogPool()
+    opened = []
+    for (found, file), right in zip(parts, rights, strict=True):
+        opened.append(_OpenPart.of(found, file, replace(options, right=right), pool))
+    return itertools.chain(rejected, _read_parts(opened, options))
 
 
 def list_rights(path: Path, options: ReadOptions, format: str | None = None) -> list[str]:
@@ -53,12 +60,12 @@ def list_rights(path: Path, options: ReadOptions, format: str | None = None) -> 
 
 
 def read_usable(
-    path: Path, options: ReadOptions, format: str | None = None
+    path: Path, options: ReadOptions, format: str | None = None, logs: LogPool | None = None
 ) -> Iterator[Conversation | RejectedRecord]:
     """Yield the same as `read_source`, but also raise `MaterialError` at the end if nothing is
-    usable.
+    usable, unless all of it has been read with another source.
     """
-    return _require_usable(path, read_source(path, options, format), options, format)
+    return _require_usable(path, read_source(path, options, format, logs), options, format)
 
 
 def _require_usable(
@@ -68,7 +75,7 @@ def _require_usable(
     format: str | None,
 ) -> Iterator[Conversation | RejectedRecord]:
     first: RejectedRecord | None = None
-    is_usable = lacks_consent = False
+    is_usable = lacks_consent = is_repeated = False
     roles = Counter[str]()
     for item in items:
         roles.update(item.roles)
@@ -77,11 +84,12 @@ def _require_usable(
         else:
             first = first or item
             lacks_consent = lacks_consent or item.reason in CONSENT_REASONS
+            is_repeated = is_repeated or item.reason in (REPEATED, EDITED)
         yield item
     names = options.all_persona_names
     if len(roles) > bool(is_usable) and not (names and is_usable):
         raise _role_error(path.name, options, roles)
-    if is_usable:
+    if is_usable or is_repeated:
         return
     if lacks_consent:
         raise no_consent_error(path.name)
@@ -116,36 +124,64 @@ def format_roles(roles: Counter[str]) -> str:
     return f"{shown} and {more:,} more" if more > 0 else shown
 
 
+@dataclass(frozen=True)
+class _OpenPart:
+    """A file that is read: its content, or the error that tells why there is none."""
+
+    format: SourceFormat
+    file: SourceFile
+    items: Iterator[Conversation | RejectedRecord]
+    error: MaterialError | None = None
+
+    @classmethod
+    def of(cls, found: SourceFormat, file: SourceFile, options: ReadOptions, logs: LogPool) -> Self:
+        try:
+            items = found.read(file, options)
+        except MaterialError as error:
+            return cls(found, file, iter(()), error)
+        if isinstance(items, ChatLog):
+            logs.add(items)
+            return cls(found, file, _pooled(items, logs))
+        return cls(found, file, iter(items))
+
+
+def _pooled(log: ChatLog, logs: LogPool) -> Iterator[Conversation | RejectedRecord]:
+    """Yield a log's items once all logs of the pool are known."""
+    yield from logs.items(log)
+
+
 def _read_parts(
-    parts: FormatParts, rights: Sequence[str], options: ReadOptions
+    parts: Sequence[_OpenPart], options: ReadOptions
 ) -> Iterator[Conversation | RejectedRecord]:
     problems: list[MaterialError] = []
-    for (found, file), right in zip(parts, rights, strict=True):
+    for part in parts:
         try:
-            for item in _read_part(found, file, replace(options, right=right)):
+            for item in _read_part(part):
                 if len(parts) > 1:
-                    item = _with_file_name(item, file.name)
+                    item = _with_file_name(item, part.file.name)
                 yield _filter_by_consent(item, options) if isinstance(item, Conversation) else item
         except MaterialError as error:
             # The other files may be intact.
             problems.append(error)
             if len(parts) > 1:
-                yield RejectedRecord(file.name, error.message, rows=0)
+                yield RejectedRecord(part.file.name, error.message, rows=0)
     if len(problems) == len(parts):
         raise problems[0]
 
 
-def _read_part(
-    found: SourceFormat, file: SourceFile, options: ReadOptions
-) -> Iterator[Conversation | RejectedRecord]:
-    """Yield the contents of one file. Raises `MaterialError` if a forced format does not match."""
-    items = iter(found.read(file, options))
-    first = next(items, None)
+def _read_part(part: _OpenPart) -> Iterator[Conversation | RejectedRecord]:
+    """Yield the contents of one file. Raises `MaterialError` if it cannot be read, or a forced
+    format does not match.
+    """
+    if part.error:
+        raise part.error
+    first = next(part.items, None)
     if first is not None:
-        return itertools.chain([first], items)
-    if not found.matches(file.peek()):
+        return itertools.chain([first], part.items)
+    if not part.format.matches(part.file.peek()):
         raise MaterialError(
-            f"{file.name} cannot be read as {found.name}.", f"Expected: {found.expected}."
+            f"{part.file.name} cannot be read as {part.format.name}.",
+            f"Expected: {part.format.expected}.",
         )
     return iter(())
 
@@ -162,7 +198,7 @@ def _with_file_name(
 
 
 def _row_with_file(name: str, row: str) -> str:
-    return row if not row or row.startswith(f"{name}/") else f"{name} {row}"
+    return row if not row or row.startswith((f"{name}/", f"{name} ")) else f"{name} {row}"
 
 
 def _resolve_right(found: SourceFormat, file: SourceFile, name: str, options: ReadOptions) -> str:

@@ -33,6 +33,7 @@ FORWARDED = "forwarded message"
 DELETED = "deleted"
 DELETION = "says that another was deleted"
 EDITED = "edited later"
+REPEATED = "the same message again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class LogEntry:
     `at` is in seconds since 1970, `text` is normalised (see `markup`), `reply_to` is the id of
     another message in the same `channel`. `dropped` is the reason why the message cannot be used,
     `empty` the reason why it has no text. `deletes` is the id of a message that this record
-    deletes. An empty `row` marks a placeholder for a missing message.
+    deletes. An empty `row` marks a placeholder for a missing message. `edited_at` is the time of
+    the last edit, 0 if unknown; `id_space` is what the id is unique in, the channel by default.
     """
 
     row: str
@@ -55,85 +57,207 @@ class LogEntry:
     dropped: str = ""
     empty: str = NO_TEXT
     deletes: str = ""
+    edited_at: float = 0.0
+    id_space: str = ""
+
+
+Entries = Iterable[LogEntry | RejectedRecord]
+SessionItem = Conversation | RejectedRecord
+MessageKey = tuple[str, str]
+"""What a message's id is unique in, and the id."""
+
+
+class ChatLog(Iterator[SessionItem]):
+    """A log that is not read yet: it yields its sessions, in order.
+
+    `platform` names the program whose ids of channels and messages its entries have, `channel` the
+    one channel that it is a part of; the sessions of several parts are read by `LogPool`
+    (`log_pool`). Of material that came through Discord's API, only messages of opted-in members and
+    the persona's replies to them are used. Raises `MaterialError` after the last record if
+    `options` name a persona that never speaks.
+    """
+
+    def __init__(
+        self,
+        entries: Entries,
+        name: str,
+        options: ReadOptions,
+        *,
+        platform: str = "",
+        channel: str = "",
+    ) -> None:
+        """`name` is the file's name."""
+        self.entries = entries
+        self.name = name
+        self.options = options
+        self.platform = platform
+        self.channel = channel
+        self._items: Iterator[SessionItem] | None = None
+
+    def __next__(self) -> SessionItem:
+        if self._items is None:
+            self._items = _own_items(self)
+        return next(self._items)
 
 
 def build_sessions(
-    entries: Iterable[LogEntry | RejectedRecord],
-    name: str,
-    options: ReadOptions,
-    *,
-    has_edits: bool = False,
-) -> Iterator[Conversation | RejectedRecord]:
-    """Yield the sessions of a log, in order. `name` is the file's name.
+    entries: Entries, name: str, options: ReadOptions, *, platform: str = "", channel: str = ""
+) -> ChatLog:
+    """Return the log of these entries, whose sessions it yields (see `ChatLog`)."""
+    return ChatLog(entries, name, options, platform=platform, channel=channel)
 
-    With `has_edits`, an entry replaces an earlier one with the same id in its channel. Of material
-    that came through Discord's API, only messages of opted-in members and the persona's replies to
-    them are used. Raises `MaterialError` after the last record if `options` name a persona that
-    never speaks.
+
+def _own_items(log: ChatLog) -> Iterator[SessionItem]:
+    for _, item in merge_parts([log]):
+        if isinstance(item, MaterialError):
+            raise item
+        yield item
+
+
+def merge_parts(
+    parts: Sequence[ChatLog], elsewhere: set[MessageKey] | None = None
+) -> Iterator[tuple[int, SessionItem | MaterialError]]:
+    """Yield the sessions of logs that are parts of one, each with the number of the part that its
+    first message is in, and the error of each part that cannot be used.
+
+    A message that is in several parts is in one session, with its latest text. `elsewhere` are the
+    messages of logs that were read before with other options: they are not read again, and these
+    parts' are added to them.
     """
-    log = _Log(SpeakerDirectory(options), has_edits)
-    broken = list[RejectedRecord]()
-    records = 0
-    for records, entry in enumerate(entries, start=1):  # noqa: B007  (used after the loop)
-        if isinstance(entry, RejectedRecord):
-            broken = broken or [entry]
-            yield entry
-        else:
-            yield from log.add(entry)
-    absent = log.speakers.absent_persona(name, records, broken)
-    consent = ConsentFilter(options, log.speakers.plays)
+    log = _Log(SpeakerDirectory(parts[0].options), elsewhere)
+    counts = _RecordCounts()
+    yield from _read_parts(parts, log, counts)
+    name = parts[0].name if len(parts) == 1 else f"{parts[0].name} and {len(parts) - 1} more"
+    absent = log.speakers.absent_persona(name, counts.records, counts.broken)
+    yield from _sessions(parts, log, absent)
+    for number in range(len(parts)):
+        fault = counts.faults.get(number) or absent
+        if fault:
+            yield number, fault
+
+
+@dataclass
+class _RecordCounts:
+    """What came of the records of all parts: `broken` has at least the first unreadable one,
+    `faults` the errors of parts by number.
+    """
+
+    records: int = 0
+    broken: list[RejectedRecord] = field(default_factory=list)
+    faults: dict[int, MaterialError] = field(default_factory=dict)
+
+
+def _read_parts(
+    parts: Sequence[ChatLog], log: "_Log", counts: _RecordCounts
+) -> Iterator[tuple[int, SessionItem]]:
+    for number, part in enumerate(parts):
+        try:
+            for entry in _part_entries(part, is_alone=len(parts) == 1):
+                counts.records += 1
+                if isinstance(entry, RejectedRecord):
+                    counts.broken = counts.broken or [entry]
+                    yield number, entry
+                else:
+                    for rejected in log.add(entry, number):
+                        yield number, rejected
+        except MaterialError as error:
+            if len(parts) == 1:
+                raise
+            # The other parts may be intact.
+            counts.faults[number] = error
+
+
+def _sessions(
+    parts: Sequence[ChatLog], log: "_Log", absent: MaterialError | None
+) -> Iterator[tuple[int, SessionItem]]:
+    consent = ConsentFilter(parts[0].options, log.speakers.plays)
     unheard = log.speakers.unheard(consent.allows)
-    for channel, session in log.sessions(options.session_gap_s):
+    for channel, session in log.sessions(parts[0].options.session_gap_s):
+        number = session[0].part
         if absent:
-            yield RejectedRecord(session[0].row, absent.message, count_records(session))
+            yield number, RejectedRecord(session[0].row, absent.message, count_records(session))
             continue
-        session, rejected = consent.filter_session(session)
-        yield from rejected
+        session, rejected_lines = consent.filter_session(session)
+        for rejected in rejected_lines:
+            yield number, rejected
         if session:
-            source = options.source or name
+            options = parts[number].options
+            source = options.source or parts[number].name
             conversation = log.speakers.conversation(session, source, options, unheard)
-            yield replace(conversation, channel=f"{name} {channel}")
+            yield number, replace(conversation, channel=f"{parts[0].name} {channel}")
             # Once is enough: all people are registered before any name is replaced.
             unheard = ()
-    if absent:
-        raise absent
+
+
+def _part_entries(part: ChatLog, *, is_alone: bool) -> Iterator[LogEntry | RejectedRecord]:
+    for entry in part.entries:
+        # A row says which of several files it is in; a placeholder has none.
+        if is_alone or not entry.row or entry.row.startswith(f"{part.name}/"):
+            yield entry
+        else:
+            yield replace(entry, row=f"{part.name} {entry.row}")
 
 
 @dataclass
 class _Channel:
-    """`places` are positions in `messages` by id if messages can be edited; `replied_to` are
-    message ids.
-    """
+    """`edits` are the times of the last edits of messages, by id; `replied_to` are message ids."""
 
     messages: list[LogMessage | None] = field(default_factory=list)
-    places: dict[str, int] = field(default_factory=dict)
+    edits: dict[str, float] = field(default_factory=dict)
     replied_to: set[str] = field(default_factory=set)
 
 
 class _Log:
-    """Messages by channel, with edits and deletions applied."""
+    """Messages by channel, each once, with edits and deletions applied."""
 
-    def __init__(self, speakers: SpeakerDirectory, has_edits: bool) -> None:
+    def __init__(self, speakers: SpeakerDirectory, elsewhere: set[MessageKey] | None) -> None:
         self.speakers = speakers
-        self._has_edits = has_edits
+        self._elsewhere = frozenset(elsewhere or ())
+        self._read = elsewhere
         self._channels: dict[str, _Channel] = {}
+        self._places: dict[MessageKey, tuple[_Channel, int]] = {}
+        self._deleted: set[MessageKey] = set()
 
-    def add(self, entry: LogEntry) -> Iterator[RejectedRecord]:
-        """Add a record; yield the records that it causes to be dropped."""
+    def add(self, entry: LogEntry, part: int) -> Iterator[RejectedRecord]:
+        """Add a record of a part; yield the records that it causes to be dropped."""
+        key = (entry.id_space or entry.channel, entry.id)
+        # Channels are in the order of their first records, whatever becomes of these.
         channel = self._channels.setdefault(entry.channel, _Channel())
         if entry.deletes:
-            deleted = self._remove(channel, entry.deletes)
-            if deleted:
-                yield RejectedRecord(deleted.row, DELETED)
-            yield RejectedRecord(entry.row, DELETION)
+            yield from self._delete(entry, (key[0], entry.deletes))
             return
-        earlier = self._remove(channel, entry.id) if self._has_edits else None
+        reason = self._reason(entry, key)
+        earlier = self._earlier(key, entry.author, part)
+        if earlier and not reason and self._is_older(entry, earlier, key, part):
+            is_same = entry.text == earlier.text
+            yield RejectedRecord(entry.row, REPEATED if is_same else EDITED)
+            return
         if earlier:
-            yield RejectedRecord(earlier.row, EDITED)
-        reason = self._reason(entry)
+            self._remove(key)
+            is_same = not reason and entry.text == earlier.text
+            yield RejectedRecord(earlier.row, REPEATED if is_same else EDITED)
         if reason:
             yield RejectedRecord(entry.row, reason)
             return
+        self._append(entry, key, channel, part=part, earlier=earlier)
+
+    def _delete(self, entry: LogEntry, key: MessageKey) -> Iterator[RejectedRecord]:
+        deleted = self._remove(key)
+        # Another part may have the message still.
+        self._deleted.add(key)
+        if deleted:
+            yield RejectedRecord(deleted.row, DELETED)
+        yield RejectedRecord(entry.row, DELETION)
+
+    def _append(
+        self,
+        entry: LogEntry,
+        key: MessageKey,
+        channel: _Channel,
+        *,
+        part: int,
+        earlier: LogMessage | None,
+    ) -> None:
         self.speakers.register(entry.author)
         message = LogMessage(
             entry.row,
@@ -142,35 +266,73 @@ class _Log:
             text=entry.text,
             id=entry.id,
             reply_to=entry.reply_to,
+            part=part,
         )
         if earlier:
             # An edit stands where the message stood, whatever its own time and reference are.
             message.at = earlier.at
             message.reply_to = earlier.reply_to
+            message.part = earlier.part
         if message.reply_to:
             channel.replied_to.add(message.reply_to)
-        if self._has_edits:
-            channel.places[entry.id] = len(channel.messages)
+        if entry.id:
+            self._places[key] = (channel, len(channel.messages))
+            if entry.edited_at:
+                channel.edits[entry.id] = entry.edited_at
+            if self._read is not None:
+                self._read.add(key)
         channel.messages.append(message)
 
     def sessions(self, gap_s: float) -> Iterator[tuple[str, list[LogMessage]]]:
         """Yield each channel's name and sessions in chronological order (see `sort_by_time`)."""
         for name, channel in self._channels.items():
-            messages = list(filter(None, channel.messages))
+            by_part: dict[int, list[LogMessage]] = {}
+            for message in filter(None, channel.messages):
+                by_part.setdefault(message.part, []).append(message)
             channel.messages.clear()
-            messages = sort_by_time(messages, lambda message: message.at)
+            messages = []
+            for part in by_part.values():
+                messages += sort_by_time(part, lambda message: message.at)
+            messages.sort(key=lambda message: message.at)
             for session in _split_sessions(messages, channel.replied_to, gap_s):
                 yield name, session
 
-    def _remove(self, channel: _Channel, id: str) -> LogMessage | None:
-        place = channel.places.pop(id, None)
-        if place is None:
+    def _earlier(self, key: MessageKey, author: Author, part: int) -> LogMessage | None:
+        """Return the same message from an earlier record, if there is one; what another person
+        wrote in another file is another message, though programs may number both alike.
+        """
+        place = self._places.get(key)
+        message = place[0].messages[place[1]] if place else None
+        if message and message.part != part and message.author.id != author.id:
             return None
-        message = channel.messages[place]
-        channel.messages[place] = None  # places of later messages must stay
         return message
 
-    def _reason(self, entry: LogEntry) -> str:
+    def _is_older(self, entry: LogEntry, earlier: LogMessage, key: MessageKey, part: int) -> bool:
+        """Report whether a record has an older text than an earlier record of the same message, or
+        the same one. In one file, a later record has the later text.
+        """
+        channel = self._places[key][0]
+        if channel is not self._channels.get(entry.channel):
+            return False  # it has become part of a thread
+        if entry.text == earlier.text:
+            return True
+        return part != earlier.part and entry.edited_at < channel.edits.get(entry.id, 0.0)
+
+    def _remove(self, key: MessageKey) -> LogMessage | None:
+        place = self._places.pop(key, None)
+        if place is None:
+            return None
+        channel, number = place
+        message = channel.messages[number]
+        channel.messages[number] = None  # places of later messages must stay
+        channel.edits.pop(key[1], None)
+        return message
+
+    def _reason(self, entry: LogEntry, key: MessageKey) -> str:
+        if entry.id and key in self._elsewhere:
+            return REPEATED
+        if key in self._deleted:
+            return DELETED
         if entry.dropped:
             return entry.dropped
         if entry.author.is_bot and not self.speakers.is_persona(entry.author):

@@ -52,7 +52,9 @@ def make_author(
 
 @dataclass(slots=True)
 class LogMessage:
-    """The fields of an entry that are kept in memory; logs contain millions."""
+    """The fields of an entry that are kept in memory; logs contain millions. `part` is the number
+    of the file, of several that are parts of one log.
+    """
 
     row: str
     at: float
@@ -60,6 +62,7 @@ class LogMessage:
     text: str
     id: str
     reply_to: str
+    part: int = 0
 
 
 def count_records(session: Sequence[LogMessage]) -> int:

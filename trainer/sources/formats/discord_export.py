@@ -30,6 +30,7 @@ from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
 from trainer.sources.speakers import Author, make_author
 
+PLATFORM = "discord"
 MESSAGE_TYPES = ("Default", "Reply", "ChatInputCommand", "ContextMenuCommand", "20", "23")
 """The last four are what bots answer to commands; the exporter writes types that it does not know
 as numbers.
@@ -49,11 +50,18 @@ def read_json(file: SourceFile, options: ReadOptions) -> Iterator[Conversation |
     """Yield the sessions of a JSON export. Raises `MaterialError` if it contains no messages."""
     channel = file.peek().head.get("channel")
     channels: dict[str, str] = {}
+    channel_id = ""
     if isinstance(channel, dict):
-        channels[str(channel.get("id"))] = str(channel.get("name"))
+        channel_id = str(channel.get("id") or "")
+        channels[channel_id] = str(channel.get("name"))
     messages = file.records("messages")
-    entries = parse_entries(messages, lambda row, message: _entry(row, message, channels))
-    return sessionise.build_sessions(entries, file.name, options)
+    entries = parse_entries(
+        messages, lambda row, message: _entry(row, message, channels, channel_id)
+    )
+    platform = PLATFORM if channel_id else ""
+    return sessionise.build_sessions(
+        entries, file.name, options, platform=platform, channel=channel_id
+    )
 
 
 def read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
@@ -70,7 +78,9 @@ def read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | 
     return sessionise.build_sessions(entries, file.name, options)
 
 
-def _entry(row: str, message: Mapping[str, Any], channels: Mapping[str, str]) -> LogEntry:
+def _entry(
+    row: str, message: Mapping[str, Any], channels: Mapping[str, str], channel_id: str
+) -> LogEntry:
     kind = optional_text(message, "type") or "Default"
     reference = object_field(message, "reference")
     at = timestamp_field(message, "timestamp")
@@ -83,8 +93,12 @@ def _entry(row: str, message: Mapping[str, Any], channels: Mapping[str, str]) ->
         text=_mark_mentions(text, object_list(message, "mentions")),
         id=text_field(message, "id"),
         reply_to=optional_text(reference, "messageId"),
+        channel=channel_id,
         dropped="" if kind in MESSAGE_TYPES else sessionise.SYSTEM,
         empty=_empty(message, reference),
+        edited_at=timestamp_field(message, "timestampEdited")
+        if message.get("timestampEdited")
+        else 0.0,
     )
 
 
@@ -139,9 +153,7 @@ def _csv_entry(row: str, cells: dict[str, Any], order: DateOrder) -> LogEntry:
 def read_log(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
     """Yield the sessions of all channels in a log of one message a line."""
     entries = parse_entries(file.records(), _log_entry)
-    return sessionise.build_sessions(
-        entries, file.name, replace(options, arrived=""), has_edits=True
-    )
+    return sessionise.build_sessions(entries, file.name, replace(options, arrived=""))
 
 
 def _log_entry(row: str, line: dict[str, Any]) -> LogEntry:

@@ -11,6 +11,7 @@ from personas.errors import MaterialError
 from personas.schemas.base import DATA_PACKAGE
 from trainer.sources import sessionise
 from trainer.sources.conversation import Conversation, RejectedRecord
+from trainer.sources.formats.discord_export import PLATFORM
 from trainer.sources.markup import is_command, normalise_discord
 from trainer.sources.record_fields import (
     UnusableRecordError,
@@ -45,7 +46,8 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
         # others' lines, its own would answer nobody.
         options = replace(options, persona_names=(*options.persona_names, owner.id))
         channels = map(_add_unknown_replies, channels)
-    return sessionise.build_sessions(itertools.chain.from_iterable(channels), file.name, options)
+    entries = itertools.chain.from_iterable(channels)
+    return sessionise.build_sessions(entries, file.name, options, platform=PLATFORM)
 
 
 def _channels(file: SourceFile, owner: Author) -> Iterator[Iterator[LogEntry | RejectedRecord]]:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -61,6 +62,11 @@ class SlackWorkspace:
     users: Mapping[str, Author]
     channels: Mapping[str, str]
 
+    @cached_property
+    def channel_ids(self) -> Mapping[str, str]:
+        """The id of each channel by its name, which another workspace may have too."""
+        return {name: id for id, name in self.channels.items()}
+
     def author(self, message: Mapping[str, Any]) -> Author:
         """Return the author; a bot has its id and its own name."""
         profile = object_field(message, "bot_profile")
@@ -107,7 +113,7 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
     workspace = _workspace(file)
     days = sorted(name for name in file.names if DAY_FILE.search(name))
     entries = itertools.chain.from_iterable(_entries(file, name, workspace) for name in days)
-    return sessionise.build_sessions(entries, file.name, options, has_edits=True)
+    return sessionise.build_sessions(entries, file.name, options, platform="slack")
 
 
 def _workspace(file: SourceFile) -> SlackWorkspace:
@@ -145,7 +151,8 @@ def _entries(
     file: SourceFile, name: str, workspace: SlackWorkspace
 ) -> Iterator[LogEntry | RejectedRecord]:
     match = DAY_FILE.search(name)
-    channel = match["channel"] if match else ""
+    folder = match["channel"] if match else ""
+    channel = workspace.channel_ids.get(folder, folder)
     return parse_file(file, name, lambda row, message: _entry(row, message, channel, workspace))
 
 
@@ -156,12 +163,12 @@ def _entry(
     at = epoch_seconds(record, "ts")
     if kind == "message_deleted":
         thread = _thread(object_field(record, "previous_message"), channel)
-        return _deletion(row, at, thread, text_field(record, "deleted_ts"))
+        return _deletion(row, at, thread, text_field(record, "deleted_ts"), channel)
     message = object_field(record, "message") if kind == "message_changed" else record
     subtype = optional_text(message, "subtype")
     if kind == "message_changed" and subtype == "tombstone":
         # A message with replies is not deleted but changed, to a notice that it was.
-        return _deletion(row, at, _thread(message, channel), text_field(message, "ts"))
+        return _deletion(row, at, _thread(message, channel), text_field(message, "ts"), channel)
     text, author = _text_and_author(message, workspace)
     dropped = ""
     if subtype == "tombstone":
@@ -180,11 +187,20 @@ def _entry(
         channel=_thread(message, channel),
         dropped=dropped,
         empty=_empty(message),
+        edited_at=_edited_at(message),
+        # A message moves from its channel to a thread when it is answered there.
+        id_space=channel,
     )
 
 
-def _deletion(row: str, at: float, thread: str, deleted: str) -> LogEntry:
-    return LogEntry(row, at, make_author("", ()), "", channel=thread, deletes=deleted)
+def _edited_at(message: Mapping[str, Any]) -> float:
+    edited = message.get("edited")
+    return epoch_seconds(edited, "ts") if isinstance(edited, dict) and "ts" in edited else 0.0
+
+
+def _deletion(row: str, at: float, thread: str, deleted: str, channel: str) -> LogEntry:
+    author = make_author("", ())
+    return LogEntry(row, at, author, "", channel=thread, deletes=deleted, id_space=channel)
 
 
 def _thread(message: Mapping[str, Any], channel: str) -> str:

@@ -54,11 +54,17 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
     """Yield the sessions of one chat, or of every chat of a full export."""
     head = file.peek().head
     entries: Iterator[LogEntry | RejectedRecord]
+    channel = ""
+    platform = "telegram"
     if file.kind == "JSON object" and "messages" not in head:
         entries = itertools.chain.from_iterable(_chats(file, name) for name in CHAT_LISTS)
     else:
         entries = parse_entries(file.records("messages"), partial(_entry, head))
-    return sessionise.build_sessions(entries, file.name, options)
+        channel = str(head.get("id") or "")
+        platform = platform if channel else ""
+    return sessionise.build_sessions(
+        entries, file.name, options, platform=platform, channel=channel
+    )
 
 
 def _chats(file: SourceFile, name: str) -> Iterator[LogEntry | RejectedRecord]:
@@ -88,6 +94,9 @@ def _entry(chat: Mapping[str, Any], row: str, message: Mapping[str, Any]) -> Log
         channel=optional_text(chat, "id"),
         dropped=_skip_reason(message) if is_message else sessionise.SYSTEM,
         empty=sessionise.ATTACHMENT if has_medium else sessionise.NO_TEXT,
+        edited_at=epoch_seconds(message, "edited_unixtime")
+        if "edited_unixtime" in message
+        else 0.0,
     )
 
 
