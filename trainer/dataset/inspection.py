@@ -53,7 +53,7 @@ class SourceSummary:
     """Counts over a whole source: files by format, records, conversations by language, or of
     `unjudged` language.
 
-    `speakers` counts the turns of people in chat logs. `is_decided`: it is said who the persona is,
+    `accounts` counts the turns of people in chat logs by id and name. `is_decided`: it is said who the persona is,
     or there is no choice.
     """
 
@@ -69,9 +69,26 @@ class SourceSummary:
     reasons: dict[str, RejectedRecord] = field(default_factory=dict)
     examples: list[Conversation] = field(default_factory=list)
     roles: Counter[str] = field(default_factory=Counter)
-    speakers: Counter[str] = field(default_factory=Counter)
+    accounts: Counter[tuple[str, str]] = field(default_factory=Counter)
     has_persona: bool = False
     is_named: bool = False
+
+    @property
+    def speakers(self) -> Counter[str]:
+        """The turns of people in chat logs, by name; by name and id where a name is shared."""
+        shared = self.shared_names
+        turns: Counter[str] = Counter()
+        for (id, name), count in self.accounts.items():
+            turns[f"{name} ({id})" if name in shared else name] += count
+        return turns
+
+    @property
+    def shared_names(self) -> dict[str, list[str]]:
+        """The ids of the accounts that have one display name, by that name."""
+        ids: dict[str, list[str]] = {}
+        for id, name in self.accounts:
+            ids.setdefault(name, []).append(id)
+        return {name: sorted(same) for name, same in ids.items() if len(same) > 1}
 
     @property
     def is_decided(self) -> bool:
@@ -124,6 +141,8 @@ class SourceSummary:
             summary["roles"] = dict(self.roles.most_common())
         if self.speakers:
             summary["speakers"] = dict(self.speakers.most_common(MAX_SHOWN_SPEAKERS))
+        if self.shared_names:
+            summary["shared_names"] = self.shared_names
         return summary
 
 
@@ -168,7 +187,8 @@ def inspect_source(
         if any(message.speaker.is_persona for message in item.messages):
             summary.has_persona = True
         if is_chat_log(item):
-            summary.speakers.update(message.speaker.name for message in item.messages)
+            speakers = [message.speaker for message in item.messages]
+            summary.accounts.update((speaker.id, speaker.name) for speaker in speakers)
         if len(summary.examples) < MAX_SHOWN_EXAMPLES:
             summary.examples.append(item)
         language = item.lang
@@ -256,6 +276,10 @@ def _format_people(summary: SourceSummary) -> Iterator[str]:
         yield f"  {'characters':<14}{format_roles(summary.roles)}"
     if summary.speakers:
         yield f"  {'speakers':<14}{format_roles(summary.speakers)}"
+    if not summary.is_named:
+        for name, ids in summary.shared_names.items():
+            accounts = f"{len(ids)} accounts have the name {name}: {', '.join(ids)}"
+            yield f"\n  {accounts}. Name one by its id, as --as {ids[0]} does."
     if len(summary.roles) > 1 or (summary.roles and not summary.conversations):
         yield "\n  A persona learns the lines of one character: name one of them with --as."
     elif summary.speakers and not summary.has_persona:

@@ -74,7 +74,7 @@ class ChatLog(Iterator[SessionItem]):
     one channel that it is a part of; the sessions of several parts are read by `LogPool`
     (`log_pool`). Of material that came through Discord's API, only messages of opted-in members and
     the persona's replies to them are used. Raises `MaterialError` after the last record if
-    `options` name a persona that never speaks.
+    `options` name a persona that never speaks, or by a name that several accounts have.
     """
 
     def __init__(
@@ -128,10 +128,13 @@ def merge_parts(
     counts = _RecordCounts()
     yield from _read_parts(parts, log, counts)
     name = parts[0].name if len(parts) == 1 else f"{parts[0].name} and {len(parts) - 1} more"
-    absent = log.speakers.absent_persona(name, counts.records, counts.broken)
-    yield from _sessions(parts, log, absent)
+    log.speakers.find_persona()
+    unclear = log.speakers.absent_persona(name, counts.records, counts.broken)
+    unclear = unclear or log.speakers.ambiguous_persona(name)
+    yield from log.drop_bots(log.speakers.ignored_bots)
+    yield from _sessions(parts, log, unclear)
     for number in range(len(parts)):
-        fault = counts.faults.get(number) or absent
+        fault = counts.faults.get(number) or unclear
         if fault:
             yield number, fault
 
@@ -168,14 +171,14 @@ def _read_parts(
 
 
 def _sessions(
-    parts: Sequence[ChatLog], log: "_Log", absent: MaterialError | None
+    parts: Sequence[ChatLog], log: "_Log", unclear: MaterialError | None
 ) -> Iterator[tuple[int, SessionItem]]:
     consent = ConsentFilter(parts[0].options, log.speakers.plays)
     unheard = log.speakers.unheard(consent.allows)
     for channel, session in log.sessions(parts[0].options.session_gap_s):
         number = session[0].part
-        if absent:
-            yield number, RejectedRecord(session[0].row, absent.message, count_records(session))
+        if unclear:
+            yield number, RejectedRecord(session[0].row, unclear.message, count_records(session))
             continue
         session, rejected_lines = consent.filter_session(session)
         for rejected in rejected_lines:
@@ -283,6 +286,16 @@ class _Log:
                 self._read.add(key)
         channel.messages.append(message)
 
+    def drop_bots(self, ids: frozenset[str]) -> Iterator[tuple[int, RejectedRecord]]:
+        """Drop the messages of bots that have turned out not to be the persona."""
+        if not ids:
+            return
+        for channel in self._channels.values():
+            for place, message in enumerate(channel.messages):
+                if message and message.author.id in ids:
+                    channel.messages[place] = None
+                    yield message.part, RejectedRecord(message.row, BOT)
+
     def sessions(self, gap_s: float) -> Iterator[tuple[str, list[LogMessage]]]:
         """Yield each channel's name and sessions in chronological order (see `sort_by_time`)."""
         for name, channel in self._channels.items():
@@ -335,7 +348,7 @@ class _Log:
             return DELETED
         if entry.dropped:
             return entry.dropped
-        if entry.author.is_bot and not self.speakers.is_persona(entry.author):
+        if entry.author.is_bot and not self.speakers.may_be_persona(entry.author):
             return BOT
         if not entry.text:
             return entry.empty

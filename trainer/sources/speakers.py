@@ -2,6 +2,7 @@
 opted in.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -77,14 +78,15 @@ class SpeakerDirectory:
         self._persona = options.persona
         self._names_by = options.names_by
         self._ids_and_names = set(map(fold_name, options.all_persona_names))
-        self._roles = set(map(fold_name, options.persona_names))
+        self._stated = set(map(fold_name, options.persona_names))
         self._latest: dict[str, Author] = {}
         self._names: dict[str, dict[str, None]] = {}
         self._by_name: dict[str, str] = {}
+        self._possible: dict[str, Author] = {}
         self._personas: set[str] = set()
         self._speakers: dict[str, SourceSpeaker] = {}
 
-    def is_persona(self, author: Author) -> bool:
+    def may_be_persona(self, author: Author) -> bool:
         """Match the persona by name or id, or by a role named in the options; other roles may
         merely share its name.
         """
@@ -92,7 +94,7 @@ class SpeakerDirectory:
             return False
         names = map(fold_name, (author.id, *author.names))
         roles = map(fold_name, author.roles)
-        return not (self._ids_and_names.isdisjoint(names) and self._roles.isdisjoint(roles))
+        return not (self._ids_and_names.isdisjoint(names) and self._stated.isdisjoint(roles))
 
     def register(self, author: Author) -> None:
         """Register a speaker; the latest name becomes the display name."""
@@ -104,8 +106,63 @@ class SpeakerDirectory:
             names.pop(name, None)
             names[name] = None
             self._by_name.setdefault(_name_key(name), author.id)
-        if author.id not in self._personas and self.is_persona(author):
-            self._personas.add(author.id)
+        if author.id not in self._possible and self.may_be_persona(author):
+            self._possible[author.id] = author
+
+    def find_persona(self) -> None:
+        """Decide who the persona is, once all speakers are registered: an account that is named by
+        its id excludes others that merely have its name, or the persona's.
+        """
+        by_id = {
+            id: author for id, author in self._possible.items() if self._is_named_by_id(author)
+        }
+        if not by_id:
+            self._personas = set(self._possible)
+            return
+        names = set(map(fold_name, itertools.chain.from_iterable(map(self._all_names, by_id))))
+        others = self._stated - names - set(map(fold_name, by_id))
+        self._personas = set(by_id)
+        for id, author in self._possible.items():
+            own = {*map(fold_name, self._all_names(id)), *map(fold_name, author.roles)}
+            if not others.isdisjoint(own):
+                self._personas.add(id)
+
+    @property
+    def ignored_bots(self) -> frozenset[str]:
+        """Ids of bots that have the persona's name and are not the persona."""
+        others = self._possible.keys() - self._personas
+        return frozenset(id for id in others if self._possible[id].is_bot)
+
+    def _is_named_by_id(self, author: Author) -> bool:
+        """Report whether an account is asked for by an id that is not merely its name, as it is in
+        logs without ids.
+        """
+        is_id = author.id not in self._all_names(author.id)
+        return is_id and fold_name(author.id) in self._ids_and_names
+
+    def _all_names(self, id: str) -> list[str]:
+        return list(self._names.get(id, ()))
+
+    def ambiguous_persona(self, file: str) -> MaterialError | None:
+        """Build the error for a name of the persona that several accounts have, or None. Several
+        bots may be one character: proxies of messages have an account in each channel.
+        """
+        for requested in sorted(self._ids_and_names):
+            named = []
+            for id in self._personas:
+                if requested in map(fold_name, self._all_names(id)):
+                    named.append(id)
+            are_bots = all(self._latest[id].is_bot for id in named)
+            if len(named) < 2 or are_bots or any(fold_name(id) in self._stated for id in named):
+                continue
+            shown = sorted(named)[:MAX_SHOWN_SPEAKERS]
+            accounts = ", ".join(f"{id} ({', '.join(self._all_names(id))})" for id in shown)
+            name = next(n for n in self._all_names(shown[0]) if fold_name(n) == requested)
+            return MaterialError(
+                f"{len(named)} accounts are named {name!r} in {file}: {accounts}.",
+                f"Say by its id which of them is the persona: {self._names_by} {shown[0]}.",
+            )
+        return None
 
     def absent_persona(
         self, file: str, records: int, broken: list[RejectedRecord]
