@@ -15,17 +15,6 @@ from trainer.sources.record_fields import cell_list
 from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions
 
-ALSO_USED = {
-    "personality": ("utterances", "history", "candidates"),
-    "sides": tuple(
-        "users participants participant1_id participant2_id bot_profile bot_persona "
-        "agent_profile".split()
-    ),
-    "scenes": ("plot", "scenario", "background", "setting", "summary"),
-    "preference": ("conversations", "messages"),
-}
-"""Columns that schemas read without giving them a role."""
-
 
 def describe_columns(file: SourceFile, format: str, options: ReadOptions) -> ColumnUse:
     """Return the use of the columns of a table in one of the formats of tables.
@@ -72,7 +61,7 @@ def _schema_use(peek: Peek, format: str, options: ReadOptions) -> ColumnUse:
     if not planned:
         return ColumnUse()
     used: dict[str, str] = {}
-    taken = {*ALSO_USED.get(format, ()), *ROW_LOSS_KEYS, "persona", "right"}
+    taken = {*schema.also_read, *ROW_LOSS_KEYS, "persona", "right"}
     for roles in planned:
         used |= roles.by_role
         taken |= {roles.from_key, roles.value_key}

@@ -213,7 +213,8 @@ class RowSchema:
     """A known row shape: `plan` finds a row's columns, None for other shapes; `parse` raises
     `UnusableRecordError`.
 
-    A row of several scenes is parsed into a dialogue for each.
+    A row of several scenes is parsed into a dialogue for each. `also_read` are columns that are
+    read without having a role.
     """
 
     name: str
@@ -221,3 +222,4 @@ class RowSchema:
     expected: str
     plan: Callable[[Row], ColumnRoles | None]
     parse: Callable[[Row, ColumnRoles], RawDialogue | list[RawDialogue]]
+    also_read: tuple[str, ...] = ()

@@ -23,6 +23,7 @@ from trainer.sources.conversation_builder import (
 )
 from trainer.sources.message_order import sort_messages
 from trainer.sources.record_fields import UnusableRecordError, cell_list, cell_text
+from trainer.sources.unread_columns import holds_media
 
 LOSS_KEYS = ("weight", "loss_weight", "train", "training", "trainable", "loss", "output_with_loss")
 MASK_KEYS = ("mask", "masked", "ignore_loss")
@@ -41,6 +42,9 @@ def message_turns(messages: list[Any], from_key: str, value_key: str) -> list[tu
 
 def _sides(messages: list[Any], from_key: str, value_key: str) -> tuple[list[str], list[str]]:
     """Return labels and texts; falls back to checking messages one by one if any is malformed."""
+    # Most messages have a speaker and a text alone.
+    if any(isinstance(m, dict) and len(m) > 2 and holds_media(m) for m in messages):
+        raise UnusableRecordError("contains pictures or sound")
     # Nearly all lists are well-formed, and are checked as a whole.
     try:
         labels = [message[from_key] for message in messages]

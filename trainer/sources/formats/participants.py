@@ -199,6 +199,7 @@ PARTICIPANT_SCHEMAS = (
         SIDES_ROW,
         plan=_plan_sides,
         parse=_dialogue_from_sides,
+        also_read=("users", "participants", "participant1_id", "participant2_id", *FACT_COLUMNS),
     ),
     RowSchema(
         "named-turns", "Turns by name", NAMED_ROW, plan=_plan_named, parse=_dialogue_from_named

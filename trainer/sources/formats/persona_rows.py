@@ -101,6 +101,7 @@ PERSONA_SCHEMAS = (
         PERSONALITY_ROW,
         plan=_plan_utterances,
         parse=_dialogue_from_utterances,
+        also_read=("utterances", "history", "candidates"),
     ),
     RowSchema(
         "persona-rows",

@@ -15,6 +15,13 @@ from trainer.sources.conversation_builder import ROLES, RawDialogue, Turns, pars
 from trainer.sources.formats.message_rows import message_turns
 from trainer.sources.formats.qa_rows import answer_text, parse_side
 from trainer.sources.record_fields import UnusableRecordError, cell_list, cell_text
+from trainer.sources.unread_columns import (
+    ANSWER_WORDS,
+    BETTER_WORDS,
+    CHOICE_WORDS,
+    WORSE_WORDS,
+    name_words,
+)
 
 SCORE_KEYS = tuple("overall_score score pm_score rating reward votes upvotes rank ranking".split())
 SCORE_LIST_KEYS = tuple("scores ratings rewards ranks rank ranking overall_scores".split())
@@ -22,6 +29,15 @@ ANSWER_LIST_KEYS = tuple(
     "completions responses answers responses_and_scores outputs output candidates response "
     "answer".split()
 )
+ANSWER_STEMS = ANSWER_WORDS | frozenset(
+    "message messages conversation conversations dialogue text texts turn turns".split()
+)
+BARE_SIDES = frozenset(
+    "chosen accepted preferred positive rejected dispreferred nonpreferred negative".split()
+)
+"""Words that are the name of a column of answers by themselves."""
+CHOICE_NAMES = CHOICE_WORDS | frozenset(("better", "chosen", "preferred", "selected"))
+COMPARED_SIDES = (("a", "b"), ("0", "1"), ("1", "2"), ("first", "second"), ("left", "right"))
 COMPARISON_KEYS = (
     ("response_0", "response_1", "better_response_id"),
     ("human_ref_A", "human_ref_B", "labels"),
@@ -37,18 +53,41 @@ FIRST_WHERE_ONE = ("human_ref_A", "output_1")
 """Sets that say 1 for the first answer."""
 
 
+def _find_pair(row: Row) -> tuple[str, str] | None:
+    """Return the columns of the better and the worse answer: names that differ by one word, such as
+    `answer_w` and `answer_l`, and otherwise speak of answers or messages.
+    """
+    sides: dict[tuple[str, ...], dict[bool, str]] = {}
+    for name in row:
+        words = name_words(name) if isinstance(name, str) else ()
+        for is_better, side in ((True, BETTER_WORDS), (False, WORSE_WORDS)):
+            found = [word for word in words if word in side]
+            rest = tuple(word for word in words if word not in side)
+            is_telling = bool(rest) or (words[:1] and words[0] in BARE_SIDES)
+            if len(found) == 1 and is_telling and ANSWER_STEMS.issuperset(rest):
+                sides.setdefault(rest, {}).setdefault(is_better, name)
+    pairs = [(len(rest), pair) for rest, pair in sides.items() if len(pair) == 2]
+    if not pairs:
+        return None
+    pair = min(pairs, key=lambda item: item[0])[1]
+    are_answers = all(isinstance(row[name], str | list | dict) for name in pair.values())
+    return (pair[True], pair[False]) if are_answers else None
+
+
 def _plan_chosen(row: Row) -> ColumnRoles | None:
-    chosen = find_column(row, "chosen")
-    rejected = find_column(row, "rejected")
-    if not chosen or not rejected:
+    pair = _find_pair(row)
+    if pair is None:
         return None
     lists = [name for name in ("conversations", "messages") if isinstance(row.get(name), list)]
+    lists += [name for name in row if name not in pair and message_keys(cell_list(row[name]) or [])]
+    user = find_column(row, "user")
+    given = find_column(row, "input")
     return column_roles(
-        chosen=chosen,
-        rejected=rejected,
+        chosen=pair[0],
+        rejected=pair[1],
         messages=lists[0] if lists else None,
-        user=find_column(row, "user"),
-        input=find_column(row, "input"),
+        user=user if user not in lists[:1] else None,
+        input=given if given not in lists[:1] else None,
         system=find_column(row, "system"),
         lang=find_column(row, "lang"),
     )
@@ -167,14 +206,50 @@ def _plan_verdict(row: Row) -> ColumnRoles | None:
             asked = (find_column(row, role) for role in ("user", "history", "input"))
             user = next(filter(None, asked), None)
             return column_roles(chosen=first, rejected=second, label=verdict, user=user)
+    return _plan_named_comparison(row)
+
+
+def _plan_named_comparison(row: Row) -> ColumnRoles | None:
+    """Find two answers whose names differ by their last word, and a column that names one of
+    them.
+    """
+    names = {name_words(name): name for name in row if isinstance(name, str)}
+    choices = [name for words, name in names.items() if CHOICE_NAMES.intersection(words)]
+    for words, first in names.items():
+        for one, other in COMPARED_SIDES:
+            second = names.get((*words[:-1], other))
+            if words[-1:] != (one,) or not second or not ANSWER_STEMS.intersection(words):
+                continue
+            verdict = next((name for name in choices if name not in (first, second)), None)
+            user = find_column(row, "user") or find_column(row, "input")
+            if verdict and user:
+                return column_roles(chosen=first, rejected=second, label=verdict, user=user)
     return None
+
+
+def _names_second(verdict: str, columns: ColumnRoles) -> bool:
+    """Report whether a verdict names the second answer. Raises `UnusableRecordError` if it names
+    neither.
+    """
+    for role, is_second in (("chosen", False), ("rejected", True)):
+        name = columns.by_role[role].lower()
+        if verdict in (name, name_words(name)[-1], f"model_{name_words(name)[-1]}"):
+            return is_second
+    raise UnusableRecordError(
+        f"{columns.by_role['label']}: {verdict[:20]!r} names neither {columns.by_role['chosen']!r} "
+        f"nor {columns.by_role['rejected']!r}"
+    )
 
 
 def _dialogue_from_comparison(row: Row, columns: ColumnRoles) -> RawDialogue:
     verdict = cell_text(columns.get(row, "label")).strip().lower()
     if verdict in ("", "tie", "tie (bothbad)", "none"):
         raise UnusableRecordError("neither answer is the better one")
-    second_is_better = verdict in SECOND_IS_BETTER
+    keys = tuple(columns.by_role[role] for role in ("chosen", "rejected", "label"))
+    if keys in COMPARISON_KEYS:
+        second_is_better = verdict in SECOND_IS_BETTER
+    else:
+        second_is_better = _names_second(verdict, columns)
     if columns.by_role["chosen"] in FIRST_WHERE_ONE:
         second_is_better = verdict != "1"
     better = _answer(columns.get(row, "chosen"))
@@ -194,6 +269,7 @@ PREFERENCE_SCHEMAS = (
         '{"prompt", "chosen", "rejected"}',
         plan=_plan_chosen,
         parse=_dialogue_from_chosen,
+        also_read=("conversations", "messages"),
     ),
     RowSchema(
         "scored", "Scored answers", SCORED_ROW, plan=_plan_scored, parse=_dialogue_from_scores

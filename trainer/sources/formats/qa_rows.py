@@ -87,6 +87,8 @@ def parse_side(value: Any, role: str) -> list[tuple[str, str]]:
     """Return the turns of a question or an answer: a text, a transcript whose last turn may be
     open, or messages.
     """
+    if isinstance(value, dict) and isinstance(value.get("messages"), list):
+        value = value["messages"]
     messages = cell_list(value) if isinstance(value, list | dict) else None
     if messages and isinstance(messages[0], dict):
         keys = message_keys(messages)

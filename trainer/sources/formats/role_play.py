@@ -285,7 +285,12 @@ SCENES_ROW = (
 )
 ROLE_PLAY_SCHEMAS = (
     RowSchema(
-        "scenes", "Scenes of a story", SCENES_ROW, plan=_plan_scenes, parse=_dialogues_from_scenes
+        "scenes",
+        "Scenes of a story",
+        SCENES_ROW,
+        plan=_plan_scenes,
+        parse=_dialogues_from_scenes,
+        also_read=SETTING_COLUMNS,
     ),
     RowSchema("role-play", "Role-play", ROLE_ROW, plan=_plan_role_play, parse=_dialogue_from_role),
 )

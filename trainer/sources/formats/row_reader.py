@@ -1,7 +1,8 @@
 """Reads the rows of a table, one conversation each, by their schemas or by the operator's mapping."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Self
 
 from personas.card.toml_card import ID_PATTERN
 from personas.schemas.base import DISCORD_API
@@ -20,11 +21,36 @@ from trainer.sources.formats.message_rows import is_excluded
 from trainer.sources.record_fields import UnusableRecordError
 from trainer.sources.source_file import Record, SourceFile
 from trainer.sources.source_format import ReadOptions
+from trainer.sources.unread_columns import doubtful_columns, named_content, require_read
 
 ROW_LOSS_KEYS = ("weight", "loss_weight", "train", "trainable")
 """Columns that exclude a whole row from training by 0 or false."""
 OPTIONAL_ROLES = ("input", "system", "history", "lang")
 RowParser = tuple[Callable[[Row, ColumnRoles], RawDialogue | list[RawDialogue]], ColumnRoles]
+
+
+@dataclass(frozen=True)
+class _RowPlan:
+    """How rows with the same columns are read. `doubtful` columns are not read, and may hold what
+    belongs to the talk.
+    """
+
+    parse: Callable[[Row, ColumnRoles], RawDialogue | list[RawDialogue]]
+    columns: ColumnRoles
+    doubtful: tuple[str, ...]
+
+    @classmethod
+    def of(cls, row: Row, schema: RowSchema, columns: ColumnRoles) -> Self:
+        """Plan the rows of a known schema."""
+        read = (*columns.by_role.values(), *schema.also_read)
+        return cls(schema.parse, columns, doubtful_columns(row, read))
+
+    @classmethod
+    def mapped(cls, row: Row, parser: RowParser) -> Self:
+        """Plan rows whose columns the operator names: of the others, only pictures are missed."""
+        doubtful = doubtful_columns(row, parser[1].by_role.values())
+        media = (name for name in doubtful if named_content(name) == "media")
+        return cls(*parser, tuple(media))
 
 
 def read_records(file: SourceFile, options: ReadOptions) -> Iterator[Record | RejectedRecord]:
@@ -68,6 +94,7 @@ def read_rows(
         roles = unknown[1].by_role
         needed = [column for role, column in roles.items() if role not in OPTIONAL_ROLES]
     plans = _first_plans(file, main) if main else {}
+    mapped: dict[tuple[str, ...], _RowPlan] = {}
     for record in read_records(file, options):
         if isinstance(record, RejectedRecord):
             yield record
@@ -75,53 +102,52 @@ def read_rows(
         place, row = record
         key = tuple(row)
         has_mapped = all(column in row or column.split(".")[0] in row for column in needed)
-        plan = plans.get(key)
         if has_mapped and forced:
-            plan = forced
-        if plan is None:
-            plan = _plan_for(row, main)
-            if plan is None:
+            plan = mapped.get(key) or mapped.setdefault(key, _RowPlan.mapped(row, forced))
+        else:
+            found = plans.get(key) or _plan_for(row, main)
+            if found is None:
                 columns = ", ".join(map(str, list(row)[:MAX_SHOWN_COLUMNS])) or "nothing"
                 expected = main.expected if main else "of a known schema"
                 yield RejectedRecord(place, f"not {expected}: it has {columns}")
                 continue
-            plans[key] = plan
-        parse, columns_of_row = plan
+            plan = plans.setdefault(key, found)
         try:
-            parsed = parse(row, columns_of_row)
+            parsed = plan.parse(row, plan.columns)
+            dialogues = parsed if isinstance(parsed, list) else [parsed]
+            require_read(row, plan.doubtful, dialogues)
         except UnusableRecordError as error:
             yield RejectedRecord(place, str(error))
             continue
-        _exclude_row(row, parsed)
+        _exclude_row(row, dialogues)
         yield from _build_items(row, parsed, place, options)
 
 
-def _first_plans(file: SourceFile, main: RowSchema) -> dict[tuple[str, ...], RowParser]:
+def _first_plans(file: SourceFile, main: RowSchema) -> dict[tuple[str, ...], _RowPlan]:
     """Plan the columns of the first rows by the main schema: a single row may look like one of
     another schema.
     """
-    plans: dict[tuple[str, ...], RowParser] = {}
+    plans: dict[tuple[str, ...], _RowPlan] = {}
     # Backwards, so that of several rows with the same columns the first one decides.
     for row in reversed(first_rows(file.peek())[:SAMPLED_ROWS]):
         columns = plan_row(main, row)
         if columns:
-            plans[tuple(row)] = (main.parse, columns)
+            plans[tuple(row)] = _RowPlan.of(row, main, columns)
     return plans
 
 
-def _plan_for(row: Row, main: RowSchema | None) -> RowParser | None:
+def _plan_for(row: Row, main: RowSchema | None) -> _RowPlan | None:
     for schema in (main, *ROW_SCHEMAS):
         columns = plan_row(schema, row) if schema else None
         if schema and columns:
-            return schema.parse, columns
+            return _RowPlan.of(row, schema, columns)
     return None
 
 
-def _exclude_row(row: Row, parsed: RawDialogue | list[RawDialogue]) -> None:
+def _exclude_row(row: Row, dialogues: list[RawDialogue]) -> None:
     """Exclude all turns of a row from training if one of its columns says so."""
     if not is_excluded(row, ROW_LOSS_KEYS):
         return
-    dialogues = parsed if isinstance(parsed, list) else [parsed]
     for dialogue in dialogues:
         dialogue.untrained = frozenset(range(len(dialogue.texts)))
 
