@@ -8,7 +8,7 @@ from charset_normalizer import from_bytes
 from pydantic_core import from_json
 
 from personas.errors import MaterialError
-from trainer.sources.json_recovery import decode_json, find_value_end
+from trainer.sources.json_recovery import SPACE, decode_json, find_value_end
 from trainer.sources.table_reader import detect_delimiter
 
 FileType = Literal[
@@ -113,7 +113,8 @@ def _is_json_lines(text: str, lines: list[str]) -> bool:
     content = text.encode()
     end, _ = find_value_end(content)
     rest = content[end:].strip() if end >= 0 else b""
-    if rest.startswith(b"{"):
+    # Lines that were cut out of an array end in commas.
+    if rest.lstrip(b"," + SPACE).startswith(b"{"):
         return True
     if (end >= 0 and not rest) or (end < 0 and _is_truncated_json(text)):
         return False
@@ -144,7 +145,7 @@ def _is_message_list(line: str) -> bool:
     """Report whether a line is a list of messages, so that each line is a dialogue of its own."""
     if not line.startswith("[{"):
         return False
-    value = decode_json(line.encode())
+    value = decode_json(line.rstrip().removesuffix(",").encode())
     first = value[0] if isinstance(value, list) else None
     return isinstance(first, dict) and "role" in first and ("content" in first or "text" in first)
 

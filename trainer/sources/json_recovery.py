@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import orjson
 
+from trainer.sources.surrogates import repair_bytes, replace_half_escapes
+
 MAX_RECORD_BYTES = 64 << 20  # longer records are considered broken: a quote or a bracket is missing
 SPACE = b" \t\r\n"
 TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]+|[\]}]+|"', re.DOTALL)
@@ -40,14 +42,26 @@ class BrokenJson(str):
 
 def decode_json(text: bytes) -> Any:
     """Decode a value, or return `BrokenJson`. Accepts NaN and infinities, which Python's `json`
-    writes.
+    writes, and halves of characters (see `surrogates`).
     """
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
+        repaired = _without_halves(text)
+        if repaired != text:
+            return decode_json(repaired)
         if b"NaN" in text or b"Infinity" in text:
             return _decode_leniently(text)
         return BrokenJson(f"not valid JSON: {error.msg} at character {error.pos + 1}")
+
+
+def _without_halves(text: bytes) -> bytes:
+    text = repair_bytes(text)
+    if b"\\ud" not in text.lower():
+        return text
+    return replace_half_escapes(text.decode("utf-8", "surrogateescape")).encode(
+        "utf-8", "surrogateescape"
+    )
 
 
 def _decode_leniently(text: bytes) -> Any:

@@ -6,9 +6,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
+from trainer.sources.json_recovery import BrokenJson, decode_json
+from trainer.sources.surrogates import replace_half_escapes
 
 MAX_TIME_UNITS = 1e17
+TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+THOUGHT_PARTS = ("reasoning", "thinking")
+MEDIA_PARTS = ("image", "picture", "photo", "video", "audio", "sound", "speech")
+PART_TEXT_KEYS = ("text", "value", "content")
+"""Keys of a part's text, beside its own type (LLaMA-Factory writes `value`)."""
 
 
 class UnusableRecordError(ValueError):
@@ -93,11 +99,21 @@ def cell_text(value: Any) -> str:
 
 
 def _text_part(part: Any) -> str:
+    """Return the text of a part of a message; thoughts between the tags that models write."""
     if not isinstance(part, dict):
         return cell_text(part)
-    if part.get("type", "text") not in ("text", "input_text", "output_text"):
+    kind = str(part.get("type", "text"))
+    keys = (kind, *PART_TEXT_KEYS)
+    text = next((part[key] for key in keys if part.get(key) is not None), None)
+    if kind in TEXT_PARTS:
+        return cell_text(text)
+    if kind in THOUGHT_PARTS:
+        return f"<think>\n{cell_text(text)}\n</think>"
+    if "tool" in kind or "function" in kind:
+        raise UnusableRecordError("contains tool calls")
+    if any(word in kind for word in MEDIA_PARTS):
         raise UnusableRecordError("contains pictures or sound")
-    return cell_text(part.get("text", part.get("content")))
+    raise UnusableRecordError(f"contains a part of the type {kind[:20]!r}, which is no text")
 
 
 def cell_list(value: Any) -> list[Any] | None:
@@ -112,11 +128,10 @@ def cell_list(value: Any) -> list[Any] | None:
         return _transposed(value)
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return None
-    try:
-        parsed = orjson.loads(value)
-    except orjson.JSONDecodeError:
+    parsed = decode_json(value.encode("utf-8", "replace"))
+    if isinstance(parsed, BrokenJson):
         try:
-            parsed = ast.literal_eval(value.strip())
+            parsed = ast.literal_eval(replace_half_escapes(value).strip())
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
             return None
     return parsed if isinstance(parsed, list) else None

@@ -34,6 +34,7 @@ from trainer.sources.json_stream import (
     stream_arrays,
     stream_nested_arrays,
 )
+from trainer.sources.surrogates import repair_bytes, repaired
 
 HEAD_BYTES = 1 << 20
 READ_ERRORS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError)
@@ -102,10 +103,13 @@ class SourceFile:
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
-        """Open the decompressed content. Read errors become `MaterialError`."""
+        """Open the decompressed content; of text, halves of characters are repaired
+        (`surrogates`). Read errors become `MaterialError`.
+        """
         try:
             with self.opened() as stream:
-                yield stream
+                is_text = self.kind in file_types.TEXT_TYPES
+                yield cast(BinaryIO, repaired(stream)) if is_text else stream
         except READ_ERRORS as error:
             raise unreadable_error(self.name, error) from None
 
@@ -340,6 +344,8 @@ def _source(
     except (*READ_ERRORS, UnicodeDecodeError) as error:
         raise unreadable_error(name, error) from None
     is_whole = len(start) < HEAD_BYTES
+    if not start.startswith(tuple(magic for magic, _ in file_types.MAGIC)):
+        start = repair_bytes(start)
     kind, delimiter = file_types.detect_file_type(
         start, name, is_whole=is_whole, is_followed=is_followed
     )

@@ -19,6 +19,9 @@ HIDDEN_CONTENT = ("thoughts", "reasoning_recap", "user_editable_context", "model
 """Content that the page does not show as a message."""
 TEXT_CONTENT = ("text", "multimodal_text")
 ALL_RECIPIENTS = "all"
+TRANSCRIPT = "audio_transcription"
+RECORDINGS = ("audio_asset_pointer", "real_time_user_audio_video_asset_pointer")
+PICTURES = "contains pictures or sound"
 ENDLESS = "its branch has no beginning"
 
 
@@ -105,9 +108,29 @@ def _turn(node: Mapping[str, Any]) -> tuple[str, str] | None:
     parts = content.get("parts")
     if not isinstance(parts, list):
         raise UnusableRecordError("a message without parts")
-    if any(isinstance(part, dict) for part in parts):
-        raise UnusableRecordError("contains pictures or sound")
-    return str(role), cell_text(parts)
+    return str(role), _text(parts)
+
+
+def _text(parts: list[Any]) -> str:
+    """Return the texts of a message, and what was said in a voice chat, whose recordings are
+    passed over. Raises `UnusableRecordError` for pictures, and for sound that is not written down.
+    """
+    texts: list[Any] = []
+    has_sound = False
+    for part in parts:
+        kind = part.get("content_type") if isinstance(part, dict) else ""
+        if kind == TRANSCRIPT:
+            texts.append(part.get("text"))
+        elif kind in RECORDINGS and not part.get("frames_asset_pointers"):
+            has_sound = True
+        elif isinstance(part, dict):
+            raise UnusableRecordError(PICTURES)
+        else:
+            texts.append(part)
+    text = cell_text(texts)
+    if has_sound and not text.strip():
+        raise UnusableRecordError(PICTURES)
+    return text
 
 
 def _recognises(peek: Peek) -> bool:
