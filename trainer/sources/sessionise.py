@@ -233,6 +233,8 @@ class _Log:
         earlier = self._earlier(key, entry.author, part)
         if earlier and not reason and self._is_older(entry, earlier, key, part):
             is_same = entry.text == earlier.text
+            # An edit may come before what it edits, in a log newest first.
+            earlier.at = min(earlier.at, entry.at)
             yield RejectedRecord(entry.row, REPEATED if is_same else EDITED)
             return
         if earlier:
@@ -322,14 +324,16 @@ class _Log:
 
     def _is_older(self, entry: LogEntry, earlier: LogMessage, key: MessageKey, part: int) -> bool:
         """Report whether a record has an older text than an earlier record of the same message, or
-        the same one. In one file, a later record has the later text.
+        the same one. Without times of edits, a later record of a file has the later text.
         """
         channel = self._places[key][0]
         if channel is not self._channels.get(entry.channel):
             return False  # it has become part of a thread
         if entry.text == earlier.text:
             return True
-        return part != earlier.part and entry.edited_at < channel.edits.get(entry.id, 0.0)
+        if part == earlier.part and not entry.edited_at:
+            return False
+        return entry.edited_at < channel.edits.get(entry.id, 0.0)
 
     def _remove(self, key: MessageKey) -> LogMessage | None:
         place = self._places.pop(key, None)

@@ -5,7 +5,7 @@ Such a table is read without a question only if names of columns and their conte
 without it lines of characters.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trainer.sources.column_profile import ColumnProfile, cell_at
@@ -19,6 +19,7 @@ from trainer.sources.dates import (
     parse_clock,
     parse_moment,
 )
+from trainer.sources.formats.matrix_events import PLATFORM, is_event, parse_event
 from trainer.sources.formats.scripts import (
     MAX_SCENE_TURNS,
     PlacedLine,
@@ -31,6 +32,7 @@ from trainer.sources.formats.scripts import (
 from trainer.sources.header_names import chat_roles
 from trainer.sources.markup import tidy_text
 from trainer.sources.message_order import is_number_key
+from trainer.sources.message_types import Records, texts_only
 from trainer.sources.record_fields import UnusableRecordError, cell_text
 from trainer.sources.sessionise import LogEntry, build_sessions, parse_entries, sort_by_time
 from trainer.sources.source_file import Record
@@ -42,7 +44,6 @@ MIN_RECURRING_ROWS = 4
 """In shorter tables, names need not recur if they are short."""
 ChatColumns = Mapping[str, str]
 """The column of each of `CHAT_COLUMNS`; speaker and text are always there."""
-Records = Callable[[], Iterator[Record | RejectedRecord]]
 EXPECTED = (
     "a table with columns of speakers, texts and times, one message in each row; --map names other "
     "columns"
@@ -123,14 +124,25 @@ def read_chat(
 
     Lines whose speakers are roles are the assistant's and the user's, with or without times.
     """
+    records = texts_only(records)
     has_times = "time" in columns or "date" in columns
     if has_times and _has_roles(records, columns):
         return _timed_scenes(records, columns, options)
     if has_times:
         order = _detect_order(records, columns)
         entries = parse_entries(records(), lambda row, cells: _entry(row, cells, columns, order))
-        return build_sessions(entries, name, options)
+        room = _room_id(records)
+        platform = PLATFORM if room else ""
+        return build_sessions(entries, name, options, platform=platform, channel=room)
     return build_scenes(_placed_lines(records, columns), options)
+
+
+def _room_id(records: Records) -> str:
+    """Return the room that the first row, an event of Matrix, is in; empty for anything else."""
+    first = next(records(), None)
+    if isinstance(first, tuple) and is_event(first[1]):
+        return str(first[1].get("room_id") or "")
+    return ""
 
 
 def _has_roles(records: Records, columns: ChatColumns) -> bool:
@@ -184,6 +196,10 @@ def _time(cells: Mapping[str, Any], columns: ChatColumns, order: DateOrder) -> f
 def _entry(row: str, cells: Mapping[str, Any], columns: ChatColumns, order: DateOrder) -> LogEntry:
     at = _time(cells, columns, order)
     speaker = _label(cells, columns["speaker"])
+    if is_event(cells):
+        return parse_event(
+            row, cells, at, name=speaker, channel=conversation_of(cells, columns) or ""
+        )
     if not speaker:
         raise UnusableRecordError(f"{columns['speaker']}: names no speaker")
     text = tidy_text(cell_text(cell_at(cells, columns["text"])))

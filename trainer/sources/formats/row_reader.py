@@ -1,6 +1,6 @@
 """Reads the rows of a table, one conversation each, by their schemas or by the operator's mapping."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -18,6 +18,7 @@ from trainer.sources.formats.known_schemas import (
     row_arrays,
 )
 from trainer.sources.formats.message_rows import is_excluded
+from trainer.sources.formats.shared_endings import shared_endings, strip_endings
 from trainer.sources.record_fields import UnusableRecordError
 from trainer.sources.source_file import Record, SourceFile
 from trainer.sources.source_format import ReadOptions
@@ -95,6 +96,7 @@ def read_rows(
         needed = [column for role, column in roles.items() if role not in OPTIONAL_ROLES]
     plans = _first_plans(file, main) if main else {}
     mapped: dict[tuple[str, ...], _RowPlan] = {}
+    endings = _endings(file, options, [*plans.values()], forced)
     for record in read_records(file, options):
         if isinstance(record, RejectedRecord):
             yield record
@@ -113,7 +115,7 @@ def read_rows(
                 continue
             plan = plans.setdefault(key, found)
         try:
-            parsed = plan.parse(row, plan.columns)
+            parsed = plan.parse(strip_endings(row, endings), plan.columns)
             dialogues = parsed if isinstance(parsed, list) else [parsed]
             require_read(row, plan.doubtful, dialogues)
         except UnusableRecordError as error:
@@ -121,6 +123,18 @@ def read_rows(
             continue
         _exclude_row(row, dialogues)
         yield from _build_items(row, parsed, place, options)
+
+
+def _endings(
+    file: SourceFile, options: ReadOptions, plans: Sequence[_RowPlan], forced: RowParser | None
+) -> dict[str, str]:
+    """Return the endings that the texts of all first rows have, by column."""
+    columns = [forced[1]] if forced else [plan.columns for plan in plans]
+    rows = first_rows(file.peek(), options.mapping)
+    endings: dict[str, str] = {}
+    for roles in columns:
+        endings |= shared_endings(rows, roles)
+    return endings
 
 
 def _first_plans(file: SourceFile, main: RowSchema) -> dict[tuple[str, ...], _RowPlan]:
