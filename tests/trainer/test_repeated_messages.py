@@ -220,3 +220,65 @@ def test_a_thread_of_a_later_export_takes_its_first_message_along(tmp_path):
         write_all(tmp_path, files | {f"{folder}/tavern/2024-01-02.json": days}, zipped=False)
     found = outcome(tmp_path, persona_names=ODA)
     assert found.said == [[("Wick", day[0]["text"]), ("Oda", day[1]["text"])]]
+
+
+def whatsapp(messages):
+    rows = []
+    for _, author, text, at, *_ in messages:
+        clock = f"{10 + at // 3600}:{at // 60 % 60:02}"
+        rows.append(f"02/01/2024, {clock} - {NAMES[author]}: {text}\n")
+    return "".join(rows)
+
+
+def discord_csv(messages):
+    rows = ["AuthorID,Author,Date,Content,Attachments,Reactions\n"]
+    for _, author, text, at, *_ in messages:
+        rows.append(f'{author},{NAMES[author]},{iso(at)},"{text}",,\n')
+    return "".join(rows)
+
+
+def instagram(messages):
+    rows = [
+        {"sender_name": NAMES[author], "timestamp_ms": (BEGIN_S + at) * 1000, "content": text}
+        for _, author, text, at, *_ in messages
+    ]
+    return {"participants": [], "thread_path": "inbox/x", "messages": rows[::-1]}
+
+
+WITHOUT_CHAT_IDS = {
+    "log.jsonl": own_log,
+    "chat.txt": whatsapp,
+    "chat.csv": discord_csv,
+    "message_1.json": instagram,
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_CHAT_IDS)
+def test_copies_of_a_chat_are_found_by_their_messages(tmp_path, name):
+    write_part = WITHOUT_CHAT_IDS[name]
+    first, second = lines(0, 30), lines(20, 50)
+    paths = [
+        write(tmp_path / "a" / name, write_part(first)),
+        write(tmp_path / "b" / name, write_part(second)),
+    ]
+    found = outcome(tmp_path, persona_names=ODA)
+    (talk,) = found.talks
+    assert [message.text for message in talk.messages] == [line[2] for line in lines(0, 50)]
+    assert found.dropped == {"the same message again": 10} and found.rows == 60
+    items = [item for source in read_all(paths, ["own-writing"] * 2) for item in source]
+    assert sum(isinstance(item, Conversation) for item in items) == 1
+    other = [(n, author, f"{text} too", at) for n, author, text, at in lines(15, 40)]
+    other[3:5] = lines(18, 20)
+    write(tmp_path / "c" / name, write_part(other))
+    assert len(outcome(tmp_path, persona_names=ODA).talks) == 2
+
+
+def test_an_edit_in_a_later_copy_of_our_own_log_counts(tmp_path):
+    all_lines = lines(0, 8)
+    later = [edit(line, "It was the tide.") if line[0] == 3 else line for line in all_lines[2:]]
+    write(tmp_path / "a.jsonl", own_log(all_lines[:6]))
+    write(tmp_path / "b.jsonl", own_log(later))
+    found = outcome(tmp_path, persona_names=ODA)
+    (talk,) = found.talks
+    assert talk.messages[3].text == "It was the tide." and len(talk.messages) == 8
+    assert found.dropped == {"the same message again": 3, "edited later": 1}

@@ -4,10 +4,11 @@ use it.
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 from personas.errors import MaterialError
 from personas.home.rights import decide_right, no_consent_error
@@ -140,7 +141,8 @@ class _OpenPart:
         except MaterialError as error:
             return cls(found, file, iter(()), error)
         if isinstance(items, ChatLog):
-            logs.add(items)
+            reopen = cast(Callable[[], ChatLog], partial(found.read, file, options))
+            logs.add(items, reopen, has_many_files=len(file.names) > 1)
             return cls(found, file, _pooled(items, logs))
         return cls(found, file, iter(items))
 

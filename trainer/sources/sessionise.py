@@ -3,6 +3,7 @@ and commands.
 """
 
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -70,6 +71,8 @@ MessageKey = tuple[str, str]
 class ChatLog(Iterator[SessionItem]):
     """A log that is not read yet: it yields its sessions, in order.
 
+    `channel_names` are new names for its channels, by their own: those that hold the same talk,
+    in other files too, have one (`log_copies`).
     `platform` names the program whose ids of channels and messages its entries have, `channel` the
     one channel that it is a part of; the sessions of several parts are read by `LogPool`
     (`log_pool`). Of material that came through Discord's API, only messages of opted-in members and
@@ -92,6 +95,7 @@ class ChatLog(Iterator[SessionItem]):
         self.options = options
         self.platform = platform
         self.channel = channel
+        self.channel_names: dict[str, str] = {}
         self._items: Iterator[SessionItem] | None = None
 
     def __next__(self) -> SessionItem:
@@ -193,12 +197,40 @@ def _sessions(
 
 
 def _part_entries(part: ChatLog, *, is_alone: bool) -> Iterator[LogEntry | RejectedRecord]:
-    for entry in part.entries:
+    entries = _renamed_entries(part) if part.channel_names else part.entries
+    for entry in entries:
         # A row says which of several files it is in; a placeholder has none.
         if is_alone or not entry.row or entry.row.startswith(f"{part.name}/"):
             yield entry
         else:
             yield replace(entry, row=f"{part.name} {entry.row}")
+
+
+def _renamed_entries(part: ChatLog) -> Iterator[LogEntry | RejectedRecord]:
+    """Yield entries by the new names of their channels, with ids by which copies are found."""
+    for entry, key in keyed_entries(part.entries):
+        if isinstance(entry, RejectedRecord):
+            yield entry
+            continue
+        channel = part.channel_names.get(entry.channel, f"{part.name} {entry.channel}")
+        id = entry.id or (str(hash(key)) if key else "")
+        yield replace(entry, channel=channel, id=id)
+
+
+def keyed_entries(
+    entries: Entries,
+) -> Iterator[tuple[LogEntry | RejectedRecord, tuple[object, ...]]]:
+    """Yield records, those of messages with a key that a copy in another file has too: time,
+    author, text, and how often it was said at that time before.
+    """
+    counts: Counter[tuple[object, ...]] = Counter()
+    for entry in entries:
+        if isinstance(entry, RejectedRecord) or not entry.text or not entry.row:
+            yield entry, ()
+            continue
+        content = (entry.at, entry.author.id, entry.text)
+        counts[entry.channel, *content] += 1
+        yield entry, (*content, counts[entry.channel, *content])
 
 
 @dataclass
