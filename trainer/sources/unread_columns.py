@@ -101,10 +101,7 @@ def require_read(row: Row, doubtful: Sequence[str], dialogues: Sequence[RawDialo
         if content is None and not _are_unanswered(dialogues):
             continue
         if _is_lost(row[name], content or "answer", dialogues):
-            what = {"media": "pictures or sound", "choice": "a choice"}.get(
-                content or "", "answers"
-            )
-            raise UnusableRecordError(f"the column {name!r} holds {what}: {WHAT_TO_DO}")
+            raise UnusableRecordError(f"the column {name!r} holds {REASONS[content or 'answer']}")
 
 
 def holds_media(message: Row) -> bool:
