@@ -1,7 +1,6 @@
 """Creates a job from command-line options: material, request, parent adapter."""
 
 import argparse
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from personas.home.job_material import (
 )
 from personas.home.rights import RightsStatement, read_statement
 from personas.home.teacher_setting import stated_teacher
+from personas.ids import readable_id
 from personas.lore.lore_folder import job_owners, scan_lore
 from personas.models.base_model import name_from_anywhere
 from personas.schemas.chat import Persona
@@ -292,7 +292,7 @@ def _parent_adapter_material(named: str, home: Path, consent: Consent) -> Source
     """Return an adapter by folder, or a dialogue adapter of the home by name."""
     folder = Path(named).expanduser()
     if folder.is_dir():
-        return adapter_material(folder.absolute(), _slug(folder.resolve().name), consent)
+        return adapter_material(folder.absolute(), readable_id(folder.resolve().name), consent)
     if "/" in named:
         raise RequestError(
             f"There is no folder {named}.",
@@ -315,7 +315,7 @@ def _training_request(
     persona_id = persona.id if persona else None
     parents = [material.origin for material in materials if material.kind == "adapter"]
     return make_request(
-        job_name=_slug(f"{persona_id or 'dialogue'}-{options.recipe}"),
+        job_name=readable_id(f"{persona_id or 'dialogue'}-{options.recipe}"),
         base_model=name_from_anywhere(options.base_model),
         dataset=dataset,
         dataset_path=dataset_path,
@@ -341,8 +341,3 @@ def chosen_teacher(options: argparse.Namespace) -> Teacher | None:
     if named == name_from_anywhere(options.base_model):
         return None
     return stated_teacher(options.teacher, options.teacher_model, licence=options.teacher_licence)
-
-
-def _slug(text: str) -> str:
-    """Convert the text to a valid job name."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-_")[:64] or "run"
