@@ -73,6 +73,18 @@ NIGHT = datetime(2024, 1, 15, 22, 30)
         ("2024. 1. 15. 오전 10:05, Ann : hi", "2024. 1. 15. 오후 10:30, Bo : ho"),
         ("2024年1月15日 上午10:05 - Ann: hi", "2024年1月15日 晚上10:30 - Bo: ho"),
         ("15/1/2567 10:05 - Ann: hi", "15/1/2567 22:30 - Bo: ho"),
+        (
+            "١٥\u200f/١\u200f/٢٠٢٤، ١٠:٠٥ ص - Ann: hi",
+            "١٥\u200f/١\u200f/٢٠٢٤، ١٠:٣٠ م - Bo: ho",
+        ),
+        (
+            "15\u200f/1\u200f/2024، 10:05 ص - \u202bAnn\u202c: hi",
+            "15\u200f/1\u200f/2024، 10:30 م - Bo: ho",
+        ),
+        ("\u200f[15‏/1‏/2024, 10:05:00 ص] Ann: hi", "\u200f[15‏/1‏/2024, 10:30:00 م] Bo: ho"),
+        ("\u200f۱۴۰۲/۱۰/۲۵،\u200f ۱۰:۰۵ - Ann: hi", "\u200f۱۴۰۲/۱۰/۲۵،\u200f ۲۲:۳۰ - Bo: ho"),
+        ("۲۵/۱۰/۱۴۰۲، ۱۰:۰۵ ق.ظ. - Ann: hi", "۲۵/۱۰/۱۴۰۲، ۱۰:۳۰ ب.ظ. - Bo: ho"),
+        ("[١٤٤٥/٧/٤، ١٠:٠٥:٠٠ ص] Ann: hi", "[١٤٤٥/٧/٤، ١٠:٣٠:٠٠ م] Bo: ho"),
     ],
 )
 def test_dates_of_all_kinds(tmp_path, first, second):
@@ -262,6 +274,218 @@ def test_what_somebody_wrote_stays(tmp_path, said, text):
     assert found.said == [
         [("Ann", text), ("Bo Long", "ok"), ("+49 1511 2345678", "ok"), ("Di", "ok")]
     ]
+
+
+ANN = "Ann of the Upper Harbour Office, who answers letters on Mondays and Thursdays"
+
+
+@pytest.mark.parametrize(
+    ("lines", "speakers"),
+    [
+        (['Robert "Bob" Smith: hi', "Ann: yes"], ['Robert "Bob" Smith', "Ann"]),
+        (["„Bob“: hi", "Ann: yes", "Bob ‘the’ Cook: so"], ["„Bob“", "Ann", "Bob ‘the’ Cook"]),
+        ([f"{ANN}: hi", "Bo: yes", f"{ANN}: so"], [ANN, "Bo", ANN]),
+        (["Ann: hi", "Bo:yes", "Ann:so: be it", "Bo: ok"], ["Ann", "Bo", "Ann", "Bo"]),
+        (["Ann:hi", "Bo:see https://a.example", "Ann:so: be it"], ["Ann", "Bo", "Ann"]),
+        (["Work: Bo: hi", "Ann: re: yes", "Work: Bo: so"], ["Work: Bo", "Ann", "Work: Bo"]),
+        (["Dr:Ann: hi", "Mom :): yes", "Dr:Ann: so"], ["Dr:Ann", "Mom :)", "Dr:Ann"]),
+        (["Ann: at 10:30: soup", "Bo: 10:30?", "Ann: ok"], ["Ann", "Bo", "Ann"]),
+    ],
+    ids=lambda value: value[0][:20],
+)
+@pytest.mark.parametrize("start", ["15/01/2024, 10:30 - ", "[15/01/2024, 10:30:00] "])
+def test_names_are_learned_from_the_whole_chat(tmp_path, start, lines, speakers):
+    found = chat(tmp_path, "".join(f"{start}{line}\n" for line in lines))
+    assert [name for talk in found.said for name, _ in talk] == speakers
+    assert not found.dropped
+
+
+GROUP_CHATS = {
+    "en": (
+        "Messages and calls are end-to-end encrypted. No one outside of this chat, not even "
+        "WhatsApp, can read or listen to them.",
+        "Oda created group “Harbour”",
+        "Oda added you",
+        "Oda changed this group's icon",
+        "image omitted",
+        "You deleted this message.",
+    ),
+    "de": (
+        "Nachrichten und Anrufe sind Ende-zu-Ende-verschlüsselt. Niemand außerhalb dieses Chats "
+        "kann sie lesen oder anhören, nicht einmal WhatsApp.",
+        "Oda hat die Gruppe „Harbour“ erstellt.",
+        "Oda hat dich hinzugefügt.",
+        "Oda hat das Gruppenbild geändert.",
+        "Bild weggelassen",
+        "Du hast diese Nachricht gelöscht.",
+    ),
+    "es": (
+        "Los mensajes y las llamadas están cifrados de extremo a extremo. Nadie fuera de este "
+        "chat, ni siquiera WhatsApp, puede leerlos ni escucharlos.",
+        "Oda creó el grupo «Harbour»",
+        "Oda te añadió",
+        "Oda cambió el ícono de este grupo",
+        "imagen omitida",
+        "Eliminaste este mensaje.",
+    ),
+    "pt": (
+        "As mensagens e as chamadas são protegidas com a criptografia de ponta a ponta e ficam "
+        "somente entre você e os participantes desta conversa. Nem mesmo o WhatsApp pode ler ou "
+        "ouvi-las.",
+        'Oda criou o grupo "Harbour"',
+        "Oda adicionou você",
+        "Oda mudou a imagem do grupo",
+        "imagem ocultada",
+        "Você apagou esta mensagem.",
+    ),
+    "ar": (
+        "الرسائل والمكالمات مشفرة تمامًا بين الطرفين، بحيث لا يستطيع أحد خارج هذه الدردشة، ولا حتى "
+        "شركة واتساب نفسها، قراءتها أو الاستماع إليها.",
+        "قام Oda بإنشاء المجموعة «Harbour»",
+        "قام Oda بإضافتك",
+        "قام Oda بتغيير أيقونة المجموعة",
+        "لم يتم إدراج الصورة",
+        "لقد حذفت هذه الرسالة.",
+    ),
+    "vi": (
+        "Tin nhắn và cuộc gọi được mã hóa đầu cuối. Không ai bên ngoài cuộc trò chuyện này, kể cả "
+        "WhatsApp, có thể đọc hoặc nghe.",
+        'Oda đã tạo nhóm "Harbour"',
+        "Oda đã thêm bạn",
+        "Oda đã thay đổi biểu tượng nhóm",
+        "đã bỏ qua hình ảnh",
+        "Bạn đã xóa tin nhắn này.",
+    ),
+    "zh": (
+        "消息和通话已进行端到端加密。对话之外的任何人，甚至包括 WhatsApp 都无法读取或收听。",
+        "Oda创建了群组“Harbour”",
+        "Oda添加了您",
+        "Oda更改了群组图标",
+        "图片已忽略",
+        "您删除了这条消息",
+    ),
+}
+
+
+@pytest.mark.parametrize("language", GROUP_CHATS)
+def test_notices_are_known_without_their_mark(tmp_path, language):
+    encrypted, created, added, icon, picture, deleted = GROUP_CHATS[language]
+    said = [
+        f"Harbour: {encrypted}",
+        f"Oda: {created}",
+        f"Harbour: {added}",
+        f"Oda: {icon}",
+        "Nova: soup?",
+        "Oda: Always.",
+        f"Nova: {picture}",
+        f"Nova: {deleted}",
+    ]
+    lines = [f"[14.08.2024, 21:00:{second}] {line}\n" for second, line in enumerate(said, start=10)]
+    found = chat(tmp_path, "".join(lines))
+    assert found.said == [[("Nova", "soup?"), ("Oda", "Always.")]]
+    assert found.dropped == {"system message": 4, "only an attachment": 1, "deleted": 1}
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "Oda added salt",
+        "Nova added salt",
+        "Oda added Nova to the list",
+        "You left",
+        "You changed the subject to “soup”",
+        "Oda changed the subject to “soup”",
+        "You're now an admin",
+        "Messages and calls are end-to-end encrypted, they say",
+        "The image omitted the best part",
+        "This message was deleted by me, sorry",
+        "Oda hat Salz hinzugefügt",
+        "Oda añadió a Nova",
+        "Oda添加了盐",
+        "EVENT: soup night",
+        "Shopping:\nfor today\nbread: two (small)",
+        "here: https://maps.app.goo.gl/abc",
+        "write <your name>",
+        "see soup.example (it is good)",
+    ],
+)
+def test_a_sentence_that_resembles_a_notice_stays(tmp_path, sentence):
+    found = chat(
+        tmp_path,
+        f"[15/01/2024, 10:30:00] Nova: soup?\n[15/01/2024, 10:31:00] Oda: Always.\n"
+        f"[15/01/2024, 10:32:00] Nova: {sentence}\n",
+    )
+    assert found.said == [[("Nova", "soup?"), ("Oda", "Always."), ("Nova", sentence)]]
+
+
+@pytest.mark.parametrize(
+    "poll",
+    [
+        f"{LRM}POLL:\nSoup or stew?\n{LRM}OPTION: Soup ({LRM}2 votes)\n{LRM}OPTION: Stew ({LRM}1 vote)\n",
+        "UMFRAGE:\nSuppe?\nOPTION: Ja (2 Stimmen)\nOPTION: Nein (1 Stimme)\n",
+        "投票：\n汤？\n选项：好（2 票）\n选项：不（0 票）",
+        f"{LRM}EVENT: Soup night\n{LRM}Tomorrow at 8\nBring bread",
+        "EVENT:\nSoup night\nTomorrow at 8",
+        f"{LRM}ubicación en tiempo real: https://example.com/place",
+        "vị trí: https://maps.google.com/?q=1.5,2.5",
+        "<View once voice message omitted>",
+        "You received a view once message. For added privacy, you can only open it on your phone.",
+        "Contact card omitted",
+    ],
+)
+def test_polls_events_and_places_are_no_speech(tmp_path, poll):
+    found = chat(
+        tmp_path,
+        f"[15/01/2024, 10:30:00] Nova: hello\n[15/01/2024, 10:31:00] Oda: {poll}\n"
+        f"[15/01/2024, 10:32:00] Nova: {poll}\n[15/01/2024, 10:33:00] Oda: Good.\n",
+    )
+    assert found.said == [[("Nova", "hello"), ("Oda", "Good.")]]
+    assert found.dropped == {"only an attachment": 2}
+
+
+def test_bracketed_texts_that_recur_are_the_apps_in_any_language(tmp_path):
+    said = ["<Quux vexed>", "hm <Plugh zedt>", "<Quux vexed>", "ok <Plugh zedt>", "<Quux vexed>"]
+    said += ["no <Plugh zedt>", "I <only once> say so"]
+    lines = [
+        f"15/01/2024, 10:{minute} - Ann: {text}\n" for minute, text in enumerate(said, start=10)
+    ]
+    found = chat(tmp_path, "".join(lines))
+    assert found.said == [[("Ann", "hm\nok\nno\nI <only once> say so")]]
+    assert found.dropped == {"only an attachment": 3}
+
+
+DISCORD_TEXT = """\
+==============================================================
+Guild: Harbour
+Channel: public / tavern
+Topic: soup: always
+==============================================================
+
+[1/15/2024 10:30 PM] wick
+Hello: Oda
+
+{Attachments}
+https://cdn.example.com/a.png
+
+[1/15/2024 10:31 PM] oda (pinned)
+Soup?
+
+{Reactions}
+soup (2)
+
+==============================================================
+Exported 2 message(s)
+==============================================================
+"""
+
+
+def test_plain_text_of_discord_is_no_whatsapp_chat(tmp_path):
+    with pytest.raises(MaterialError, match="plain text of DiscordChatExporter") as refused:
+        outcome(write(tmp_path / "tavern.txt", DISCORD_TEXT))
+    assert "--format Json" in refused.value.advice
+    headless = DISCORD_TEXT.partition("\n\n")[2].replace("Hello: Oda", "Hello Oda")
+    with pytest.raises(MaterialError, match="in no known format"):
+        outcome(write(tmp_path / "tavern.txt", headless))
 
 
 def test_system_lines_have_no_speaker(tmp_path):

@@ -13,8 +13,14 @@ from typing import Literal
 DateOrder = Literal["dmy", "mdy", "ymd"]
 DATE_ORDERS: tuple[DateOrder, ...] = ("dmy", "mdy", "ymd")
 SPACE = "[ \t\u00a0\u2007\u2009\u202f]"
-AM_WORDS = "凌晨 早上 清晨 上午 午前 오전 ص sa öö pg de de. पूर्वाह्न".split()
-PM_WORDS = "中午 下午 傍晚 晚上 午後 오후 م ch ös ptg du du. अपराह्न".split()
+AM_WORDS = (
+    "凌晨 早上 清晨 上午 午前 오전 ص ق.ظ. ق.ظ sa öö pg de de. π.μ. पूर्वाह्न म.पू. পূর্বাহ্ণ முற்பகல் "
+    "ก่อนเที่ยง ጥዋት"
+).split()
+PM_WORDS = (
+    "中午 下午 傍晚 晚上 午後 오후 م ب.ظ. ب.ظ ch ös ptg du du. μ.μ. अपराह्न म.उ. অপরাহ্ণ பிற்பகல் "
+    "หลังเที่ยง ከሰዓት"
+).split()
 MONTH_WORDS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
 MONTHS = {word: number for number, word in enumerate(MONTH_WORDS, start=1)}
 HALF_WORDS = sorted(AM_WORDS + PM_WORDS, key=len, reverse=True)  # "de." before "de"
@@ -50,6 +56,11 @@ DAY_S = 86_400
 EARLIEST_EPOCH_S, LATEST_EPOCH_S = 946_684_800, 4_102_444_800
 """2000 and 2100. A number outside, in seconds, milliseconds or microseconds, is no time."""
 BUDDHIST_YEAR_OFFSET = 543
+PERSIAN_YEARS = range(1350, 1425)
+"""1971 to 2046. Later years up to 1499 are of the Islamic calendar: 2004 to 2076."""
+ISLAMIC_YEARS = range(1425, 1500)
+PERSIAN_EPOCH = date(622, 3, 21).toordinal()
+ISLAMIC_EPOCH = date(622, 7, 19).toordinal()
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +212,35 @@ def day_number(numbers: tuple[int, int, int], order: DateOrder) -> int | None:
         year += 2000
     elif year > 2400:
         year -= BUDDHIST_YEAR_OFFSET  # devices in Thai
+    elif year in PERSIAN_YEARS or year in ISLAMIC_YEARS:
+        return _eastern_day_number(year, month, day)
     if not (1970 <= year < 2200 and 1 <= month <= 12 and 1 <= day <= 31):
         return None
     try:
         return date(year, month, day).toordinal()
     except ValueError:
         return None
+
+
+def _eastern_day_number(year: int, month: int, day: int) -> int | None:
+    """Return the ordinal number of a day of the Persian or the Islamic calendar; None if there is no
+    such day.
+
+    The Islamic one is the tabular calendar, which may be a day off the observed one; the Persian
+    one has its leap years in cycles of 33 years. Source: Dershowitz and Reingold, Calendrical
+    Calculations.
+    """
+    if year in PERSIAN_YEARS:
+        days_in_month = 31 if month <= 6 else 30
+        before = 365 * (year - 1) + (8 * year + 21) // 33 + 30 * (month - 1) + min(month - 1, 6)
+        epoch = PERSIAN_EPOCH
+    else:
+        days_in_month = 29 + month % 2 if month < 12 else 30
+        before = 354 * (year - 1) + (11 * year + 3) // 30 + 29 * (month - 1) + month // 2
+        epoch = ISLAMIC_EPOCH
+    if not (1 <= month <= 12 and 1 <= day <= days_in_month):
+        return None
+    return epoch + before + day - 1
 
 
 class DateOrderDetector:

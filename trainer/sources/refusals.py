@@ -30,6 +30,8 @@ TURNS_ADVICE = (
     "Write a name and a colon before each line, such as `Mira: text`; `--format quote-list` reads "
     "each line as a quote."
 )
+DISCORD_TEXT = re.compile(r"\s*={20,}\s*\n\s*Guild: [^\n]*\n\s*Channel: [^\n]*\n")
+"""The head of DiscordChatExporter's plain text."""
 MIN_LINES = 2
 MAX_MARK_CHARACTERS = 60
 TIMED_LINE = re.compile(
@@ -71,6 +73,10 @@ def _is_html(peek: Peek) -> bool:
 
 def _is_xml(peek: Peek) -> bool:
     return peek.kind in ("text", "CSV", "TSV", "YAML") and XML_START.match(peek.text) is not None
+
+
+def _is_discord_text(peek: Peek) -> bool:
+    return peek.kind in ("text", "CSV", "TSV", "YAML") and bool(DISCORD_TEXT.match(peek.text))
 
 
 def _is_lorebook(peek: Peek) -> bool:
@@ -178,6 +184,12 @@ REFUSALS = (
         "a page of DiscordChatExporter",
         _json_page("the channel", "--format Json"),
         _page_with(("chatlog__", "DiscordChatExporter")),
+    ),
+    Refusal(
+        "plain text of DiscordChatExporter",
+        "Export the channel as JSON instead (--format Json): plain text leaves out the authors' ids, "
+        "which replies answer which messages, and who is a bot.",
+        _is_discord_text,
     ),
     Refusal(
         "the page of a ChatGPT export",

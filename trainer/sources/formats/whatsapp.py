@@ -4,14 +4,17 @@ The format is undocumented; this follows exports in many languages and published
 (https://github.com/Pustur/whatsapp-chat-parser among others). iOS puts date and time in brackets,
 Android puts ` - ` behind them; both follow the device's language, as do WhatsApp's own messages
 (system messages, "image omitted"). On iOS these start with a left-to-right mark; on Android, media
-placeholders and edit marks are in angle brackets. Thus they are recognised in any language.
+placeholders and edit marks are in brackets, and recur. Thus most are recognised in any language;
+`whatsapp_notices.toml` has them for chats that lost the marks.
 """
+
+from __future__ import annotations
 
 import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from personas.errors import MaterialError
@@ -27,6 +30,14 @@ from trainer.sources.dates import (
     time_of_match,
 )
 from trainer.sources.file_names import is_media_file
+from trainer.sources.formats.whatsapp_names import ChatNames, possible_splits
+from trainer.sources.formats.whatsapp_notices import (
+    DIRECTION_MARKS,
+    QUOTATION_MARKS,
+    AppTextKind,
+    is_bracketed_placeholder,
+    match_app_text,
+)
 from trainer.sources.markup import clean_text, convert_emphasis, map_outside_code, mark_mention
 from trainer.sources.sessionise import LogEntry
 from trainer.sources.source_file import Peek, SourceFile
@@ -35,45 +46,31 @@ from trainer.sources.speakers import make_author
 from trainer.sources.table_reader import FOREIGN
 
 DIRECTION_MARK = "\u200e"
-DIRECTION_MARKS = "[\ufeff\u200e\u200f\u202a-\u202e\u2066-\u2069]*"
-AFTER_TIMESTAMP = rf"(?:(?P<bracket>\]){SPACE}*|{SPACE}[-–]{SPACE}|,{SPACE}(?=[^:\n]{{1,60}} : )|:{SPACE})(?P<rest>.*)"
+AFTER_TIMESTAMP = (
+    rf"(?:(?P<bracket>\]){SPACE}*|{SPACE}[-–]{SPACE}|,{SPACE}(?=[^:\n]{{1,120}} : )|:{SPACE})"
+)
 HEADERS = tuple(
-    re.compile(
-        rf"{DIRECTION_MARKS}\[?{DIRECTION_MARKS}{written}{DIRECTION_MARKS}{AFTER_TIMESTAMP}",
-        re.IGNORECASE | re.DOTALL,
-    )
+    re.compile(rf"\[?{written}{AFTER_TIMESTAMP}", re.IGNORECASE)
     for written in (DATE_FIRST, TIME_FIRST)
 )
-SPEAKER = re.compile(r"(?P<name>[^:\n\"“”„«»]{1,60}?) ?:(?: |(?=\n)|$)(?P<text>.*)", re.DOTALL)
-"""A name contains no quotation marks: `Ann changed the subject to "News: today"` is a system
-message.
-"""
+MAX_HEADER_CHARS = 64
 APP_TEXT = re.compile(
     rf"^{DIRECTION_MARK}[^\n]*|\s*{DIRECTION_MARK}(?:<[^<>\n]+>|(?:\S+ ){{0,2}}\S+)\s*\Z"
 )
-ANGLED = re.compile(r"[ \t]*<(?=[^<>]*(?: |[^\x00-\x7f]))[^<>=/\"\n]{4,80}>[ \t]*$", re.MULTILINE)
-ATTACHED = re.compile(
-    r"^\S[^\n/]*\.\w{2,5} \([^()\n]+\)$|<[^<>:\n]{3,30}: [^<>\n]+\.\w{2,5}>", re.MULTILINE
-)
+LABELLED = re.compile(rf"{DIRECTION_MARK}[^\n:：<{QUOTATION_MARKS}]{{2,40}}[:：]")
+"""The beginning of a poll, an event or a place on iOS."""
+ANGLED = re.compile(r"[ \t]*<(?P<placeholder>[^<>=/\"\n]{4,80})>[ \t]*$", re.MULTILINE)
+ATTACHED = re.compile(r"^\S[^\n/]*\.\w{2,5} \((?P<placeholder>[^()\n]{2,40})\)$", re.MULTILINE)
+ATTACHED_FILE = re.compile(r"<[^<>:\n]{3,30}: [^<>\n]+\.\w{2,5}>")
+MIN_RECURRENCES = 3
+"""Messages with the same text in brackets: those of the app in a language that the table lacks."""
 FILE_NAME = re.compile(r"[^\n]+\.\w{2,5}")
-PLACE_OR_POLL = re.compile(
-    r"[^\W\d]+: https?://maps\.\S+|[^\W\d]{2,12}:\n.*\(\d+ [^\W\d]+\)", re.DOTALL
-)
 MENTIONED = re.compile("@(?:\u2068([^\u2068\u2069\n]+)\u2069|(\\d{7,15})\\b)")
-DELETED_NOTICES = frozenset(
-    """this message was deleted; you deleted this message; waiting for this message;
-    waiting for this message. this may take a while; null; diese nachricht wurde gelöscht;
-    du hast diese nachricht gelöscht; se eliminó este mensaje; eliminaste este mensaje; ce message a été supprimé;
-    vous avez supprimé ce message; esta mensagem foi apagada; você apagou esta mensagem; mensagem apagada;
-    questo messaggio è stato eliminato; hai eliminato questo messaggio; dit bericht is verwijderd;
-    je hebt dit bericht verwijderd; сообщение удалено; данное сообщение удалено; вы удалили данное сообщение;
-    bu mesaj silindi; bu mesajı sildiniz; pesan ini telah dihapus; anda menghapus pesan ini; tin nhắn này đã bị xóa;
-    bạn đã xóa tin nhắn này; 此訊息已刪除; 您已刪除此訊息; 此消息已删除; 您删除了这条消息;
-    このメッセージは削除されました; 삭제된 메시지입니다; تم حذف هذه الرسالة""".replace(
-        "\n    ", " "
-    ).split("; ")
-)
-"""Android's text for a message that was deleted or never arrived, without its last full stop."""
+APP_TEXT_REASONS: dict[AppTextKind, str] = {
+    "media": sessionise.ATTACHMENT,
+    "deleted": sessionise.DELETED,
+    "certain": sessionise.SYSTEM,
+}
 Style = tuple[bool, str, bool]
 
 
@@ -90,15 +87,30 @@ class MessageHeader:
 
 def parse_header(line: str) -> MessageHeader | None:
     """Parse the header at the start of a line."""
-    start = line[:4].lstrip("\ufeff\u200e\u200f\u202a\u202b\u202c[")[:1]
+    visible = line
+    if DIRECTION_MARKS.search(line[:MAX_HEADER_CHARS]):
+        visible = DIRECTION_MARKS.sub("", line)
+    start = visible[:2].lstrip("[")[:1]
     if not start.isdigit():  # nearly all lines that continue a message are known by this
         return None
     for is_time_first, pattern in enumerate(HEADERS):
-        match = pattern.fullmatch(line)
+        match = pattern.match(visible)
         if match:
             style = (match["bracket"] is not None, match["sep"] or "年", bool(is_time_first))
-            return MessageHeader(time_of_match(match), style, match["rest"])
+            rest = line[match.end() :]
+            if visible is not line:
+                rest = _without_visible(line, match.end())
+            return MessageHeader(time_of_match(match), style, rest)
     return None
+
+
+def _without_visible(line: str, count: int) -> str:
+    """Return a line without its first characters, of which direction marks do not count."""
+    for index, letter in enumerate(line):
+        if count == 0:
+            return line[index:]
+        count -= DIRECTION_MARKS.match(letter) is None
+    return ""
 
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
@@ -112,6 +124,7 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
 
 def _entries(file: SourceFile, channel: str) -> Iterator[LogEntry | RejectedRecord]:
     style, order = _detect_style(file)
+    chat = _learn_chat(file, style)
     for line, header, more in _messages(file, style):
         row = f"{channel} line {line}".strip()
         if header is None:
@@ -124,7 +137,16 @@ def _entries(file: SourceFile, channel: str) -> Iterator[LogEntry | RejectedReco
         elif FOREIGN.search(rest):
             yield RejectedRecord(row, "not UTF-8")
         else:
-            yield _entry(row, at, channel, rest)
+            yield chat.entry(row, at, channel, rest)
+
+
+def _learn_chat(file: SourceFile, style: Style) -> _Chat:
+    has_brackets, *_ = style
+    chat = _Chat(ChatNames(has_brackets))
+    for _, header, more in _messages(file, style):
+        if header:
+            chat.learn((header.rest + more).replace("\r\n", "\n"))
+    return chat
 
 
 def _detect_style(file: SourceFile) -> tuple[Style, DateOrder]:
@@ -168,36 +190,67 @@ def _messages(file: SourceFile, style: Style) -> Iterator[tuple[int, MessageHead
         yield first, current, "".join(lines)
 
 
-def _entry(row: str, at: float, channel: str, rest: str) -> LogEntry:
-    match = SPEAKER.match(rest.replace("\r\n", "\n"))
-    if match is None:
-        nobody = make_author("", ())
-        return LogEntry(row, at, nobody, "", channel=channel, dropped=sessionise.SYSTEM)
-    # WhatsApp puts a tilde before the names of people who are no contacts.
-    name = clean_text(match["name"]).strip().lstrip("~\u202f ")
-    author = make_author("", (name,), is_bot=name.casefold() == "meta ai")
-    text, reason = _message_text(match["text"].strip(" \n\u202a\u202c"))
-    return LogEntry(row, at, author, text, channel=channel, dropped="" if text else reason)
+@dataclass
+class _Chat:
+    """What a chat says of itself: its names, and how many messages have a text in brackets."""
 
+    names: ChatNames
+    placeholders: Counter[str] = field(default_factory=Counter)
 
-def _message_text(written: str) -> tuple[str, str]:
-    """Return the text that a person wrote and, if it is empty, the reason."""
-    if clean_text(written).strip().rstrip(".。").casefold() in DELETED_NOTICES:
-        return "", sessionise.DELETED
-    own = APP_TEXT.sub("", written)
-    without_media = ANGLED.sub("", ATTACHED.sub("", own))
-    text = without_media.strip()
-    has_media = without_media != own
-    is_file_name = has_media and FILE_NAME.fullmatch(text)
-    if text and not is_file_name and not PLACE_OR_POLL.fullmatch(text):
-        return _normalise_markup(text), sessionise.NO_TEXT
-    if not written:
-        return "", sessionise.NO_TEXT
-    # Media placeholders have two or three words, system messages are sentences.
-    is_sentence = len(written.split()) > 4 or written.endswith((".", "。"))
-    if is_sentence and not text and not has_media:
-        return "", sessionise.SYSTEM
-    return "", sessionise.ATTACHMENT
+    def learn(self, rest: str) -> None:
+        """Learn from a message: what follows its time."""
+        self.names.add(rest)
+        found = [match["placeholder"] for match in ANGLED.finditer(rest)]
+        found += [match["placeholder"] for match in ATTACHED.finditer(rest)]
+        self.placeholders.update(set(found))
+
+    def entry(self, row: str, at: float, channel: str, rest: str) -> LogEntry:
+        split = self.names.split(rest.replace("\r\n", "\n"))
+        if split is None:
+            nobody = make_author("", ())
+            return LogEntry(row, at, nobody, "", channel=channel, dropped=sessionise.SYSTEM)
+        author = make_author("", (split.name,), is_bot=split.name.casefold() == "meta ai")
+        written = split.text.strip(" \n\u202a\u202c")
+        reason = self._reason(split.name, written)
+        text = ""
+        if not reason:
+            text, reason = self._written_text(written)
+        return LogEntry(row, at, author, text, channel=channel, dropped="" if text else reason)
+
+    def _reason(self, name: str, written: str) -> str:
+        """Return why a whole text is not what a person wrote; empty if it may be."""
+        if LABELLED.match(written):
+            return sessionise.ATTACHMENT
+        app_text = match_app_text(written)
+        if app_text is None:
+            return ""
+        if app_text.kind == "notices":
+            is_notice = self.names.is_group(name) or self.names.tells_of_itself(name, app_text)
+            return sessionise.SYSTEM if is_notice else ""
+        return APP_TEXT_REASONS[app_text.kind]
+
+    def _written_text(self, written: str) -> tuple[str, str]:
+        """Return the text that a person wrote and, if it is empty, the reason."""
+        own = APP_TEXT.sub("", written)
+        without_media = ATTACHED_FILE.sub("", own)
+        for pattern in (ATTACHED, ANGLED):
+            without_media = pattern.sub(self._keep_written, without_media)
+        text = without_media.strip()
+        has_media = without_media != own
+        if text and not (has_media and FILE_NAME.fullmatch(text)):
+            return _normalise_markup(text), sessionise.NO_TEXT
+        if not written:
+            return "", sessionise.NO_TEXT
+        # Media placeholders have two or three words, system messages are sentences.
+        is_sentence = len(written.split()) > 4 or written.endswith((".", "。"))
+        if is_sentence and not text and not has_media:
+            return "", sessionise.SYSTEM
+        return "", sessionise.ATTACHMENT
+
+    def _keep_written(self, match: re.Match[str]) -> str:
+        placeholder = match["placeholder"]
+        recurs = self.placeholders[placeholder] >= MIN_RECURRENCES
+        return "" if recurs or is_bracketed_placeholder(placeholder) else match[0]
 
 
 def _normalise_markup(text: str) -> str:
@@ -233,8 +286,10 @@ def _recognises(peek: Peek) -> bool:
     if peek.names:
         return any(_is_chat(name) for name in peek.names)
     lines = [line for line in peek.text[: 1 << 16].splitlines() if line.strip()]
-    headers = [parse_header(line) is not None for line in lines]
-    return bool(headers) and (headers[0] or sum(headers) > 2)
+    headers = [parse_header(line) for line in lines]
+    found = [header for header in headers if header]
+    has_names = any(possible_splits(header.rest) for header in found)
+    return has_names and (headers[0] is not None or len(found) > 2)
 
 
 EXPECTED = (
