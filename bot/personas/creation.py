@@ -28,7 +28,7 @@ from personas.card.example_lines import (
     format_examples,
     parse_example_lines,
 )
-from personas.card.png import SIGNATURE, split
+from personas.card.png import SIGNATURE, has_card, split
 from personas.card.spec_card import Card, JsonObject
 from personas.card.toml_card import (
     MAX_NAME_CHARS,
@@ -72,7 +72,7 @@ OPENING = "You are {{char}}."
 MAX_PICTURE_BYTES = 8 * 2**20
 CARD_BEGINNINGS = (b"{", b"[", b"PK")
 """What JSON and zip files begin with."""
-CARD_SUFFIXES = (".json", ".charx", ".toml")
+CARD_SUFFIXES = (".json", ".yaml", ".yml", ".charx", ".toml")
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,7 @@ class CardFile:
     def card(self) -> Card | None:
         """The card in the file; None in a picture without one. Raises `CardError`."""
         if self.content.startswith(SIGNATURE):
-            chunks = split(self.content, self.name)
-            if not any(chunk.belongs_to_card for chunk in chunks):
+            if not has_card(split(self.content, self.name), self.name):
                 return None
         elif picture_type(self.content):
             return None

@@ -80,7 +80,7 @@ IMPORT_FORM_PREFIX = "import-card:"
 """Prefix of the form's custom id; a short name for the persona follows, if one was given."""
 CARD_TEXT = gettext_lazy("Card")
 CARD_HINT = gettext_noop(
-    "The card: a PNG picture with a card inside, JSON, CHARX or TOML; at most 25 MB"
+    "The card: a PNG picture with a card inside, JSON, YAML, CHARX or TOML; at most 25 MB"
 )
 cards_are_for_moderators = guild_moderators_only(DM_TEXT)
 FORM_LABELS: dict[CardForm, str] = {
@@ -378,7 +378,7 @@ async def _import_card(
         buttons += job_buttons(job, live, language)
     elif not persona.avatar:
         buttons.append(PictureButton(persona.id, language=language))
-    report = report_fields(imported.card, file.name) + book
+    report = report_fields(imported.card) + book
     return persona, [*lines, *notes], button_view(*buttons), report
 
 

@@ -6,7 +6,8 @@
   python -m personas lore convert FILE OUT.md         convert a lorebook of another program
 
 Input formats are recognised by content: V1, V2 and V3 cards as JSON, in a PNG picture or in a CHARX
-file, and the TOML cards of this project. Unknown fields are preserved.
+file, YAML of text-generation-webui, and the TOML cards of this project. Unknown fields are
+preserved.
 
   $ python -m personas card show mira.png
   $ python -m personas card convert mira.png personas/cards/mira.toml
@@ -207,7 +208,9 @@ def build_parser() -> argparse.ArgumentParser:
     description = "Show a card's contents, and its tokens in every prompt."
     show = commands.add_parser("show", help="show a card's contents", description=description)
     add_examples(show, *SHOW_EXAMPLES)
-    show.add_argument("file", type=Path, metavar="FILE", help="the card: JSON, PNG, CHARX or TOML")
+    show.add_argument(
+        "file", type=Path, metavar="FILE", help="the card: JSON, YAML, PNG, CHARX or TOML"
+    )
     show.add_argument("--json", action="store_true", help="print one JSON object, with all texts")
     base_help = "count tokens with the tokenizer of this model (default: BASE_MODEL, else embedded)"
     show.add_argument(
@@ -221,7 +224,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_examples(convert, *CONVERT_EXAMPLES)
     convert.add_argument(
-        "file", type=Path, metavar="FILE", help="the card: JSON, PNG, CHARX or TOML"
+        "file", type=Path, metavar="FILE", help="the card: JSON, YAML, PNG, CHARX or TOML"
     )
     out_help = "the file to write; a TOML card's picture is written beside it"
     convert.add_argument("out", type=Path, metavar="OUT", help=out_help)

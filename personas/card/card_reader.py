@@ -1,4 +1,4 @@
-"""Reads card files of any format (TOML, JSON, PNG, CHARX)."""
+"""Reads card files of any format (TOML, JSON, YAML, PNG, CHARX)."""
 
 import io
 import zipfile
@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from personas.card import charx, png
+from personas.card.other_spellings import looks_like_yaml, parse_yaml
 from personas.card.spec_card import (
     EXPECTED_FORMAT_ADVICE,
     Card,
@@ -15,6 +16,7 @@ from personas.card.spec_card import (
 )
 from personas.card.toml_card import avatar_path, card_from_table, parse_table
 from personas.errors import CardError
+from personas.schemas.import_report import ImportItem, not_taken, other_meaning
 
 MAX_FILE_BYTES = 256 * 2**20
 JPEG_SIGNATURE = b"\xff\xd8\xff"
@@ -65,11 +67,7 @@ def _parse_container(
     data: bytes, where: str, max_bytes: int = charx.MAX_UNPACKED_BYTES
 ) -> tuple[Card, JsonObject | None]:
     if data.startswith(png.SIGNATURE):
-        chunks = png.split(data, where)
-        document = parse_json(png.card_json(chunks, where), f"The card in {where}")
-        card = parse_document(document, "png", where)
-        files = png.assets(chunks, where, max_bytes)
-        return replace(card, picture=png.picture(chunks), files=files), None
+        return _parse_picture(data, where, max_bytes), None
     # Some programs prepend a JPEG to the zip, so that it shows a picture.
     is_zip = data.startswith(b"PK")
     if data.startswith(JPEG_SIGNATURE):
@@ -83,10 +81,37 @@ def _parse_container(
             advice = CONVERTED_PICTURE_ADVICE
             if signature in UTF_16_SIGNATURES:
                 advice = "Save the card as UTF-8."
-            raise CardError(f"{where} is {kind}, which cannot contain a card.", advice)
+            raise CardError(f"{where} is {kind}; cards are not read from these.", advice)
     if data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
         return parse_document(parse_json(data, where), "json", where), None
+    if looks_like_yaml(data):
+        return parse_document(parse_yaml(data, where), "yaml", where), None
     if b"=" not in data or b"\0" in data:
         raise CardError(f"{where} is not a character card.", EXPECTED_FORMAT_ADVICE)
     table = parse_table(data, where)
     return card_from_table(table, where), table
+
+
+def _parse_picture(data: bytes, where: str, max_bytes: int) -> Card:
+    """Parse the first readable card of a picture; what is not readable becomes a remark."""
+    chunks = png.split(data, where)
+    faults: list[CardError] = []
+    remarks: list[ImportItem] = []
+    for chunk in png.card_chunks(chunks):
+        try:
+            document = parse_json(png.card_json(chunk, where), f"The card in {where}")
+            card = parse_document(document, "png", where)
+        except CardError as error:
+            faults.append(error)
+            remarks.append(not_taken(f"{chunk.keyword} in the picture", error.message))
+            continue
+        if remarks:
+            remarks.append(other_meaning(chunk.keyword, "it is read in place of the faulty card"))
+        files = png.assets(chunks, where, max_bytes)
+        return replace(card, picture=png.picture(chunks), files=files, remarks=tuple(remarks))
+    if faults:
+        raise faults[0]
+    fields = png.card_fields(chunks, where)
+    if not fields:
+        raise CardError(f"{where} is a picture without a card in it.", png.LOST_CARD_ADVICE)
+    return replace(parse_document(fields, "png", where), picture=png.picture(chunks))

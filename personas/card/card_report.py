@@ -8,10 +8,9 @@ from personas.card.spec_card import ADAPTER_ASSET_TYPE, Card
 from personas.card.toml_card import (
     EXTENSION_KEY,
     PROMPT_FIELDS,
+    has_example_dialogue,
     normalise_examples,
-    to_persona,
 )
-from personas.errors import CardError
 from personas.prompt.macros import report_macros
 from personas.schemas.import_report import ImportItem, ImportReport, as_is, not_taken, other_meaning
 
@@ -37,40 +36,39 @@ EXTENSION_REASONS = {
 }
 
 
-def report_card(card: Card, where: str) -> ImportReport:
+def report_card(card: Card) -> ImportReport:
     """List the outcome of a card's fields, greetings, macros, extensions and book entries."""
-    return report_fields(card, where) + card_book(card).report()
+    return report_fields(card) + card_book(card).report()
 
 
-def report_fields(card: Card, where: str) -> ImportReport:
+def report_fields(card: Card) -> ImportReport:
     """List the outcome of a card without its book."""
-    return ImportReport.of(_items(card, where))
+    return ImportReport.of(_items(card))
 
 
-def _items(card: Card, where: str) -> Iterator[ImportItem]:
+def _items(card: Card) -> Iterator[ImportItem]:
+    yield from card.remarks
     yield as_is("name")
     for key in ("nickname", *FOR_PEOPLE):
         if _is_set(card.data.get(key)):
             yield as_is(key)
     if card.tags:
         yield as_is("tags")
-    yield from _prompt_items(card, where)
+    yield from _prompt_items(card)
     yield from _greeting_items(card)
     yield from _asset_items(card)
     yield from _extension_items(card)
-    if card.version == 1:
-        return
     for key in sorted(set(card.data) - KNOWN_FIELDS):
         if _is_set(card.data[key]):
             yield not_taken(key, KEPT)
 
 
-def _prompt_items(card: Card, where: str) -> Iterator[ImportItem]:
+def _prompt_items(card: Card) -> Iterator[ImportItem]:
     for key in PROMPT_FIELDS:
         text = card.text(key)
         if not text.strip():
             continue
-        if key == "mes_example" and not _has_dialogue(card, where):
+        if key == "mes_example" and not has_example_dialogue(card):
             yield other_meaning(
                 key, "no lines of {{user}}: and {{char}}: in it, so it describes how they speak"
             )
@@ -127,10 +125,3 @@ def _has_content(value: Any) -> bool:
 
 def _is_set(value: Any) -> bool:
     return value not in (None, False, "", [], {})
-
-
-def _has_dialogue(card: Card, where: str) -> bool:
-    try:
-        return not to_persona(card, where).speech
-    except CardError:
-        return True

@@ -10,7 +10,7 @@ from personas.card.card_book import book_entries
 from personas.card.card_picture import card_picture, picture_type
 from personas.card.card_report import report_card
 from personas.card.spec_card import TEXT_FIELDS, Card, replace_surrogates
-from personas.card.toml_card import to_persona
+from personas.card.toml_card import has_example_dialogue, to_persona
 from personas.errors import BaseModelError, CardError
 from personas.models.base_model import EMBEDDED
 from personas.models.bundled_model import bundled_model_folder
@@ -18,7 +18,7 @@ from personas.prompt.renderer import EXAMPLE_USER, MAX_CARD_TOKENS, system_text
 from personas.schemas.import_report import ALL_ITEMS, ImportReport
 
 CountTokens = Callable[[str], int]
-FORM_LABELS = {"json": "JSON", "png": "PNG", "charx": "CHARX", "toml": "TOML"}
+FORM_LABELS = {"json": "JSON", "yaml": "YAML", "png": "PNG", "charx": "CHARX", "toml": "TOML"}
 ASSET_KEYS = ("type", "name", "ext", "uri")
 NOT_FOR_PROMPTS = ("creator_notes", "nickname")
 PREVIEW_CHARACTERS = 72
@@ -67,7 +67,7 @@ def summarise_card(card: Card, where: str, count: CountTokens | None) -> dict[st
                 "it is long: prompts include examples only while the card has at most "
                 f"{MAX_CARD_TOKENS} tokens."
             )
-        if persona.speech:
+        if not has_example_dialogue(card):
             problems.append(
                 "mes_example is not a conversation of {{user}} and {{char}}; it is used in the "
                 "prompt unchanged."
@@ -94,7 +94,7 @@ def summarise_card(card: Card, where: str, count: CountTokens | None) -> dict[st
         "picture": picture,
         "prompt_tokens": prompt,
         "problems": problems,
-        "imported": report_card(card, where).as_json(),
+        "imported": report_card(card).as_json(),
     }
 
 

@@ -2,17 +2,19 @@
 JSON.
 
 The picture itself is never decoded. Format: https://www.w3.org/TR/png-3/ (5 Datastream structure,
-11.3.3 Textual information). `iTXt` and `zTXt` are read too, since some programs write them.
+11.3.3 Textual information). `iTXt` and `zTXt` are read too, since some programs write them; others
+write each field of a card as a text of its own.
 """
 
 import base64
 import binascii
 import string
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from personas.card.spec_card import MAX_JSON_BYTES
+from personas.card.other_spellings import is_known_name, with_v1_names
+from personas.card.spec_card import MAX_JSON_BYTES, V1_TEXT_FIELDS
 from personas.errors import CardError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -24,6 +26,8 @@ ASSET_URI = "__asset:"
 """Prefix of the asset's URI in the card; the same path follows both."""
 TEXT_CHUNK_TYPES = (b"tEXt", b"zTXt", b"iTXt")
 MAX_KEYWORD_BYTES = 79
+MAX_FIELDS_BYTES = 2**20
+"""Bytes of all texts of a card whose fields are texts of their own."""
 MAX_CHUNKS = 100_000
 """Programs write pictures of some gigabytes in fewer."""
 LOST_CARD_ADVICE = (
@@ -48,7 +52,9 @@ class PngChunk:
 
     @property
     def belongs_to_card(self) -> bool:
-        """True if it contains a card or an asset of one, and is not part of the picture."""
+        """True if it contains a card or an asset of one, and is not part of the picture. Texts with
+        single fields stay in the picture.
+        """
         return self.keyword in (CARD_V2, CARD_V3) or self.keyword.startswith(ASSET)
 
 
@@ -90,19 +96,50 @@ def join(chunks: Iterable[PngChunk]) -> bytes:
     return b"".join(parts)
 
 
-def card_json(chunks: Iterable[PngChunk], where: str) -> bytes:
-    """Return the JSON of the card in a picture; of two versions the newer one. Raises
-    `CardError`.
-    """
-    cards: dict[str, PngChunk] = {}
-    for chunk in chunks:
-        if chunk.keyword in (CARD_V2, CARD_V3):
-            cards.setdefault(chunk.keyword, chunk)  # of several with a keyword, the first counts
+def card_chunks(chunks: Iterable[PngChunk]) -> list[PngChunk]:
+    """List the chunks with a card: the newer version first, those with one keyword in order."""
+    found = [chunk for chunk in chunks if chunk.keyword in (CARD_V2, CARD_V3)]
     # Programs with V3 write both, and a note into the V2 copy that asks for a newer program.
-    card = cards.get(CARD_V3) or cards.get(CARD_V2)
-    if card is None:
-        raise CardError(f"{where} is a picture without a card in it.", LOST_CARD_ADVICE)
-    return _decode_card_chunk(card, where, MAX_JSON_BYTES)
+    return sorted(found, key=lambda chunk: chunk.keyword != CARD_V3)
+
+
+def card_json(chunk: PngChunk, where: str) -> bytes:
+    """Return the JSON of a card's chunk. Raises `CardError`."""
+    text = _chunk_text(chunk, where, max_bytes=MAX_JSON_BYTES * 4 // 3 + 4)
+    if text.lstrip().startswith(b"{"):  # written without base64
+        return text
+    return _decode_base64(text, chunk.keyword, where, MAX_JSON_BYTES)
+
+
+def card_fields(chunks: Sequence[PngChunk], where: str) -> dict[str, str]:
+    """Return the fields of a card whose fields are texts of the picture, by the names in the file;
+    empty if the texts are no card.
+    """
+    fields: dict[str, str] = {}
+    budget = MAX_FIELDS_BYTES
+    for chunk in chunks:
+        if is_known_name(chunk.keyword) and chunk.keyword not in fields:
+            text = _chunk_text(chunk, where, max_bytes=budget)
+            if len(text) > budget:
+                raise _too_large(chunk.keyword, where)
+            budget -= len(text)
+            fields[chunk.keyword] = _decode_text(text)
+    named = with_v1_names(fields).keys()
+    # One alone is no card: any picture may have a description.
+    return fields if len(named & {"name", *V1_TEXT_FIELDS}) > 1 else {}
+
+
+def has_card(chunks: Sequence[PngChunk], where: str) -> bool:
+    """Report whether a picture has a card, readable or not. Raises `CardError` for a faulty text."""
+    return bool(card_chunks(chunks) or card_fields(chunks, where))
+
+
+def _decode_text(text: bytes) -> str:
+    """Decode a text that is Latin-1 by the format, and UTF-8 in what most programs write."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
 
 
 def assets(chunks: Iterable[PngChunk], where: str, max_bytes: int) -> dict[str, bytes]:
@@ -113,7 +150,8 @@ def assets(chunks: Iterable[PngChunk], where: str, max_bytes: int) -> dict[str, 
     for chunk in chunks:
         if chunk.keyword.startswith(ASSET):
             path = chunk.data.partition(b"\0")[0].decode("latin-1")[len(ASSET) :]
-            asset = _decode_card_chunk(chunk, where, max_bytes)
+            text = _chunk_text(chunk, where, max_bytes=max_bytes * 4 // 3 + 4)
+            asset = _decode_base64(text, chunk.keyword, where, max_bytes)
             max_bytes -= len(asset)
             found[f"{ASSET_URI}{path}"] = asset
     return found
@@ -137,9 +175,8 @@ def with_card(picture: bytes, texts: Mapping[str, bytes], where: str) -> bytes:
     return join([*remaining[:position], *new, *remaining[position:]])
 
 
-def _decode_card_chunk(chunk: PngChunk, where: str, max_bytes: int) -> bytes:
+def _decode_base64(text: bytes, keyword: str, where: str, max_bytes: int) -> bytes:
     # Each three bytes are four letters, and the last ones are filled up to four.
-    text = _chunk_text(chunk, where, max_bytes=max_bytes * 4 // 3 + 4)
     encoded = text.translate(None, string.whitespace.encode())
     if encoded.startswith(b"rcc||"):
         raise CardError(
@@ -148,10 +185,10 @@ def _decode_card_chunk(chunk: PngChunk, where: str, max_bytes: int) -> bytes:
     try:
         decoded = base64.b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True)
     except binascii.Error:
-        what = f"{where}: the text {chunk.keyword!r} in the picture is not base64."
+        what = f"{where}: the text {keyword!r} in the picture is not base64."
         raise CardError(what, LOST_CARD_ADVICE) from None
     if len(decoded) > max_bytes:
-        raise _too_large(chunk.keyword, where)
+        raise _too_large(keyword, where)
     return decoded
 
 

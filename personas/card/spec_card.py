@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from personas.card.other_spellings import with_v1_names
 from personas.errors import CardError
 from personas.lore.lorebooks import NAMES, find_lorebook_kind
+from personas.schemas.import_report import ImportItem
 
 JsonObject = dict[str, Any]
 Version = Literal[1, 2, 3]
-Container = Literal["json", "png", "charx", "toml"]
+Container = Literal["json", "yaml", "png", "charx", "toml"]
 SPECS: dict[Version, tuple[str, str]] = {2: ("chara_card_v2", "2.0"), 3: ("chara_card_v3", "3.0")}
 V1_TEXT_FIELDS = ("description", "personality", "scenario", "first_mes", "mes_example")
 TEXT_FIELDS = (
@@ -30,8 +32,7 @@ MAX_JSON_BYTES = 16 * 2**20
 LONE_SURROGATE_PATTERN = re.compile("[\ud800-\udfff]")
 EXPECTED_FORMAT_ADVICE = (
     "A card is a JSON object of version 1, 2 (spec chara_card_v2) or 3 (chara_card_v3), by itself "
-    "or in a PNG "
-    "or CHARX file, or a TOML file of this project."
+    "or in a PNG or CHARX file, a YAML file with name and context, or a TOML file of this project."
 )
 LOREBOOK_ADVICE = (
     "Add it as lore: `/persona lore add`, the persona's lore page, or `python -m personas lore "
@@ -42,7 +43,7 @@ LOREBOOK_ADVICE = (
 @dataclass(frozen=True)
 class Card:
     """A card. `picture` is the picture file without the card; `files` are its other files by
-    URI.
+    URI. `remarks` say what of the file it came in was not read.
     """
 
     document: JsonObject
@@ -50,6 +51,7 @@ class Card:
     container: Container
     picture: bytes | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
+    remarks: tuple[ImportItem, ...] = ()
 
     @property
     def data(self) -> JsonObject:
@@ -110,8 +112,12 @@ def parse_document(document: Any, container: Container, where: str) -> Card:
     """Build the card of a JSON value. Raises `CardError` with the field that is wrong."""
     if not isinstance(document, dict):
         raise CardError(
-            f"{where} contains no card: it is JSON, but not an object.", EXPECTED_FORMAT_ADVICE
+            f"{where} contains no card: it is not an object with named fields.",
+            EXPECTED_FORMAT_ADVICE,
         )
+    is_old = "spec" not in document and not isinstance(document.get("data"), dict)
+    if is_old and not find_lorebook_kind(document):
+        document = with_v1_names(document)
     card = Card(document, _version(document, where), container)
     _validate_card(card, where)
     return card
@@ -136,7 +142,8 @@ def _version(document: JsonObject, where: str) -> Version:
         )
     if isinstance(data, dict) and "name" in data:  # some programs omit the spec
         return 2
-    if "name" in document and any(key in document for key in V1_TEXT_FIELDS):
+    known = sum(key in document for key in V1_TEXT_FIELDS)
+    if known > 1 or (known and "name" in document):
         return 1
     keys = ", ".join(_short(key) for key in list(document)[:8]) or "nothing"
     raise CardError(f"{where} is not a character card; it contains {keys}.", EXPECTED_FORMAT_ADVICE)

@@ -248,9 +248,11 @@ def _texts(table: JsonObject, key: str, where: Path | str) -> tuple[str, ...]:
 
 
 def table_from_card(card: Card, persona_id: str = "") -> JsonObject:
-    """Convert a V2 or V3 card to a table. Its id is the given one, its earlier one here, or derived
+    """Convert a card to a table. Its id is the given one, its earlier one here, or derived
     from its name.
     """
+    if card.version == 1:
+        card = convert_version(card, 2)
     own = _own_fields(card)
     table: JsonObject = {key: card.text(key) for key in SHARED_TEXT_FIELDS}
     table |= {key: own[key] for key in OWN_TEXT_FIELDS if key in own}
@@ -259,7 +261,7 @@ def table_from_card(card: Card, persona_id: str = "") -> JsonObject:
     greetings = card.texts("alternate_greetings")
     table["alternate_greetings"] = list(greetings) if any(greetings) else []
     table["id"] = persona_id or own.get("id") or readable_id(card.name)
-    if not _has_example_dialogue(card):
+    if not has_example_dialogue(card):
         table["mes_example"] = ""
         table["speech"] = card.text("mes_example")
     table["more"] = json_bytes(_unmapped_fields(card, table)).decode()
@@ -300,13 +302,11 @@ def to_persona(card: Card, where: str, persona_id: str = "") -> Persona:
     """Convert a card to a persona; the default id is the card's own or derived from its name.
     Raises `CardError`.
     """
-    if card.version == 1:
-        card = convert_version(card, 2)
-    table = table_from_card(card, persona_id)
-    return persona_from_table(table, where)
+    return persona_from_table(table_from_card(card, persona_id), where)
 
 
-def _has_example_dialogue(card: Card) -> bool:
+def has_example_dialogue(card: Card) -> bool:
+    """Report whether `mes_example` is empty or talk; other texts describe how they speak."""
     examples = normalise_examples(
         card.text("mes_example").strip(), card.name.strip(), card.text("nickname")
     )

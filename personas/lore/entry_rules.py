@@ -168,7 +168,8 @@ def require_plain_yaml(text: str) -> None:
     lists.
     """
     depth = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    for event in yaml.parse(text, loader):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):

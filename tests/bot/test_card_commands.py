@@ -37,6 +37,7 @@ from tests.bot.conftest import INN, OFFICE, on_stage
 from tests.fakes import until
 from tests.personas.cards import PIXEL, V2, as_json, v3
 from tests.personas.test_card_forms import v3_charx
+from tests.personas.test_other_cards import YAML, encoded, picture
 
 GUILD = 1_111_111_111_111_111_111
 OTHER = 2_222_222_222_222_222_222
@@ -172,6 +173,22 @@ async def test_a_card_becomes_a_persona_that_greets_answers_and_wears_its_pictur
         asked.system_prompt == "{{original}} You are {{char}}."
         and asked.avatar.read_bytes() == PIXEL
     )
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "words"),
+    [
+        (YAML, "mira.yaml", "Not taken: turn\\_template"),
+        (
+            picture(b"ccv3\0", b"chara\0" + encoded(V2)),
+            "mira.png",
+            "Not taken: ccv3 in the picture – ",
+        ),
+    ],
+)
+async def test_what_of_a_card_is_not_read_is_said(stage, content, name, words):
+    said = await response_text(await bring_in(stage, content, name), "is a persona of this server")
+    assert words in said["content"]
 
 
 async def test_macros_of_a_greeting_have_their_values_and_the_import_lists_what_means_something_else(

@@ -28,7 +28,8 @@ from sandbox.validation import FILE_UPLOAD
 from tests.bot.conftest import OFFICE
 from tests.bot.version_rows import install
 from tests.fakes import until
-from tests.personas.cards import PIXEL, V2, as_json
+from tests.personas.cards import PIXEL, V1, V2, as_json
+from tests.personas.test_other_cards import PLAIN_TEXTS, PYGMALION, YAML, picture
 
 MARLOW = {
     "name": "Marlow Finch",
@@ -39,6 +40,21 @@ MARLOW = {
     "first_mes": "Mind the step, {{user}}. It was a ladder once.",
 }
 LONG_TEXT = "雾号" * 1400
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("mira.yml", YAML),
+        ("mira.json", as_json(PYGMALION)),
+        ("mira.json", as_json(V1)),
+        ("mira.png", picture(*PLAIN_TEXTS)),
+    ],
+)
+def test_a_card_with_any_field_names_fills_the_form(name, content):
+    form = PersonaForm().filled_from(CardFile(name, content).card())
+    assert (form.name, form.first_mes) == ("Mira", "You found the stairs.")
+    assert form.mes_example == "You: evening\nMira: Mind the step."
 
 
 async def opened(stage, member=None, **options):

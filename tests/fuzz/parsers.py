@@ -80,6 +80,7 @@ from tests.fuzz.mutations import HOSTILE_NAMES, change_zip, mutate
 from tests.personas.cards import PIXEL, V1, V2, as_json, v3
 from tests.personas.lorebook_samples import AGNAI, KOBOLD, NOVEL_AI, RISU, SILLY_TAVERN
 from tests.personas.lorebook_samples import V3 as V3_LOREBOOK
+from tests.personas.test_other_cards import PLAIN_TEXTS, PYGMALION, YAML, picture
 from tests.trainer import test_chat_logs as logs
 from tests.trainer.job_folders import export, persona_job, talks
 from tests.trainer.read_sources import jsonl
@@ -119,13 +120,19 @@ def read_card(file: Path, out: Path) -> None:
         write_card(card, form, file.name)  # type: ignore[arg-type]  # mypy knows a text only
 
 
+def named_cards() -> list[Seed]:
+    """Cards with the field names of other programs, too."""
+    return [*json_cards(), Seed(YAML, "text", "mira.yaml"), Seed(as_json(PYGMALION), "json")]
+
+
 def json_cards() -> list[Seed]:
     return [Seed(as_json(card), "json") for card in (V1, V2, v3())]
 
 
 def png_cards() -> list[Seed]:
     cards = [with_picture(parse_card(seed.content, "it"), PIXEL, "it") for seed in json_cards()]
-    return [Seed(write_card(card, "png", "it").content, "png") for card in cards]
+    written = [write_card(card, "png", "it").content for card in cards]
+    return [Seed(content, "png") for content in (*written, picture(*PLAIN_TEXTS))]
 
 
 def charx_cards() -> list[Seed]:
@@ -690,7 +697,7 @@ def read_sent_file(file: Path, out: Path) -> None:
 
 
 PARSERS: tuple[Parser, ...] = (
-    Parser("card JSON", json_cards, read_card, CARD_ERRORS, 6),
+    Parser("card JSON", named_cards, read_card, CARD_ERRORS, 6),
     Parser("card PNG", png_cards, read_card, CARD_ERRORS, 8),
     Parser(
         "card CHARX", charx_cards, read_card, CARD_ERRORS, 5, partial(change_sealed, reseal_card)

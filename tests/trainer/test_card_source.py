@@ -14,6 +14,7 @@ from personas.errors import MaterialError
 from personas.schemas.chat import Persona
 from tests.personas.cards import PIXEL, V1, V2, as_json, v3
 from tests.personas.test_card_forms import v3_charx
+from tests.personas.test_other_cards import PLAIN_TEXTS, PYGMALION, YAML, encoded, picture
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.reader import read_source
 from trainer.sources.registry import detect_format
@@ -52,6 +53,24 @@ def test_talks_greetings_and_the_book_in_every_form(tmp_path, content):
     assert {(item.right, item.source) for item in talks} == {("own-writing", "mira")}
     assert "Mira keeps the lighthouse." in talks[0].system and "NOTES" not in talks[0].system
     assert sum(item.rows for item in found) == len(found) == 6
+
+
+@pytest.mark.parametrize("name", ["mira.yaml", "mira.txt"])
+@pytest.mark.parametrize(
+    "content", [YAML, as_json(PYGMALION), picture(*PLAIN_TEXTS)], ids=["yaml", "pygmalion", "texts"]
+)
+def test_cards_with_other_field_names_are_material(tmp_path, content, name):
+    talks = items(tmp_path, content, name=name)
+    assert [said(talk) for talk in talks] == [
+        [(False, "evening"), (True, "Mind the step.")],
+        [(False, "Hello."), (True, "You found the stairs.")],
+    ]
+
+
+def test_a_faulty_card_beside_the_one_that_is_read_is_listed(tmp_path):
+    first, *_ = items(tmp_path, picture(b"ccv3\0", b"chara\0" + encoded(V2)))
+    assert isinstance(first, RejectedRecord) and first.rows == 0
+    assert first.row == "ccv3 in the picture" and "not valid JSON" in first.reason
 
 
 def test_v1_and_v3_and_what_the_book_knows(tmp_path):

@@ -71,7 +71,7 @@ def test_the_card_is_used_whole(name):
     path = FOLDER / name / "card.toml"
     card = read_card_file(path)
     assert summarise_card(card, str(path), None)["problems"] == []
-    assert {item.outcome for item in report_card(card, str(path)).items} == {"as_is"}
+    assert {item.outcome for item in report_card(card).items} == {"as_is"}
     persona = persona_of(name)
     assert persona.id == name and persona.license == "Apache-2.0"
     assert persona.first_mes and len(example_turns(persona)) == 8

@@ -255,7 +255,7 @@ def check_card_table(
 
 def report_table(table: JsonObject) -> ImportReport:
     """List what is used of a stored card. To be called in a thread."""
-    return report_card(card_from_table(table, str(table["id"])), str(table["id"]))
+    return report_card(card_from_table(table, str(table["id"])))
 
 
 def _list_texts(value: object) -> list[str]:

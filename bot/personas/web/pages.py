@@ -29,6 +29,7 @@ from bot.services import Services
 from bot.versions.installation import VersionInstaller
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.chat import Persona
+from personas.schemas.import_report import ImportReport
 
 routes = Routes()
 PERSONAS_PATH = "/dashboard/personas"
@@ -295,7 +296,7 @@ async def _read_card_form(request: web.Request) -> FileForm:
         raise Problem(
             "invalid-request",
             gettext_lazy("No file was chosen."),
-            gettext_lazy("Choose a card: PNG, JSON, CHARX or TOML."),
+            gettext_lazy("Choose a card: PNG, JSON, YAML, CHARX or TOML."),
         )
     return form
 
@@ -321,6 +322,7 @@ async def _install_attachments(
     warm_up_prompt(owned, owned.persona)
     notes = [
         done,
+        *ImportReport.of(card.remarks).lines(),
         *lore_notes,
         *(note.replace("**", "") for note in adapter_notes),
     ]

@@ -1,4 +1,4 @@
-"""Character cards (V1, V2, V3, TOML): example dialogues, greetings and the character book."""
+"""Character cards (V1, V2, V3, YAML, TOML): example dialogues, greetings and the character book."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -6,6 +6,7 @@ from typing import Any
 
 from personas.card.card_book import book_entries
 from personas.card.card_reader import parse_card
+from personas.card.other_spellings import looks_like_yaml, with_v1_names
 from personas.card.spec_card import V1_TEXT_FIELDS, Card
 from personas.card.toml_card import normalise_examples, stated_id, to_persona
 from personas.errors import CardError, MaterialError
@@ -22,7 +23,11 @@ MAX_BYTES = 64 << 20
 GREETING_PROMPT = "Hello."  # prompt that a greeting answers; cards have none
 GREETINGS = ("alternate_greetings", "group_only_greetings")
 TOML_CARD = re.compile(r"^id *= *[\"'].*?^name *= *[\"']", re.MULTILINE | re.DOTALL)
-JSON_CARD = re.compile(r'"spec"\s*:\s*"chara_card|"(?:first_mes|mes_example)"\s*:')
+YAML_KEY = re.compile(r"^(\w+)[ \t]*:(?=\s)", re.MULTILINE)
+MAX_YAML_HEAD = 1 << 12
+JSON_CARD = re.compile(
+    r'"spec"\s*:\s*"chara_card|"(?:first_mes|mes_example|char_persona|char_greeting)"\s*:'
+)
 USER = SourceSpeaker("user", (EXAMPLE_USER,))
 
 
@@ -44,6 +49,7 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
     if not records:
         message = f"{file.name} is a card without examples, greetings or a character book."
         raise MaterialError(message, "Nothing can be learned from it.")
+    yield from (RejectedRecord(remark.what, remark.why, rows=0) for remark in card.remarks)
     yield from records
 
 
@@ -138,7 +144,15 @@ def _recognises(peek: Peek) -> bool:
         return "card.json" in peek.names
     if peek.kind == "PNG":
         return True  # only cards come as pictures
-    return peek.kind in ("text", "CSV", "TSV", "YAML") and bool(TOML_CARD.search(peek.text))
+    if peek.kind not in ("text", "CSV", "TSV", "YAML"):
+        return False
+    return bool(TOML_CARD.search(peek.text)) or _is_yaml_card(peek.text)
+
+
+def _is_yaml_card(text: str) -> bool:
+    if not looks_like_yaml(text[:MAX_YAML_HEAD].encode(errors="replace")):
+        return False
+    return _has_card_fields(dict.fromkeys(YAML_KEY.findall(text), ""))
 
 
 def _claims(names: Sequence[str]) -> Sequence[str]:
@@ -159,13 +173,19 @@ def _is_card(head: dict[str, Any]) -> bool:
 
 
 def _has_card_fields(fields: object) -> bool:
-    if not isinstance(fields, dict) or "name" not in fields:
+    if not isinstance(fields, dict):
+        return False
+    fields = with_v1_names(fields)
+    if "name" not in fields:
         return False
     # V1 cards have no mark, and one of their fields alone, such as `description`, is common.
     return sum(key in fields for key in V1_TEXT_FIELDS) >= 2
 
 
-EXPECTED = "V1, V2 or V3 as JSON, in a PNG picture or a CHARX file, or TOML with id and name"
+EXPECTED = (
+    "V1, V2 or V3 as JSON, in a PNG picture or a CHARX file, YAML with name and context, or TOML with "
+    "id and name"
+)
 FORMAT = SourceFormat(
     "character-card", "a character card", EXPECTED, matches=_recognises, read=read, claims=_claims
 )
