@@ -92,6 +92,10 @@ def test_rows_come_back_with_entities_into_the_original(run, tmp_path):
     assert [row["text"] for row in rows] == [
         rebuilt(before["text"], row) for before, row in zip(ROWS, rows, strict=False)
     ]
+    assert [row["name_search"] for row in rows] == [
+        {"Han": "rules", "Latin": "rules"},
+        {"Latin": "model"},
+    ]
     kinds = [[entity["kind"] for entity in row["entities"]] for row in rows]
     assert kinds == [["EMAIL_ADDRESS"], ["PERSON", "PHONE_NUMBER"]]
     assert "reef" not in rows[1]["by"], "what stands beside the text is replaced, too"
@@ -99,7 +103,7 @@ def test_rows_come_back_with_entities_into_the_original(run, tmp_path):
     assert (
         report["texts"] == 2
         and report["rejected"] == {"no text": 1}
-        and report["patterns_only"] == {"zh": 1}
+        and report["name_search"] == {"Latin": {"model": 2, "rules": 1}, "Han": {"rules": 1}}
     )
     assert report["replaced"] == {"EMAIL_ADDRESS": 2, "PERSON": 1, "PHONE_NUMBER": 1}
     assert report["names_found_by"] and report["texts_per_s"] > 0 and report["seconds"] >= 0

@@ -13,6 +13,7 @@ from trainer.anonymise.anonymiser import Anonymiser
 from trainer.anonymise.name_detector import (
     CUE_RULES_LABEL,
     NameDetector,
+    describe_name_search,
     find_names_by_cues,
     installed_models,
 )
@@ -124,12 +125,70 @@ def test_words_in_vietnamese_only_are_no_name_in_small_letters():
     assert found("cái này thì nhỏ lắm", "này thì") == []
 
 
-def test_the_tagger_does_not_read_chinese_japanese_or_korean_and_the_account_says_so():
-    tagger = Pointing()
-    names = NameDetector(tagger=tagger)
+def test_the_tagger_reads_its_own_scripts_only_and_the_account_says_so():
+    tagger = Pointing("Anna", "Πέτρος")
+    made = Anonymiser(KEY, names=NameDetector(tagger=tagger))
     for text in ("你好吗，我很好", "こんにちは元気ですか", "안녕하세요 여러분", "how are you"):
-        Anonymiser(KEY, names=names).find_entities(text)
-    assert tagger.read == ["how are you"] and names.patterns_only == {"zh": 1, "ja": 1, "ko": 1}
+        made.find_entities(text)
+    assert tagger.read == ["how are you"]
+    text = made.anonymise_text("قالت Anna للجميع, и Anna ушла (ಠ), Πέτρος नमस्ते")
+    assert "Anna" not in text and "Πέτρος" not in text
+    assert "قالت" in text and "للجميع" in text and "ушла" in text and "नमस्ते" in text
+    assert made.searched_scripts == {
+        "Han": {"rules": 2},
+        "Hiragana": {"rules": 1},
+        "Hangul": {"rules": 1},
+        "Latin": {"model": 2},
+        "Greek": {"model": 1},
+        "Arabic": {"none": 1},
+        "Cyrillic": {"none": 1},
+        "Devanagari": {"none": 1},
+    }
+    assert describe_name_search({"Latin": {"model": 2}, "Arabic": {"none": 1_000}}) == (
+        "names of people outside the log were looked for in Latin (2 texts); "
+        "not looked for in Arabic (1,000 texts), where only known names and patterns are replaced"
+    )
+    assert describe_name_search({}) == ""
+
+
+def test_a_model_of_all_languages_reads_every_script():
+    any_language = Pointing("अनिका")
+    made = Anonymiser(KEY, names=NameDetector({"": any_language}))
+    assert "अनिका" not in made.anonymise_text("कल अनिका आई")
+    assert made.searched_scripts == {"Devanagari": {"model": 1}}
+
+
+def log_by(name: str, *texts: str) -> Conversation:
+    speaker = SourceSpeaker("1", (name,))
+    messages = [SourceMessage(speaker, text, str(row)) for row, text in enumerate(texts)]
+    return Conversation.of(messages, "log", "own-writing")
+
+
+@pytest.mark.parametrize(
+    ("name", "texts", "become"),
+    [
+        ("राम शर्मा", ["राम शर्मा आए", "राम, कहाँ हो?"], ["* आए", "*, कहाँ हो?"]),
+        ("অনিকা", ["আমি অনিকা কে দেখেছি"], ["আমি * কে দেখেছি"]),
+        ("கவிதா", ["நேற்று கவிதா வந்தாள்"], ["நேற்று * வந்தாள்"]),
+        ("สมชาย", ["เมื่อวานสมชายไปตลาด"], ["เมื่อวาน*ไปตลาด"]),
+        ("ฝน", ["ฝนตกหนัก", "คุณฝนมาแล้ว", "ฝน มาหรือยัง"], ["ฝนตกหนัก", "คุณ*มาแล้ว", "* มาหรือยัง"]),
+        ("សុខា", ["ខ្ញុំឃើញសុខានៅផ្សារ"], ["ខ្ញុំឃើញ*នៅផ្សារ"]),
+        ("ကျော်စွာ", ["မနေ့က ကျော်စွာ လာတယ်"], ["မနေ့က * လာတယ်"]),
+        ("أحمد", ["رأيت أحمد", "قلت لأحمد"], ["رأيت *", "قلت ل*"]),
+        ("عبد الله سالم", ["والله لا أدري", "قال سالم"], ["والله لا أدري", "قال *"]),
+        ("علی\u200cرضا", ["دیروز علی\u200cرضا آمد", "علیرضا رفت"], ["دیروز * آمد", "* رفت"]),
+        ("דנה", ["נתתי לדנה", "ולדנה אין"], ["נתתי ל*", "ול* אין"]),
+        ("አበበ", ["አበበ መጣ"], ["* መጣ"]),
+        ("გიორგი", ["გიორგი მოვიდა"], ["* მოვიდა"]),
+        ("Ольга", ["Ольга пришла, видел ольга"], ["* пришла, видел *"]),
+    ],
+)
+def test_people_of_the_log_are_replaced_in_every_script(name, texts, become):
+    log = log_by(name, *texts)
+    made = Anonymiser(KEY)
+    made.register(log)
+    pseudonym = made.anonymise(log).messages[0].speaker.name
+    assert [made.anonymise_text(text).replace(pseudonym, "*") for text in texts] == become
 
 
 def test_a_model_reads_the_languages_that_it_knows():

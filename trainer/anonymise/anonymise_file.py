@@ -57,14 +57,17 @@ def is_text_table(file: SourceFile, format: str | None) -> bool:
 
 
 def anonymise_row(row: dict[str, Any], anonymiser: Anonymiser) -> dict[str, Any]:
-    """Replace the text of a row, add `entities`, and replace personal data in its other strings."""
+    """Replace the text of a row, add `entities` and how names were looked for (`name_search`), and
+    replace personal data in its other strings.
+    """
     text = row["text"]
     entities = anonymiser.find_entities(text)
     anonymised: dict[str, Any] = {"text": replace_entities(text, entities)}
     for key, value in row.items():
-        if key not in ("text", "entities"):
+        if key not in ("text", "entities", "name_search"):
             anonymised[key] = _anonymise_value(value, anonymiser)
     anonymised["entities"] = [asdict(entity) for entity in entities]
+    anonymised["name_search"] = anonymiser.search_methods(text)
     return anonymised
 
 
@@ -273,5 +276,5 @@ def _figures(request: AnonymiseRequest, stats: AnonymiseStats, seconds: float) -
         "seconds": round(seconds, 2),
         "texts_per_s": round(stats.texts / max(seconds, 1e-6), 1),
         "names_found_by": anonymiser.names.description,
-        "patterns_only": dict(anonymiser.names.patterns_only),
+        "name_search": anonymiser.searched_scripts,
     }

@@ -8,7 +8,7 @@ replacements (`surrogates`).
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -19,9 +19,10 @@ from trainer.anonymise.allowlist import own_names
 from trainer.anonymise.capitalisation import TOKEN, CapitalisationStats
 from trainer.anonymise.contact_blocks import find_in_blocks
 from trainer.anonymise.document_numbers import find_document_numbers
-from trainer.anonymise.language_data import blank_quote_marks, normalise_width
+from trainer.anonymise.folded_text import FoldedText, fold
+from trainer.anonymise.language_data import blank_quote_marks
 from trainer.anonymise.loose_addresses import extend_to_towns, find_loose_addresses
-from trainer.anonymise.name_detector import NameDetector
+from trainer.anonymise.name_detector import NameDetector, SearchMethod
 from trainer.anonymise.name_matcher import NameMatch, NameMatcher
 from trainer.anonymise.name_variants import (
     NameForm,
@@ -55,6 +56,7 @@ PATTERN_RECOGNISERS: tuple[Recogniser, ...] = (
     network_identifiers.find_profiles,
     find_personal_pages,
     id_numbers.find_passports,
+    id_numbers.find_wallets,
     find_addresses,
     find_loose_addresses,
 )
@@ -69,6 +71,10 @@ DIGIT_RECOGNISERS: tuple[Recogniser, ...] = (
 )
 """Recognisers of values with at least seven digits."""
 MIN_DIGITS = 7
+HEX_TOKEN = re.compile(
+    r"(?<![A-Za-z0-9])(?:0x)?(?=[0-9-]*[A-Fa-f])[0-9A-Fa-f](?:-?[0-9A-Fa-f]){23,}(?![A-Za-z0-9])"
+)
+"""Hashes, keys and UUIDs: some of their digits are no number of their own."""
 HAS_DIGITS = re.compile("[0-9].*[0-9]", re.DOTALL)
 GENERIC_SPEAKERS = frozenset(
     "user users others someone human assistant gpt bot system model ai chatbot guest player "
@@ -77,19 +83,16 @@ GENERIC_SPEAKERS = frozenset(
 """Speaker labels of data sets that name nobody; texts use them as words."""
 ALLOWLISTED_KINDS = ("PERSON", "STREET_ADDRESS", "HANDLE")
 """Kinds that an allowed name may be mistaken for."""
-ChunkReader = Callable[
-    [str, str, list[tuple[int, int]], bool], tuple[list[EntitySpan], list[NameMatch]]
-]
-"""Reads a chunk: its text, the text without code, the spans of code, and whether it is the first of
-its text.
-"""
+ChunkReader = Callable[[str, str, list[tuple[int, int]]], tuple[list[EntitySpan], list[NameMatch]]]
+"""Reads a chunk: its text, the text without code, and the spans of code."""
+ReplacedCallback = Callable[[str, Sequence[Entity], Mapping[str, SearchMethod]], None]
+"""Gets a text, its replacements, and how names were looked for in each of its scripts."""
 
 
 def find_patterns(text: str, code: Sequence[tuple[int, int]] | None = None) -> list[EntitySpan]:
-    """Return the findings of all recognisers, which may overlap; `code` are its spans of code,
-    detected by default.
+    """Return the findings of all recognisers in a folded text, which may overlap; `code` are its
+    spans of code, detected by default.
     """
-    text = normalise_width(text)
     spans: list[EntitySpan] = []
     for recogniser in PATTERN_RECOGNISERS:
         spans += recogniser(text)
@@ -101,11 +104,20 @@ def find_patterns(text: str, code: Sequence[tuple[int, int]] | None = None) -> l
     if HAS_DIGITS.search(text):
         spans += find_document_numbers(text)
     if sum(map(text.count, "0123456789")) >= MIN_DIGITS:
+        tokens = [match.span() for match in HEX_TOKEN.finditer(text)]
         for recogniser in DIGIT_RECOGNISERS:
-            spans += recogniser(text)
+            spans += (span for span in recogniser(text) if not _is_part(span, tokens))
     elif "<" in text:
         spans += network_identifiers.find_discord_ids(text)
     return spans
+
+
+def _is_part(span: EntitySpan, tokens: Iterable[tuple[int, int]]) -> bool:
+    """Return True for a span inside one of the tokens, but not for a whole one."""
+    for start, end in tokens:
+        if start <= span.start and span.end <= end:
+            return span.end - span.start < end - start
+    return False
 
 
 @dataclass(frozen=True)
@@ -139,13 +151,13 @@ class Anonymiser:
         also: Iterable[str] = (),
         names: NameDetector | None = None,
         keep_always: Iterable[str] = (),
-        on_replaced: Callable[[str, Sequence[Entity]], None] | None = None,
+        on_replaced: ReplacedCallback | None = None,
     ) -> None:
         """Create an anonymiser with the `key` of the data set.
 
         The persona's names and `keep_always` are kept, and those of `keep` that nobody in the log
         has. `also` are names of people who do not speak. `names` detects other names (default: the
-        detectors on this machine). `on_replaced` is called with each text and its replacements.
+        detectors on this machine). `on_replaced` is called with each text.
         """
         self._key = key
         self._persona = persona
@@ -158,6 +170,7 @@ class Anonymiser:
         self._names = names
         self._on_replaced = on_replaced
         self.counts: Counter[str] = Counter()
+        self._name_search: dict[str, Counter[str]] = {}
         for name in also:
             self._add_speaker(SourceSpeaker(f"name:{name.casefold()}", (name,)))
 
@@ -201,7 +214,7 @@ class Anonymiser:
         """
         return _replace_texts(
             conversation,
-            lambda text: replace_entities(text, self._find_in_chunks(text, _read_patterns)),
+            lambda text: replace_entities(text, self._find_in_text(text, _read_patterns)),
         )
 
     def anonymise_text(self, text: str) -> str:
@@ -214,23 +227,26 @@ class Anonymiser:
         """
         people = self._people
         entities = []
-        for match in people.matcher.match(text):
+        folded = fold(text)
+        for match in people.matcher.match(folded.text):
             if match.is_sure and match.person_id:
                 pseudonym = people.pseudonyms[match.person_id]
                 entities.append(Entity("PERSON", match.start, match.end, pseudonym))
-        text = replace_entities(text, entities)
+        text = replace_entities(text, _in_original(folded, entities))
         ids = []
-        for span in resolve_overlaps(text, network_identifiers.find_discord_ids(text)):
-            value = text[span.start : span.end]
+        folded = fold(text)
+        found = network_identifiers.find_discord_ids(folded.text)
+        for span in resolve_overlaps(folded.text, found):
+            value = folded.text[span.start : span.end]
             surrogate = surrogate_for(span.kind, value, self._key, people.members)
             ids.append(Entity(span.kind, span.start, span.end, surrogate))
-        return replace_entities(text, ids)
+        return replace_entities(text, _in_original(folded, ids))
 
     def find_entities(self, text: str) -> list[Entity]:
         """Return the replacements in a text in order, without overlaps, with offsets in the
         text.
         """
-        return self._find_in_chunks(text, self._read_chunk)
+        return self._find_in_text(text, self._read_chunk)
 
     def _replace_speaker(self, message: SourceMessage) -> SourceMessage:
         if message.speaker.is_persona:
@@ -240,9 +256,9 @@ class Anonymiser:
         return replace(message, speaker=SourceSpeaker(person_id, (pseudonym,)))
 
     def _read_chunk(
-        self, text: str, without_code: str, code: list[tuple[int, int]], is_first: bool
+        self, text: str, without_code: str, code: list[tuple[int, int]]
     ) -> tuple[list[EntitySpan], list[NameMatch]]:
-        detected = self.names.detect(without_code, self._capitalisation, is_first=is_first)
+        detected = self.names.detect(without_code, self._capitalisation)
         matches = []
         for match in self._people.matcher.match(text):
             if match.is_sure or _is_confirmed(match, detected):
@@ -260,6 +276,22 @@ class Anonymiser:
                 spans.append(EntitySpan("PERSON", match.start, match.end, RANK_LOG_NAME))
         return spans, matches
 
+    def _find_in_text(self, text: str, read: ChunkReader) -> list[Entity]:
+        """Return the replacements in a text, which is folded before it is read, and count them."""
+        folded = fold(text)
+        entities = _in_original(folded, self._find_in_chunks(folded.text, read))
+        self.counts.update(entity.kind for entity in entities)
+        methods = {} if read is _read_patterns else self.search_methods(text)
+        for script, method in methods.items():
+            self._name_search.setdefault(script, Counter())[method] += 1
+        if self._on_replaced:
+            self._on_replaced(text, entities, methods)
+        return entities
+
+    def search_methods(self, text: str) -> dict[str, SearchMethod]:
+        """Return how names of people outside the log are looked for in each script of a text."""
+        return self.names.search_methods(fold(text).text)
+
     def _find_in_chunks(self, text: str, read: ChunkReader) -> list[Entity]:
         """Collect the findings of all chunks with their replacements; of two that overlap the first
         wins.
@@ -275,16 +307,13 @@ class Anonymiser:
             offset = chunk.start
             part = unquoted[offset : chunk.end]
             part_without_code = without_code[offset : chunk.end]
-            spans, matches = read(part, part_without_code, chunk.within(code), not offset)
+            spans, matches = read(part, part_without_code, chunk.within(code))
             for span in select_spans(text, chunk, resolve_overlaps(part, spans), end):
                 value = text[span.start : span.end]
                 local = EntitySpan(span.kind, span.start - offset, span.end - offset, span.rank)
                 replacement = self._replacement(local, value, matches)
                 entities.append(Entity(span.kind, span.start, span.end, replacement))
             end = entities[-1].end if entities else 0
-        self.counts.update(entity.kind for entity in entities)
-        if self._on_replaced:
-            self._on_replaced(text, entities)
         return entities
 
     def _replacement(self, span: EntitySpan, value: str, matches: list[NameMatch]) -> str:
@@ -308,6 +337,11 @@ class Anonymiser:
                 covered += max(0, overlap)
         letters = sum(map(str.isalnum, text[span.start : span.end]))
         return covered > 0 and 2 * covered >= letters
+
+    @property
+    def searched_scripts(self) -> dict[str, dict[str, int]]:
+        """Number of texts by script, and by how names were looked for in it (`SearchMethod`)."""
+        return {script: dict(counts) for script, counts in self._name_search.items()}
 
     @property
     def people_count(self) -> int:
@@ -351,10 +385,19 @@ class Anonymiser:
 
 
 def _read_patterns(
-    text: str, without_code: str, code: list[tuple[int, int]], is_first: bool
+    text: str, without_code: str, code: list[tuple[int, int]]
 ) -> tuple[list[EntitySpan], list[NameMatch]]:
     """Read a chunk for values of a pattern alone, without names (a `ChunkReader`)."""
     return find_patterns(text, code), []
+
+
+def _in_original(folded: FoldedText, entities: Iterable[Entity]) -> list[Entity]:
+    """Return entities of a folded text with their places in the original."""
+    moved = []
+    for entity in entities:
+        start, end = folded.original_span(entity.start, entity.end)
+        moved.append(replace(entity, start=start, end=end))
+    return moved
 
 
 def _replace_texts(conversation: Conversation, change: Callable[[str], str]) -> Conversation:

@@ -4,11 +4,17 @@ import re
 import unicodedata
 from collections import Counter
 
-from trainer.anonymise.language_data import CJK, DETERMINERS, ENGLISH_WORDS, VIETNAMESE_WORDS
+from trainer.anonymise.language_data import (
+    DETERMINERS,
+    ENGLISH_WORDS,
+    MARKS,
+    SPACELESS,
+    VIETNAMESE_WORDS,
+)
 
-TOKEN = re.compile(rf"[^\W_{CJK}](?:[^\W_{CJK}]|[\u0300-\u036f])*")
+TOKEN = re.compile(rf"[^\W_{SPACELESS}](?:[^\W_{SPACELESS}]|[{MARKS}])*")
 """A run of letters and digits, with combining marks, in scripts with spaces."""
-WORD = re.compile(rf"[^\W\d_{CJK}](?:[^\W\d_{CJK}]|[\u0300-\u036f])*")
+WORD = re.compile(rf"[^\W\d_{SPACELESS}](?:[^\W\d_{SPACELESS}]|[{MARKS}])*")
 CAPITAL_INSIDE_SENTENCE = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]+")
 """A capitalised word that does not begin a sentence."""
 DETERMINER_AND_WORD = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(DETERMINERS)}) ([a-z]+)")

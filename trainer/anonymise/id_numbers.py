@@ -34,6 +34,10 @@ IBANS = (
     re.compile(rf"(?<![A-Z0-9])(?:{COUNTRIES})[0-9]{{2}}(?=(?:[ -]?[A-Z0-9]){{11}})"),
     re.compile(rf"(?<![A-Za-z0-9])(?:{COUNTRIES.lower()})[0-9]{{2}}(?=(?:[ -]?[a-z0-9]){{11}})"),
 )
+WALLET = re.compile(
+    r"(?<![A-Za-z0-9])(?:0x[0-9A-Fa-f]{40}|bc1[02-9ac-hj-np-z]{25,59})(?![A-Za-z0-9])"
+)
+"""Wallets of Ethereum (ERC-55) and Bitcoin (BIP 173)."""
 SSN = re.compile(r"(?<![0-9])(?<![0-9][-.,])([0-9]{3})([- .]?)([0-9]{2})\2([0-9]{4})(?!-?[0-9])")
 SSN_CUE = re.compile(r"ssn|social security|an sinh xã hội|社会安全|社会保障")
 CN_ID = re.compile(rf"{NUMBER_START}[1-8][0-9]{{16}}[0-9Xx](?![0-9])")
@@ -183,6 +187,12 @@ def find_accounts(text: str) -> Iterator[EntitySpan]:
     """Find `IBAN_CODE` for bank accounts without an IBAN: digits after a cue word."""
     for match in ACCOUNT.finditer(text):
         yield EntitySpan.of_match("IBAN_CODE", match, RANK_PATTERN, group="number")
+
+
+def find_wallets(text: str) -> Iterator[EntitySpan]:
+    """Find `IBAN_CODE` for wallets."""
+    for match in WALLET.finditer(text):
+        yield EntitySpan.of_match("IBAN_CODE", match, RANK_PATTERN)
 
 
 def find_passports(text: str) -> Iterator[EntitySpan]:

@@ -1,6 +1,7 @@
 """Character classes, word lists, titles and surnames of the languages the anonymiser knows."""
 
 import re
+import unicodedata
 
 from trainer.anonymise.crf_ner.gazetteer import LISTS_FOLDER, read_list
 
@@ -10,11 +11,17 @@ LATIN = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
 """Latin letters with all diacritics, for a character class."""
 CJK = "\u3005\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 """Chinese characters, kana and hangul, for a character class."""
+IS_CJK = re.compile(f"[{CJK}]")
+SPACELESS = f"{CJK}\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff"
+"""Letters and marks of scripts without spaces between words, for a character class: with the above,
+Thai, Lao, Tibetan, Burmese and Khmer.
+"""
+MARKS = "".join(
+    sign for sign in map(chr, range(0x300, 0x10000)) if unicodedata.category(sign) in ("Mn", "Mc")
+)
+"""Combining marks and vowel signs, for a character class."""
 HAN = "\u3005\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 QUOTE_MARKS = re.compile(r"^(?:[ \t]{0,3}>)+(?=[ \t\w])", re.MULTILINE)
-_OTHER_WIDTHS = {0x3000: 0x20, 0xA0: 0x20, 0x202F: 0x20, 0x2011: 0x2D}
-_FULLWIDTH_TABLE = {0xFF01 + position: 0x21 + position for position in range(0x5E)} | _OTHER_WIDTHS
-_FULLWIDTH = re.compile("[\uff01-\uff5e\u3000\xa0\u202f\u2011]")
 
 
 def read_words(group: str) -> frozenset[str]:
@@ -46,16 +53,13 @@ HONORIFICS = re.compile(
     "さん|くん|君|ちゃん|様|さま|氏|先輩|先生|殿|たん|っち|哥|姐|总|總|老师|老師|先生|女士|小姐|同学|同學|师傅|叔|阿姨|"
     "大哥|大姐|妹妹|弟弟|兄|桑|酱|醬|씨|님"
 )
+TITLES_BEFORE = re.compile(
+    "(?:คุณ|พี่|น้อง|นาย|นาง|นางสาว|ครู|หมอ|ลุง|ป้า|น้า|ນາງ|ທ້າວ|លោក|អ្នក|បង|ဦး|ဒေါ်|ကို) ?$"
+)
+"""Titles before Thai, Lao, Khmer and Burmese names."""
 PARTICLES = re.compile(
     "[はがをにのともへでやねよかっ、。！？!?,.\\s]|です|だ|から|まで|より|って|$"
 )
-
-
-def normalise_width(text: str) -> str:
-    """Convert full-width characters to ASCII and all spaces to plain ones; the length does not
-    change.
-    """
-    return text.translate(_FULLWIDTH_TABLE) if _FULLWIDTH.search(text) else text
 
 
 def blank_quote_marks(text: str) -> str:

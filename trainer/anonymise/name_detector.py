@@ -7,18 +7,23 @@ import importlib.metadata
 import importlib.util
 import logging
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Any, Literal, Protocol, Self, cast
 
 from huggingface_hub import constants
 
 from trainer.anonymise.capitalisation import CapitalisationStats
 from trainer.anonymise.crf_ner.crf_tagger import load_tagger
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
-from trainer.anonymise.crf_ner.tokeniser import is_east_asian
+from trainer.anonymise.crf_ner.tokeniser import (
+    EAST_ASIAN_SCRIPTS,
+    TAGGED_SCRIPTS,
+    is_east_asian,
+    scripts_of,
+    tagged_runs,
+)
 from trainer.anonymise.east_asian_names import find_japanese_names, find_korean_names
 from trainer.anonymise.language_data import (
     CJK_SURNAMES,
@@ -273,18 +278,27 @@ def _gliner_models() -> dict[str, NerModel]:
     return {}
 
 
+SearchMethod = Literal["model", "rules", "none"]
+"""How names of people outside the log are looked for: by a model or the tagger, by cue words and
+lists of names alone, or not at all.
+"""
+
+
+SEARCH_PHRASES: Mapping[SearchMethod, str] = {
+    "model": "looked for in {scripts}",
+    "rules": "looked for by lists and cue words alone in {scripts}",
+    "none": "not looked for in {scripts}, where only known names and patterns are replaced",
+}
+
+
 @dataclass
 class NameDetector:
     """Name detectors of this machine. `models` are by language, "" for any; `tagger` reads Latin
-    script.
-
-    `patterns_only` counts, by language, texts without any detector besides patterns and the log's
-    names.
+    and Greek script.
     """
 
     models: Mapping[str, NerModel] = field(default_factory=dict)
     tagger: NerModel | None = None
-    patterns_only: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def available(cls) -> Self:
@@ -299,27 +313,65 @@ class NameDetector:
         names += [f"tagger ({self.tagger.name})"] if self.tagger else []
         return ", ".join(names) or CUE_RULES_LABEL
 
-    def detect(
-        self, text: str, capitalisation: CapitalisationStats, *, is_first: bool = True
-    ) -> list[EntitySpan]:
-        """Find `PERSON` and `STREET_ADDRESS`. `capitalisation` holds the statistics of all texts.
-
-        `is_first` is False for later chunks of a text that is counted already.
-        """
+    def detect(self, text: str, capitalisation: CapitalisationStats) -> list[EntitySpan]:
+        """Find `PERSON` and `STREET_ADDRESS`. `capitalisation` holds the statistics of all texts."""
         text = blank_code(UNENCODABLE.sub("\ufffd", text))
         language = detect_cjk_language(text)
-        languages = (ANY_LANGUAGE, language or "en")
-        models = [model for key, model in self.models.items() if key in languages]
-        if self.tagger and not language:
-            models.append(self.tagger)
-        if not models:
-            self.patterns_only[language or "any"] += is_first
+        whole, tagged = self._models_for(language)
+        if not whole and not tagged:
             return list(find_names_by_cues(text, sure=False))
         spans = []
-        for model in models:
-            for kind, start, end, _ in model.find(text):
-                spans.append(EntitySpan(cast(EntityKind, kind), start, end, RANK_MODEL))
+        for start, part, models in (
+            (0, text, whole),
+            *((*run, tagged) for run in tagged_runs(text)),
+        ):
+            for model in models:
+                for kind, first, last, _ in model.find(part):
+                    span = EntitySpan(
+                        cast(EntityKind, kind), start + first, start + last, RANK_MODEL
+                    )
+                    spans.append(span)
         return [*refine_findings(text, spans, capitalisation), *find_names_by_cues(text, sure=True)]
+
+    def _models_for(self, language: str) -> tuple[list[NerModel], list[NerModel]]:
+        """Return the models that read a whole text, and those that read its parts in the tagger's
+        scripts. `language` is that of an East Asian text, or empty.
+        """
+        names = (ANY_LANGUAGE, language) if language else (ANY_LANGUAGE,)
+        whole = [model for name, model in self.models.items() if name in names]
+        tagged = []
+        if not language:
+            tagged = [model for name, model in self.models.items() if name == "en"]
+            tagged += [self.tagger] if self.tagger else []
+        return whole, tagged
+
+    def search_methods(self, text: str) -> dict[str, SearchMethod]:
+        """Return how names are looked for in each script of a text."""
+        language = detect_cjk_language(text)
+        whole, tagged = self._models_for(language)
+        methods: dict[str, SearchMethod] = {}
+        for script in scripts_of(text):
+            is_read = whole or (script in TAGGED_SCRIPTS and tagged)
+            is_ruled = script in (*TAGGED_SCRIPTS, *EAST_ASIAN_SCRIPTS)
+            methods[script] = "model" if is_read else "rules" if is_ruled else "none"
+        return methods
+
+
+def describe_name_search(searched: Mapping[str, Mapping[str, int]]) -> str:
+    """Say in which scripts names were looked for, with the numbers of texts; empty without any text.
+
+    `searched` counts texts by script and `SearchMethod`.
+    """
+    sentences = []
+    for method, phrase in SEARCH_PHRASES.items():
+        scripts = []
+        for script, counts in sorted(searched.items()):
+            count = counts.get(method, 0)
+            if count:
+                scripts.append(f"{script} ({count:,} text{'s' if count > 1 else ''})")
+        if scripts:
+            sentences.append(phrase.format(scripts=", ".join(scripts)))
+    return f"names of people outside the log were {'; '.join(sentences)}" if sentences else ""
 
 
 @functools.cache

@@ -11,22 +11,30 @@ from trainer.anonymise.capitalisation import (
     fold_diacritics,
 )
 from trainer.anonymise.language_data import (
-    CJK,
     ENGLISH_WORDS,
     HONORIFICS,
+    IS_CJK,
     LATIN_TITLES,
+    MARKS,
     PARTICLES,
+    TITLES_BEFORE,
     VOCATIVES,
 )
-from trainer.anonymise.name_variants import KANA_ONLY, MAX_AMBIGUOUS_LETTERS, NameForm
+from trainer.anonymise.name_variants import (
+    IS_SPACELESS,
+    KANA_ONLY,
+    MAX_AMBIGUOUS_LETTERS,
+    NameForm,
+)
 
 WORD_SEPARATORS = frozenset(
     ("", " ", "  ", "_", ".", "-", "'", "’", "ʼ", "‘", "\n", "\u3000", "·", "・")
 )
 """Separators between the words of a name."""
 NAME_SEPARATORS = WORD_SEPARATORS - {"", "\n"}
+JOINED_WORDS = re.compile("(?:[ובלמשהכ]{1,2}(?=[א-ת]{3})|[وفبلك]{1,2}(?=[ء-ي]{3}))")
+"""Conjunctions and prepositions of Hebrew and Arabic, written as one word with what follows."""
 REPEATED_LETTERS = re.compile(r"(.)\1{2,}")
-CJK_SIGN = re.compile(f"[{CJK}]")
 OPENING_SIGNS = " \t\"'“”‘’(*_[>-•"
 ARTICLE = re.compile(r"(?:^|[^a-z])(?:the|a|an|my|your|no)$")
 SENTENCE_ENDS = ".!?…:;\n。！？：；"
@@ -68,7 +76,7 @@ class NameMatcher:
             if form.words in seen:
                 continue
             seen.add(form.words)
-            if CJK_SIGN.search(form.words[0]):
+            if IS_SPACELESS.search(form.words[0]):
                 self._by_sign.setdefault(form.words[0][0], []).append(form)
             else:
                 self._by_word.setdefault(fold_diacritics(form.words[0]), []).append(form)
@@ -81,7 +89,7 @@ class NameMatcher:
         """
         matches: list[NameMatch] = []
         if self._by_sign:
-            matches += self._in_cjk(text)
+            matches += self._in_spaceless(text)
         if self._by_word:
             matches += self._in_words(text)
         matches.sort(key=lambda match: (match.start, -match.end))
@@ -120,7 +128,7 @@ class NameMatcher:
         self, text: str, words: list[_TextWord], position: int
     ) -> Iterator[tuple[NameMatch, int]]:
         """Return the match that begins at a word, and its number of words."""
-        for key, cut in _lookup_keys(words[position].folded):
+        for key, lead, cut in _lookup_keys(words[position].folded):
             for form in self._by_word.get(key, ()):
                 end = _match_end(form, text, words, position=position, key=key)
                 if end is None:
@@ -128,20 +136,21 @@ class NameMatcher:
                 if len(form.words) == 1:
                     end -= cut
                 word = words[position]
-                is_meant = _is_mention(form, text, word.start, end=end, word=word)
+                start = word.start + lead
+                is_meant = _is_mention(form, text, start, end=end, word=word)
                 if is_meant or (form.is_full and len(form.words) > 1):
-                    match = NameMatch(form.person_id, word.start, end, is_meant)
+                    match = NameMatch(form.person_id, start, end, is_meant)
                     word_count = len(form.words) if is_meant else 1
                     yield match, word_count
 
-    def _in_cjk(self, text: str) -> Iterator[NameMatch]:
+    def _in_spaceless(self, text: str) -> Iterator[NameMatch]:
         small = text.lower()
         if len(small) != len(text):
             small = text  # some letters have a longer lower case, which would move all places
         position = 0
         while position < len(text):
             for form in self._by_sign.get(small[position], ()):
-                if _is_cjk_mention(form, small, position):
+                if _is_spaceless_mention(form, small, position):
                     end = position + len(form.words[0])
                     yield NameMatch(form.person_id, position, end)
                     position = end
@@ -157,14 +166,20 @@ def _word(match: re.Match[str]) -> _TextWord:
     return _TextWord(match.start(), match.end(), plain, folded)
 
 
-def _lookup_keys(word: str) -> Iterator[tuple[str, int]]:
-    """Yield the keys to look up a word by, and the length of its ending: Alices, Miraaa."""
-    yield word, 0
+def _lookup_keys(word: str) -> Iterator[tuple[str, int, int]]:
+    """Yield the keys to look up a word by, with the lengths of what they leave out at its beginning
+    and at its end: Alices, Miraaa, ולדנה.
+    """
+    yield word, 0, 0
     if word.endswith("s") and len(word) > MAX_AMBIGUOUS_LETTERS and word not in ENGLISH_WORDS:
-        yield word[:-1], 1
+        yield word[:-1], 0, 1
     short = REPEATED_LETTERS.sub(r"\1", word)
     if short != word:
-        yield short, 0
+        yield short, 0, 0
+    joined = JOINED_WORDS.match(word)
+    if joined:
+        for lead in range(1, joined.end() + 1):
+            yield word[lead:], lead, 0
 
 
 def _match_end(
@@ -242,15 +257,20 @@ def _is_name_like(text: str, start: int, end: int) -> bool:
     return ARTICLE.search(before[-6:].lower()) is None
 
 
-def _is_cjk_mention(form: NameForm, text: str, position: int) -> bool:
+def _is_spaceless_mention(form: NameForm, text: str, position: int) -> bool:
     """Return True if a form without spaces is at this position of a text and is meant there."""
     name = form.words[0]
     if not text.startswith(name, position):
         return False
     before = text[position - 1 : position]
     after = text[position + len(name) : position + len(name) + 4]
+    if after and after[0] in MARKS:
+        return False  # its last letter is another syllable
     if before == "@" or HONORIFICS.match(after):
-        return form.context != "at" or before == "@" or not CJK_SIGN.match(before)
+        return form.context != "at" or before == "@" or not IS_SPACELESS.match(before)
+    if form.context == "called" and not IS_CJK.search(name):
+        is_apart = not IS_SPACELESS.match(before) and not IS_SPACELESS.match(after)
+        return is_apart or TITLES_BEFORE.search(text[max(0, position - 8) : position]) is not None
     if form.context in ("at", "called"):
         return False
     return not KANA_ONLY.fullmatch(name) or _is_kana_delimited(name, before, after)

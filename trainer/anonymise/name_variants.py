@@ -13,7 +13,17 @@ from trainer.anonymise.capitalisation import (
     casefold_composed,
     fold_diacritics,
 )
-from trainer.anonymise.language_data import CJK, CJK_SURNAMES, CJK_WORDS, ENGLISH_WORDS, HAN, LATIN
+from trainer.anonymise.folded_text import fold
+from trainer.anonymise.language_data import (
+    CJK_SURNAMES,
+    CJK_WORDS,
+    ENGLISH_WORDS,
+    HAN,
+    IS_CJK,
+    LATIN,
+    MARKS,
+    SPACELESS,
+)
 
 MatchContext = Literal["anywhere", "written", "capital", "called", "at"]
 """Context in which a form means the person: anywhere; capitalised; capitalised inside a sentence;
@@ -21,9 +31,15 @@ beside a title, a greeting or an honorific; only after an @. Each includes those
 """
 MIN_NAME_LETTERS = 3
 """Shorter names are mostly words ("I", "Al")."""
-HAS_CJK = re.compile(f"[{CJK}]")
+IS_SPACELESS = re.compile(f"[{SPACELESS}]")
 CAMEL_CASE_BOUNDARY = re.compile(r"(?<=[a-zà-ỹ])(?=[A-Z])")
 COMPOUND_NAME = re.compile(rf"(?<![{LATIN}0-9_])[{LATIN}]+(?:['’ʼ‘-][{LATIN}]+)+(?![{LATIN}0-9_])")
+NAME_SIGN = re.compile(rf"[^\W\d_]|(?<=[\u0900-\u0dff])[{MARKS}]")
+"""A letter; in the scripts of India, a vowel sign is as good as one."""
+MIN_ALPHABETIC_SIGNS = 4
+"""Shorter names in an alphabet without spaces may be parts of other words."""
+ARABIC_PARTICLE = re.compile("ال|(?:عبد|أبو|ابو|بنت)$")
+"""Words of Arabic names that name nobody by themselves: Abd, Abu, and those with an article."""
 HIRAGANA = re.compile("[\u3040-\u309f]+")
 HANGUL_NAME = re.compile("[\uac00-\ud7a3]{3}")
 KANA_ONLY = re.compile("[\u3040-\u309f]+|[\u30a0-\u30ff]+")
@@ -55,8 +71,8 @@ class NameForm:
 
 def allowed_forms(names: Iterable[str]) -> Iterator[NameForm]:
     """Return the forms of names that are kept."""
-    for name in names:
-        if HAS_CJK.search(name):
+    for name in _clean_names(names):
+        if IS_SPACELESS.search(name):
             words: tuple[str, ...] = (name.casefold(),)
         else:
             words = tuple(map(casefold_composed, TOKEN.findall(name)))
@@ -69,7 +85,7 @@ def full_name_forms(
 ) -> Iterator[NameForm]:
     """Return the forms of the names a person has in the log."""
     for name in _clean_names(names):
-        forms = _cjk_full_forms if HAS_CJK.search(name) else _latin_full_forms
+        forms = _spaceless_full_forms if IS_SPACELESS.search(name) else _latin_full_forms
         yield from forms(person_id, name, capitalisation)
 
 
@@ -78,14 +94,15 @@ def partial_name_forms(
 ) -> Iterator[NameForm]:
     """Return the forms of parts of a person's names."""
     for name in _clean_names(names):
-        if HAS_CJK.search(name):
-            yield from _cjk_part_forms(person_id, name)
+        if IS_SPACELESS.search(name):
+            yield from _spaceless_part_forms(person_id, name)
         else:
             yield from _latin_part_forms(person_id, name, capitalisation)
 
 
 def _clean_names(names: Iterable[str]) -> list[str]:
-    stripped = [name.strip().lstrip("@").strip() for name in names]
+    # Texts are folded before names are looked for.
+    stripped = [fold(name).text.strip().lstrip("@").strip() for name in names]
     return [name for name in stripped if name]
 
 
@@ -95,7 +112,7 @@ def _latin_full_forms(
     words = tuple(map(casefold_composed, TOKEN.findall(name)))
     if not words:
         return
-    letters = sum(map(str.isalpha, name))
+    letters = len(NAME_SIGN.findall(name))
     if len(words) > 1:
         is_phrase = all(word in ENGLISH_WORDS or word.isdigit() for word in words)
         context: MatchContext = "anywhere"
@@ -169,31 +186,33 @@ def _word_pair_forms(person_id: str, name: str) -> Iterator[NameForm]:
 
 
 def _is_name_part(part: str, word: str, capitalisation: CapitalisationStats) -> bool:
-    """Return True if the display name has this part capitalised and no text uses it as a word."""
-    if not part[0].isupper() or capitalisation.is_used_as_word(word):
+    """Return True if the display name does not have this part in lower case, and no text uses it as
+    a word.
+    """
+    if part[0].islower() or ARABIC_PARTICLE.match(part) or capitalisation.is_used_as_word(word):
         return False
     return not part.isascii() or len(word) > MAX_AMBIGUOUS_LETTERS
 
 
-def _cjk_full_forms(
+def _spaceless_full_forms(
     person_id: str, name: str, capitalisation: CapitalisationStats
 ) -> Iterator[NameForm]:
-    yield NameForm((name.casefold(),), person_id, _cjk_context(name.casefold()), is_full=True)
+    yield NameForm((name.casefold(),), person_id, _spaceless_context(name.casefold()), is_full=True)
     joined = re.sub(r"(?<=[^\x00-\xff])[\s·・]+(?=[^\x00-\xff])", "", name)
     if joined != name:
         yield NameForm((joined.casefold(),), person_id, "anywhere", is_full=True)
-    latin = re.sub(f"[{CJK}]+", " ", name).strip()
+    latin = re.sub(f"[{SPACELESS}]+", " ", name).strip()
     if latin:
         for form in _latin_full_forms(person_id, latin, capitalisation):
             if not form.words[0].isdigit():
                 yield form
 
 
-def _cjk_part_forms(person_id: str, name: str) -> Iterator[NameForm]:
-    parts = re.findall(f"[{CJK}]+", name)
+def _spaceless_part_forms(person_id: str, name: str) -> Iterator[NameForm]:
+    parts = re.findall(f"[{SPACELESS}]+", name)
     for part in parts:
         if part != name:
-            context = _cjk_context(part) if len(part) > 1 else "called"
+            context = _spaceless_context(part) if len(part) > 1 else "called"
             yield NameForm((part,), person_id, context)
         if HANGUL_NAME.fullmatch(part):
             yield NameForm((part[1:],), person_id, "anywhere")
@@ -201,9 +220,11 @@ def _cjk_part_forms(person_id: str, name: str) -> Iterator[NameForm]:
             yield from _han_forms(person_id, part)
 
 
-def _cjk_context(name: str) -> MatchContext:
+def _spaceless_context(name: str) -> MatchContext:
     if len(name) == 1:
         return "at"
+    if not IS_CJK.search(name) and len(name) < MIN_ALPHABETIC_SIGNS:
+        return "called"
     if name in CJK_WORDS or (HIRAGANA.fullmatch(name) and len(name) < MIN_NAME_LETTERS):
         return "called"
     return "anywhere"
@@ -223,15 +244,15 @@ def _han_forms(person_id: str, name: str) -> Iterator[NameForm]:
     given = name[len(surname) :]
     if surname and 1 <= len(given) <= 2:
         first_name = given if len(given) == 2 else given * 2
-        yield NameForm((first_name,), person_id, _cjk_context(first_name))
+        yield NameForm((first_name,), person_id, _spaceless_context(first_name))
         for lead in "小老阿":
             for sign in {surname, given[-1]}:
-                yield NameForm((lead + sign,), person_id, _cjk_context(lead + sign))
+                yield NameForm((lead + sign,), person_id, _spaceless_context(lead + sign))
         for part in {surname, given, given[-1]}:
             yield NameForm((part,), person_id, "called")
     elif len(name) == 4:
         for part in (name[:2], name[2:]):
-            yield NameForm((part,), person_id, _cjk_context(part))
+            yield NameForm((part,), person_id, _spaceless_context(part))
     elif len(name) == 3:
         for part in (name[:2], name[1:], name[2:]):
             yield NameForm((part,), person_id, "called")

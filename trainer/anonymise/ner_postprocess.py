@@ -6,7 +6,14 @@ from dataclasses import replace
 
 from trainer.anonymise.capitalisation import WORD, CapitalisationStats
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
-from trainer.anonymise.language_data import CJK, ENGLISH_WORDS, LATIN, ORDINALS, UPPER, read_words
+from trainer.anonymise.language_data import (
+    ENGLISH_WORDS,
+    IS_CJK,
+    LATIN,
+    ORDINALS,
+    UPPER,
+    read_words,
+)
 from trainer.anonymise.network_identifiers import CODE
 from trainer.anonymise.spans import RANK_MODEL, EntitySpan
 
@@ -48,7 +55,6 @@ NON_PERSON_GROUPS = frozenset("cmnobye")
 ADDRESS_WORD_GROUPS = frozenset("cem")
 """Signs of words that name no street by themselves: "Table Settings 12"."""
 PRECEDING_WORD = re.compile(rf"(?:[a-z,;(“\"]\s|^)(?P<word>[^\W\d_a-z][{LATIN}'’-]+) $")
-IS_CJK = re.compile(f"[{CJK}]")
 BARE_UNIT = re.compile(
     r"(?:[\s,]*(?:level|floor|room|stage|gate|hall|exit)\s[0-9]{1,4}[a-z]?)+\s*",
     re.IGNORECASE,

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from trainer.anonymise.language_data import CJK, LATIN, WORD_START, text_before
 from trainer.anonymise.spans import RANK_HANDLE, RANK_PATTERN, EntitySpan
 
-LOCAL = rf"[{LATIN}0-9_](?:[{LATIN}0-9._%+'-]{{0,63}}[{LATIN}0-9_+-])?"
+LETTERS = rf"{LATIN}\u0370-\u0dff\u10a0-\u167f\u1f00-\u1fff"
+"""Letters of alphabets with spaces between words: Greek, Cyrillic, Hebrew, Arabic, Indic, Ethiopic."""
+LOCAL = rf"[{LETTERS}0-9_](?:[{LETTERS}0-9._%+'-]{{0,63}}[{LETTERS}0-9_+-])?"
 EMAIL = re.compile(
-    rf"(?<![{LATIN}0-9._%+-]){LOCAL}@(?:[{LATIN}0-9](?:[{LATIN}0-9-]{{0,61}}[{LATIN}0-9])?\.)+"
-    r"(?:[A-Za-z]{2,24}|[Xx][Nn]--[A-Za-z0-9-]{2,59})(?![A-Za-z0-9])"
+    rf"(?<![{LETTERS}0-9._%+-]){LOCAL}@(?:[{LETTERS}0-9](?:[{LETTERS}0-9-]{{0,61}}[{LETTERS}0-9])?\.)+"
+    rf"(?:[{LETTERS}]{{2,24}}|[Xx][Nn]--[A-Za-z0-9-]{{2,59}})(?![A-Za-z0-9])"
 )
 OBFUSCATED_EMAIL = re.compile(
     rf"{WORD_START}[A-Za-z0-9][A-Za-z0-9._%+-]{{0,63}}\s?[\[(]\s?(?:at|@)\s?[\])]\s?[A-Za-z0-9-]+"

@@ -7,7 +7,7 @@ import glob
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,8 @@ from trainer.anonymise.spans import Entity
 
 CONTEXT_CHARS = 40
 """Characters of context on either side."""
+NOT_SEARCHED = "NOT_SEARCHED"
+"""Kind of a line about a text in whose scripts no names were looked for."""
 DAY_S = 86_400.0
 
 
@@ -140,11 +142,24 @@ class ReviewLog(ExitStack):
             {"delete_on": self.delete_on, "why": "It names the people whom the result hides."}
         )
 
-    def note(self, text: str, entities: Sequence[Entity]) -> None:
-        """Log the replacements in a text; `row` is its position, `source` the file, if there are
-        several.
+    def note(self, text: str, entities: Sequence[Entity], methods: Mapping[str, str]) -> None:
+        """Log the replacements in a text, and its scripts in which no names were looked for
+        (`methods`, see `NameDetector.search_methods`); `row` is its position, `source` the file, if
+        there are several.
         """
         of = {"source": self.source} if self.source else {}
+        scripts = [script for script, method in methods.items() if method == "none"]
+        if scripts:
+            self._write(
+                {
+                    **of,
+                    "row": self.row,
+                    "kind": NOT_SEARCHED,
+                    "original": ", ".join(scripts),
+                    "replacement": "",
+                    "context": " ".join(text[: 2 * CONTEXT_CHARS].split()),
+                }
+            )
         for entity in entities:
             around = text[max(0, entity.start - CONTEXT_CHARS) : entity.end + CONTEXT_CHARS]
             self._write(

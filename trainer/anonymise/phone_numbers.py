@@ -20,7 +20,9 @@ CUE = re.compile(
     r"answering|messages? (?:to|from)|hotline|viber|zalo|dial|reach (?:me|us|him|her|them)|"
     r"(?<![a-z])(?:ring|ruf|bel|llam[ae]|appelle[rz]?|chiama|soita|hívj|zadzwoń|zavolej)(?![a-z])|"
     r"(?:my|his|her|their|our|your) number|số điện|sdt|điện thoại|(?<![a-zà-ỹ])s?đt|gọi|liên hệ|di động|"
-    r"电话|手机|号码|致电|拨打|打给|電話|携帯|連絡先|ファックス|ファクス"
+    r"电话|手机|号码|致电|拨打|打给|電話|携帯|連絡先|ファックス|ファクス|전화|휴대폰|핸드폰|연락처|"
+    r"телефон|(?<![а-яё])тел(?![а-яё])|звони|мобильн|τηλέφων|هاتف|جوال|موبايل|اتصل|تلفن|موبایل|فون|טלפון|נייד|"
+    r"फ़ोन|फोन|मोबाइल|ফোন|মোবাইল|โทร|เบอร์|มือถือ|ስልክ"
 )
 LABEL = (
     r"t[eé]l(?:[eé]?f(?:o|ó|oo)?n[eo]?)?|telefonsz[aá]m|telef|phone|ph|fone?|tlf|tfn|puh(?:elin)?|(?:far)?s[ií]mi|"

@@ -18,6 +18,7 @@ from personas.schemas.import_report import ImportReport
 from trainer.anonymise import anonymise_file
 from trainer.anonymise.allowlist import NameCorrections, read_corrections, world_names
 from trainer.anonymise.anonymiser import Anonymiser
+from trainer.anonymise.name_detector import describe_name_search
 from trainer.anonymise.output_files import ReviewLog, open_atomic
 from trainer.cli.argtypes import Commands, add_command, column_mapping
 from trainer.cli.dataset_args import load_lore_index, load_persona
@@ -185,9 +186,7 @@ def _summary_lines(summary: dict[str, Any], options: argparse.Namespace) -> list
         f"replaced: {', '.join(replaced) or 'nothing'}",
         f"names found by: {summary['names_found_by']}",
     ]
-    if summary["patterns_only"]:
-        texts = [f"{language} {count:,}" for language, count in summary["patterns_only"].items()]
-        lines.append(f"patterns and known names only: {', '.join(texts)} texts")
+    lines += filter(None, [describe_name_search(summary["name_search"])])
     if summary["rejected"]:
         left_out = sum(summary["rejected"].values())
         lines.append(f"left out: {left_out:,} records (reasons in the report)")

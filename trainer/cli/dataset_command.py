@@ -25,6 +25,7 @@ from personas.home.rights import RIGHTS_FILE
 from personas.home.shared_personas import read_shared_personas
 from personas.schemas.base import DISCORD_API
 from personas.schemas.import_report import ImportReport
+from trainer.anonymise.name_detector import describe_name_search
 from trainer.anonymise.output_files import ReviewLog
 from trainer.cli.argtypes import Commands, add_command, column_mapping, positive_int
 from trainer.cli.dataset_args import make_build_spec
@@ -473,6 +474,7 @@ def record_lines(summary: dict[str, Any]) -> list[str]:
     if thoughts:
         lines.append(f"  thoughts {thoughts:>8,}  before replies: left out, unless reasoning=keep")
     lines += ImportReport.from_json(summary["import_report"]).lines()
+    lines += filter(None, [describe_name_search(summary.get("name_search", {}))])
     return lines
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from personas.cli_common import supports_colour
 from personas.errors import RequestError
 from personas.home.built_dataset import is_built_dataset
+from trainer.anonymise.name_detector import describe_name_search
 from trainer.cli.argtypes import Commands, add_command
 from trainer.cli.dataset_args import default_source, make_build_spec
 from trainer.cli.dataset_command import add_sources
@@ -111,6 +112,7 @@ def _mask_lines(summary: MaskSummary, in_colour: bool) -> list[str]:
         )
     for reason, count in summary.dropped.most_common():
         lines.append(f"  dropped {count:>9,}  {reason}")
+    lines += filter(None, [describe_name_search(summary.name_search)])
     return lines
 
 

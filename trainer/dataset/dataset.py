@@ -56,6 +56,7 @@ class SampleSets:
     rejected: Counter[str] = field(default_factory=Counter)
     people: Mapping[str, int] = field(default_factory=dict)
     replaced: Mapping[str, int] = field(default_factory=dict)
+    name_search: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     stated: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     trimmed: int = 0
     pair_sources: tuple[str, ...] = ()
@@ -67,7 +68,7 @@ class Dataset:
 
     `first` is trained on in a stage of its own, before `train`. `rights`, `sources` and `days`
     count samples by right, source and day of arrival. `people` lists who is in them
-    (`personas.home.data_subjects`), `replaced` and `permission` are those of the material, `ledger`
+    (`personas.home.data_subjects`), `replaced`, `name_search` and `permission` are those of the material, `ledger`
     accounts for the records. `held_out` covers everything held out so far, also from earlier
     material. `stated` are the rights that a built data set states in its `stats.json`; `caveats`
     say what differs from the request. The `*_prompt_replies` are the texts of the samples: of
@@ -93,6 +94,7 @@ class Dataset:
     first: tuple[TokenizedSample, ...] = ()
     stated: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     caveats: tuple[str, ...] = ()
+    name_search: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     heldout_prompt_replies: tuple[PromptReply, ...] = ()
     train_prompt_replies: tuple[PromptReply, ...] = ()
     general_prompt_replies: tuple[PromptReply, ...] = ()
@@ -132,3 +134,11 @@ class Dataset:
 def add_counts(some: Mapping[str, int], others: Mapping[str, int]) -> dict[str, int]:
     """Add two counts; names with a count of 0 stay."""
     return {name: some.get(name, 0) + others.get(name, 0) for name in (*some, *others)}
+
+
+def add_searched_scripts(
+    some: Mapping[str, Mapping[str, int]], others: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, int]]:
+    """Add two counts of texts by script and method."""
+    scripts = (*some, *others)
+    return {name: add_counts(some.get(name, {}), others.get(name, {})) for name in scripts}

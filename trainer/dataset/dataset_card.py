@@ -14,7 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from personas.schemas.base import DISCORD_API
 from personas.schemas.import_report import ImportReport
-from trainer.dataset.builder import BuiltSample, DatasetPlan
+from trainer.anonymise.name_detector import describe_name_search
+from trainer.dataset.builder import BuiltSample, DatasetBuilder, DatasetPlan
 from trainer.dataset.dedup_split import TRAIN
 from trainer.dataset.ledger import Ledger
 
@@ -84,9 +85,10 @@ class DatasetStatistics:
 
 
 def dataset_summary(
-    statistics: DatasetStatistics, ledger: Ledger, digest: str, imported: ImportReport
+    statistics: DatasetStatistics, builder: DatasetBuilder, digest: str, imported: ImportReport
 ) -> dict[str, Any]:
-    """Return the published object of `dataset build --json`."""
+    """Return the published object of `dataset build --json`, once `builder` has made its samples."""
+    ledger = builder.ledger
     sources = {}
     for name, figures in statistics.sources(ledger).items():
         sources[name] = figures["train"] + figures["eval"]
@@ -101,6 +103,7 @@ def dataset_summary(
         "sources": sources,
         "hash": digest,
         "import_report": imported.as_json(),
+        "name_search": builder.anonymiser.searched_scripts,
     }
 
 
@@ -158,6 +161,7 @@ def render_data_sheet(
         stats=stats,
         total=max(samples, 1),
         permission_note=render_permission_note,
+        describe_name_search=describe_name_search,
     )
 
 

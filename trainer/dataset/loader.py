@@ -38,7 +38,13 @@ from trainer.dataset.data_mixture import (
     mixture_caveat,
     order_by_text,
 )
-from trainer.dataset.dataset import Dataset, SampleRecord, SampleSets, add_counts
+from trainer.dataset.dataset import (
+    Dataset,
+    SampleRecord,
+    SampleSets,
+    add_counts,
+    add_searched_scripts,
+)
 from trainer.dataset.holdout_fingerprints import match_held_out
 from trainer.dataset.job_inputs import JobInputs
 from trainer.dataset.layout import read_participants, read_samples, read_stats
@@ -178,6 +184,7 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
         days=dict(tally.days),
         people=add_counts(sets.people, tally.people),
         replaced=sets.replaced,
+        name_search=sets.name_search,
         permission=content.consent.permission if DISCORD_API in tally.rights else "",
         ledger=sets.ledger,
         held_out=sets.held_out,
@@ -250,6 +257,7 @@ def _load_run_sets(run_set: RunDataset, content: JobInputs) -> SampleSets:
         rejected=run_set.rejected,
         people=run_set.people,
         replaced=run_set.replaced,
+        name_search=run_set.name_search,
         pair_sources=tuple(pair_sources),
     )
 
@@ -294,6 +302,7 @@ def _load_built_sets(
         dropped=reader.dropped,
         people=add_counts(run_set.people, read_participants(folder)),
         replaced=add_counts(run_set.replaced, _counts(stats.get("replaced"))),
+        name_search=add_searched_scripts(run_set.name_search, dict(stats.get("name_search") or {})),
         stated=stated,
         trimmed=int(stats.get("with_trimmed_history") or 0),
     )

@@ -177,6 +177,7 @@ def write_run_dataset(
         _write_samples(folder / MIXED_FILE, mixed, keys_of)
         # Without the replacements in preferences, which follow.
         replaced = dict(builder.anonymiser.counts)
+        name_search = builder.anonymiser.searched_scripts
         mask = builder.anonymiser.anonymise_text
         preferences = [_mask_preference(preference, mask) for preference in talk.preferences]
         (folder / PREFERENCES_FILE).write_text(preferences_to_jsonl(preferences), encoding="utf-8")
@@ -196,6 +197,7 @@ def write_run_dataset(
             "dropped_replies": dict(ledger.replies),
             "rejected": rejected,
             "replaced": replaced,
+            "name_search": name_search,
             "people": builder.participants.listed(plan.people_key, with_samples=False),
         }
     (folder / RUN_SET_FILE).write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
@@ -302,6 +304,11 @@ class RunDataset:
     def replaced(self) -> Mapping[str, int]:
         """Replacements of the anonymiser, by kind."""
         return dict(self.stats["replaced"])
+
+    @property
+    def name_search(self) -> Mapping[str, Mapping[str, int]]:
+        """Texts by script, and by how names were looked for in it."""
+        return dict(self.stats.get("name_search", {}))
 
     def records(self, file: str) -> list[SampleRecord]:
         """Read the samples of one of its files. Raises `MaterialError` when it is damaged."""

@@ -155,7 +155,7 @@ def _write(
             samples.add(built)
             on_progress("making samples", 1)
         digest = samples.hexdigest(builder.ledger.dropped)
-        summary = dataset_summary(samples.statistics, builder.ledger, digest, spec.describe())
+        summary = dataset_summary(samples.statistics, builder, digest, spec.describe())
         stats = {
             **summary,
             **dataset_details(samples.statistics, builder.ledger),

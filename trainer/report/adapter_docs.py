@@ -16,6 +16,7 @@ from personas.schemas.formatting import markdown_table, model_label
 from personas.schemas.scorecard import ScoreCard
 from personas.schemas.training import AdapterManifest, Distillation, JobSpec, WrittenReplies
 from personas.schemas.training_events import Progress, ScoreSummary
+from trainer.anonymise.name_detector import describe_name_search
 from trainer.dataset.dataset import Dataset
 from trainer.dataset.dataset_card import render_permission_note
 from trainer.dataset.written_replies import WRITTEN_SOURCE
@@ -145,6 +146,7 @@ def write_adapter_data_sheet(
         "by_source": data.sources,
         "arrived": dict(sorted(data.days.items())),
         "replaced": dict(data.replaced),
+        "name_search": data.name_search,
         "dropped": dict(data.ledger.dropped.most_common()),
         "permission": data.permission,
         "materials": [
@@ -197,6 +199,7 @@ def _data_sheet_markdown(
         _counts_table("kind", sheet["replaced"], "places")
         if sheet["replaced"]
         else "Members appear under pseudonyms.",
+        _name_search_note(sheet["name_search"]),
         "Pseudonymised is not anonymous: anyone with the key in the bot's home can identify the "
         "people.",
         "## Left out",
@@ -205,6 +208,12 @@ def _data_sheet_markdown(
         "hash.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _name_search_note(searched: Mapping[str, Mapping[str, int]]) -> str:
+    """Say in which scripts names were looked for; empty for a run without texts of people."""
+    described = describe_name_search(searched)
+    return f"In these texts, {described}." if described else ""
 
 
 def _written_note(written: WrittenReplies | None) -> str:

@@ -3,7 +3,7 @@
 import itertools
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -80,7 +80,7 @@ class MaskSummary:
     """The first training samples in full, and counts over all samples including held-out ones.
 
     `dropped` counts replies that yield no sample, by reason. `rejected` counts the samples with a
-    rejected reply and the tokens of these replies.
+    rejected reply and the tokens of these replies. `name_search` is the anonymiser's.
     """
 
     base_model: str
@@ -91,6 +91,7 @@ class MaskSummary:
     tokens: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
+    name_search: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def add(
         self, tokenizer: Any, sample: TokenizedSample, side: str, *, rejected: bool = False
@@ -116,6 +117,7 @@ class MaskSummary:
         }
         if self.rejected:
             fields["rejected"] = dict(self.rejected)
+        fields["name_search"] = dict(self.name_search)
         fields["shown"] = [sample.as_json() for sample in self.shown]
         return fields
 
@@ -176,7 +178,12 @@ def split_by_loss(tokenizer: Any, sample: TokenizedSample) -> Iterator[tuple[str
 def mask_summary_of_job(folder: Path, limit: int) -> MaskSummary:
     """Summarise a job folder's run. Raises the same `UnderstudyError`s as the run."""
     job = prepare_job_without_torch(folder)
-    masks = MaskSummary(job.base.name, limit, dropped=Counter(job.data.ledger.replies))
+    masks = MaskSummary(
+        job.base.name,
+        limit,
+        dropped=Counter(job.data.ledger.replies),
+        name_search=job.data.name_search,
+    )
     for sample, rejected in labelled_samples(job.data):
         masks.add(job.tokenizer, sample, TRAIN, rejected=rejected)
     for sample in job.data.heldout:
@@ -194,6 +201,7 @@ def mask_summary_of_sources(
             masks.add(request.plan.renderer.tokenizer, built.made.sample, built.side)
             report_progress("making samples", 1)
         masks.dropped.update(builder.ledger.replies)
+        masks.name_search = builder.anonymiser.searched_scripts
     return masks
 
 
@@ -214,8 +222,9 @@ def temporary_build(
 
 def mask_summary_of_dataset(folder: Path, limit: int) -> MaskSummary:
     """Summarise a data set built by `dataset build`. Raises `MaterialError` if it is damaged."""
-    base = locate(read_stats(folder)["base_model"])
-    masks = MaskSummary(base.name, limit)
+    stats = read_stats(folder)
+    base = locate(stats["base_model"])
+    masks = MaskSummary(base.name, limit, name_search=dict(stats.get("name_search") or {}))
     renderer = Renderer(load_fast_tokenizer(base))
     for side, name in ((TRAIN, TRAIN_FILE), (HELD_OUT, EVAL_FILE)):
         for _, sample in render_lines(read_samples(folder / name), renderer, masks.dropped):

@@ -298,7 +298,7 @@ def plan_sources(request: DatasetBuildSpec, recipe: str, report_progress: ReadPr
                 count.hold_out(sample)
             report_progress("making samples", 1)
     require_both_sides(count.trained, count.held_out, builder.ledger.dropped)
-    summary = dataset_summary(statistics, builder.ledger, digest.hexdigest(), request.describe())
+    summary = dataset_summary(statistics, builder, digest.hexdigest(), request.describe())
     work = count.work()
     replies = SampleStats(count.trained, max(work.train), count.trained_tokens)
     made = plan.recipe.max_length
@@ -333,6 +333,7 @@ def plan_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent: C
     statistics |= {
         "dropped_replies": stats.get("dropped_replies", {}),
         "with_thought": stats.get("with_thought", 0),
+        "name_search": stats.get("name_search", {}),
     }
     train = list(read_samples(folder / TRAIN_FILE))
     heldout = list(read_samples(folder / EVAL_FILE))

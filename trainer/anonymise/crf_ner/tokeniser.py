@@ -1,7 +1,12 @@
 """Splits texts into the tokens that the CRF tagger reads, and tells which scripts it can."""
 
 import re
+import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+
+import regex
 
 COMBINING_MARKS = "\u0300-\u036f"
 """Combining marks, used where diacritics are separate characters (Vietnamese and others)."""
@@ -22,6 +27,20 @@ TOKEN_PATTERN = re.compile(
 )
 UNPRINTABLE = "\ufffd"
 """Replacement of lone surrogates and control characters, which crfsuite cannot represent."""
+TAGGED_SCRIPTS = ("Latin", "Greek")
+"""Scripts of the lists and templates that the tagger is trained on."""
+EAST_ASIAN_SCRIPTS = ("Han", "Hiragana", "Katakana", "Hangul")
+"""Scripts whose words are tokens that the tagger passes over."""
+_READ_SCRIPTS = "".join(
+    rf"\p{{Script={name}}}"
+    for name in (*TAGGED_SCRIPTS, *EAST_ASIAN_SCRIPTS, "Common", "Inherited")
+)
+OTHER_WORD = regex.compile(
+    rf"(?V1)[\p{{L}}--[{_READ_SCRIPTS}]][[\p{{L}}\p{{M}}]--[{_READ_SCRIPTS}]]*"
+)
+"""A word in another script, with its vowel signs."""
+MIN_WORD_LETTERS = 2
+"""A single letter is an emoticon rather than a text: (ツ)."""
 _AS_KIND = {"line": "\n", "markup": "\t"}
 _EAST = re.compile(rf"[{EAST_ASIAN}]")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -59,6 +78,39 @@ def is_east_asian(text: str) -> bool:
     """Return True for a text mostly in Chinese, Japanese or Korean."""
     east = len(_EAST.findall(text))
     return bool(east) and east * EAST_ASIAN_LETTER_WEIGHT >= len(_LETTER.findall(text)) - east
+
+
+def tagged_runs(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the parts of a text between words of other scripts, each with its start; those without
+    letters are left out.
+    """
+    start = 0
+    for word in OTHER_WORD.finditer(text):
+        if _LETTER.search(text, start, word.start()):
+            yield start, text[start : word.start()]
+        start = word.end()
+    if _LETTER.search(text, start):
+        yield start, text[start:]
+
+
+def scripts_of(text: str) -> list[str]:
+    """Return the scripts of a text's words by their Unicode names: Latin, Arabic, Han."""
+    scripts = set(map(_script, _LETTER.findall(OTHER_WORD.sub(" ", text))))
+    for word in OTHER_WORD.findall(text):
+        if len(word) >= MIN_WORD_LETTERS:
+            scripts.add(_script(word[0]))
+    return sorted(scripts - {""})
+
+
+@lru_cache(maxsize=4_096)
+def _script(letter: str) -> str:
+    """Return the script of a letter; empty for a letter of many scripts."""
+    for script in (*TAGGED_SCRIPTS, *EAST_ASIAN_SCRIPTS):
+        if regex.fullmatch(rf"\p{{Script={script}}}", letter):
+            return script
+    if regex.fullmatch(r"[\p{Script=Common}\p{Script=Inherited}]", letter):
+        return ""
+    return unicodedata.name(letter, "").partition(" ")[0].title()
 
 
 def is_alphabetic(found: str) -> bool:
