@@ -11,6 +11,8 @@ from personas.errors import MaterialError
 
 CORPUS_FOLDER = Path(__file__).parents[2] / "data" / "pii"
 LANGUAGES = ("english", "vietnamese", "chinese", "japanese")
+NOUN_FIRST = "english, noun first"
+"""Set of English sentences that begin with a common noun."""
 KNOWN_NAME_KIND = "KNOWN"
 """Marks the name of a speaker of the log; its kind is PERSON."""
 OPTIONAL_KIND = "COUNTRY"
@@ -70,6 +72,16 @@ def read_corpus(folder: Path = CORPUS_FOLDER) -> list[AnnotatedText]:
         text, gold = parse_annotations(row["text"])
         texts.append(AnnotatedText(row["language"], text, gold, tuple(row["speaker"])))
     return texts
+
+
+def read_plain_sentences(folder: Path = CORPUS_FOLDER) -> dict[str, list[str]]:
+    """Read the sentences without names or other personal data, by set: a language, or
+    `NOUN_FIRST`.
+    """
+    sets: dict[str, list[str]] = {}
+    for row in _rows(folder / "plain.jsonl"):
+        sets.setdefault(row["set"], []).append(row["text"])
+    return sets
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -7,10 +7,11 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,10 +19,12 @@ from typing import Any
 from benchmarks.studies.contact_blocks import development_blocks, held_out_blocks, kept_names
 from benchmarks.studies.pii_corpus import (
     LANGUAGES,
+    NOUN_FIRST,
     OPTIONAL_KIND,
     AnnotatedText,
     GoldSpan,
     read_corpus,
+    read_plain_sentences,
     read_presidio,
 )
 from benchmarks.studies.pii_heldout_corpus import (
@@ -42,6 +45,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 TABLE = "pii table"
 BLOCKS_TABLE = "pii blocks table"
 HELD_OUT_TABLE = "pii held-out table"
+PLAIN_TABLE = "pii plain table"
 PACKAGES = ("phonenumbers", "python-crfsuite", "faker")
 MIN_COVERED_SHARE = 0.9
 MIN_FIGURES = {"recall_structured": 0.97, "recall_known_names": 0.97, "precision": 0.9}
@@ -49,6 +53,10 @@ MIN_HELD_OUT_FIGURES = {"recall": 0.82, "precision": 0.7}
 """Minimum on the held-out texts."""
 MIN_BLOCK_FIGURES = {"recall": 0.95, "recall_structured": 0.99, "precision": 0.9}
 """Minimum on the held-out contact blocks."""
+MAX_REPLACED_SHARE = 0.02
+"""Maximum share of replaced words in plain sentences, all languages together."""
+MAX_CHANGED_SHARE = 0.05
+"""Maximum share of English sentences changed that begin with a common noun."""
 BLOCK_KINDS = ("PERSON", "STREET_ADDRESS", "PHONE_NUMBER", "EMAIL_ADDRESS")
 COMPARED_KINDS = (
     # Of presidio-research.
@@ -361,6 +369,7 @@ def evaluate_own_corpus(errors: bool) -> int:
     caption = f"{len(texts)} texts; recall / precision / F1 (to find); names found by {model}."
     write_table(TABLE, caption, format_kinds_by_language(score), DOCUMENT)
     blocks = evaluate_blocks(errors)
+    plain = evaluate_plain_sentences(errors)
     held_out = evaluate_held_out(HELD_OUT_SEED)
     write_table(HELD_OUT_TABLE, held_out["caption"], held_out["table"], DOCUMENT)
     machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
@@ -371,6 +380,7 @@ def evaluate_own_corpus(errors: bool) -> int:
         **figures,
         **blocks,
         "held_out_texts": held_out["figures"],
+        "plain_sentences": {name: asdict(counts) for name, counts in plain.items()},
         "machine": machine,
         "versions": versions,
     }
@@ -378,6 +388,7 @@ def evaluate_own_corpus(errors: bool) -> int:
     print(f"written to {RESULT}")
     wrong = missed_floors(figures) + missed_floors(blocks["held_out_blocks"], MIN_BLOCK_FIGURES)
     wrong += missed_floors(held_out["figures"], MIN_HELD_OUT_FIGURES)
+    wrong += exceeded_shares(plain)
     if wrong:
         print(f"Less is found than must be: {', '.join(wrong)}.", file=sys.stderr)
     return 1 if wrong else 0
@@ -408,6 +419,67 @@ def evaluate_blocks(errors: bool) -> dict[str, Any]:
 
 def _block_figures(score: DetectionScore) -> dict[str, Any]:
     return {**score.whole().as_json(), "recall_structured": score.recall("structured")}
+
+
+@dataclass
+class PlainCounts:
+    """Sentences without names, their words, and what was changed of both."""
+
+    sentences: int = 0
+    words: int = 0
+    changed: int = 0
+    replaced: int = 0
+
+
+def count_plain_sentences() -> dict[str, PlainCounts]:
+    """Read the plain sentences of each set, and count the words of which anything is replaced."""
+    counts = {}
+    for name, texts in read_plain_sentences().items():
+        anonymiser = Anonymiser(KEY)
+        counts[name] = PlainCounts(len(texts))
+        for text in texts:
+            covered = _positions(anonymiser.find_entities(text))
+            words = [set(range(*word.span())) for word in re.finditer(r"\S+", text)]
+            counts[name].words += len(words)
+            counts[name].replaced += sum(not covered.isdisjoint(word) for word in words)
+            counts[name].changed += bool(covered)
+    return counts
+
+
+def evaluate_plain_sentences(errors: bool) -> dict[str, PlainCounts]:
+    """Count what is replaced in sentences without names, print and write the table."""
+    counts = count_plain_sentences()
+    lines = [
+        "| | sentences | changed | words | replaced |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, plain in counts.items():
+        lines.append(
+            f"| {name} | {plain.sentences} | {plain.changed} | {plain.words} | {plain.replaced} |"
+        )
+    table = "\n".join(lines)
+    print(f"\nsentences without names\n{table}\n")
+    if errors:
+        for texts in read_plain_sentences().values():
+            for text in texts:
+                for entity in Anonymiser(KEY).find_entities(text):
+                    print(f"wrong {entity.kind}: {text[entity.start : entity.end]!r} in {text!r}")
+    write_table(PLAIN_TABLE, "Sentences without names.", table, DOCUMENT)
+    return counts
+
+
+def exceeded_shares(counts: Mapping[str, PlainCounts]) -> list[str]:
+    """List the shares of replaced words and of changed sentences that are too high."""
+    nouns = counts[NOUN_FIRST]
+    others = [plain for name, plain in counts.items() if name != NOUN_FIRST]
+    replaced = sum(plain.replaced for plain in others) / sum(plain.words for plain in others)
+    changed = nouns.changed / nouns.sentences
+    exceeded = []
+    if replaced > MAX_REPLACED_SHARE:
+        exceeded.append(f"replaced words {replaced:.3f} > {MAX_REPLACED_SHARE}")
+    if changed > MAX_CHANGED_SHARE:
+        exceeded.append(f"changed sentences {changed:.3f} > {MAX_CHANGED_SHARE}")
+    return exceeded
 
 
 def evaluate_held_out(seed: int) -> dict[str, Any]:
@@ -497,12 +569,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="also list misses and wrong replacements",
     )
     parser.add_argument(
+        "--plain", action="store_true", help="judge on the sentences without names only"
+    )
+    parser.add_argument(
         "--held-out", type=int, metavar="SEED", help="judge on the held-out texts of this seed only"
     )
     options = parser.parse_args(arguments)
     if options.held_out is not None:
         evaluate_held_out(options.held_out)
         return 0
+    if options.plain:
+        return int(bool(exceeded_shares(evaluate_plain_sentences(options.errors))))
     try:
         if options.file:
             return evaluate_file(options.file, options.errors)

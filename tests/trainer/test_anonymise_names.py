@@ -243,6 +243,44 @@ def test_a_word_that_texts_write_small_is_no_name_where_a_sentence_begins():
     assert found("so Radish came", "Radish", said="so radish") == ["Radish"]
 
 
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("Leek and barley, with too much pepper.", "Leek"),
+        ("Barnacles, two layers deep.", "Barnacles"),
+        ("Well. *Halloumi* on the left, please.", "Halloumi"),
+        ("Tin rusts less than you think.", "Tin"),
+    ],
+)
+def test_a_word_of_the_dictionary_is_no_name_where_a_sentence_begins(text, word):
+    assert found(text, word) == []
+
+
+def test_a_word_at_the_beginning_is_a_name_where_something_says_so():
+    assert found("Leek came in.", "Leek", said="so Leek said, and Leek left") == ["Leek"]
+    assert found("ask Leek about it", "Leek") == ["Leek"]
+    assert found("Leek Vale came in.", "Leek Vale") == ["Leek Vale"]
+    assert found("Leek\nQuay Street 4", "Leek") == ["Leek"]
+    made = Anonymiser(KEY)
+    for name, text in {
+        "Rose": "Rose said that it is late.",
+        "Grace": "Grace, can you send it?",
+        "Hope": "Hope asked him.",
+        "Mark": "Mr. Mark is here.",
+        "Will": "Will Brandt came by.",
+    }.items():
+        assert name not in made.anonymise_text(text)
+    assert Anonymiser(KEY, also=["Leek"]).anonymise_text("Leek, are you there?")[:4] != "Leek"
+    for text in ("Porridge, please.", "Mildew, I'm afraid.", "Toast, will you?"):
+        assert made.anonymise_text(text) == text
+
+
+def test_small_words_of_an_unknown_language_are_no_name():
+    assert found("Yarın sabah pazardan almaya gideceğiz", "almaya gideceğiz") == []
+    assert found("almaya gideceğiz", "almaya gideceğiz") == ["almaya gideceğiz"]
+    assert found("i met quillon varro there", "quillon varro") == ["quillon varro"]
+
+
 def test_a_name_in_small_letters_is_one():
     assert found("talk to patricia about it", "patricia") == ["patricia"]
 

@@ -9,11 +9,13 @@ import pytest
 from benchmarks.studies import pii_detection as bench_pii
 from benchmarks.studies.pii_corpus import (
     LANGUAGES,
+    NOUN_FIRST,
     OPTIONAL_KIND,
     AnnotatedText,
     GoldSpan,
     parse_annotations,
     read_corpus,
+    read_plain_sentences,
     read_presidio,
 )
 from benchmarks.studies.pii_heldout.writing.labels import LABELS
@@ -128,7 +130,12 @@ def document(tmp_path, monkeypatch):
     path = tmp_path / "benchmarks.md"
     tables = "".join(
         f"<!-- {name} -->\nold\n<!-- end of {name} -->\n"
-        for name in (bench_pii.TABLE, bench_pii.BLOCKS_TABLE, bench_pii.HELD_OUT_TABLE)
+        for name in (
+            bench_pii.TABLE,
+            bench_pii.PLAIN_TABLE,
+            bench_pii.BLOCKS_TABLE,
+            bench_pii.HELD_OUT_TABLE,
+        )
     )
     path.write_text(f"# Figures\n\n{tables}\nafter\n", "utf-8")
     monkeypatch.setattr(bench_pii, "DOCUMENT", path)
@@ -202,6 +209,27 @@ def test_it_fails_where_less_is_found(tmp_path, monkeypatch, capsys):
     result = capsys.readouterr()
     assert "recall_structured 0.000 < 0.97" in result.err and "recall 0.000 < 0.95" in result.err
     assert "missed SECRET: 'swordfish'" in result.out
+
+
+def test_hardly_a_word_of_sentences_without_names_is_replaced():
+    sets = read_plain_sentences()
+    assert len(sets) == 21 and len(sets.pop(NOUN_FIRST)) == 160
+    assert all(len(texts) == 10 for texts in sets.values())
+    counts = bench_pii.count_plain_sentences()
+    assert not bench_pii.exceeded_shares(counts)
+    for name in "arabic persian hebrew hindi urdu thai bengali amharic russian".split():
+        assert counts[name].replaced == 0, "its script is not read for names"
+
+
+def test_too_much_replaced_in_sentences_without_names_is_said():
+    counts = {
+        "x": bench_pii.PlainCounts(sentences=10, words=50, changed=2, replaced=2),
+        NOUN_FIRST: bench_pii.PlainCounts(sentences=10, words=50, changed=1, replaced=1),
+    }
+    assert bench_pii.exceeded_shares(counts) == [
+        "replaced words 0.040 > 0.02",
+        "changed sentences 0.100 > 0.05",
+    ]
 
 
 def test_held_out_texts_are_judged_by_their_labels(monkeypatch, capsys):

@@ -79,6 +79,10 @@ class CapitalisationStats:
             return False
         return self._words[word.lower()] > 0 or self._words[capital] >= MIN_SENTENCE_STARTS
 
+    def is_capital_inside(self, word: str) -> bool:
+        """Return True if the word is mostly capitalised, also where it does not begin a sentence."""
+        return self._inside[word.capitalize()] > 0 and self.is_mostly_capital(word)
+
     def is_ordinary(self, word: str) -> bool:
         """Return True if texts use it as a common word, or may."""
         if word in ENGLISH_WORDS or (

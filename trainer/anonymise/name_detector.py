@@ -65,9 +65,10 @@ VIETNAMESE_NAMES = (
     rf"(?<![{LATIN}])(?P<name>{NAME_WORD} (?:Thị|Văn) {NAME_WORD})",
 )
 """Two or more capitalised words after a title, and names with the commonest middle names."""
+VOCATIVE = re.compile(VOCATIVE_START)
 SURE_PATTERNS = (
     re.compile(rf"(?<![{LATIN}0-9_@#/.]){SURE_CUES}{NAME_AFTER}"),
-    re.compile(VOCATIVE_START),
+    VOCATIVE,
     *map(re.compile, VIETNAMESE_NAMES),
 )
 WEAK_PATTERNS = tuple(
@@ -137,12 +138,8 @@ def find_names_by_cues(text: str, *, sure: bool) -> Iterator[EntitySpan]:
         patterns += WEAK_PATTERNS
     for pattern in patterns:
         for match in pattern.finditer(text):
-            first = match["name"].split()[0]
-            if first.lower() in ENGLISH_WORDS and " " not in match["name"]:
-                continue
-            if first in CAPITALISED_NON_NAMES or first.lower() in RANK_WORDS:
-                continue
-            yield EntitySpan.of_match("PERSON", match, RANK_CUE, group="name")
+            if _may_be_called(match["name"], is_vocative=pattern is VOCATIVE):
+                yield EntitySpan.of_match("PERSON", match, RANK_CUE, group="name")
     for match in TITLED_NAME.finditer(text):
         end = _name_end(match["name"])
         if end:
@@ -152,6 +149,19 @@ def find_names_by_cues(text: str, *, sure: bool) -> Iterator[EntitySpan]:
             yield EntitySpan.of_match("PERSON", match, RANK_CUE)
     yield from find_names_in_context(text)
     yield from _find_cjk_names(text)
+
+
+def _may_be_called(name: str, *, is_vocative: bool) -> bool:
+    """Return False after a cue for a common word. A sentence that begins with a word and a comma
+    calls nobody, unless the word is a given name.
+    """
+    first = name.split()[0]
+    if first in CAPITALISED_NON_NAMES or first.lower() in RANK_WORDS:
+        return False
+    if is_vocative:
+        gazetteer = load_gazetteer()
+        return "g" in gazetteer.of(first) or not gazetteer.is_word(first)
+    return " " in name or first.lower() not in ENGLISH_WORDS
 
 
 def _find_cjk_names(text: str) -> Iterator[EntitySpan]:

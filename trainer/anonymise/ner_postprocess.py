@@ -23,6 +23,11 @@ FICTION = frozenset(name.replace("_", " ").casefold() for name in read_words("fi
 """Characters of books, films, series and games, case-folded."""
 LOWERCASE_WORDS = read_words("lowercase")
 """Given names that are ordinary words in lower case: "ten miles"."""
+FIRST_OF_ALL_WORDS = read_words("word-first")
+"""Given names that begin an English sentence as a word rather than as a name."""
+REST_OF_FIELD = re.compile(r"[ \t]*(?:\n|$)")
+MIN_JUDGED_WORDS = 3
+"""Number of words that show whether the lists know the language of a line."""
 TITLES = frozenset(
     "mr mrs ms miss mx dr prof sir madam captain president king queen prince princess saint "
     "aunt".split()
@@ -209,15 +214,40 @@ def _is_plausible(text: str, span: EntitySpan, capitalisation: CapitalisationSta
         if any(map(_is_given, signs)):
             return True
         are_unknown = not any(map(COMMON_WORD_GROUPS.intersection, signs))
-        return len(signs) > 1 and are_unknown and " " in found
+        return len(signs) > 1 and are_unknown and " " in found and _is_language_known(text, span)
     is_capital_alone = all(word.islower() for word in words[1:])
     if len(words) > 1 and COMMON_WORD_GROUPS.intersection(signs[0]) and is_capital_alone:
         return False
     if len(words) == 1 and SENTENCE_START.search(text[max(0, span.start - 8) : span.start]):
-        # There, any word has a capital.
-        is_other = NON_PERSON_GROUPS.intersection(signs[0]) or capitalisation.only_begins(words[0])
-        return _is_given(signs[0]) or not is_other
+        # A word that fills a line of several is a field rather than a sentence.
+        is_field = "\n" in text and REST_OF_FIELD.match(text, span.end) is not None
+        return _is_name_at_start(words[0], signs[0], capitalisation, is_field=is_field)
     return not all(map(_is_other_word, signs))
+
+
+def _is_name_at_start(
+    word: str, sign: str, capitalisation: CapitalisationStats, *, is_field: bool
+) -> bool:
+    """Return True unless a sentence begins with a word: there, any of them has a capital."""
+    if _is_given(sign):
+        return word.casefold() not in FIRST_OF_ALL_WORDS
+    if NON_PERSON_GROUPS.intersection(sign) or capitalisation.only_begins(word):
+        return False
+    if is_field or sign or not load_gazetteer().is_word(word):
+        return True
+    return capitalisation.is_capital_inside(word)
+
+
+def _is_language_known(text: str, span: EntitySpan) -> bool:
+    """Return False in a line most of whose words are on no list: in its language, a word that is on
+    none is no likelier to be a name.
+    """
+    end = text.find("\n", span.end)
+    line = text[text.rfind("\n", 0, span.start) + 1 : span.start]
+    line += " " + text[span.end : end if end >= 0 else len(text)]
+    words = WORD.findall(line)
+    known = sum(bool(load_gazetteer().of(word)) for word in words)
+    return len(words) < MIN_JUDGED_WORDS or 2 * known >= len(words)
 
 
 def _is_address(found: str, words: list[str], signs: list[str]) -> bool:

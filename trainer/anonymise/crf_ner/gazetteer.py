@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 LISTS_FOLDER = Path(__file__).parent / "lists"
+DICTIONARY_FILE = LISTS_FOLDER / "dictionary.txt"
 GROUP_SIGNS = {
     "common": "c", "syllable": "w", "month": "m", "title": "t", "particle": "p", "middle": "v", "street": "s",
     "unit": "u", "country": "n", "region": "r", "city": "y", "org": "o", "brand": "b",
@@ -63,11 +64,12 @@ def read_list(path: Path) -> Iterator[tuple[str, list[str]]]:
 @dataclass(frozen=True)
 class Gazetteer:
     """`groups` maps a lower-case word to the letters of its groups; words in `capitals` count only
-    if capitalised.
+    if capitalised. `dictionary` has English words in lower case that are in no group of them.
     """
 
     groups: dict[str, str]
     capitals: dict[str, str]
+    dictionary: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls) -> Gazetteer:
@@ -84,7 +86,8 @@ class Gazetteer:
                 groups.setdefault(lower, set()).add(sign)
                 if plain != lower:
                     groups.setdefault(plain, set()).add(GROUPS_WITHOUT_DIACRITICS.get(sign, sign))
-        return cls(groups=_joined(groups), capitals=_joined(capitals))
+        dictionary = frozenset(word for _, words in read_list(DICTIONARY_FILE) for word in words)
+        return cls(groups=_joined(groups), capitals=_joined(capitals), dictionary=dictionary)
 
     def of(self, word: str) -> str:
         """Return the letters of the groups of a word, in alphabetical order."""
@@ -92,24 +95,31 @@ class Gazetteer:
         found = self.groups.get(lower, "")
         if not found and len(word) >= MIN_FOLDED_CHARS and not lower.isascii():
             found = self.groups.get(fold_word(lower), "")
-        if not found and lower.isascii() and self._is_inflected(lower):
+        if not found and lower.isascii() and any(map(self._is_common, _base_forms(lower))):
             found = "c"
         more = self.capitals.get(word)
         return "".join(sorted({*found, *more})) if more else found
 
-    def _is_inflected(self, word: str) -> bool:
-        """Return True for an inflected common English word: "founders", "injured", "stopping"."""
-        for ending, others in ENGLISH_SUFFIXES:
-            if word.endswith(ending) and len(word) > len(ending) + 2:
-                stem = word[: -len(ending)]
-                forms = [stem + other for other in others]
-                # "stopped" is "stop": the last letter is written twice before the ending.
-                if stem[-1] == stem[-2]:
-                    stem = stem[:-1]
-                forms.append(stem)
-                if any("c" in self.groups.get(form, "") for form in forms):
-                    return True
-        return False
+    def is_word(self, word: str) -> bool:
+        """Return True for an English word that a dictionary has, also inflected."""
+        lower = word.lower()
+        if "c" in self.of(word) or lower in self.dictionary:
+            return True
+        return any(form in self.dictionary for form in _base_forms(lower))
+
+    def _is_common(self, word: str) -> bool:
+        return "c" in self.groups.get(word, "")
+
+
+def _base_forms(word: str) -> Iterator[str]:
+    """Yield words that an English word may be inflected from: "founders", "injured", "stopping"."""
+    for ending, others in ENGLISH_SUFFIXES:
+        if word.endswith(ending) and len(word) > len(ending) + 2:
+            stem = word[: -len(ending)]
+            for other in others:
+                yield stem + other
+            # "stopped" is "stop": the last letter is written twice before the ending.
+            yield stem[:-1] if stem[-1] == stem[-2] else stem
 
 
 def _joined(signs_of: dict[str, set[str]]) -> dict[str, str]:
