@@ -236,6 +236,21 @@ def test_the_list_to_check_is_for_its_owner_and_goes_in_time(run, tmp_path, monk
         assert run("rows.jsonl") == 0 and review.exists() == is_there
 
 
+def test_the_list_to_check_has_the_texts_in_which_no_names_were_looked_for(run, tmp_path):
+    written(tmp_path / "rows.jsonl", [{"text": "الشاي جاهز"}, {"text": "hello there"}])
+    assert run("rows.jsonl", "--review") == 0
+    _, *listed = lines(str(tmp_path / "report.review.jsonl"))
+    assert listed == [
+        {
+            "row": "line 1",
+            "kind": "NOT_SEARCHED",
+            "original": "Arabic",
+            "replacement": "",
+            "context": "الشاي جاهز",
+        }
+    ]
+
+
 def test_a_list_that_is_written_anew_is_readable_by_nobody_else(run, tmp_path):
     written(tmp_path / "rows.jsonl", ROWS)
     (tmp_path / "report.review.jsonl").write_text("old")

@@ -732,3 +732,41 @@ def test_what_fails_says_what_was_dropped_and_why(training_home, command, how):
     words = ("--source", "general.jsonl", "--min-reply-words", "400")
     code, _, errors = command(*how, *words)
     assert code == 1 and "120 × reply too short" in errors
+
+
+ARABIC_TALKS = (
+    ("متى يفتح السوق غدا؟", "يفتح السوق في الصباح الباكر"),
+    ("هل عندك خبز؟", "نعم عندي خبز وزيتون"),
+    ("كيف البحر اليوم؟", "البحر هادئ والهواء لطيف"),
+    ("ماذا نطبخ الليلة؟", "نطبخ العدس مع البصل والليمون"),
+    ("هل الطريق بعيد؟", "الطريق قريب خلف التل"),
+    ("متى تعود القوارب؟", "تعود القوارب قبل غروب الشمس"),
+)
+
+
+def test_reports_say_in_which_scripts_names_were_looked_for(command, tmp_path):
+    lines = []
+    for hour, (asked, said) in enumerate(ARABIC_TALKS, 10):
+        lines += [f"05/01/2024, {hour}:00 - Wick: {asked}", f"05/01/2024, {hour}:01 - Oda: {said}"]
+    talk = tmp_path / "talk.txt"
+    talk.write_text("\n".join(lines), encoding="utf-8")
+    built = tmp_path / "set"
+    of_source = ("--persona", "oda", "--right", "own-writing")
+    sentence = "names of people outside the log were not looked for in Arabic (12 texts)"
+    code, out, err = command(
+        "dataset", "build", "--source", str(talk), *of_source, "--out", str(built)
+    )
+    assert code == 0, err
+    assert sentence in out + err
+    stats = json.loads((built / "stats.json").read_text())
+    assert stats["name_search"] == {"Arabic": {"none": 12}}
+    assert sentence in (built / "README.md").read_text()
+    trained = (built / "train.jsonl").read_text() + (tmp_path / "set" / "eval.jsonl").read_text()
+    assert all(said in trained for _, said in ARABIC_TALKS), "everyday words stay"
+    for words in (
+        ("mask", str(built)),
+        ("mask", str(talk), *of_source),
+        ("plan", "--dataset", str(built)),
+    ):
+        assert sentence in command(*words)[1]
+        assert json.loads(command(*words, "--json")[1])["name_search"] == stats["name_search"]
