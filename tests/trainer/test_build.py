@@ -763,10 +763,6 @@ def test_reports_say_in_which_scripts_names_were_looked_for(command, tmp_path):
     assert sentence in (built / "README.md").read_text()
     trained = (built / "train.jsonl").read_text() + (tmp_path / "set" / "eval.jsonl").read_text()
     assert all(said in trained for _, said in ARABIC_TALKS), "everyday words stay"
-    for words in (
-        ("mask", str(built)),
-        ("mask", str(talk), *of_source),
-        ("plan", "--dataset", str(built)),
-    ):
-        assert sentence in command(*words)[1]
+    assert sentence in command("mask", str(talk), *of_source)[1]
+    for words in (("mask", str(built)), ("plan", "--dataset", str(built))):
         assert json.loads(command(*words, "--json")[1])["name_search"] == stats["name_search"]
