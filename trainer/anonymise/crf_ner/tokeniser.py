@@ -95,7 +95,9 @@ def tagged_runs(text: str) -> Iterator[tuple[int, str]]:
 
 def scripts_of(text: str) -> list[str]:
     """Return the scripts of a text's words by their Unicode names: Latin, Arabic, Han."""
-    scripts = set(map(_script, _LETTER.findall(OTHER_WORD.sub(" ", text))))
+    if text.isascii():
+        return ["Latin"] if _LETTER.search(text) else []
+    scripts = {_script(sign) for sign in {*OTHER_WORD.sub(" ", text)} if sign.isalpha()}
     for word in OTHER_WORD.findall(text):
         if len(word) >= MIN_WORD_LETTERS:
             scripts.add(_script(word[0]))
