@@ -152,7 +152,9 @@ async def _show_import(
 ) -> None:
     language = interaction_language(interaction)
     text, files = with_import_list([localise(line, language) for line in lines], report, language)
-    await edit_response(interaction, content=text, view=view, allowed_mentions=NO_MENTIONS)
+    await edit_response(
+        interaction, content=text, view=view, attachments=[], allowed_mentions=NO_MENTIONS
+    )
     if files:
         await respond(interaction, gettext_lazy("The result for each part:"), files=files)
 
@@ -319,7 +321,7 @@ class UndoReplacementButton(PersistentButton, template=rf"undo-card:{PERSONA_ID}
             "card stays: `/finetune remove`.",
             persona=markdown_name(persona),
         )
-        await edit_response(interaction, content=text, view=None)
+        await edit_response(interaction, content=text, view=None, attachments=[])
 
 
 CARD_BUTTONS = (ImportAgainButton, ReplaceCardButton, UndoReplacementButton)

@@ -31,7 +31,7 @@ class PersonaBelongings:
     trainings: int
 
     def text(self) -> LocalisableText:
-        """List what there is of it; "nothing else" where there is nothing."""
+        """List what there is of it."""
         counted = (
             (self.versions, ngettext_lazy("{count} version", "{count} versions", self.versions)),
             (self.channels, ngettext_lazy("{count} channel", "{count} channels", self.channels)),
@@ -54,7 +54,11 @@ class PersonaBelongings:
         if self.live and self.versions:
             live = gettext_lazy("{versions} ({live} is live)", versions=texts[0], live=self.live)
             texts[0] = live
-        return join_texts(*texts, separator=", ") if texts else gettext_lazy("nothing else")
+        return (
+            join_texts(*texts, separator=", ")
+            if texts
+            else gettext_lazy("no versions, channels, memories or lore")
+        )
 
 
 @dataclass(frozen=True)
