@@ -68,6 +68,13 @@ def names_of(persona: Persona, aliases: Iterable[str] = ()) -> tuple[str, ...]:
     return _names_of(persona.id, persona.name, persona.nickname, tuple(aliases))
 
 
+def called_names(name: str) -> tuple[str, ...]:
+    """Return the folded names by which somebody is called: all of the name, and the first word of a
+    longer one, unless most messages have it.
+    """
+    return _names_of("", name, "", ())
+
+
 @lru_cache(maxsize=4096)
 def _names_of(
     persona_id: str, name: str, nickname: str, aliases: tuple[str, ...]

@@ -27,6 +27,8 @@ FINISH_NOTES = {
     "cancelled": gettext_noop("stopped"),
     "length": gettext_noop("cut off at the length limit"),
 }
+NOTHING_NOTE = gettext_noop("nothing came out")
+CUT_NOTE = gettext_noop("cut before a line that was not its own")
 MEMBER_SOURCES = {
     MEMORY_SOURCE: gettext_noop("memory"),
     EARLIER_SOURCE: gettext_noop("earlier talk"),
@@ -76,13 +78,15 @@ def reply_footer(
     if not reply.text:
         if reply.finish == "cancelled":
             return "-# " + translate(gettext_noop("stopped before it began"), language)
-        nothing = translate(gettext_noop("nothing came out"), language)
+        nothing = translate(CUT_NOTE if reply.is_cut else NOTHING_NOTE, language)
         return f"-# {translate(AI_WRITTEN, language)} · {nothing}"
     parts = _version_notes(reply, origin, damaged, wanted)
     if reply.candidates > 1:
         parts.append(gettext_lazy("best of {count}", count=reply.candidates))
     if reply.finish in FINISH_NOTES:
         parts.append(translate(FINISH_NOTES[reply.finish], language))
+    if reply.is_cut:
+        parts.append(translate(CUT_NOTE, language))
     sources = dict.fromkeys(hit.source for hit in reply.lore)
     for source, name in MEMBER_SOURCES.items():
         if source in sources:

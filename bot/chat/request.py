@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import astuple, dataclass, replace
 from itertools import takewhile
 
+from bot.chat.chat_words import called_names
 from bot.chat.file_content import quoted_file
 from bot.chat.message_tokens import MessageTokens
 from bot.chat.model_names import ChatModel
@@ -189,7 +190,7 @@ class ChatRequestBuilder:
             adapter=adapter,
             sampling=replace(
                 generation.sampling(self.sampling),
-                stop=stop_sequences(turns, self._other_names(persona, place)),
+                speakers=other_speakers(turns, self._other_names(persona, place)),
                 candidates=self.candidates.in_guild(place.guild_id),
             ),
             context_tokens=context_beside(len(pictures), generation.context_tokens),
@@ -248,14 +249,14 @@ class ChatRequestBuilder:
             moment = Moment(self.time_zones.now(model.guild_id))
             found = await self.lore.find(persona.id, turns[-1].text, model.guild_id)
             lore = Situation(moment).told_beside(tuple(found), persona)
-        stop = stop_sequences(turns) if card else ()
+        speakers = other_speakers(turns) if card else ()
         return ChatRequest(
             persona=card,
             turns=turns,
             lore=tuple(lore),
             adapter=adapter,
             needs_adapter=True,
-            sampling=replace(sampling, stop=(*stop, *sampling.stop)),
+            sampling=replace(sampling, speakers=speakers),
             instructions=instructions,
             context_tokens=context_tokens,
         )
@@ -592,12 +593,15 @@ class MemoriesForReply:
         return [memory for memory in memories if memory.message_id not in own_parts]
 
 
-def stop_sequences(turns: tuple[Turn, ...], others: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return the stop sequences that end a reply before it speaks for somebody else: for those who
-    have spoken, and for `others`.
+def other_speakers(turns: tuple[Turn, ...], others: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the names of those for whom a reply may not speak: of all who have spoken, and of
+    `others`, each also by its first name.
     """
     names = [turn.name for turn in turns if turn.name and not turn.by_persona]
-    return tuple(f"\n{name}:" for name in dict.fromkeys([*names, *others]))
+    called = dict[str, None]()
+    for name in [*names, *others]:
+        called |= dict.fromkeys([name, *called_names(name)[1:]])
+    return tuple(called)
 
 
 def _with_quote(text: str, quoted: QuotedMessage | None) -> str:

@@ -6,6 +6,7 @@ The local engine and those over servers share it. Imports no model library.
 from collections.abc import Callable, Iterable
 from functools import partial
 
+from personas.engine.speaker_labels import OwnWords, SpeakerLabels
 from personas.engine.thoughts import SpokenText, remove_thoughts
 from personas.prompt.renderer import Renderer
 
@@ -25,10 +26,10 @@ class StreamingDetokenizer:
     turn, `ids` are those that are text. `stopped` is set by an end of turn, a stop string or, with
     `stop_loops`, by repetition, which also sets `repeated`. `prefill` is the beginning of the
     reply, which is not pushed again. While it `is_held`, no text is pushed until `release`.
-    `speaker` and a colon are left out at the very beginning. A reply ends before one of `headings`,
-    those of the prompt's passages, and what may have become one is left out at its end: a model that
-    writes a heading goes on to recite the passage. `starts_in_thought`: the server's
-    template opened one. `spoken` tells of its thoughts.
+    `labels` tell where it speaks as somebody else: the reply ends there, and `is_cut`. A reply ends
+    before one of `headings`, those of the prompt's passages, and what may have become one is left
+    out at its end: a model that writes a heading goes on to recite the passage.
+    `starts_in_thought`: the server's template opened one. `spoken` tells of its thoughts.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class StreamingDetokenizer:
         *,
         stop_loops: bool = False,
         prefill: str = "",
-        speaker: str = "",
+        labels: SpeakerLabels | None = None,
         headings: Iterable[str] = (),
     ) -> None:
         self._renderer = renderer
@@ -48,13 +49,14 @@ class StreamingDetokenizer:
         self._push = push
         self._stop_loops = stop_loops
         self._prefill = prefill
-        self._speaker = speaker
+        self._labels = labels or SpeakerLabels()
         self._prefill_ids = list(renderer.prefill_ids(prefill)) if prefill else []
         self.ids: list[int] = []
         self.text = ""
         self.tokens = 0
         self.stopped = False
         self.repeated = False
+        self.is_cut = False
         self.is_held = False
         self.starts_in_thought = False
         self.spoken = SpokenText("")
@@ -68,7 +70,7 @@ class StreamingDetokenizer:
             self._push,
             stop_loops=self._stop_loops,
             prefill=self._prefill,
-            speaker=self._speaker,
+            labels=self._labels.anew(),
         )
         other._headings = self._headings
         other.is_held = True
@@ -154,15 +156,19 @@ class StreamingDetokenizer:
         places = [decoded.find(stop) for stop in self._stop]
         found = [place for place in places if place >= 0]
         if found:
-            self._push_up_to(decoded[: min(found)].rstrip())
+            self._push_last(decoded[: min(found)])
             self.stopped = True
         elif not decoded.endswith(REPLACEMENT_CHARACTER):  # the character may be incomplete
-            self._push_up_to(decoded[: len(decoded) - self._held_back(decoded)])
+            until = len(decoded) - self._held_back(decoded)
+            own = self._own_words(decoded[:until], is_whole=False)
+            self._push_up_to(own.text.rstrip())
+            self.stopped = self.is_cut = own.is_cut
             # A penalty would distort words where only the repeated token fits; ending the reply
             # loses nothing. In the history, the repetition would cause the next one.
-            if self._stop_loops and is_repeating(self.ids):
-                before = self._decode(self.ids[:-REPETITION_TOKENS])
-                self.text = trim_repetition(self._without_heading(before)) or self.text
+            if self._stop_loops and not self.stopped and is_repeating(self.ids):
+                before = self._without_heading(self._decode(self.ids[:-REPETITION_TOKENS]))
+                own = self._own_words(before, is_whole=True)
+                self.text = trim_repetition(own.text) or self.text
                 self.stopped = self.repeated = True
         if self.spoken.has_ended and not self.stopped:
             self.stop()
@@ -181,7 +187,7 @@ class StreamingDetokenizer:
         if self._given is not None:
             self._encode_given(is_whole=True)
         text = self._decode(self.ids).rstrip(REPLACEMENT_CHARACTER).rstrip()
-        self._push_up_to(self._without_heading(text))
+        self._push_last(self._without_heading(text))
 
     def piece(self, token: int) -> str:
         """Decode one token alone; control tokens are included."""
@@ -209,20 +215,20 @@ class StreamingDetokenizer:
             text = self._remove_thoughts(text, is_whole=is_whole)
         if self._prefill and not self._prefill[-1].isspace():
             return text  # it goes on right after the last word of the prefill
-        return self._without_speaker(text.lstrip(), is_whole=is_whole)
+        return text.lstrip()
 
-    def _without_speaker(self, text: str, *, is_whole: bool) -> str:
-        """Leave out the persona's own name with a colon at the beginning of a reply, and text that
-        may become it.
-        """
-        label = f"{self._speaker}:".lower()
-        if not self._speaker or self._prefill:
-            return text
-        if text[: len(label)].lower() == label:
-            return text[len(label) :].lstrip()
-        if not is_whole and label.startswith(text.lower()):
-            return ""
-        return text
+    def _own_words(self, text: str, *, is_whole: bool) -> OwnWords:
+        """Leave out the labels of the persona's lines, and all from a line of somebody else on."""
+        # The first line of a continuation has begun before.
+        begun = "." if self._prefill else ""
+        own = self._labels.own_words(begun + text, is_whole=is_whole)
+        text = own.text.removeprefix(begun)
+        return OwnWords(text if begun else text.lstrip(), own.is_cut)
+
+    def _push_last(self, text: str) -> None:
+        own = self._own_words(text, is_whole=True)
+        self.is_cut = own.is_cut
+        self._push_up_to(own.text.rstrip())
 
     def _continuation(self, ids: list[int]) -> str:
         """Decode tokens after the prefill, where the first may begin with a blank, or within a

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Literal, Protocol, Self
 
 from personas.engine.detokenizer import StreamingDetokenizer
+from personas.engine.speaker_labels import SpeakerLabels, own_names
 from personas.errors import NoMemoryError, is_out_of_memory
 from personas.prompt.renderer import RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, ReplyToken
@@ -86,7 +87,7 @@ class ReplySequence:
         """
         sampling = request.sampling
         seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
-        stop = (*sampling.stop, *renderer.stop_strings(request.persona, request.turns))
+        stop = (*sampling.stop, *renderer.stop_strings(request.persona))
         detokenizer = StreamingDetokenizer(
             renderer,
             stop,
@@ -94,7 +95,7 @@ class ReplySequence:
             headings=renderer.lore_headings(request.persona, request.turns, prompt.lore),
             stop_loops=sampling.stop_loops,
             prefill=request.prefill,
-            speaker=request.persona.name.strip() if request.persona else "",
+            labels=_labels(request, renderer),
         )
         return cls(
             replace(request, lore=prompt.lore),
@@ -224,4 +225,16 @@ class ReplySequence:
             repeated=text.repeated,
             candidates=self.candidate_count,
             seeded=self.seeded,
+            is_cut=text.is_cut,
         )
+
+
+def _labels(request: ChatRequest, renderer: Renderer) -> SpeakerLabels:
+    """Return the labels of a reply: those of its persona, and of everybody else who may speak."""
+    own: tuple[str, ...] = ()
+    others = list(request.sampling.speakers)
+    if request.persona:
+        own = own_names(request.persona.name, request.persona.nickname)
+        if renderer.template.prints_speaker:
+            others += [turn.name for turn in request.turns if not turn.by_persona]
+    return SpeakerLabels(own, others)

@@ -326,17 +326,14 @@ class Renderer:
             answer=_answer(chat, reply),
         )
 
-    def stop_strings(self, persona: Persona | None, turns: Sequence[Turn]) -> tuple[str, ...]:
-        """Return the beginnings of lines that end a reply where the template's lines name their
-        speakers.
+    def stop_strings(self, persona: Persona | None) -> tuple[str, ...]:
+        """Return the beginnings of lines that begin the next turn where the template's lines name
+        their speakers: the persona's own, and without one those of both roles.
         """
         if not self._chat.prints_speaker:
             return ()
-        names = list(CHAT_ROLES)
-        if persona:
-            names = [persona.name]
-            names += [turn.name for turn in turns if not turn.by_persona]
-        return tuple(f"\n{name.strip()}:" for name in dict.fromkeys(names) if name.strip())
+        names = (persona.name,) if persona else CHAT_ROLES
+        return tuple(f"\n{name.strip()}:" for name in names if name.strip())
 
     def lore_headings(
         self, persona: Persona | None, turns: Sequence[Turn], lore: Sequence[LoreHit]

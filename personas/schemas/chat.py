@@ -106,8 +106,9 @@ class SamplingParams:
     `temperature` 0 is greedy decoding. `top_k` 0, `top_p` 1 and `min_p` 0 disable these filters.
     `logprobs` requests the log-probabilities of the reply's tokens; `alternatives` the tokens
     themselves and that many of the likeliest tokens at each position. `stop_loops` ends a reply
-    that repeats itself at the end of its sentence (`personas.engine.detokenizer`). The reply's
-    beginning is chosen among at most `candidates` (`personas.engine.candidates`).
+    that repeats itself at the end of its sentence (`personas.engine.detokenizer`). A reply ends
+    before a line of one of the other `speakers` (`personas.engine.speaker_labels`). Its beginning is
+    chosen among at most `candidates` (`personas.engine.candidates`).
     """
 
     temperature: float = 0.6
@@ -118,6 +119,7 @@ class SamplingParams:
     stop_loops: bool = True
     max_new_tokens: int = 120
     stop: tuple[str, ...] = ()
+    speakers: tuple[str, ...] = ()
     seed: int | None = None
     logprobs: bool = False
     alternatives: int | None = None
@@ -201,7 +203,8 @@ class ChatReply:
     `alternatives` were requested. `prompt` is the rendered prompt with its control tokens;
     `shortened`: the middle of the last turn was left out of it; `lore`: what of the request's had
     room in it. `repeated`: the reply was ended because it repeated itself, and the repetition was
-    cut off. Its beginning was chosen among `candidates`. `seeded` False: it was not drawn with the
+    cut off. `is_cut`: it was ended before a line that was not its own. Its beginning was chosen
+    among `candidates`. `seeded` False: it was not drawn with the
     seed, which the server does not take.
     """
 
@@ -217,6 +220,7 @@ class ChatReply:
     lore: tuple[LoreHit, ...] = ()
     shortened: bool = False
     repeated: bool = False
+    is_cut: bool = False
     candidates: int = 1
     seeded: bool = True
 

@@ -275,7 +275,9 @@ async def test_the_prompt_stands_alone_and_takes_no_server_s_lore_for_a_persona_
             ("Guest", "Does the zephyrine leak?")
         ]
         assert "z.md" not in [hit.source for hit in request.lore]
-        assert request.sampling.stop == ("\nGuest:",) and request.guild_id == stage.sandbox.guild_id
+        assert (
+            request.sampling.speakers == ("Guest",) and request.guild_id == stage.sandbox.guild_id
+        )
 
 
 async def test_versions_that_say_the_same_are_not_voted_on(stage):

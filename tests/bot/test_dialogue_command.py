@@ -74,7 +74,8 @@ async def test_two_personas_take_turns_under_their_own_names_and_faces(quick):
         "Ballast",
     ]
     assert [turn.by_persona for turn in asked[3].turns] == [False, False, True, False]
-    assert asked[0].sampling.stop == ("\nMina Vale:",) and "\nBallast:" in asked[1].sampling.stop
+    assert asked[0].sampling.speakers == ("Mina Vale", "mina")
+    assert "Ballast" in asked[1].sampling.speakers
     assert {request.guild_id for request in asked} == {stage.sandbox.guild_id}
     assert stage.client.services.dialogue_runner.of_guild(stage.sandbox.guild_id) is None
 

@@ -230,3 +230,9 @@ async def test_the_messages_of_a_reply_are_found_among_hundreds_of_others(stage)
     assert await sender.find(event_id) == [first]
     last = await sender.say("…", buttons)
     assert await sender.find(event_id) == [first, last], "posted by a later start of the bot"
+
+
+@pytest.mark.parametrize("text", ["", "Good evening."])
+def test_the_note_tells_that_a_line_of_somebody_else_was_cut(text):
+    reply = ChatReply(text, "v1", 7, 1, 1, "stop", is_cut=True)
+    assert reply_footer(reply).endswith("· cut before a line that was not its own")

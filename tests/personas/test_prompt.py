@@ -322,7 +322,6 @@ def test_a_user_without_a_name_is_not_named(renderer):
     card = system_card("You are a helpful cook of {{user}}.")
     assert "user\nhello<|im_end|>" in renderer.prompt(card, [Turn("", "hello")]).text
     assert "cook of user." in renderer.prompt(card, [Turn("", "hello")]).text
-    assert renderer.stop_strings(card, [Turn("", "hello")]) == ()
 
 
 @pytest.mark.parametrize("version", ["1", "2", "3"])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from personas.engine.speaker_labels import SpeakerLabels
 from personas.engine.detokenizer import StreamingDetokenizer
 from personas.engine.thoughts import END_TOKENS, remove_thoughts
 
@@ -81,7 +82,7 @@ def test_thoughts_are_removed_from_a_servers_pieces(renderer, text, spoken, size
 )
 def test_the_personas_own_name_before_the_reply_is_left_out(renderer, text, spoken, size):
     shown: list[str] = []
-    reply = StreamingDetokenizer(renderer, (), shown.append, speaker="Ballast")
+    reply = StreamingDetokenizer(renderer, (), shown.append, labels=SpeakerLabels(["Ballast"]))
     for at in range(0, len(text), size):
         reply.append_text(text[at : at + size])
     reply.stop()

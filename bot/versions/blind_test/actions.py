@@ -331,6 +331,6 @@ class BlindTests:
             lore=tuple(await self.lore.find(persona.id, prompt.text, lore_guild_id)),
             adapter=self.served_versions.adapter(persona.id, version) if version else None,
             needs_adapter=True,
-            sampling=replace(self.sampling, stop=(f"\n{EXAMPLE_USER}:",)),
+            sampling=replace(self.sampling, speakers=(EXAMPLE_USER,)),
             guild_id=guild_id,
         )

@@ -70,7 +70,7 @@ class PromptBuilder:
             ids=ids,
             message=last.text,
             asker=last.name,
-            stop=tuple(f"\n{name}:" for name in names),
+            speakers=tuple(names),
             once=once,
             card=self.renderer.card_prompt(self.persona, last.name),
         )
@@ -90,18 +90,18 @@ class PromptBuilder:
         """Build the exact prompt of a sample."""
         ids = sample.ids[: len(sample.ids) - sample.reply_tokens]
         author = ""
-        stop: tuple[str, ...] = ()
+        speakers: tuple[str, ...] = ()
         if self.persona:
             author = _author_name(self.renderer.tokenizer.decode(ids), pair.message)
         if author:
-            stop = (f"\n{author}:",)
+            speakers = (author,)
         return EvaluationPrompt(
             task=task,
             number=number,
             ids=ids,
             message=pair.message,
             asker=author,
-            stop=stop,
+            speakers=speakers,
             card=self.renderer.card_prompt(self.persona, author),
         )
 

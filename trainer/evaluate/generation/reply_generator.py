@@ -142,7 +142,7 @@ class ReplyGenerator:
         """Return the key of a reply in the cache; None for a side that it does not know."""
         if side not in self.models:
             return None
-        settings = asdict(replace(self.sampling, seed=seed, stop=prompt.stop))
+        settings = asdict(replace(self.sampling, seed=seed, speakers=prompt.speakers))
         return reply_key(self.models[side], prompt.ids, card=prompt.card, **settings)
 
     def _load_adapters(self) -> None:
@@ -245,7 +245,7 @@ class _GenerationRun:
     def _start(self, pending: "_PendingReply") -> None:
         generator = self._generator
         prompt = pending.prompt
-        sampling = replace(generator.sampling, seed=pending.seed, stop=prompt.stop)
+        sampling = replace(generator.sampling, seed=pending.seed, speakers=prompt.speakers)
         request = ChatRequest(None, (), adapter=generator.adapters[pending.side], sampling=sampling)
         rendered = RenderedPrompt(prompt.ids, "", 0, card=prompt.card)
         pending.started = time.monotonic()

@@ -39,7 +39,7 @@ class EvaluationPrompt:
     """A rendered prompt: number `number` of its task. `once`: only the first seed is used.
 
     `message` is its last message, `asker` that message's author (empty: none). A reply ends before
-    it continues as somebody in `stop`. `own_seeds` are used in place of a run's. `card` is the
+    it continues as one of the `speakers`. `own_seeds` are used in place of a run's. `card` is the
     prompt of the card alone.
     """
 
@@ -48,7 +48,7 @@ class EvaluationPrompt:
     ids: tuple[int, ...]
     message: str
     asker: str = ""
-    stop: tuple[str, ...] = ()
+    speakers: tuple[str, ...] = ()
     once: bool = False
     own_seeds: tuple[int, ...] = ()
     card: tuple[int, ...] = ()
