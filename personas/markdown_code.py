@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 TICKS_PATTERN = re.compile(r"(?P<escapes>\\*)(?P<ticks>`+)")
 FENCE = "```"
-BLOCK_PREFIX_PATTERN = re.compile(r"[ \t]*(?:>|#|-#|[-*+•]\s|\d+[.)]\s)")
+BLOCK_PREFIX_PATTERN = re.compile(r"(?:^|[*_~|\[])[ \t]*(?:>|#|-#|[-*+•]\s|\d+[.)]\s)")
 """Beginnings of lines whose content a client reads by itself: quotes, headings, items of lists."""
-DELIMITER_PATTERN = re.compile(r"(?P<pair>\*+|_+|~~+|\|\|+)|[\[\]<>\n]")
+LANGUAGE_PATTERN = re.compile(r"[a-z0-9_+\-.#]+\n", re.IGNORECASE)
+DELIMITER_PATTERN = re.compile(r"\\[^0-9A-Za-z\s]|(?P<mark>\*+|_+|~~+|\|\|+)|[\[\]<>]")
+MARK_SIGNS = "*_~|"
 CLOSING_PATTERN = {
     "*": re.compile(r"\*"),
     "_": re.compile(r"_(?!\w)|__"),
@@ -68,10 +70,10 @@ class _CodeSearch:
         self._escaped = {
             run.start("ticks") for run in TICKS_PATTERN.finditer(text) if len(run["escapes"]) % 2
         }
-        self._fences = [start for start, end in self._runs if end - start >= len(FENCE)]
         self._by_length: dict[int, list[int]] = {}
         for start, end in self._runs:
             self._by_length.setdefault(end - start, []).append(start)
+        self._lengths = sorted(self._by_length, reverse=True)
         self._markup = _OpenMarkup(text)
         self._spans: list[CodeSpan] = []
         self._open: list[tuple[int, bool]] = []
@@ -83,9 +85,11 @@ class _CodeSearch:
             start = max(run_start, at)
             if start == run_start and start in self._escaped:
                 start += 1
-            if start >= run_end:
-                continue
-            at = self._read(start, run_end - start) or at
+            while start < run_end:
+                end = self._read(start, run_end - start)
+                if end is None:
+                    break
+                start = at = end
         fences = [start for start, is_fence in self._open if is_fence]
         return FoundCode(
             tuple(self._spans),
@@ -95,25 +99,19 @@ class _CodeSearch:
 
     def _read(self, start: int, size: int) -> int | None:
         """Add the code that backticks begin; return its end, None if nothing closes it."""
-        ticks = FENCE if size >= len(FENCE) else "`" * size
-        end = None
-        if ticks == FENCE:
-            end = self._closing(self._fences, start + size, len(FENCE))
-            if end is not None and not self._text[start + len(FENCE) : end - len(FENCE)].strip(
-                "\n"
-            ):
-                end = None
-        if end is None and (
-            end := self._closing(self._by_length.get(size, []), start + size, size)
-        ):
-            ticks = "`" * size
+        ticks = FENCE
+        end, is_settled = self._fence_end(start, size)
         if end is None:
+            ticks, end = self._inline_end(start, size)
+            is_settled = len(ticks) == size < len(FENCE)
+        if not is_settled:  # what follows may end it otherwise
             self._open.append((start, size >= len(FENCE)))
+        if end is None:
             return None
         self._markup.read(self._spans[-1].end if self._spans else 0, start)
         content = self._text[start + len(ticks) : end - len(ticks)]
         if ticks == FENCE:
-            is_alone = BLOCK_PREFIX_PATTERN.match(self._line_before(start)) is None
+            is_alone = BLOCK_PREFIX_PATTERN.search(self._line_before(start)) is None
         else:
             is_alone = "\n" not in content
         if not is_alone or self._markup.may_end_in(content, start):
@@ -121,46 +119,84 @@ class _CodeSearch:
         self._spans.append(CodeSpan(start, end, ticks, self._is_certain))
         return end
 
-    @staticmethod
-    def _closing(starts: list[int], after: int, size: int) -> int | None:
-        at = bisect_left(starts, after + 1)
-        return starts[at] + size if at < len(starts) else None
+    def _fence_end(self, start: int, size: int) -> tuple[int | None, bool]:
+        """Return the end of a fence, and whether it stays there whatever follows."""
+        if size < len(FENCE):
+            return None, False
+        begins = [start + len(FENCE)]
+        if language := LANGUAGE_PATTERN.match(self._text, start + len(FENCE)):
+            begins.insert(0, language.end())
+        for number, begin in enumerate(begins):
+            while self._text[begin : begin + 1] == "\n":
+                begin += 1
+            # The first sign of the content may be a backtick.
+            end = self._text.find(FENCE, begin + 1)
+            if end >= 0:
+                return end + len(FENCE), number == 0
+        return None, False
+
+    def _inline_end(self, start: int, size: int) -> tuple[str, int | None]:
+        """Return the backticks of code within a line, as many of those at its beginning as end it."""
+        for length in self._lengths:
+            starts = self._by_length[length]
+            at = bisect_left(starts, start + size)
+            if length <= size and at < len(starts):
+                return "`" * length, starts[at] + length
+        return "", None
 
     def _line_before(self, start: int) -> str:
         return self._text[self._text.rfind("\n", 0, start) + 1 : start]
 
 
 class _OpenMarkup:
-    """The markup outside of code that has begun and not ended, as far as that can be told."""
+    """The markup outside of code that has begun and not ended, or of which that cannot be told."""
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._pairs: dict[str, bool] = {}
+        self._opened: list[str] = []
+        self._unclear: set[str] = set()
         self._brackets = 0
         self._angle_at = -1
 
     def read(self, start: int, end: int) -> None:
         for sign in DELIMITER_PATTERN.finditer(self._text, start, end):
-            around = (
-                self._text[max(0, sign.start() - 1) : sign.start()]
-                + self._text[sign.end() : sign.end() + 1]
-            )
-            if sign["pair"]:
-                if around.strip():  # between blanks, it is a sign of its own
-                    self._pairs[sign[0]] = not self._pairs.get(sign[0], False)
+            if sign["mark"]:
+                self._read_mark(sign[0], sign.start())
             elif sign[0] == "[":
                 self._brackets += 1
             elif sign[0] == "]":
                 self._brackets = max(0, self._brackets - 1)
             elif sign[0] == "<":
                 self._angle_at = sign.start()
-            else:
+            elif sign[0] == ">":
                 self._angle_at = -1
 
+    def _read_mark(self, mark: str, start: int) -> None:
+        before = self._text[start - 1 : start] if start else " "
+        after = self._text[start + len(mark) : start + len(mark) + 1] or " "
+        if mark == "*" and before.isspace() and after.isspace():
+            return
+        if (
+            mark in self._opened
+            and not before.isspace()
+            and not (after.isalnum() or after in MARK_SIGNS)
+        ):
+            at = self._opened.index(mark)
+            self._unclear.update(other[0] for other in self._opened[at + 1 :])
+            del self._opened[at:]
+        elif (
+            mark not in self._opened
+            and not after.isspace()
+            and not (before.isalnum() or before in MARK_SIGNS)
+        ):
+            self._opened.append(mark)
+        else:
+            self._unclear.add(mark[0])
+
     def may_end_in(self, content: str, start: int) -> bool:
-        open_signs = {pair[0] for pair, is_open in self._pairs.items() if is_open}
+        signs = self._unclear | {mark[0] for mark in self._opened}
         if self._brackets:
-            open_signs.add("[")
+            signs.add("[")
         if self._angle_at >= 0 and not re.search(r"\s", self._text[self._angle_at : start]):
-            open_signs.add("<")
-        return any(CLOSING_PATTERN[sign].search(content) for sign in open_signs)
+            signs.add("<")
+        return any(CLOSING_PATTERN[sign].search(content) for sign in signs)

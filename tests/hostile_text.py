@@ -53,9 +53,61 @@ FOOTER = re.compile(r"-#")
 
 def dangers(text: str) -> list[str]:
     """Returns what would be rendered as more than text, or could be clicked on."""
+    text = outside_code(text)
     return [
         it[0] for pattern in (MENTION, LINK, DIRECTION, FOOTER) for it in pattern.finditer(text)
     ]
+
+
+RULES = {
+    "code": r"```(?:[a-z0-9_+\-.#]+?\n)?\n*(?:[^\n][\s\S]*?)\n*```",
+    "sign": r"\\[^0-9A-Za-z\s]",
+    "strong": r"\*\*((?:\\[\s\S]|[^\\])+?)\*\*(?!\*)",
+    "underlined": r"__((?:\\[\s\S]|[^\\])+?)__(?!_)",
+    "slanted": r"_((?:__|\\[\s\S]|[^\\_])+?)_\b|\*(?=\S)((?:\*\*|\s+(?:[^*\s]|\*\*)|[^\s*])+?)\*(?!\*)",
+    "struck": r"~~([\s\S]+?)~~(?!_)",
+    "hidden": r"\|\|([\s\S]+?)\|\|",
+    "link": r"\[((?:\[[^\]]*\]|[^\[\]])*)\]\(",
+    "inline code": r"(?P<ticks>`+)[\s\S]*?[^`](?P=ticks)(?!`)",
+}
+"""Rules of Discord's clients, which try them in this order at each place of a text, after those of
+whole lines.
+"""
+LINES = re.compile(
+    r" *>>> ?([\s\S]*)|((?: *> [^\n]*(?:\n|$))+)|\s*(?:#{1,3}|-#|[-*]|\d+\.) ([^\n]*)"
+)
+
+
+def outside_code(text: str) -> str:
+    """Returns a text as clients show it outside of code."""
+    shown = []
+    at = 0
+    while at < len(text):
+        if text[at - 1 : at] in ("", "\n") and (lines := LINES.match(text, at)):
+            inner = lines[1] or lines[3] or ""
+            if lines[2]:
+                inner = re.sub(r"^ *> ", "", lines[2], flags=re.MULTILINE)
+            shown.append(lines[0][:3] + outside_code(inner))
+            at = lines.end()
+            continue
+        tried = ((kind, re.compile(rule, re.IGNORECASE)) for kind, rule in RULES.items())
+        kind, found = next(
+            ((kind, it) for kind, rule in tried if (it := rule.match(text, at))), ("", None)
+        )
+        if found is None:
+            shown.append(text[at])
+            at += 1
+            continue
+        if kind in ("code", "inline code"):
+            shown.append(" ▢ ")
+        elif kind == "sign":
+            shown.append(found[0])
+        else:
+            inner = next(filter(None, found.groups()), "")
+            before, _, after = found[0].partition(inner)
+            shown.append(before + outside_code(inner) + after)
+        at = found.end()
+    return "".join(shown)
 
 
 def hostile_reply(seed: int, **ids: object) -> list[str]:

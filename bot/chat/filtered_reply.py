@@ -36,7 +36,7 @@ class FilteredReply:
     @property
     def text(self) -> str:
         """The whole text; shorter than the streamed one where that began to repeat itself."""
-        return remove_links(self.reply.text)
+        return remove_links(self.reply.text, keeps_code=True)
 
     def cancel(self) -> None:
         """Stop generating."""

@@ -603,7 +603,7 @@ class Reply:
                     adapter_version=end.version,
                     conversation=self.conversation,
                 )
-                edit_memory_copies(store, first_part, remove_links(text))
+                edit_memory_copies(store, first_part, remove_links(text, keeps_code=True))
                 self._record_talk(end.note)
             store.replies.finish(self.event_id, end.state, end.version, end.seed, end_note=end.note)
 

@@ -5,7 +5,10 @@ in it is shown as a mention, a command, a link behind words or a footer.
 """
 
 import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
+from bot.chat.markdown_split import split_markdown
 from bot.platform.localisation import (
     SOURCE_LANGUAGE,
     Language,
@@ -15,6 +18,7 @@ from bot.platform.localisation import (
     translate,
 )
 from bot.platform.messages import MAX_MESSAGE_CHARS
+from personas.markdown_code import CodeSpan, find_code
 from personas.schemas.chat import EARLIER_SOURCE, MEMORY_SOURCE, SITUATION_SOURCE, ChatReply
 
 MAX_FOOTER_CHARS = 240
@@ -41,9 +45,11 @@ LINK_PREFIXES = (
 """Beginnings of links: Discord's clients also open invites and gifts without a scheme."""
 LINK_PREFIX_PATTERN = re.compile("|".join(map(re.escape, LINK_PREFIXES)), re.IGNORECASE)
 LINK_PATTERN = re.compile(rf"(?:{LINK_PREFIX_PATTERN.pattern})\S+", re.IGNORECASE)
+LINK_BEFORE_CODE_PATTERN = re.compile(
+    rf"{LINK_PATTERN.pattern}|(?:{LINK_PREFIX_PATTERN.pattern})\Z", re.IGNORECASE
+)
 LINK_PLACEHOLDER = "(link left out)"
 CLOSING_SIGNS = ".,;:!?)]}>\"'”"
-LAST_WORD_PATTERN = re.compile(r"\S*\Z")
 INVISIBLE_PATTERN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Control characters, and those that turn the direction of the text after them. Links could be
 split by them.
@@ -57,7 +63,8 @@ MARKUP_PATTERN = re.compile(
 """Mentions, channels, telephone numbers, navigation, commands, e-mail addresses; links behind
 words; footers.
 """
-OPEN_MARKUP_PATTERN = re.compile(r"<[^<>\n]{0,330}\Z")
+MAX_OPEN_CHARS = 331
+OPEN_MARKUP_PATTERN = re.compile(rf"<[^<>\n]{{0,{MAX_OPEN_CHARS - 1}}}\Z")
 ZERO_WIDTH_SPACE = "\u200b"
 
 
@@ -129,52 +136,137 @@ def add_below(footer: str, line: str) -> str:
     return f"{footer}\n{line}"
 
 
-def remove_links(text: str) -> str:
-    """Return the text without links and invites, which personas may not post."""
-    return _without_links(INVISIBLE_PATTERN.sub("", text)).strip()
+def remove_links(text: str, *, keeps_code: bool = False) -> str:
+    """Return the text without links and invites, which personas may not post. With `keeps_code`,
+    those in code stay: clients make no links of them.
+    """
+    text = INVISIBLE_PATTERN.sub("", text)
+    code = find_code(text).certain if keeps_code else ()
+    return _join(_without_links(text, code)).strip()
 
 
-def discord_text(text: str, *, is_whole: bool = True) -> str:
+def discord_text(text: str, *, is_whole: bool = True, keeps_code: bool = False) -> str:
     """Return a model's text for Discord: without links, and nothing in it has an effect beyond its
-    message.
+    message. With `keeps_code`, code stays as it is; such a text is not cut or joined later.
 
     While the reply streams (not `is_whole`), return only the prefix that later text cannot change.
     """
     text = INVISIBLE_PATTERN.sub("", text)
+    if not keeps_code:
+        return _join(_without_effects(text, (), is_whole=is_whole))
     if is_whole:
-        text = _without_links(text)
-    else:
-        text = _without_links(text[: _final_length(text)])
-        text = text[: _final_length(text, MARKUP_PREFIXES)]
-        if opened := OPEN_MARKUP_PATTERN.search(text):
-            text = text[: opened.start()]
-    return MARKUP_PATTERN.sub(lambda sign: sign[0] + ZERO_WIDTH_SPACE, text)
+        return _join(_without_effects(text, find_code(text).certain, is_whole=True))
+    decided, code = _decided(text, has_markup=True)
+    following = text[len(decided) : len(decided) + 1]
+    return _join(_without_effects(decided, code, is_whole=False, following=following))
 
 
-def _without_links(text: str) -> str:
-    """Replace links, but not the punctuation and brackets that close the text around them."""
+def _decided(text: str, *, has_markup: bool) -> tuple[str, tuple[CodeSpan, ...]]:
+    """Return the part of a growing text in which links, and markup, are in code or not, whatever
+    follows, with its code.
+    """
+    text = text.rstrip("`\\")  # more of them may follow
+    code = find_code(text)
+    if code.open_at is None:
+        return text, code.certain
+    # A link takes in all up to the next blank, backticks too.
+    first = code.open_at - len(_last_word(text[: code.open_at]))
+    places = [LINK_PREFIX_PATTERN.search(text, first)]
+    if has_markup:
+        places.append(MARKUP_PATTERN.search(text, code.open_at))
+    end = min([found.start() for found in places if found], default=len(text))
+    return text[:end], code.certain
 
-    def placeholder(link: re.Match[str]) -> str:
-        return LINK_PLACEHOLDER + link[0][len(link[0].rstrip(CLOSING_SIGNS)) :]
 
-    return LINK_PATTERN.sub(placeholder, text)
+@dataclass(frozen=True)
+class _Piece:
+    text: str
+    is_code: bool
+
+
+def _join(pieces: Iterable[_Piece]) -> str:
+    return "".join(piece.text for piece in pieces)
+
+
+def _without_effects(
+    text: str, code: tuple[CodeSpan, ...], *, is_whole: bool, following: str = ""
+) -> Iterator[_Piece]:
+    """Return a text, whose code is left alone, without links and effects."""
+    if not is_whole:
+        length = _final_length(text)
+        following = text[length : length + 1] or following
+        text = text[:length]
+    pieces = [*_without_links(text, code)]
+    shown = _join(pieces)
+    end = len(shown)
+    if not is_whole:
+        opened = OPEN_MARKUP_PATTERN.search(shown + following, max(0, end - MAX_OPEN_CHARS))
+        end = _final_length(shown, MARKUP_PREFIXES)
+        if opened:
+            end = min(end, opened.start())
+    at = 0
+    for piece in pieces:
+        part_end = min(at + len(piece.text), end)
+        if piece.is_code:
+            yield _Piece(shown[at:part_end], is_code=True)
+        else:
+            yield _Piece(_escape_markup(shown, at, part_end), is_code=False)
+        at = max(at, part_end)
+
+
+def _escape_markup(text: str, start: int, end: int) -> str:
+    """Break the markup that begins in a part of a text; it may reach beyond it."""
+    parts = list[str]()
+    for sign in MARKUP_PATTERN.finditer(text, start):
+        if sign.start() >= end:
+            break
+        parts += [text[start : sign.end()], ZERO_WIDTH_SPACE]
+        start = sign.end()
+    return "".join([*parts, text[start:end]])
+
+
+def _without_links(text: str, code: tuple[CodeSpan, ...]) -> Iterator[_Piece]:
+    """Replace links outside of code, but not the punctuation and brackets that close the text
+    around them.
+    """
+    at = 0
+    for span in code:
+        if span.start >= len(text):
+            break
+        # The beginning of a link would take in the code.
+        yield _Piece(
+            LINK_BEFORE_CODE_PATTERN.sub(_placeholder, text[at : span.start]), is_code=False
+        )
+        yield _Piece(text[span.start : span.end], is_code=True)
+        at = span.end
+    yield _Piece(LINK_PATTERN.sub(_placeholder, text[at:]), is_code=False)
+
+
+def _placeholder(link: re.Match[str]) -> str:
+    return LINK_PLACEHOLDER + link[0][len(link[0].rstrip(CLOSING_SIGNS)) :]
 
 
 def _final_length(text: str, prefixes: tuple[str, ...] = LINK_PREFIXES) -> int:
     """Count the characters of a text that no following text can make part of a link, or of other
     markup that begins with one of `prefixes`.
     """
-    last_word = LAST_WORD_PATTERN.search(text)
-    assert last_word is not None  # it matches at least the empty end
-    link = LINK_PREFIX_PATTERN.search(text, last_word.start())
+    last_word = _last_word(text)
+    link = LINK_PREFIX_PATTERN.search(text, len(text) - len(last_word))
     if link and prefixes is LINK_PREFIXES:
         return link.start()
     partial = 0
     for prefix in prefixes:
-        for size in range(1, min(len(prefix), len(last_word.group()) + 1)):
+        for size in range(1, min(len(prefix), len(last_word) + 1)):
             if text[-size:].casefold() == prefix[:size]:
                 partial = max(partial, size)
     return len(text) - partial
+
+
+def _last_word(text: str) -> str:
+    """Return the end of a text without white space."""
+    if not text or text[-1].isspace():
+        return ""
+    return text.rsplit(None, 1)[-1]
 
 
 def split_message(text: str, footer: str, lead: str = "") -> list[str]:
@@ -182,42 +274,41 @@ def split_message(text: str, footer: str, lead: str = "") -> list[str]:
     the footer.
     """
     parts = []
-    left = lead + discord_text(text).strip()
-    while len(left) > MAX_PART_CHARS:
-        cut = split_index(left, MAX_PART_CHARS)
-        parts.append(left[:cut])
-        left = left[cut:]
-    return [*parts, f"{left}\n{footer}"]
+    left = discord_text(text, keeps_code=True).strip()
+    while len(lead) + len(left) > MAX_PART_CHARS:
+        split = split_markdown(left, MAX_PART_CHARS - len(lead))
+        parts.append(lead + message_text(split.first, MAX_PART_CHARS + MAX_FOOTER_CHARS))
+        left = split.rest
+        lead = ""
+    return [*parts, f"{lead}{message_text(left, MAX_PART_CHARS)}\n{footer}"]
 
 
-def split_index(text: str, limit: int) -> int:
-    """Return where to split a text longer than `limit`: after a paragraph, a sentence or a word,
-    else at the limit.
+def message_text(text: str, max_chars: int) -> str:
+    """Return a part of a text for one message: what was code in the whole text alone is no code in
+    it, and its links are left out, which may make it longer.
     """
-    window = text[:limit]
-    for mark in ("\n\n", "\n", ". ", "! ", "? ", " "):
-        at = window.rfind(mark)
-        if at > limit // 2:
-            return at + len(mark)
-    return limit
+    return discord_text(text, keeps_code=True)[:max_chars]
 
 
 class LinkFilter:
     """Removes links from text that comes in pieces; holds back an end that may become one."""
 
     def __init__(self) -> None:
-        self._held = ""
+        self._text = ""
+        self._shown_chars = 0
 
     def take(self, piece: str) -> str:
         """Add a piece; return the text that can be shown now."""
-        self._held += INVISIBLE_PATTERN.sub("", piece)
-        length = _final_length(self._held)
-        text = self._held[:length]
-        self._held = self._held[length:]
-        return _without_links(text)
+        self._text += INVISIBLE_PATTERN.sub("", piece)
+        text, code = _decided(self._text, has_markup=False)
+        text = text[: _final_length(text)]
+        return self._new(_join(_without_links(text, code)))
 
     def end(self) -> str:
         """Return the text that was held back, at the end."""
-        held = self._held
-        self._held = ""
-        return _without_links(held)
+        return self._new(_join(_without_links(self._text, find_code(self._text).certain)))
+
+    def _new(self, shown: str) -> str:
+        new = shown[self._shown_chars :]
+        self._shown_chars = max(self._shown_chars, len(shown))
+        return new

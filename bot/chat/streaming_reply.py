@@ -11,12 +11,13 @@ from typing import Protocol
 import discord
 
 from bot.chat.delivery import DELIVERY_ERRORS
+from bot.chat.markdown_split import closing_of, split_markdown
 from bot.chat.places import ReplyChannel
 from bot.chat.reply_text import (
     MAX_FOOTER_CHARS,
     MAX_PART_CHARS,
     discord_text,
-    split_index,
+    message_text,
     split_message,
 )
 from bot.chat.senders import UNKNOWN_WEBHOOK_CODE, MessageSender
@@ -81,6 +82,8 @@ class StreamingReply:
     """Characters of it that finished parts show."""
     is_stored: bool = field(default=True, init=False)
     """Whether `on_parts` could store `parts`."""
+    _opening: str = field(default="", init=False)
+    """What opens again, in the latest part, the markup that the one before it has closed."""
     _kept_buttons: dict[int, str] = field(default_factory=dict, init=False)
     """Texts of full messages that still have buttons, by id (`remove_kept_buttons`)."""
     _tried_at: datetime.datetime | None = field(default=None, init=False)
@@ -172,7 +175,7 @@ class StreamingReply:
         """Show the text so far. False if that failed, which costs nothing: a later edit shows all
         of it.
         """
-        self._text = self._lead + discord_text(self.generated, is_whole=False)
+        self._text = discord_text(self.generated, is_whole=False, keeps_code=True)
         try:
             async with asyncio.timeout(GROWING_EDIT_TIMEOUT_S):
                 await self._show(self.growing())
@@ -185,7 +188,7 @@ class StreamingReply:
 
     async def end(self, text: str, footer: str) -> None:
         """Show the finished reply with its footer."""
-        self._text = self._lead + discord_text(text)
+        self._text = discord_text(text, keeps_code=True)
         await self._show(self.ended(), f"\n{footer}")
 
     async def restore(self, text: str, note: str) -> None:
@@ -217,16 +220,24 @@ class StreamingReply:
                     await self.sender.remove(message_id)
 
     async def _show(self, view: discord.ui.View | None, footer: str = "") -> None:
-        while len(self._text) - self._done_chars > MAX_PART_CHARS:
-            cut = self._done_chars + split_index(self._text[self._done_chars :], MAX_PART_CHARS)
-            full = self._text[self._done_chars : cut].strip()
+        is_whole = bool(footer)
+        while True:
+            lead = "" if self._done_chars else self._lead
+            left = self._opening + self._text[self._done_chars :]
+            if len(lead) + len(left) <= MAX_PART_CHARS:
+                break
+            split = split_markdown(left, MAX_PART_CHARS - len(lead), is_whole=is_whole)
+            full = (lead + message_text(split.first, MAX_PART_CHARS + MAX_FOOTER_CHARS)).strip()
             await self._fill(len(self.parts) - 1, full or PLACEHOLDER)
             await self._post()
-            self._done_chars = cut  # last: a step that fails is repeated whole
-        text = self._text[self._done_chars :].strip()
-        if not text and not footer:
-            text = PLACEHOLDER
-        await self._put(len(self.parts) - 1, (text + footer).strip(), view)
+            # Last: a step that fails is repeated whole.
+            self._done_chars += split.cut - len(self._opening)
+            self._opening = split.opening
+        text = left.strip()
+        if not is_whole:
+            text = (text + closing_of(text)) or PLACEHOLDER
+        text = message_text(text, MAX_PART_CHARS)
+        await self._put(len(self.parts) - 1, (lead + text + footer).strip(), view)
 
     async def _fill(self, number: int, text: str) -> None:
         """Show a message that is full, without buttons; further text goes into the next one.

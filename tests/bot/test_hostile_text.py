@@ -5,6 +5,7 @@ nobody else.
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from bot.chat import streaming_reply
 from bot.chat.discord_questions import MAX_QUESTION_CHARS, quote_member
+from bot.chat.markdown_split import closing_of
 from bot.chat.reply_text import (
     MAX_FOOTER_CHARS,
     MAX_PART_CHARS,
@@ -50,21 +52,23 @@ def written(text: str) -> str:
 @pytest.mark.parametrize("fragment", [*FRAGMENTS, *PHRASES], ids=lambda text: ascii(text)[:50])
 def test_each_fragment_is_harmless_alone_and_in_pieces(fragment):
     text = written(fragment)
-    whole = discord_text(f"a{text} b")
+    whole = discord_text(f"a{text} b", keeps_code=True)
     assert dangers(whole) == [] and not LINK.search(re.sub(r"\]\(|[<>]", "", remove_links(text))), (
         whole
     )
     for end in range(min(len(text), 200)):
-        shown = discord_text(text[:end], is_whole=False)
-        assert dangers(shown) == [] and discord_text(text).startswith(shown)
+        shown = discord_text(text[:end], is_whole=False, keeps_code=True)
+        assert dangers(shown) == []
+        assert discord_text(text, keeps_code=True).startswith(shown)
 
 
 @given(TEXTS, st.integers(0, 400), st.integers(0, 400))
 @settings(max_examples=300, deadline=None)
 def test_what_is_shown_while_it_grows_is_harmless_and_stays(text, middle, end):
     text = written(text)
-    whole = discord_text(text)
-    shown = [discord_text(text[:cut], is_whole=False) for cut in sorted((middle, end))]
+    whole = discord_text(text, keeps_code=True)
+    cuts = sorted((middle, end))
+    shown = [discord_text(text[:cut], is_whole=False, keeps_code=True) for cut in cuts]
     assert (
         dangers(whole) == []
         and all(whole.startswith(one) for one in shown)
@@ -91,6 +95,110 @@ def test_plain_text_stays_as_it_is():
         "中文 👩‍👩‍👧 שלום"
     )
     assert discord_text(text) == text and remove_links(text) == text
+
+
+CODE = (
+    "handlers[name](event)", "-# note", "a<@b and <@1>", "@everyone", "s3://b/k https://a.example/b", "</cmd:1>",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "frame", ["`{}`", "``{}``", "```\n{}\n```", "```py\n{}```", "*So:* `{}` **now**", "- `{}`"]
+)
+@pytest.mark.parametrize("code", CODE)
+def test_code_is_left_alone(frame, code):
+    text = f"See {frame.format(code)} there." if "- " not in frame else frame.format(code)
+    assert discord_text(text, keeps_code=True) == text == remove_links(text, keeps_code=True)
+    assert split_message(text, FOOTER) == [f"{text}\n{FOOTER}"]
+    grown = [discord_text(text[:end], is_whole=False, keeps_code=True) for end in range(len(text))]
+    assert all(text.startswith(shown) for shown in grown)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```\nhttps://a.example", "`https://a.example", "**a `b** https://a.example `",
+        "> `a\nhttps://a.example `", "> ```\nhttps://a.example\n> ```", "||`|| https://a.example `", "# `a\n<@1> `",
+        "\\`https://a.example `", "~~a `b~~ https://a.example `", "`a\nb` https://a.example `",
+        "[a `b](c) https://a.example `", "``a` https://a.example `",
+    ],
+)  # fmt: skip
+def test_what_is_no_code_to_clients_has_no_links(text):
+    assert dangers(discord_text(text, keeps_code=True)) == [] != dangers(text)
+
+
+MARKS = st.sampled_from(
+    ["`", "`", "``", "```", "```py\n", "**", "*", "_", "__", "||", "~~", "[", "](", "> ", "# ", "- ", "\n", " ", "\\",
+    "http://a", "x://b", "<@1>", "-# ", "<", ">", "a", "a b", "@here"]
+)  # fmt: skip
+
+
+@given(st.lists(MARKS, max_size=16).map("".join), st.integers(0, 60), st.integers(0, 60))
+@settings(max_examples=500, deadline=None)
+def test_code_hides_nothing_that_clients_show(text, middle, end):
+    whole = discord_text(text, keeps_code=True)
+    cuts = sorted((middle, end))
+    shown = [discord_text(text[:cut], is_whole=False, keeps_code=True) for cut in cuts]
+    assert dangers(whole) == []
+    assert whole.startswith(shown[1]) and shown[1].startswith(shown[0])
+
+
+@pytest.mark.parametrize(
+    "piece", ["`", "``a ", "```\n", "`a\n", "**a ", "* ", "[", "<", "||", "\\`", "```a```"]
+)
+def test_long_replies_are_shown_in_time(piece):
+    text = piece * (8000 // len(piece))
+    begun = time.process_time()
+    for end in range(0, len(text), 200):
+        discord_text(text[:end], is_whole=False, keeps_code=True)
+    split_message(text, FOOTER)
+    assert time.process_time() - begun < 15
+
+
+LONG = "word " * 400
+
+
+@pytest.mark.parametrize(
+    ("text", "opening", "closing"),
+    [
+        (f"||{LONG}||", "||", "||"),
+        (f"**{LONG}**", "**", "**"),
+        (f"Look: ~~**{LONG}**~~ there", "~~**", "**~~"),
+        ("```py\n" + "print(1)\n" * 300 + "```", "```py\n", "```"),
+        (f"``{LONG}``", "``", "``"),
+    ],
+)
+def test_markup_that_is_split_is_closed_and_opened_again(text, opening, closing):
+    first, *_, last = split_message(text, FOOTER)
+    assert first.endswith(closing) and last.startswith(opening)
+    shown = [part.removesuffix(f"\n{FOOTER}") for part in split_message(text, FOOTER)]
+    assert sum(part.count("word") + part.count("print") for part in shown) in (300, 400)
+
+
+def test_markup_is_kept_whole_where_there_is_room_before_it():
+    text = f"{'word ' * 280}||{'hidden ' * 40}|| and so on"
+    first, second = split_message(text, FOOTER)
+    assert first.strip() == ("word " * 280).strip() and second.startswith("||hidden")
+
+
+@pytest.mark.parametrize("sign", ["👩‍👩‍👧", "👍🏽", "🇩🇪", "ที่", "नि", "กำ", "<:kek:123>", "e\u0301"])
+def test_no_sign_is_split(sign):
+    parts = [part.removesuffix(f"\n{FOOTER}") for part in split_message("a" + sign * 1700, FOOTER)]
+    assert len(parts) > 1 and "".join(parts) == "a" + sign * 1700
+    assert all(part.removeprefix("a").replace(sign, "") == "" for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("text", "closing"),
+    [
+        ("It was ||the cook", "||"),
+        ("It was ||the cook|| and ||he", "||"),
+        ("So:\n```py\nprint", "\n```"),
+        ("It was ||the cook||, `||` and **so", ""),
+    ],
+)
+def test_what_is_hidden_stays_hidden_while_it_grows(text, closing):
+    assert closing_of(text) == closing
 
 
 def test_what_closes_around_a_link_stays():

@@ -23,6 +23,7 @@ from bot.chat.senders import MAX_HISTORY_MESSAGES
 from bot.chat.streaming_reply import EDIT_INTERVAL_S, FIRST_EDIT_DELAY_S, StreamingReply
 from personas.schemas.chat import ChatReply
 from tests.bot.conftest import OFFICE
+from tests.hostile_text import outside_code
 
 
 class Shown:
@@ -181,7 +182,7 @@ async def test_a_full_message_keeps_buttons_until_its_id_is_stored(is_stored):
 
 STARTS = (
     "http", "https://", "HTTP://x", "httpſ://x.y", "www", "www.", "WWW.a", "w", "ww", "h", "://", "d",
-    "discord.", "gg/", "x", "\u202e", "\x85", "\0",
+    "discord.", "gg/", "x", "\u202e", "\x85", "\0", "`", "``", "```", "**",
 )  # fmt: skip
 WORDS = st.sampled_from((*STARTS, "a", " ", "\n", "é", "ß", "İ", "."))
 
@@ -191,7 +192,8 @@ WORDS = st.sampled_from((*STARTS, "a", " ", "\n", "é", "ß", "İ", "."))
 def test_pieces_lose_the_links_that_the_whole_would_lose(pieces):
     without = LinkFilter()
     shown = "".join([*map(without.take, pieces), without.end()])
-    assert shown.strip() == remove_links("".join(pieces)) and not LINK_PATTERN.search(shown)
+    assert shown.strip() == remove_links("".join(pieces), keeps_code=True)
+    assert not LINK_PATTERN.search(outside_code(shown))
 
 
 def test_nothing_is_held_back_but_what_may_become_a_link():

@@ -87,7 +87,8 @@ def test_the_own_label_is_left_out(markup):
 @pytest.mark.parametrize(
     "label",
     [
-        "assistant\n\n", "Assistant:\n", "model\n", "### Response:\n", "<start_of_turn>model\n", "<|im_start|>assistant\n",
+        "assistant\n\n", "Assistant:\n", "model\n", "### Response:\n", "<start_of_turn>model\n",
+        "<|im_start|>assistant\n",
         "<|start_header_id|>assistant<|end_header_id|>\n\n", "[/INST] ", "<|assistant|>\n", "<｜Assistant｜>",
         "<|im_start|>assistant\nBallast: ", "<|start|>assistant<|message|>", "[Ballast] ", "<Ballast> ",
     ],
@@ -147,9 +148,9 @@ def test_without_names_nothing_is_looked_for():
 PIECES = st.lists(
     st.sampled_from(
         [
-            "Mina Vale", "Mina", "Ballast", "user", "assistant", ":", " :", "：", "\n", "\n\n", " ", "**", "*", "[", "]",
-            "(", ")", "> ", "- ", "1. ", "# ", "### Instruction", "```", "`", "|", "<", "<|", "|>", "tool_call", ">", "hi",
-            "So.", "For:", ":)", "<start_of_turn>", "model", "e\u0301",
+            "Mina Vale", "Mina", "Ballast", "user", "assistant", ":", " :", "：", "\n", "\n\n", " ", "**", "*", "[",
+            "]", "(", ")", "> ", "- ", "1. ", "# ", "### Instruction", "```", "`", "|", "<", "<|", "|>", "tool_call", ">",
+            "hi", "So.", "For:", ":)", "<start_of_turn>", "model", "e\u0301",
         ]
     ),
     max_size=14,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from personas.engine.speaker_labels import SpeakerLabels
 from personas.engine.detokenizer import StreamingDetokenizer
+from personas.engine.speaker_labels import SpeakerLabels
 from personas.engine.thoughts import END_TOKENS, remove_thoughts
 
 SPOKEN = [
