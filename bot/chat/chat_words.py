@@ -9,6 +9,7 @@ import regex
 
 from bot.platform.chat_language import chat_words, is_common_word
 from personas.schemas.chat import Persona, fold_name
+from personas.schemas.scripts import HANGUL, SPACELESS_SCRIPTS, WORD_SIGNS
 
 MIN_NAME_CHARS = 2
 """Shorter words of a longer name call nobody."""
@@ -22,9 +23,29 @@ EMOTICON = regex.compile(
     r"|\^[_.-]?\^|[-oOtTuU;>][_.]+[-oOtTuU;<]"
 )
 EMOJI = regex.compile(r"[\p{Extended_Pictographic}\p{Emoji_Component}--0-9\#*]+", regex.V1)
-SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
-"""Scripts that write no space between words: a name may stand right beside other letters."""
-WORD = r"[\p{L}\p{M}\p{N}_]"
+BEFORE_NAME = rf"(?<![{WORD_SIGNS}]_*)"
+AFTER_NAME = rf"(?!_*[{WORD_SIGNS}])"
+"""The borders of a name. Underscores are markup, unless they join words."""
+KOREAN_PARTICLES = "|".join(
+    """야 아 이 가 은 는 을 를 의 에게 에게서 에 에서 한테 한테서 께 께서 도 만
+    와 과 랑 하고 로 처럼 보다 까지 부터 마저 조차 나 라고 라는 라면 네 들
+    님 씨 양 군 예요 에요 여 다 입니다 인데 뿐 밖에""".split()
+)
+"""Endings of a Korean name, of which several may follow each other."""
+CYRILLIC_ENDINGS = {
+    "а": "а и ы і е у ой ою о",
+    "я": "я и і ї е є ю ей ею єю ой ё",
+    "й": "й я ю ем єм е ї єві еві",
+    "ь": "ь я ю ем єм е і еві ові",
+    "о": "о а у ом е ові",
+    "": "а у ом ем е і ові еві ы",
+}
+"""Case endings by the ending of a name in Cyrillic, those of Russian, Ukrainian and their kin."""
+LATIN_ENDINGS = {"a": "a ę ą ě ou", "": "owi ovi em"}
+"""Case endings of Polish and Czech that make no word of another language."""
+MIN_STEM_CHARS = 2
+MIN_BARE_STEM_CHARS = 4
+"""Letters before an ending that takes the place of another one, or that is added."""
 
 
 @cache
@@ -128,9 +149,32 @@ def _plain(text: str) -> str:
 @lru_cache(maxsize=4096)
 def _name_pattern(names: tuple[str, ...]) -> regex.Pattern[str]:
     patterns = []
-    for name in sorted(names, key=len, reverse=True):
+    forms = dict.fromkeys(form for name in names for form in _inflected(name))
+    for name in sorted(forms, key=len, reverse=True):
         words = r"\s+".join(map(regex.escape, name.split()))
-        before = "" if regex.match(f"[{SPACELESS}]", name) else f"(?<!{WORD})"
-        after = "" if regex.search(f"[{SPACELESS}]$", name) else f"(?!{WORD})"
+        before = "" if regex.match(f"[{SPACELESS_SCRIPTS}]", name) else BEFORE_NAME
+        after = AFTER_NAME
+        if regex.search(f"[{SPACELESS_SCRIPTS}]$", name):
+            after = r"(?!\p{M})"
+        elif regex.search(f"[{HANGUL}]$", name):
+            after = f"이?(?:{KOREAN_PARTICLES}){{0,3}}{AFTER_NAME}"
         patterns.append(f"{before}{words}{after}")
     return regex.compile("|".join(patterns))
+
+
+def _inflected(name: str) -> list[str]:
+    """Return a name of one word in the case forms of Slavic languages, with the name itself."""
+    endings = None
+    if regex.fullmatch(r"\p{Cyrillic}+", name):
+        endings = CYRILLIC_ENDINGS
+    elif regex.fullmatch(r"\p{Latin}+", name):
+        endings = LATIN_ENDINGS
+    if endings is None:
+        return [name]
+    last = name[-1] if name[-1] in endings else ""
+    stem = name.removesuffix(last)
+    is_vowel = not last and name[-1] in "аеёиіїоуыэюяaeiouy"
+    if is_vowel or len(stem) < (MIN_STEM_CHARS if last else MIN_BARE_STEM_CHARS):
+        return [name]
+    forms = [stem + ending for ending in endings[last].split()]
+    return [name, *(form for form in forms if form != name and not is_common(form))]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from bot.platform.person_names import is_english_word
 from bot.privacy.identifiers import MIN_ID_DIGITS, PersonIdentifiers
 from bot.privacy.job_names import JobNameReplacer
-from personas.lore.index_terms import UNSEGMENTED_SCRIPTS
+from personas.schemas.scripts import UNSEGMENTED_SCRIPTS
 
 NAME_PLACEHOLDER = "someone"  # replaces a name
 TEXT_PLACEHOLDER = "[removed]"  # replaces a text

@@ -5,22 +5,14 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise
 
+from personas.schemas.scripts import UNSEGMENTED_SCRIPTS
+
 LETTER_FOLDS = str.maketrans(
     {"đ": "d", "ð": "d", "ł": "l", "ø": "o", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th"}
 )
 
-UNSEGMENTED_SCRIPTS = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007"
-    "\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uac00-\ud7af"
-)
-"""Thai, Lao, Burmese, Khmer, kana, Chinese characters and Hangul, as ranges of a regular
-expression.
-"""
-
-WORD_PATTERN = re.compile(
-    rf"[{UNSEGMENTED_SCRIPTS}\U00020000-\U0003ffff]+|[^\W_{UNSEGMENTED_SCRIPTS}\U00020000-\U0003ffff]+"
-)
-UNSEGMENTED_PATTERN = re.compile(rf"[{UNSEGMENTED_SCRIPTS}\U00020000-\U0003ffff]+")
+WORD_PATTERN = re.compile(rf"[{UNSEGMENTED_SCRIPTS}]+|[^\W_{UNSEGMENTED_SCRIPTS}]+")
+UNSEGMENTED_PATTERN = re.compile(rf"[{UNSEGMENTED_SCRIPTS}]+")
 HIRAGANA_PATTERN = re.compile("[\u3040-\u309fー]+")
 
 MIN_GRAM_WORD_CHARS = 5  # shorter words have too few three-letter n-grams to tell them apart

@@ -1,16 +1,17 @@
 """Finds the keys of lore in a message."""
 
 import logging
-import re
 import time
 from dataclasses import dataclass
 from functools import lru_cache
 
+import regex
+
 from personas.errors import LoreError
 from personas.lore.entry_rules import EntryRules
-from personas.lore.index_terms import UNSEGMENTED_SCRIPTS
 from personas.lore.key_regex import REGEX_KEY_PATTERN, compile_regex
 from personas.schemas.chat import to_nfc
+from personas.schemas.scripts import UNSEGMENTED_SCRIPTS, WORD_SIGNS
 
 log = logging.getLogger(__name__)
 MAX_SEARCHED_CHARS = 4000
@@ -19,7 +20,9 @@ MAX_REGEX_S = 0.02
 MAX_REGEXES_S = 0.1
 """Processor time of one regular expression, and of all of them, for one message."""
 PLURAL = r"(?:e?s|'s)?"
-LETTER = rf"[^\W{UNSEGMENTED_SCRIPTS}]"
+LETTER = rf"[[{WORD_SIGNS}_]--[{UNSEGMENTED_SCRIPTS}]]"
+LETTER_PATTERN = regex.compile(LETTER, regex.V1)
+MARK = r"\p{M}"
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,15 @@ class KeySearch:
 
 
 @lru_cache(maxsize=4096)
-def _word_pattern(key: str) -> re.Pattern[str]:
+def _word_pattern(key: str) -> regex.Pattern[str]:
     """Return the pattern of a plain key: whole words, also with a plural or possessive ending."""
-    before = rf"(?<!{LETTER})" if re.match(LETTER, key) else ""
-    after = rf"{PLURAL}(?!{LETTER})" if re.match(LETTER, key[-1:]) else ""
-    return re.compile(before + re.escape(key) + after)
+    before = rf"(?<!{LETTER})" if LETTER_PATTERN.match(key) else ""
+    after = ""
+    if LETTER_PATTERN.match(key[-1:]):
+        after = rf"{PLURAL}(?!{LETTER}|{MARK})"
+    elif regex.match(f"[{WORD_SIGNS}]", key[-1:]):
+        after = f"(?!{MARK})"
+    return regex.compile(before + regex.escape(key, literal_spaces=True) + after, regex.V1)
 
 
 def _plain_line(text: str) -> str:

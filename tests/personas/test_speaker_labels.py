@@ -149,8 +149,8 @@ PIECES = st.lists(
     st.sampled_from(
         [
             "Mina Vale", "Mina", "Ballast", "user", "assistant", ":", " :", "：", "\n", "\n\n", " ", "**", "*", "[",
-            "]", "(", ")", "> ", "- ", "1. ", "# ", "### Instruction", "```", "`", "|", "<", "<|", "|>", "tool_call", ">",
-            "hi", "So.", "For:", ":)", "<start_of_turn>", "model", "e\u0301",
+            "]", "(", ")", "> ", "- ", "1. ", "# ", "### Instruction", "```", "`", "|", "<", "<|", "|>", ">",
+            "tool_call", "hi", "So.", "For:", ":)", "<start_of_turn>", "model", "e\u0301",
         ]
     ),
     max_size=14,

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from personas.lore.index_terms import UNSEGMENTED_SCRIPTS
 from personas.prompt.renderer import example_turns
 from personas.schemas.chat import Persona
+from personas.schemas.scripts import UNSEGMENTED_SCRIPTS
 from trainer.dataset.synthetic.first_person import FactKind, LoreSubject
 from trainer.dataset.synthetic.language_rules import LanguageRules
 

@@ -6,8 +6,8 @@ from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
-from personas.lore.index_terms import UNSEGMENTED_SCRIPTS
 from personas.schemas.scorecard import MeanStd, Side, TextScores
+from personas.schemas.scripts import UNSEGMENTED_SCRIPTS
 from trainer.evaluate.generation.reply_tasks import (
     GeneratedReply,
     select_replies,
