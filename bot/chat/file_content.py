@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bot.chat.file_download import HEAD_BYTES
 from bot.chat.picture_content import MAX_PICTURE_BYTES, is_picture, shrink_picture
+from personas.prompt.frames import FILE, LONG_FILE, UNREAD_FILE, break_file_end, frame_name
 from personas.schemas.chat import Picture
 from personas.schemas.formatting import format_size
 
@@ -81,19 +82,20 @@ def quoted_file(file: ReadFile, room_tokens: int, count_tokens: CountTokens) -> 
     """Quote a file for the prompt, cut at the end of a line to what has room, with a note; empty
     for one that is not read.
     """
+    name = frame_name(file.name)
     if file.problem:
-        return f"[{file.name} {file.problem}]"
+        return UNREAD_FILE.fill(name=name, problem=file.problem)
     if not file.text.strip():
         return ""
     whole = file.text.strip("\n")
     text = _cut(whole, room_tokens, count_tokens)
     if not text:
-        return f"[{file.name} is too long to be shown]"
+        return LONG_FILE.fill(name=name)
     note = ""
     if text != whole or file.size_bytes > MAX_TEXT_BYTES:
         shown = format_size(len(text.encode()))
         note = f"\n(only the first {shown} of {format_size(file.size_bytes)})"
-    return f"[{file.name}:\n{text}{note}\nend of {file.name}]"
+    return FILE.fill(name=name, text=break_file_end(text, name) + note)
 
 
 def _cut(text: str, room_tokens: int, count_tokens: CountTokens) -> str:

@@ -8,10 +8,20 @@ from pathlib import PurePath
 
 import discord
 
+from personas.prompt.frames import (
+    ACTIVITY_PART,
+    AUDIO_PART,
+    FILE_PART,
+    NAMED,
+    PICTURE_PART,
+    POLL_PART,
+    STICKER_PART,
+    VIDEO_PART,
+    VOICE_PART,
+)
 from personas.schemas.formatting import format_size
 
-PICTURE_KIND = "a picture"
-ATTACHMENT_KINDS = {"image/": PICTURE_KIND, "video/": "a video", "audio/": "an audio file"}
+ATTACHMENT_KINDS = {"image/": PICTURE_PART, "video/": VIDEO_PART, "audio/": AUDIO_PART}
 """Names by the beginning of a media type."""
 MAX_NAME_CHARS = 100
 MAX_DESCRIPTION_CHARS = 500
@@ -26,12 +36,12 @@ def described_parts(message: discord.Message) -> list[str]:
     parts = list[str]()
     for content in contents_of(message):
         parts += map(describe_attachment, content.attachments)
-        parts += [f"a sticker: {_one_line(sticker.name)}" for sticker in content.stickers]
+        parts += [f"{STICKER_PART}: {_one_line(sticker.name)}" for sticker in content.stickers]
     if message.poll is not None:
         parts.append(_describe_poll(message.poll))
     if message.activity is not None:
-        parts.append("an invitation to an activity")
-    return [f"[{part}]" for part in parts]
+        parts.append(ACTIVITY_PART)
+    return [NAMED.fill(name=part) for part in parts]
 
 
 def contents_of(message: discord.Message) -> list[MessageContent]:
@@ -42,7 +52,7 @@ def contents_of(message: discord.Message) -> list[MessageContent]:
 def has_pictures(message: discord.Message) -> bool:
     """Report whether a message has or forwards a picture."""
     for content in contents_of(message):
-        if any(_kind(attachment) == PICTURE_KIND for attachment in content.attachments):
+        if any(_kind(attachment) == PICTURE_PART for attachment in content.attachments):
             return True
     return False
 
@@ -50,7 +60,7 @@ def has_pictures(message: discord.Message) -> bool:
 def describe_attachment(attachment: discord.Attachment) -> str:
     """Describe a file by its kind, name, size and description, without reading it."""
     if attachment.is_voice_message():
-        return f"a voice message of {attachment.duration or 0:.0f} s"
+        return f"{VOICE_PART} of {attachment.duration or 0:.0f} s"
     words = f"{_kind(attachment)}: {attachment_name(attachment)}, {format_size(attachment.size)}"
     if attachment.description:
         words += f", described as: {_one_line(attachment.description, MAX_DESCRIPTION_CHARS)}"
@@ -73,12 +83,12 @@ def _kind(attachment: discord.Attachment) -> str:
     for prefix, kind in ATTACHMENT_KINDS.items():
         if media_type.startswith(prefix):
             return kind
-    return "a file"
+    return FILE_PART
 
 
 def _describe_poll(poll: discord.Poll) -> str:
     answers = " / ".join(_one_line(answer.text or str(answer.emoji)) for answer in poll.answers)
-    return f"a poll: {_one_line(poll.question, MAX_DESCRIPTION_CHARS)} ({answers})"
+    return f"{POLL_PART}: {_one_line(poll.question, MAX_DESCRIPTION_CHARS)} ({answers})"
 
 
 def _one_line(text: str, max_chars: int = MAX_NAME_CHARS) -> str:

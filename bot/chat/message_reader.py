@@ -21,6 +21,7 @@ from bot.chat.message_text import (
 from bot.chat.places import ChannelCache, is_outside
 from bot.chat.sent_files import SentFiles
 from bot.store import QuotedMessage, Store, StoreError
+from personas.prompt.frames import break_parts
 
 log = logging.getLogger(__name__)
 LOOK_UP_TIMEOUT_S = 1.0
@@ -93,7 +94,9 @@ class MessageReader:
         guild = interaction.guild if is_near else None
         own = _own_ids(guild, interaction.client.user)
         names = server_names(guild, user, users={user.id: user.display_name}, unnamed=own)
-        text = readable_text(text, await _with_fetched_names(text, names, guild)).strip()
+        text = break_parts(
+            readable_text(text, await _with_fetched_names(text, names, guild)).strip()
+        )
         return IncomingMessage(
             event_id=interaction.id,
             author_id=user.id,

@@ -13,6 +13,7 @@ import discord
 
 from bot.chat.message_parts import described_parts
 from bot.safety.actions import DISCLOSURE_LINES
+from personas.prompt.frames import break_parts
 
 MARKUP_PATTERN = re.compile(
     r"(?P<code>```.+?```|(?<!`)(?P<ticks>`{1,2})(?!`).+?(?<!`)(?P=ticks)(?!`))"
@@ -191,7 +192,9 @@ def said_text(message: discord.Message) -> str:
     """Return the text of a message to a persona, with its markup and the descriptions of its
     parts.
     """
-    return "\n".join(filter(None, [raw_text(message).strip(), *described_parts(message)]))
+    return "\n".join(
+        filter(None, [break_parts(raw_text(message).strip()), *described_parts(message)])
+    )
 
 
 def quoted_text(message: discord.Message) -> str:

@@ -29,6 +29,7 @@ from personas.lore.earlier_talk import MAX_EARLIER_LOOKED_AT, earlier_hits
 from personas.lore.index import LoreIndex
 from personas.lore.passages import WORLD, Passage
 from personas.lore.semantic import embedding_scheme, match_earlier, pack_units, pack_vectors
+from personas.prompt.frames import LOST_QUOTE, QUOTE, UNASKED_LINE, frame_name
 from personas.prompt.history_window import HistoryWindow, NumberedMessage
 from personas.prompt.renderer import EXAMPLE_USER, system_card
 from personas.prompt.time_macros import Moment
@@ -160,7 +161,8 @@ class ChatRequestBuilder:
         choice = self._choose_version(persona.id, place.guild_id, event_id)
         history = self._history(place, window, upcoming=1)
         shown = self._after_other_versions(history, persona, choice)
-        asked = Turn("", f"[Nobody has asked. {persona.name} says to everybody here: {prompt}]")
+        frame = UNASKED_LINE.fill(persona=persona.name, prompt=prompt)
+        asked = Turn("", frame, frame_chars=len(frame))
         found = await self.lore.find(persona.id, prompt, place.guild_id)
         moment = Moment(self.time_zones.now(place.guild_id))
         return self._reply_request(
@@ -403,11 +405,12 @@ class ChatRequestBuilder:
                 turns.append(Turn(start.author_name, start.text, by_persona=by_persona))
                 before = start.message_id
         for message in history:
-            text = message.text
+            quote = ""
             if message.replies_to and message.replies_to != before:
-                text = _with_quote(text, quoted.get(message.replies_to))
+                quote = _quote(quoted.get(message.replies_to))
             by_persona = message.persona_id == persona.id
-            turns.append(Turn(message.author_name, text, by_persona=by_persona))
+            turn = Turn(message.author_name, message.text, by_persona=by_persona)
+            turns.append(_behind(turn, [quote] if quote else []))
             before = message.discord_message_id
         return tuple(turns)
 
@@ -462,8 +465,7 @@ class ChatRequestBuilder:
                     room -= self.message_tokens.of(part)
                     parts.insert(0, part)
             if parts:
-                turn = shown[first + at]
-                shown[first + at] = replace(turn, text="\n".join([*parts, turn.text]))
+                shown[first + at] = _behind(shown[first + at], parts)
         return tuple(shown)
 
     def _pictures(self, history: list[StoredMessage]) -> tuple[Picture, ...]:
@@ -494,7 +496,7 @@ class ChatRequestBuilder:
         if not seqs:
             return tuple(await self.lore.find(memories.persona_id, turn.text, memories.guild_id))
         hits = await self._search_with(seqs, turn.text, memories)
-        asked = f"{turn.name} asked you to remember"
+        asked = f"{frame_name(turn.name)} asked you to remember"
         headings = {}
         for memory in memories.read():  # again: one may be forgotten during the search
             headings[memory.text] = f"your words, which {asked}" if memory.by_persona else asked
@@ -604,16 +606,26 @@ def other_speakers(turns: tuple[Turn, ...], others: Iterable[str] = ()) -> tuple
     return tuple(called)
 
 
-def _with_quote(text: str, quoted: QuotedMessage | None) -> str:
-    """Put the message that a text replies to before it, as members see it."""
+def _behind(turn: Turn, frames: list[str]) -> Turn:
+    """Return a turn with what nobody has typed before its text."""
+    if not frames:
+        return turn
+    before = "\n".join(frames) + "\n"
+    text = (before + turn.text).rstrip()
+    return replace(turn, text=text, frame_chars=min(len(text), len(before) + turn.frame_chars))
+
+
+def _quote(quoted: QuotedMessage | None) -> str:
+    """Return the message that another one replies to, as members see it; empty for none."""
     if quoted is None:
-        return text
+        return ""
+    author = frame_name(quoted.author_name)
     if quoted.text is None:
-        return f"[replying to {quoted.author_name}, whose message cannot be read]\n{text}".rstrip()
+        return LOST_QUOTE.fill(author=author)
     words = " ".join(quoted.text.split())
     if len(words) > MAX_QUOTED_CHARS:
         words = f"{words[: MAX_QUOTED_CHARS - 1]}…"
-    return f"[replying to {quoted.author_name}: {words}]\n{text}".rstrip()
+    return QUOTE.fill(author=author, words=words)
 
 
 def _idle_s(history: list[StoredMessage], lines: Collection[int]) -> float | None:

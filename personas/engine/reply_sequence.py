@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, Self
 from personas.engine.detokenizer import StreamingDetokenizer
 from personas.engine.speaker_labels import SpeakerLabels, own_names
 from personas.errors import NoMemoryError, is_out_of_memory
+from personas.prompt.frames import member_name
 from personas.prompt.renderer import RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, ReplyToken
 
@@ -237,4 +238,5 @@ def _labels(request: ChatRequest, renderer: Renderer) -> SpeakerLabels:
         own = own_names(request.persona.name, request.persona.nickname)
         if renderer.template.prints_speaker:
             others += [turn.name for turn in request.turns if not turn.by_persona]
+        others += [member_name(name, request.persona) for name in others]
     return SpeakerLabels(own, others)

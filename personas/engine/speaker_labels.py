@@ -6,7 +6,6 @@ Vale (laughing):`. In lists, names before colons are no labels: in items with a 
 and in lines below a heading or a line that ends with a colon. In code, nothing is a label.
 """
 
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +14,7 @@ from typing import Literal
 import regex
 
 from personas.markdown_code import find_code
+from personas.prompt.frames import fold_label
 
 LabelKind = Literal["own", "other"]
 MAX_LABEL_CHARS = 160
@@ -22,8 +22,6 @@ MAX_LABEL_CHARS = 160
 MIN_FIRST_NAME_CHARS = 2
 COLON_PATTERN = regex.compile("[:：﹕︓∶꞉]")
 MAX_COLONS = 4
-WORDS_PATTERN = regex.compile(r"[\p{L}\p{M}\p{N}@]+")
-"""Words of a label. A name behind an @ is one that the persona speaks to."""
 INVISIBLE_PATTERN = regex.compile(r"\p{Cf}+")
 ASIDE_PATTERN = regex.compile(r"(?<=[\s*_~|])[(\[（][^()\[\]（）]{0,60}[)\]）][\s*_~|>]*$")
 BEGUN_ASIDE_PATTERN = regex.compile(
@@ -72,12 +70,6 @@ TOKEN_PATTERN = regex.compile(
 FENCE_PATTERN = regex.compile("`{3,}")
 TOKEN_START_PATTERN = regex.compile(r"[<\[]")
 MAX_TOKEN_CHARS = 48
-
-
-def fold_label(text: str) -> str:
-    """Return a name as labels are compared: its words, without case, signs and form."""
-    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    return " ".join(WORDS_PATTERN.findall(INVISIBLE_PATTERN.sub("", folded)))
 
 
 def own_names(name: str, nickname: str = "") -> tuple[str, ...]:

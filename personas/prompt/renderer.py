@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from personas.prompt.chat_template import ChatTemplate, Message
+from personas.prompt.frames import NAMED, PASSAGE, break_frames, member_name
 from personas.prompt.macros import normalise_macros
 from personas.prompt.message_order import with_opening, with_system
 from personas.prompt.short_card import short_card
@@ -344,7 +345,7 @@ class Renderer:
         chat = self._chat_of(persona)
         user = asked_turn(turns).name
         named = [with_names(hit, persona, user) if persona else hit for hit in lore]
-        return [_heading(chat, hit) for hit in named]
+        return [f"[{chat.sanitise(_heading(hit))}]" for hit in named]
 
     def _chat_of(self, persona: Persona | None) -> ChatTemplate:
         if persona is None:
@@ -373,7 +374,8 @@ class Renderer:
         # The card's examples are turns, because a model imitates turns even without training.
         examples = self._examples(persona) if persona else []
         chat = self._chat_of(persona)
-        messages = self._merge_turns(persona, examples) + self._merge_turns(persona, turns)
+        messages = self._merge_turns(persona, examples, are_typed=False)
+        messages += self._merge_turns(persona, turns)
         messages = with_opening(messages, may_open=self._chat.may_open)
         user = asked_turn(turns).name
         if lore:
@@ -382,7 +384,10 @@ class Renderer:
             passages = []
             for hit in lore:
                 named = with_names(hit, persona, user) if persona else hit
-                passages.append(f"{_heading(chat, named)} {chat.sanitise(named.text)}")
+                heading = chat.sanitise(_heading(named))
+                passages.append(
+                    PASSAGE.template.format(heading=heading, text=chat.sanitise(named.text))
+                )
             messages[-1]["content"] = "\n".join(passages) + "\n\n" + messages[-1]["content"]
         closing = closing_text(persona, user)
         if closing is not None:
@@ -404,10 +409,16 @@ class Renderer:
             examples += conversation
         return examples
 
-    def _merge_turns(self, persona: Persona | None, turns: Sequence[Turn]) -> list[Message]:
+    def _merge_turns(
+        self, persona: Persona | None, turns: Sequence[Turn], *, are_typed: bool = True
+    ) -> list[Message]:
         """Merge consecutive turns of one side into a message: templates require alternating
-        roles.
+        roles. In what people have typed, frames are broken up.
         """
+        speakers: list[str] = []
+        if persona and persona.id and are_typed:  # rows of data sets have no frames
+            names = [member_name(turn.name, persona) for turn in turns if not turn.by_persona]
+            speakers = [*dict.fromkeys([persona.name, *names])]
         chat = self._chat_of(persona)
         messages: list[Message] = []
         for turn in turns:
@@ -416,8 +427,12 @@ class Renderer:
             if not name and self._is_before_4:
                 name = DATASET_USER
             text = turn.text
+            if speakers and not turn.by_persona:
+                frames = text[: turn.frame_chars]
+                text = frames + break_frames(text[turn.frame_chars :], speakers)
+                name = member_name(name, persona)
             if name and persona is not None and not turn.by_persona:
-                text = f"{name}: {turn.text.strip()}"
+                text = f"{name}: {text.strip()}"
             text = chat.sanitise(text)
             if messages and messages[-1]["role"] == role:
                 messages[-1]["content"] += "\n" + text
@@ -462,19 +477,24 @@ class Renderer:
         if not keep:
             return [Turn(turns[0].name, "")]
         head = text[: keep // 2]
+        gap = " … "
         tail = text[len(text) - (keep - keep // 2) :]
-        return [Turn(turns[0].name, f"{head} … {tail}")]
+        framed = min(turns[0].frame_chars, len(head))
+        if (in_tail := turns[0].frame_chars - (len(text) - len(tail))) > 0:
+            framed = len(head) + len(gap) + in_tail
+        return [Turn(turns[0].name, f"{head}{gap}{tail}", frame_chars=framed)]
 
 
 def picture_line(name: str) -> str:
     """Return the line that names a picture before it stands in a prompt; a name with a colon would
     be a speaker's.
     """
-    return f"[{name}]"
+    return NAMED.fill(name=name)
 
 
-def _heading(chat: ChatTemplate, hit: LoreHit) -> str:
-    return f"[{chat.sanitise(hit.heading)}]"
+def _heading(hit: LoreHit) -> str:
+    """Return the heading of a passage; a name in one of people's would end it with a bracket."""
+    return hit.heading.replace("]", ")") if hit.source in PEOPLES_SOURCES else hit.heading
 
 
 def with_names(hit: LoreHit, persona: Persona, user: str) -> LoreHit:

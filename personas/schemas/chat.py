@@ -44,13 +44,15 @@ class Turn:
     """One message of a conversation. `name` is the speaker's: a display name in serving, a
     pseudonym in training.
 
-    `answers_too`: another persona has said it in answer to the message that is to be answered.
+    `answers_too`: another persona has said it in answer to the message that is to be answered. The
+    first `frame_chars` of the text are quotes and files, which nobody has typed.
     """
 
     name: str
     text: str
     by_persona: bool = False
     answers_too: bool = False
+    frame_chars: int = 0
 
 
 def asked_turn(turns: Sequence[Turn]) -> Turn:
