@@ -304,6 +304,7 @@ def _request(
     passages = read_persona_lore(shipped, owned.id, settings.home, guild_id=owned.guild_id)
     lore = LoreIndex(passages, cache, settings.lore_encoder)
     hits = tuple(lore.search(owned.id, question))
+    sampling = replace(sampling, speakers=(turns[0].name,))
     return ChatRequest(owned.persona, turns, lore=hits, adapter=speaker.adapter, sampling=sampling)
 
 

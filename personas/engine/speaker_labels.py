@@ -215,13 +215,11 @@ class SpeakerLabels:
         for colon in islice(COLON_PATTERN.finditer(line, 0, MAX_LABEL_CHARS), MAX_COLONS):
             if label := self._label_before(line, colon, is_first=is_first, is_whole=is_whole):
                 return label
-        bracketed = BRACKETED_PATTERN.match(line)
-        if bracketed and (
-            kind := self._kind(INVISIBLE_PATTERN.sub("", bracketed["name"]), is_first=is_first)
-        ):
-            return _Label(
-                kind, bracketed.end(), is_open=not is_whole and bracketed.end() == len(line)
-            )
+        if bracketed := BRACKETED_PATTERN.match(line):
+            end = bracketed.end()
+            name = INVISIBLE_PATTERN.sub("", bracketed["name"])
+            if kind := self._kind(name, is_first=is_first):
+                return _Label(kind, end, is_open=not is_whole and end == len(line))
         if not is_whole and self._may_become_label(line):
             is_instruction = line.lstrip().startswith("#")
             return _Label("other", 0, is_open=True, is_instruction=is_instruction)
@@ -297,13 +295,14 @@ def _label_end(line: str, head: str, colon_end: int, marks: str) -> tuple[int, s
     closing = "".join(map(regex.escape, pairs.values()))
     if closed := regex.compile(rf"[ \t]?[{closing}]+").match(line, colon_end):
         return closed.end(), ""
-    return colon_end, "".join(pairs)
+    return colon_end, "".join(mark for mark in marks if mark in pairs)
 
 
 def _before_token(said: str, *, is_whole: bool) -> OwnWords:
     """Return what a line says before a token of a template, if there is one outside of code."""
-    code = find_code(said)
-    for token in TOKEN_PATTERN.finditer(said):
+    tokens = [*TOKEN_PATTERN.finditer(said)]
+    code = find_code(said if tokens else "")
+    for token in tokens:
         at = token.start()
         around = [span for span in code.spans if span.start < at < span.end]
         if around and (is_whole or around[0].end < len(said)):

@@ -97,12 +97,13 @@ def break_frames(text: str, speakers: Iterable[str] = ()) -> str:
 
 def break_parts(text: str) -> str:
     """Break up what has the form of a part of a message in a text that somebody has typed."""
-    return PART_PATTERN.sub(lambda part: part[0].replace("[", "[ ", 1), text)
+    return str(PART_PATTERN.sub(lambda part: part[0].replace("[", "[ ", 1), text))
 
 
 def break_file_end(text: str, name: str) -> str:
     """Break up lines of a file that have the form of its end."""
-    return regex.sub(rf"^(\s*end of {regex.escape(name)})\]", r"\1 ]", text, flags=regex.MULTILINE)
+    end = rf"^(\s*end of {regex.escape(name)})\]"
+    return str(regex.sub(end, r"\1 ]", text, flags=regex.MULTILINE))
 
 
 def frame_name(name: str) -> str:

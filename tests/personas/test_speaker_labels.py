@@ -128,6 +128,19 @@ def test_lists_and_other_lines_stay(text):
     assert shown(text) == (text, False)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("*Ballast: nods* Salt.", "*nods* Salt."),
+        ("**Ballast: Salt.**", "**Salt.**"),
+        ('"Ballast: Salt."', '"Salt."'),
+        ("> Ballast: Salt.", "Salt."),
+    ],
+)
+def test_marks_that_the_own_label_does_not_close_stay(text, said):
+    assert shown(text) == (said, False)
+
+
 def test_after_a_list_a_line_may_speak_for_somebody():
     listed = "For:\nMina: papers\nTobias: rope"
     assert shown(f"{listed}\n\nMina Vale: Thanks!") == (listed, True)

@@ -243,7 +243,7 @@ def test_heldout_prompts_are_those_of_the_samples_token_for_token(job, renderer)
         )
         assert it.message == job.data.heldout_prompt_replies[it.number].message
         assert it.asker and f"{it.asker}: {it.message}" in renderer.tokenizer.decode(it.ids)
-        assert it.stop == (f"\n{it.asker}:",)
+        assert it.speakers == (it.asker,)
 
 
 def test_seeds_take_turns_with_other_heldout_prompts_and_the_first_again_when_there_are_no_more(

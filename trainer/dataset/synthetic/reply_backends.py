@@ -23,6 +23,7 @@ from personas.engine.thoughts import remove_thoughts
 from personas.errors import RequestError, TrainingError
 from personas.home.adapters import verify_adapter
 from personas.models import base_model
+from personas.prompt.frames import PASSAGE
 from personas.prompt.renderer import closing_text, example_turns, system_text, with_names
 from personas.schemas.chat import AdapterRef, ChatRequest, LoreHit, Persona, SamplingParams, Turn
 from personas.schemas.formatting import format_time_left
@@ -183,7 +184,7 @@ class _EngineGenerator:
             seed=seed,
             temperature=self.temperature,
             max_new_tokens=max_tokens,
-            stop=(f"\n{turns[-1].name}:",),
+            speakers=(turns[-1].name,),
         )
         request = ChatRequest(
             persona,
@@ -391,7 +392,7 @@ def prompt_messages(
         messages.append({"role": role, "content": turn.text})
     if lore:
         named = [with_names(hit, persona, user) for hit in lore]
-        passages = "\n".join(f"[{hit.heading}] {hit.text}" for hit in named)
+        passages = "\n".join(PASSAGE.fill(heading=hit.heading, text=hit.text) for hit in named)
         messages[-1]["content"] = f"{passages}\n\n{messages[-1]['content']}"
     closing = closing_text(persona, user)
     if closing is not None:
