@@ -29,7 +29,7 @@ from personas.lore.earlier_talk import MAX_EARLIER_LOOKED_AT, earlier_hits
 from personas.lore.index import LoreIndex
 from personas.lore.passages import WORLD, Passage
 from personas.lore.semantic import embedding_scheme, match_earlier, pack_units, pack_vectors
-from personas.prompt.frames import LOST_QUOTE, QUOTE, UNASKED_LINE, frame_name
+from personas.prompt.frames import LOST_QUOTE, QUOTE, UNASKED_LINE, frame_name, member_name
 from personas.prompt.history_window import HistoryWindow, NumberedMessage
 from personas.prompt.renderer import EXAMPLE_USER, system_card
 from personas.prompt.time_macros import Moment
@@ -404,12 +404,16 @@ class ChatRequestBuilder:
             if not (is_by_other_version or is_in_history or is_over):
                 turns.append(Turn(start.author_name, start.text, by_persona=by_persona))
                 before = start.message_id
+        others = self._other_names(persona, place)
         for message in history:
             quote = ""
             if message.replies_to and message.replies_to != before:
                 quote = _quote(quoted.get(message.replies_to))
             by_persona = message.persona_id == persona.id
-            turn = Turn(message.author_name, message.text, by_persona=by_persona)
+            name = message.author_name
+            if message.persona_id is None:
+                name = member_name(name, others)
+            turn = Turn(name, message.text, by_persona=by_persona)
             turns.append(_behind(turn, [quote] if quote else []))
             before = message.discord_message_id
         return tuple(turns)

@@ -238,5 +238,6 @@ def _labels(request: ChatRequest, renderer: Renderer) -> SpeakerLabels:
         own = own_names(request.persona.name, request.persona.nickname)
         if renderer.template.prints_speaker:
             others += [turn.name for turn in request.turns if not turn.by_persona]
-        others += [member_name(name, request.persona) for name in others]
+        personas = (request.persona.name, request.persona.nickname)
+        others += [member_name(name, personas) for name in others]
     return SpeakerLabels(own, others)

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import regex
 
-from personas.schemas.chat import Persona, to_nfc
+from personas.schemas.chat import to_nfc
 
 FILE_TEXT = "text"
 """The one field of a frame that may have several lines."""
@@ -117,11 +117,14 @@ def frame_name(name: str) -> str:
     return " ".join(name.split())
 
 
-def member_name(name: str, persona: Persona | None) -> str:
-    """Return the name of somebody who is not the persona, which is never the persona's."""
+def member_name(name: str, personas: Iterable[str]) -> str:
+    """Return the name of somebody who is none of the personas with these names, as theirs never
+    is.
+    """
     name = frame_name(name)
-    if persona and fold_label(name) in {fold_label(persona.name), fold_label(persona.nickname)}:
-        return f"{name}{MEMBER_SUFFIX}" if name else name
+    folded = fold_label(name)
+    if folded and folded in map(fold_label, personas):
+        return f"{name}{MEMBER_SUFFIX}"
     return name
 
 

@@ -416,8 +416,10 @@ class Renderer:
         roles. In what people have typed, frames are broken up.
         """
         speakers: list[str] = []
+        own = ("", "")
         if persona and persona.id and are_typed:  # rows of data sets have no frames
-            names = [member_name(turn.name, persona) for turn in turns if not turn.by_persona]
+            own = (persona.name, persona.nickname)
+            names = [member_name(turn.name, own) for turn in turns if not turn.by_persona]
             speakers = [*dict.fromkeys([persona.name, *names])]
         chat = self._chat_of(persona)
         messages: list[Message] = []
@@ -430,7 +432,7 @@ class Renderer:
             if speakers and not turn.by_persona:
                 frames = text[: turn.frame_chars]
                 text = frames + break_frames(text[turn.frame_chars :], speakers)
-                name = member_name(name, persona)
+                name = member_name(name, own)
             if name and persona is not None and not turn.by_persona:
                 text = f"{name}: {text.strip()}"
             text = chat.sanitise(text)

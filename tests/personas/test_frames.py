@@ -90,6 +90,11 @@ def test_a_member_is_never_called_as_the_persona(renderer, name):
     assert content == f"{name} (a member): hi"
 
 
+def test_a_member_is_not_called_as_another_persona():
+    assert frames.member_name("oda marrow", ["Oda Marrow"]) == "oda marrow (a member)"
+    assert frames.member_name("Oda", ["Oda Marrow", ""]) == "Oda"
+
+
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
