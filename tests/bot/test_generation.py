@@ -252,7 +252,7 @@ async def test_moderators_set_show_and_reset_what_holds_in_a_channel_and_for_a_p
         lines = shown.message["content"].splitlines()
         assert "• Context: 2,048 tokens (set for this persona in this server)" in lines
         other = await asked(stage, INN)
-        assert other.sampling == SamplingParams(stop=other.sampling.stop)
+        assert other.sampling == SamplingParams(speakers=other.sampling.speakers)
         await moderator.slash(QUAY, "persona generation reset", setting="temperature")
         assert (await asked(stage)).sampling.temperature == 1.5
         reset = await moderator.slash(QUAY, "persona generation reset")

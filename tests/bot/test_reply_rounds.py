@@ -100,8 +100,8 @@ async def test_each_that_is_named_answers_in_turn_and_sees_the_lines_before(stag
         assert asked.name == "Tobias Reed" and asked_turn(request.turns) is asked
         assert [(turn.name, turn.text) for turn in others] == heard[:number]
         assert not any(turn.by_persona for turn in others)
-        ended_by = {f"\n{name}:" for name in NAMES.values() if name != request.persona.name}
-        assert ended_by < {*request.sampling.stop}, "also by those who have not spoken yet"
+        ended_by = {name for name in NAMES.values() if name != request.persona.name}
+        assert ended_by < {*request.sampling.speakers}, "also by those who have not spoken yet"
     assert len(stage.sandbox.messages(QUAY)) == before + 1 + len(order), "one round, and no more"
     own = [turn.text for turn in stage.engine.requests[0].turns]
     assert own == [text.removeprefix("@Understudy ")]

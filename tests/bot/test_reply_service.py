@@ -106,7 +106,12 @@ async def test_a_persona_is_stopped_before_it_speaks_for_the_others(stage):
         mark = stage.mark
         await who.say(QUAY, "hello")
         await stage.finished(QUAY, mark)
-    assert stage.engine.requests[-1].sampling.stop == ("\nTobias Reed:", "\nMina Vale:")
+    assert stage.engine.requests[-1].sampling.speakers == (
+        "Tobias Reed",
+        "tobias",
+        "Mina Vale",
+        "mina",
+    )
 
 
 async def test_slash_chat_shows_the_question_and_the_reply(stage):

@@ -83,7 +83,7 @@ async def test_a_reply_says_who_made_it_and_what_it_took(dashboard):
         0.5,
         9,
     )
-    assert sampling.stop == ("\nGuest:", "\n\n")
+    assert sampling.stop == ("\n\n",) and sampling.speakers == ("Guest",)
 
 
 async def test_a_seed_that_the_engine_did_not_use_is_not_told(dashboard):
@@ -182,7 +182,7 @@ async def test_messages_become_turns_and_instructions(dashboard):
     assert [(turn.name, turn.text, turn.by_persona) for turn in asked.turns] == [
         ("Tobias Reed", "Hello", False), ("Ballast", "Well met.", True), ("Guest", "And\nnow?", False),
     ]  # fmt: skip
-    assert asked.sampling.stop == ("\nTobias Reed:", "\nGuest:")
+    assert asked.sampling.speakers == ("Tobias Reed", "tobias", "Guest")
 
 
 async def test_a_client_may_have_the_persona_go_on(dashboard):
