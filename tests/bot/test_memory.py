@@ -604,7 +604,7 @@ def test_a_server_and_a_persona_that_go_take_their_memories(store):
         store.memories.add(memory(guild_id=guild_id, persona_id=persona_id))
     assert store.guilds.known() == {GUILD, GUILD + 1}
     store.guilds.delete(GUILD)
-    store.guilds.forget_persona_settings("thrip")
+    store.guilds.forget_persona_memories("thrip")
     assert [store.memories.get(seq, WHO) is None for seq in (1, 2, 3, 4)] == [
         True,
         True,
