@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import discord
@@ -130,6 +131,10 @@ def compose(
         files=SentFiles(client, lambda: engine.state().sees_pictures),
     )
     throttle = TrainerThrottle(dependencies.backend.hold, dependencies.shares_processor)
+    safety = SafetyProtocol(
+        store, read_texts(settings.safety_texts), dependencies.metrics.safety_answer
+    )
+    reply_guard = safety.guard(partial(throttle.submit, engine))
 
     def notify_of_version(guild_id: int | None, persona_id: str) -> None:
         if client:
@@ -157,11 +162,9 @@ def compose(
             request_builder=builder,
             senders=SenderRegistry(client, store, faces.is_worn),
             time_zones=time_zones,
-            safety=SafetyProtocol(
-                store, read_texts(settings.safety_texts), dependencies.metrics.safety_answer
-            ),
+            safety=safety,
             views=ReplyButtonViews(),
-            throttle=throttle,
+            reply_guard=reply_guard,
             record_change=audit.record,
         ),
         versions=LiveVersions(
@@ -174,8 +177,7 @@ def compose(
         ),
         blind_tests=BlindTests(
             store=store,
-            engine=engine,
-            throttle=throttle,
+            reply_guard=reply_guard,
             personas=personas,
             served_versions=served_versions,
             lore=lore,

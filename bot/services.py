@@ -39,6 +39,7 @@ from bot.personas.served_versions import ServedVersions
 from bot.platform.clock import BackgroundTask
 from bot.reports.actions import ReplyReports
 from bot.safety.actions import SafetyProtocol
+from bot.safety.reply_guard import ReplyGuard
 from bot.schedules.greetings import MemberGreetings
 from bot.schedules.lines import ScheduledLines
 from bot.schedules.trainings import ScheduledTrainings
@@ -156,6 +157,11 @@ class Services:
     def safety(self) -> SafetyProtocol:
         """The answers to messages that speak of self-harm."""
         return self.reply_service.safety
+
+    @property
+    def reply_guard(self) -> ReplyGuard:
+        """The one way from a request to a reply that somebody sees."""
+        return self.reply_service.reply_guard
 
     @property
     def decisions(self) -> DecisionLog:

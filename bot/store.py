@@ -45,7 +45,7 @@ from bot.privacy.store.people import (
     MemberRecords,
 )
 from bot.reports.store import Reports
-from bot.safety.store import MinorGuilds, SafetyAnswers, Talks
+from bot.safety.store import MinorGuilds, SafetyAnswers, Talks, WithheldReplies
 from bot.schedules.store import (
     GreetedMembers,
     MemberGreetings,
@@ -161,6 +161,7 @@ class Store:
         self.memories = Memories(connection)
         self.talks = Talks(connection)
         self.safety_answers = SafetyAnswers(connection)
+        self.withheld_replies = WithheldReplies(connection)
         self.minor_guilds = MinorGuilds(connection)
         self.lessons = Lessons(connection)
         self.guilds = Guilds(connection)

@@ -3,18 +3,20 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from bot.chat.fixed_stream import FixedStream
 from bot.chat.reply_text import LinkFilter, remove_links
 from bot.platform.errors import error_text
 from bot.platform.localisation import gettext_lazy
-from bot.training.resource_sharing import TrainerThrottle
-from personas.engine import Engine, ReplyStream
+from bot.safety.actions import WITHHELD
+from bot.safety.reply_guard import WITHDRAWN, ReplyGuard
+from personas.engine import ReplyStream
 from personas.prompt.renderer import PromptTooLongError
 from personas.schemas.chat import ChatReply, ChatRequest
 
 
 class FilteredReply:
-    """A reply that is being generated. Iterate for pieces of text; afterwards `text` and `reply`
-    are complete.
+    """A reply that is being generated. Iterate for pieces of text, after `WITHDRAWN` from the
+    beginning; afterwards `text` and `reply` are complete.
     """
 
     def __init__(self, stream: ReplyStream) -> None:
@@ -23,10 +25,15 @@ class FilteredReply:
     async def __aiter__(self) -> AsyncIterator[str]:
         links = LinkFilter()
         async for piece in self._stream:
-            if text := links.take(piece):
+            if piece is WITHDRAWN:
+                links = LinkFilter()
+                yield piece
+            elif text := links.take(piece):
                 yield text
         if text := links.end():
             yield text
+        if self.reply.withheld:
+            yield WITHHELD
 
     @property
     def reply(self) -> ChatReply:
@@ -35,8 +42,10 @@ class FilteredReply:
 
     @property
     def text(self) -> str:
-        """The whole text; shorter than the streamed one where that began to repeat itself."""
-        return remove_links(self.reply.text, keeps_code=True)
+        """The whole text; shorter than the streamed one where that began to repeat itself, and the
+        bot's own where it was withheld.
+        """
+        return WITHHELD if self.reply.withheld else remove_links(self.reply.text, keeps_code=True)
 
     def cancel(self) -> None:
         """Stop generating."""
@@ -47,46 +56,32 @@ class FixedReply(FilteredReply):
     """A text in place of a reply, which no model has written."""
 
     def __init__(self, text: str) -> None:
+        super().__init__(FixedStream(text))
         self._text = text
 
     async def __aiter__(self) -> AsyncIterator[str]:
-        yield self._text
-
-    @property
-    def reply(self) -> ChatReply:
-        """A reply without tokens."""
-        return ChatReply(
-            self._text,
-            version=None,
-            seed=0,
-            prompt_tokens=0,
-            new_tokens=0,
-            finish="stop",
-            seeded=False,
-        )
+        async for piece in self._stream:
+            yield piece
 
     @property
     def text(self) -> str:
         """The text, with its web addresses."""
         return self._text
 
-    def cancel(self) -> None:
-        """Do nothing: it is complete."""
-
 
 @asynccontextmanager
 async def stream_filtered_reply(
-    engine: Engine, throttle: TrainerThrottle, request: ChatRequest, *, fixed: str | None = None
+    guard: ReplyGuard, request: ChatRequest, *, fixed: str | None = None
 ) -> AsyncIterator[FilteredReply]:
-    """Generate a reply; it is cancelled at the end of the block. The trainer is paused meanwhile.
-    A `fixed` text is the reply instead, and the engine is not asked.
+    """Generate a reply; it is cancelled at the end of the block. A `fixed` text is the reply
+    instead, and the engine is not asked.
 
     Raises `EngineBusyError`; iteration raises other errors of the engine.
     """
     if fixed is not None:
         yield FixedReply(fixed)
         return
-    reply = FilteredReply(throttle.submit(engine, request))
+    reply = FilteredReply(guard.submit(request))
     try:
         yield reply
     finally:

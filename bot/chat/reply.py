@@ -24,6 +24,7 @@ from bot.chat.delivery import (
     is_archived,
     store_when_possible,
 )
+from bot.chat.fixed_stream import FixedStream
 from bot.chat.held_events import HeldEvents
 from bot.chat.line_wait import LineWait, LineWaits, typing_shown
 from bot.chat.memory_text import edit_memory_copies
@@ -40,11 +41,12 @@ from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError, error_text
-from bot.platform.localisation import Language, MemberLanguages, gettext_lazy, localise
+from bot.platform.localisation import Language, MemberLanguages, gettext_lazy, localise, translate
 from bot.platform.messages import markdown_name
-from bot.safety.actions import Disclosure, SafetyProtocol, SelfHarmError
+from bot.safety.actions import PLAIN_DISCLOSURE, Disclosure, SafetyProtocol, SelfHarmError
+from bot.safety.human_question import HumanAnswer, answer_if_human
+from bot.safety.reply_guard import ReplyGuard
 from bot.store import Store, StoredReply, StoreError
-from bot.training.resource_sharing import TrainerThrottle
 from personas.engine import Engine, ReplyStream
 from personas.errors import AdapterError
 from personas.human_claims import claims_to_be_human
@@ -67,7 +69,7 @@ class ReplyContext:
     request_builder: ChatRequestBuilder
     senders: SenderRegistry
     views: ReplyViews
-    throttle: TrainerThrottle
+    reply_guard: ReplyGuard
     time_zones: GuildTimeZones
     safety: SafetyProtocol
     redacted: Callable[[str], str] = str
@@ -168,6 +170,8 @@ class Reply:
         """Whether another persona answers the same message next (`bot.chat.reply_round`)."""
         self.disclosure = Disclosure()
         """The line below the reply that tells its member that it is AI, where that is due."""
+        self.human_answer: HumanAnswer | None = None
+        """The reply where its member asks, in earnest, whether the persona is human."""
         self.message = StreamingReply(
             senders=context.senders,
             persona=persona,
@@ -285,6 +289,9 @@ class Reply:
             )
         else:
             disclosure = safety.unasked_disclosure(self.place.guild_id)
+        self.human_answer = self._answer_if_human()
+        if self.human_answer:
+            disclosure = replace(disclosure, line=disclosure.line or PLAIN_DISCLOSURE)
         self.disclosure = replace(
             disclosure,
             line=localise(disclosure.line, self.language),
@@ -302,6 +309,19 @@ class Reply:
         """
         lines = self.context.store.replies.lines(self.event_id)
         return " ".join([*lines, asked_turn(request.turns).text])
+
+    def _answer_if_human(self) -> HumanAnswer | None:
+        """Return the persona's line if a message that the reply answers asks whether it is human:
+        in the member's own words, without files and quotes.
+        """
+        if not self.asked_by:
+            return None
+        store = self.context.store
+        asked = [
+            store.messages.text_of(each) for each in store.replies.asked_messages(self.event_id)
+        ]
+        now = self.context.time_zones.now(self.place.guild_id)
+        return answer_if_human(self.persona, "\n".join(filter(None, asked)), now)
 
     async def _request(self) -> ChatRequest:
         """Build the request of a reply to a message, or of a line at a set time."""
@@ -339,10 +359,15 @@ class Reply:
         return replace(request, sampling=replace(sampling, max_new_tokens=tokens))
 
     def submit(self, request: ChatRequest) -> None:
-        """Take a place in the engine's queue. Raises `EngineBusyError`."""
+        """Take a place in the engine's queue, unless the reply is the persona's own line. Raises
+        `EngineBusyError`.
+        """
         self.request = request
         self.version = request.adapter.version if request.adapter else None
-        self.stream = self.context.throttle.submit(self.context.engine, request)
+        if self.human_answer:
+            self.stream = FixedStream(self.human_answer.text, self.version)
+        else:
+            self.stream = self.context.reply_guard.submit(request)
 
     def _submit_without_adapter(self, error: AdapterError) -> None:
         """Have the base model answer: a damaged adapter costs the voice, not the reply."""
@@ -445,13 +470,7 @@ class Reply:
         """Store the finished reply, then show it. Raises `discord.NotFound` if its message was
         deleted.
         """
-        footer = reply_footer(
-            generated,
-            origin=self.origin,
-            damaged=self.damaged,
-            wanted=self.wanted,
-            language=self.language,
-        )
+        footer = self._footer(generated)
         line = self.disclosure.line
         if claims_to_be_human(generated.text):
             line = self.disclosure.correction
@@ -465,6 +484,17 @@ class Reply:
             seed=generated.seed,
         )
         await self._store_and_show(end, lambda: self.message.end(generated.text, footer))
+
+    def _footer(self, generated: ChatReply) -> str:
+        if self.human_answer and generated.text:
+            return f"-# {translate(self.human_answer.note, self.language)}"
+        return reply_footer(
+            generated,
+            origin=self.origin,
+            damaged=self.damaged,
+            wanted=self.wanted,
+            language=self.language,
+        )
 
     async def fail(self, error: Exception) -> None:
         """End the reply with an error below the text so far, which members see: it is stored."""
@@ -641,8 +671,10 @@ class Reply:
         return self.context.views.growing(self.event_id, language=self.language)
 
     def ended_view(self) -> discord.ui.View:
-        """The buttons under the ended reply; a line that answers nobody has none."""
-        if self.trigger_seq is None:
+        """The buttons under the ended reply; a line that answers nobody has none, and neither has one
+        that no model wrote.
+        """
+        if self.trigger_seq is None or self.human_answer:
             return discord.ui.View()
         replies = self.context.store.replies
         stored = replies.get(self.event_id)

@@ -284,7 +284,7 @@ class ReplyService(ReplyContext):
                 untrained=True,
             )
             request = replace(request, member_id=user.id)
-            async with stream_filtered_reply(self.engine, self.throttle, request) as reply:
+            async with stream_filtered_reply(self.reply_guard, request) as reply:
                 async for _ in reply:
                     pass
             return reply.reply

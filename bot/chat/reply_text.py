@@ -19,6 +19,7 @@ from bot.platform.localisation import (
 )
 from bot.platform.messages import MAX_MESSAGE_CHARS
 from personas.markdown_code import CodeSpan, find_code
+from bot.safety.actions import WITHHELD
 from personas.schemas.chat import EARLIER_SOURCE, MEMORY_SOURCE, SITUATION_SOURCE, ChatReply
 
 MAX_FOOTER_CHARS = 240
@@ -85,6 +86,8 @@ def reply_footer(
     if not reply.text:
         if reply.finish == "cancelled":
             return "-# " + translate(gettext_noop("stopped before it began"), language)
+        if reply.withheld:
+            return f"-# {localise(WITHHELD, language)}"
         nothing = translate(CUT_NOTE if reply.is_cut else NOTHING_NOTE, language)
         return f"-# {translate(AI_WRITTEN, language)} · {nothing}"
     parts = _version_notes(reply, origin, damaged, wanted)

@@ -23,6 +23,7 @@ from bot.chat.reply_text import (
 from bot.chat.senders import UNKNOWN_WEBHOOK_CODE, MessageSender
 from bot.chat.webhooks import SenderRegistry
 from bot.platform.localisation import Language
+from bot.safety.reply_guard import WITHDRAWN
 from bot.store import VoteCounts
 from personas.engine import ReplyStream
 from personas.schemas.chat import ChatReply, Persona
@@ -86,6 +87,8 @@ class StreamingReply:
     """What opens again, in the latest part, the markup that the one before it has closed."""
     _kept_buttons: dict[int, str] = field(default_factory=dict, init=False)
     """Texts of full messages that still have buttons, by id (`remove_kept_buttons`)."""
+    _starts_over: bool = field(default=False, init=False)
+    """Whether several messages show a text that was withdrawn: its successor is shown at the end."""
     _tried_at: datetime.datetime | None = field(default=None, init=False)
     """The time at which a message was sent that Discord has not confirmed."""
 
@@ -163,13 +166,24 @@ class StreamingReply:
         next_at = now() + FIRST_EDIT_DELAY_S
         interval_s = EDIT_INTERVAL_S
         async for piece in stream:
+            if piece is WITHDRAWN:
+                await self._withdraw()
             self.generated += piece
-            if now() >= next_at:
+            if now() >= next_at and not self._starts_over:
                 is_shown = await self._show_growing()
                 slower_s = min(2 * interval_s, MAX_EDIT_INTERVAL_S)
                 interval_s = EDIT_INTERVAL_S if is_shown else slower_s
                 next_at = now() + interval_s + self.stretch_s()
         return stream.reply
+
+    async def _withdraw(self) -> None:
+        """Begin anew: the text so far is shown no more."""
+        self.generated = ""
+        self._done_chars = 0
+        self._opening = ""
+        self._starts_over = len(self.parts) > 1
+        if not self._starts_over:
+            await self._show_growing()
 
     async def _show_growing(self) -> bool:
         """Show the text so far. False if that failed, which costs nothing: a later edit shows all
@@ -188,6 +202,8 @@ class StreamingReply:
 
     async def end(self, text: str, footer: str) -> None:
         """Show the finished reply with its footer."""
+        if self._starts_over:
+            return await self.restore(text, footer)
         self._text = discord_text(text, keeps_code=True)
         await self._show(self.ended(), f"\n{footer}")
 

@@ -17,7 +17,9 @@ from bot.chat.model_names import ChatModel
 from bot.chat.places import ChannelRef, GuildChannel, channel_ref
 from bot.chat.reply import Reply, ReplyContext
 from bot.platform.errors import RefusedError, error_text
-from bot.platform.localisation import gettext_lazy
+from bot.platform.localisation import gettext_lazy, localise
+from bot.safety.actions import PLAIN_DISCLOSURE, Disclosure
+from bot.safety.human_question import answer_if_human
 from bot.store import StoreError
 from personas.schemas.chat import ChatReply, Persona, Turn
 
@@ -152,6 +154,13 @@ class DialogueLine(Reply):
         super().__init__(context, persona, talk.channel)
         self.conversation = talk.conversation
         self._talk = talk
+
+    def take_opening(self) -> None:
+        """Let the persona's own line answer an opening that asks whether they are human."""
+        now = self.context.time_zones.now(self.place.guild_id)
+        self.human_answer = answer_if_human(self.persona, self._talk.duet.opening.text, now)
+        if self.human_answer:
+            self.disclosure = Disclosure(localise(PLAIN_DISCLOSURE, self.language))
 
     def growing_view(self) -> discord.ui.View:
         return self._talk.buttons()
@@ -303,6 +312,8 @@ class _DialogueRun:
         request = await builder.request_to_model(model, talk.duet.turns(), sampling)
         line.origin = versions.origin_of(request.adapter)
         request = replace(request, needs_adapter=False)  # a line may lack the voice, as any reply
+        if len(talk.duet.lines) < len(talk.personas):  # the opening is said to both
+            line.take_opening()
         line.submit(replace(request, guild_id=guild_id, member_id=talk.requested_by))
         talk.line = line
         watching = asyncio.create_task(self._watch())

@@ -1,5 +1,5 @@
-"""The safety protocol (docs/safety.md): answers with helplines in place of a persona's, and the
-disclosure that personas are AI.
+"""The safety protocol (docs/safety.md): answers with helplines in place of a persona's, replies that
+are withheld, and the disclosure that personas are AI.
 """
 
 import logging
@@ -10,8 +10,11 @@ from datetime import UTC, datetime
 
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import LANGUAGES, gettext_lazy, localise
+from bot.safety.reply_guard import ReplyGuard
 from bot.safety.rules import SafetyRules
 from bot.store import Store, StoreError
+from personas.engine import ReplyStream
+from personas.schemas.chat import ChatRequest
 
 log = logging.getLogger(__name__)
 TALK_GAP_S = 3600.0
@@ -23,6 +26,11 @@ MINORS_BREAK = gettext_lazy("**You are talking with an AI, not with a person. Ti
 """The lines below a reply. Servers with minors have none in small print, and neither has the reply to
 a member who asks.
 """
+WITHHELD = gettext_lazy(
+    "This reply is withheld: twice, what the model wrote speaks of self-harm. If that is close to "
+    "you: findahelpline.com lists people to talk to, by country."
+)
+"""In place of a reply, in the bot's own name."""
 DISCLOSURE_LINES = frozenset(
     localise(line, language)
     for line in (DISCLOSURE, PLAIN_DISCLOSURE, MINORS_BREAK)
@@ -87,11 +95,21 @@ class SafetyProtocol:
 
     def _count(self, language: str) -> None:
         self.on_answer(language)
-        day = datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m-%d")
         try:
-            self.store.safety_answers.count(day, language)
+            self.store.safety_answers.count(_today(), language)
         except StoreError as error:  # the answer matters more than its count
             log.warning("an answer with helplines is not counted: %s", error)
+
+    def guard(self, generate: Callable[[ChatRequest], ReplyStream]) -> ReplyGuard:
+        """Return the guard of the replies that `generate` submits to the engine."""
+        return ReplyGuard(generate, SafetyRules.shipped().find_in_reply, self._count_withheld)
+
+    def _count_withheld(self, language: str) -> None:
+        log.info("a reply is withheld")
+        try:
+            self.store.withheld_replies.count(_today(), language)
+        except StoreError as error:
+            log.warning("a withheld reply is not counted: %s", error)
 
     def disclosure(
         self, guild_id: int, channel_id: int, user_id: int, *, event_id: int, asked: str
@@ -119,6 +137,10 @@ class SafetyProtocol:
         """Return what tells, below a line that answers nobody, that it is AI."""
         has_minors = bool(guild_id) and self.store.minor_guilds.has(guild_id)
         return Disclosure(correction=_correction(has_minors))
+
+
+def _today() -> str:
+    return datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m-%d")
 
 
 def _correction(has_minors: bool) -> str:

@@ -1,5 +1,5 @@
-"""Recognises messages that speak of self-harm or suicide, and questions whether a persona is an AI,
-by rules per language (data/safety).
+"""Recognises messages and replies that speak of self-harm or suicide, and questions whether a
+persona is an AI, by rules per language (data/safety).
 """
 
 import re
@@ -23,7 +23,14 @@ INVISIBLE_PATTERN = re.compile(
     r"[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
 )
 APOSTROPHE_PATTERN = re.compile("[\u2018\u2019\u02bc\u00b4]|(?<=[^\\W\\d_])`(?=[^\\W\\d_])")
+AI_PATTERN = re.compile(r"\bAI\b")
 LINK_PATTERN = re.compile(r"\[([^\[\]]*)\]\([^()\s]*\)")
+QUOTED_PATTERN = re.compile(
+    r"^> .*$|^```.*?^```|[\u201c\u201e][^\u201c\u201d\n]*[\u201c\u201d]"
+    r"|\u00ab[^\u00ab\u00bb\n]*\u00bb|\u300c[^\u300d\n]*\u300d|(?<!\w)\"[^\"\n]+\"(?!\w)",
+    re.MULTILINE | re.DOTALL,
+)
+"""What a message quotes: lines behind `>`, code, and words in quotation marks."""
 BLANK_PATTERN = re.compile(r"(?:[\s*_~|`\\]|(?<=\n)[>#-]+)+")
 """Blanks, and the signs of Discord's markup: `kill **myself**` is read as it is shown."""
 
@@ -31,14 +38,21 @@ BLANK_PATTERN = re.compile(r"(?:[\s*_~|`\\]|(?<=\n)[>#-]+)+")
 @dataclass(frozen=True)
 class LanguageRules:
     """The rules of a language: a text speaks of self-harm if `speaks` matches outside of
-    `figures`, and asks whether an AI or a person writes if `asks_if_ai` matches.
+    `figures`; a reply also if `suggests` matches, both outside of `warnings`, too. A text asks
+    whether an AI or a person writes if `asks_if_ai` matches, and sincerely if it does outside of
+    `asks_in_play`.
     """
 
     language: str
     name: str
     figures: re.Pattern[str]
     speaks: re.Pattern[str]
+    warnings: re.Pattern[str]
+    suggests: re.Pattern[str]
     asks_if_ai: re.Pattern[str]
+    asks_in_play: re.Pattern[str]
+    asked_if_human: str
+    """The line of a persona whose author has written none."""
     text: str
     """The shipped answer."""
 
@@ -52,7 +66,11 @@ class LanguageRules:
                 name=table["name"],
                 figures=_any_of(table["figures"]),
                 speaks=_any_of(table["speaks"]),
+                warnings=_any_of(table["warnings"]),
+                suggests=_any_of(table["suggests"]),
                 asks_if_ai=_any_of(table["asks_if_ai"]),
+                asks_in_play=_any_of(table["asks_in_play"]),
+                asked_if_human=table["asked_if_human"].strip(),
                 text=table["text"].strip(),
             )
         except (OSError, ValueError, KeyError, re.error) as error:
@@ -63,6 +81,21 @@ class LanguageRules:
     def speaks_of_self_harm(self, plain: str) -> bool:
         """Report whether a text without markup speaks of self-harm or suicide."""
         return self.speaks.search(self.figures.sub(" ", plain)) is not None
+
+    def suggests_self_harm(self, plain: str) -> bool:
+        """Report whether a reply without markup speaks of self-harm or suicide, or suggests it."""
+        if not self._suggests_literally(plain):  # of most texts, and sooner known
+            return False
+        return self._suggests_literally(self.warnings.sub(" ", self.figures.sub(" ", plain)))
+
+    def _suggests_literally(self, plain: str) -> bool:
+        return (self.speaks.search(plain) or self.suggests.search(plain)) is not None
+
+    def asks_sincerely(self, plain: str) -> bool:
+        """Report whether a text without markup asks, in earnest, whether an AI or a person writes."""
+        if not self.asks_if_ai.search(plain):
+            return False
+        return self.asks_if_ai.search(self.asks_in_play.sub(" ", plain)) is not None
 
 
 @dataclass(frozen=True)
@@ -88,6 +121,26 @@ class SafetyRules:
                 return rules.language
         return None
 
+    def find_in_reply(self, text: str) -> str | None:
+        """Return the language in which a reply speaks of self-harm or suicide, or suggests it; None
+        if it does not.
+        """
+        plain = plain_text(text)
+        for rules in self.languages:
+            if rules.suggests_self_harm(plain):
+                return rules.language
+        return None
+
+    def find_sincere_question(self, text: str) -> LanguageRules | None:
+        """Return the rules of the language in which a text asks, in earnest and not in words that it
+        quotes, whether an AI or a person writes; None if it does not.
+        """
+        plain = plain_text(QUOTED_PATTERN.sub(" ", text))
+        for rules in self.languages:
+            if rules.asks_sincerely(plain):
+                return rules
+        return None
+
     def asks_if_ai(self, text: str) -> bool:
         """Report whether a text asks, in any language, whether an AI or a person writes."""
         plain = plain_text(text)
@@ -100,12 +153,15 @@ class SafetyRules:
 
 def plain_text(text: str) -> str:
     """Return a text for the rules: in lower case, composed, with plain apostrophes, without
-    markup.
+    markup; "AI" as "a.i".
     """
     if len(text) > MAX_CHECKED_CHARS:
         half = MAX_CHECKED_CHARS // 2
         text = f"{text[:half]} {text[-half:]}"
-    text = unicodedata.normalize("NFKC", text).lower()
+    text = unicodedata.normalize("NFKC", text)
+    if not text.isupper():  # in Vietnamese, "ai" is "who"
+        text = AI_PATTERN.sub("A.I", text)
+    text = text.lower()
     text = APOSTROPHE_PATTERN.sub("'", INVISIBLE_PATTERN.sub("", text))
     text = LINK_PATTERN.sub(r"\1", text)
     return BLANK_PATTERN.sub(" ", text).strip()

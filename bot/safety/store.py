@@ -1,5 +1,5 @@
 """The tables of the safety protocol: who was told when that personas are AI, counts of answers with
-helplines, and servers with minors.
+helplines and of withheld replies, and servers with minors.
 """
 
 from dataclasses import dataclass
@@ -75,6 +75,30 @@ class SafetyAnswers(Table):
         sql = """select substr(day, 1, 4) as year, sum(answers) as answers from safety_answers
             group by year order by year desc"""
         return {row["year"]: row["answers"] for row in self._db.read(sql)}
+
+
+class WithheldReplies(Table):
+    """Counts of the replies that were withheld, by day (UTC) and language: neither whose, nor where,
+    nor what.
+    """
+
+    def count(self, day: str, language: str) -> None:
+        """Count a withheld reply on a day, such as 2026-11-28."""
+        sql = """insert into withheld_replies (day, language, replies) values (:day, :language, 1)
+            on conflict do update set replies = replies + 1"""
+        self._db.write(sql, day=day, language=language)
+
+    def by_language(self) -> dict[str, int]:
+        """Return the counts by language."""
+        sql = """select language, sum(replies) as replies from withheld_replies
+            group by language order by language"""
+        return {row["language"]: row["replies"] for row in self._db.read(sql)}
+
+    def by_year(self) -> dict[str, int]:
+        """Return the counts by year, the latest first."""
+        sql = """select substr(day, 1, 4) as year, sum(replies) as replies from withheld_replies
+            group by year order by year desc"""
+        return {row["year"]: row["replies"] for row in self._db.read(sql)}
 
 
 class MinorGuilds(Table):

@@ -17,6 +17,7 @@ from bot.platform.localisation import (
     localisable_number,
     localise,
 )
+from bot.safety.rules import SafetyRules
 from bot.store import TrainingJob
 from bot.training.retrain_all import RetrainAllPlan, Retraining
 from bot.training.training_plan import RecipeEstimate, TrainingPlan
@@ -297,7 +298,8 @@ def result_text(
         title=localise(_result_title(job, learner), language),
         verdict=localise(_verdict_text(card, excerpt), language),
         replies=tuple(
-            localise(_pair_text(pair), language) for pair in excerpt.replies[:MAX_RESULT_REPLIES]
+            localise(_pair_text(pair), language)
+            for pair in filter(_can_be_shown, excerpt.replies[:MAX_RESULT_REPLIES])
         ),
         reasons=_joined(reasons, language),
         figures=_joined(figures, language),
@@ -340,6 +342,12 @@ def outcome_counts(verdict: GateVerdict) -> LocalisableText:
         if counts[outcome]:
             parts.append(gettext_lazy("{count} {outcome}", count=counts[outcome], outcome=text))
     return join_texts(*parts, separator=", ")
+
+
+def _can_be_shown(pair: SideBySide) -> bool:
+    """Report whether no reply of a pair speaks of self-harm, or suggests it."""
+    find = SafetyRules.shipped().find_in_reply
+    return not any(find(reply.text) for reply in pair.replies.values())
 
 
 def _pair_text(pair: SideBySide) -> LocalisableText:

@@ -22,6 +22,7 @@ from personas.card.spec_card import (
     replace_surrogates,
 )
 from personas.errors import CardError
+from personas.human_claims import claims_to_be_human
 from personas.ids import readable_id
 from personas.outside_names import UnsafeNameError, path_inside
 from personas.prompt.macros import SettledText, normalise_macros, settle_macros
@@ -55,7 +56,7 @@ PROMPT_FIELDS = (
 )
 """Shared text fields that prompts have."""
 
-OWN_TEXT_FIELDS = ("tagline", "license", "speech")
+OWN_TEXT_FIELDS = ("tagline", "license", "speech", "asked_if_human")
 """Text fields of TOML cards only; the other formats store them in `extensions.understudy`."""
 
 PROSE_FIELDS = (*SHARED_TEXT_FIELDS, *OWN_TEXT_FIELDS)
@@ -63,7 +64,7 @@ LIST_FIELDS = ("tags", "alternate_greetings")
 
 FIELD_ORDER = tuple(
     """id name nickname tagline avatar description personality scenario system_prompt post_history_instructions
-    first_mes alternate_greetings mes_example speech tags creator_notes license more""".split()
+    first_mes alternate_greetings asked_if_human mes_example speech tags creator_notes license more""".split()
 )
 
 EXTENSION_KEY = "understudy"
@@ -156,6 +157,7 @@ def persona_from_table(table: JsonObject, where: Path | str, folder: Path | None
     fields = {}
     for key in ("id", "name", "avatar", "more", *PROSE_FIELDS):
         fields[key] = _text(table, key, where)
+    _require_honest(fields["asked_if_human"], where)
     name = visible_name(fields["name"])
     if not ID_PATTERN.fullmatch(fields["id"]):
         raise CardError(
@@ -173,12 +175,13 @@ def persona_from_table(table: JsonObject, where: Path | str, folder: Path | None
             f"The card {where} has a tagline of more than {MAX_TAGLINE} characters.", "Shorten it."
         )
     examples = normalise_examples(fields["mes_example"], name, fields["nickname"])
-    # Macros of greetings keep until they are sent; those of a prompt have one value, in training
+    # Macros of what is sent as it is keep until then; those of a prompt have one value, in training
     # and in serving.
     settled = {key: settle_macros(fields[key], name) for key in PROSE_FIELDS}
     settled["mes_example"] = settle_macros(examples, name)
     prose = {key: text.text for key, text in settled.items()}
     prose["first_mes"] = normalise_macros(fields["first_mes"])
+    prose["asked_if_human"] = normalise_macros(fields["asked_if_human"])
     greetings = []
     for text in _texts(table, "alternate_greetings", where):
         if text.strip():
@@ -202,6 +205,14 @@ def persona_from_table(table: JsonObject, where: Path | str, folder: Path | None
             f"The card {where}: {error}.", "Begin each line of it with {{user}}: or {{char}}:."
         ) from None
     return persona
+
+
+def _require_honest(asked_if_human: str, where: Path | str) -> None:
+    if claims_to_be_human(asked_if_human):
+        raise CardError(
+            f"The card {where}: asked_if_human says that the character is a human being.",
+            "Say what it is: a character whose words an AI writes.",
+        )
 
 
 def _prompt_times(settled: Mapping[str, SettledText]) -> tuple[str, ...]:

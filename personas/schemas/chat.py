@@ -15,7 +15,8 @@ class Persona:
 
     `{{char}}` stands for `nickname` if there is one, else for the name. `mes_example` holds example
     conversations; `speech` describes in prose how the character speaks. `system_prompt` opens the
-    prompt and `post_history_instructions` end it. `times` are the macros of the present moment that
+    prompt and `post_history_instructions` end it. `asked_if_human` is what the character says to the
+    sincere question whether it is human, in place of a model. `times` are the macros of the present moment that
     the prompt's fields have (`personas.prompt.time_macros`).
     """
 
@@ -36,6 +37,7 @@ class Persona:
     system_prompt: str = ""
     post_history_instructions: str = ""
     alternate_greetings: tuple[str, ...] = ()
+    asked_if_human: str = ""
     times: tuple[str, ...] = ()
 
 
@@ -206,8 +208,8 @@ class ChatReply:
     `shortened`: the middle of the last turn was left out of it; `lore`: what of the request's had
     room in it. `repeated`: the reply was ended because it repeated itself, and the repetition was
     cut off. `is_cut`: it was ended before a line that was not its own. Its beginning was chosen
-    among `candidates`. `seeded` False: it was not drawn with the
-    seed, which the server does not take.
+    among `candidates`. `seeded` False: it was not drawn with the seed, which the server does not
+    take. `withheld`: what was generated is not shown, and the text is empty.
     """
 
     text: str
@@ -225,6 +227,7 @@ class ChatReply:
     is_cut: bool = False
     candidates: int = 1
     seeded: bool = True
+    withheld: bool = False
 
     @property
     def used_seed(self) -> int | None:

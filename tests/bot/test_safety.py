@@ -43,6 +43,13 @@ async def asked(stage, channel, words, who=None):
     return (await stage.finished(channel, mark))["content"]
 
 
+async def told(stage, channel, question):
+    """Return the reply to a question whether the persona is human."""
+    mark = stage.mark
+    await stage.member.say(channel, question)
+    return (await stage.sees("-# a line by this persona's author", "edit", mark))["content"]
+
+
 async def helped(stage, channel, words, language="en"):
     mark = stage.mark
     said = await stage.member.say(channel, words)
@@ -455,7 +462,9 @@ async def test_who_asks_whether_an_ai_writes_is_told_each_time_in_plain_size(sta
     assert DISCLOSURE in await asked(stage, QUAY, "one")
     moved_back(stage, QUAY, told_s=DISCLOSURE_INTERVAL_S - 60)
     for question in ("are u a bot or is someone typing this", "bạn là người hay là máy vậy"):
-        assert (await asked(stage, QUAY, question)).endswith(f"\n{PLAIN_DISCLOSURE}")
+        assert (await told(stage, QUAY, question)).endswith(f"\n{PLAIN_DISCLOSURE}")
+    in_play = await asked(stage, QUAY, "in this story, are you human?")
+    assert in_play.endswith(f"\n{PLAIN_DISCLOSURE}") and "hears" in in_play
     mark = stage.mark
     await stage.member.click(stage.sandbox.messages(QUAY)[-1], "Regenerate")
     again = await stage.finished(QUAY, mark)
@@ -474,7 +483,7 @@ async def test_where_minors_are_it_is_plain_and_a_long_talk_is_asked_to_pause(st
     assert answer.ephemeral and "Minors are here." in answer.message["content"]
     assert (await asked(stage, QUAY, "one")).endswith(f"\n{PLAIN_DISCLOSURE}")
     moved_back(stage, QUAY, told_s=DISCLOSURE_INTERVAL_S)
-    assert (await asked(stage, QUAY, "are you a bot?")).endswith(f"\n{MINORS_BREAK}")
+    assert (await told(stage, QUAY, "are you a bot?")).endswith(f"\n{MINORS_BREAK}")
     await stage.moderator.slash(QUAY, "moderation minors", here=False)
     assert DISCLOSURE in await asked(stage, INN, "three")
 

@@ -1,6 +1,7 @@
 """Messages that speak of self-harm are told from figures of speech, by rules per language."""
 
 import itertools
+import json
 import re
 import time
 import tomllib
@@ -10,8 +11,11 @@ import pytest
 from bot.safety.rules import LANGUAGES, SAFETY_FOLDER, SafetyRules
 from bot.safety.texts import MAX_TEXT_CHARS, read_texts, shipped_texts
 from bot.settings import SettingsError, load_settings
+from personas.card.toml_card import SHIPPED_CARDS, read_cards
 from personas.errors import UnderstudyError
 from personas.home.rights import RIGHTS_FILE
+from personas.human_claims import claims_to_be_human, human_answers
+from personas.shipped_folders import SHIPPED_DATA
 from trainer.dataset.synthetic.question_bank import AI_OR_PERSON, read_openers
 
 EXAMPLES = tomllib.loads((SAFETY_FOLDER / "examples.toml").read_text(encoding="utf-8"))
@@ -41,6 +45,54 @@ def test_questions_whether_an_ai_writes_are_told_from_others(language):
     assert min(len(examples["asks_if_ai"]), len(examples["asks_other"])) >= 10
     assert [text for text in examples["asks_if_ai"] if not rules.asks_if_ai(text)] == []
     assert [text for text in examples["asks_other"] if rules.asks_if_ai(text)] == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_sincere_questions_are_told_from_those_within_a_story(language):
+    rules = SafetyRules.shipped()
+    examples = EXAMPLES[language]
+    assert len(examples["asks_sincerely"]) >= 20 and len(examples["asks_in_play"]) >= 12
+    found = {text: rules.find_sincere_question(text) for text in examples["asks_sincerely"]}
+    assert [text for text, by in found.items() if by is None or by.language != language] == []
+    others = [*examples["asks_in_play"], *examples["asks_other"]]
+    assert [text for text in others if rules.find_sincere_question(text)] == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_replies_that_suggest_self_harm_are_told_from_others(language):
+    rules = SafetyRules.shipped()
+    examples = EXAMPLES[language]
+    assert min(len(examples["suggests"]), len(examples["replies"])) >= 20
+    assert [text for text in examples["suggests"] if rules.find_in_reply(text) != language] == []
+    assert [text for text in examples["replies"] if rules.find_in_reply(text)] == []
+
+
+def test_few_of_the_personas_own_words_are_withheld():
+    """In the shipped logs and the replies of the evaluation, which the rules were not written with."""
+    texts = []
+    for persona in ("ballast", "oda", "thrip"):
+        log = json.loads((SHIPPED_DATA / "logs" / f"{persona}.json").read_text(encoding="utf-8"))
+        texts += [message["content"] for message in log["messages"][:100]]
+    find = SafetyRules.shipped().find_in_reply
+    assert len(texts) == 300
+    assert sum(find(text) is not None for text in texts) <= 1, "measured: 7 of 14,164 texts"
+
+
+def test_words_that_a_message_quotes_are_no_question():
+    find = SafetyRules.shipped().find_sincere_question
+    assert find("Are you human?") and not find("> Are you human?\nWhat did she mean?")
+    assert not find("She said “are you human?” and left")
+    assert find("Don't dodge: are you human?")
+
+
+def test_the_lines_of_the_rules_claim_no_human_being():
+    for rules in SafetyRules.shipped().languages:
+        line = rules.asked_if_human
+        assert "{{char}}" in line and not claims_to_be_human(line), line
+        assert not any(re.search(each, line, re.IGNORECASE) for each in human_answers()), line
+    for persona in read_cards(SHIPPED_CARDS).values():
+        line = persona.asked_if_human
+        assert line and not any(re.search(each, line, re.IGNORECASE) for each in human_answers())
 
 
 def test_of_the_openers_those_that_ask_it_are_recognised():
@@ -89,6 +141,8 @@ def test_no_text_takes_long(words):
     began = time.perf_counter()
     SafetyRules.shipped().find(text)
     SafetyRules.shipped().asks_if_ai(text)
+    SafetyRules.shipped().find_in_reply(text)
+    SafetyRules.shipped().find_sincere_question(text)
     assert time.perf_counter() - began < 1.0, "measured: some 0.1 s"
 
 

@@ -29,6 +29,8 @@ from bot.platform.web_kit.openapi import (
 )
 from bot.platform.web_kit.request_body import read_json_object
 from bot.platform.web_kit.sse import SSE_HEADERS, is_connected, while_connected
+from bot.safety.human_question import whole_answer
+from bot.safety.reply_guard import WITHDRAWN
 from bot.services import Services
 from bot.store import BASE_MODEL_NAME
 from personas.home.adapters import DialogueAdapter
@@ -39,6 +41,7 @@ DISCONNECT_POLL_S = 0.2
 MAX_CHAT_BODY_BYTES = 2 * 2**20
 """Clients send the whole conversation each time."""
 FIXED_NOTE = "the last message speaks of self-harm: this is a fixed text with helplines, which no model wrote"
+HUMAN_NOTE = "the last message asks whether a human writes: this is the persona's fixed line, which no model wrote"
 COMPLETION_EXAMPLE = {
     "model": "ballast",
     "messages": [{"role": "user", "content": "Is the ferry late?"}],
@@ -79,14 +82,11 @@ async def post_chat_completion(request: web.Request) -> web.StreamResponse:
     context_tokens = services.engine.context_tokens
     talk = completion_request.parse_chat(body, speaker_name, context_tokens)
     chat_request = await while_connected(request, _chat_request(services, model, body, talk))
-    fixed = services.safety.answer(talk.turns[-1].text) if model.persona else None
-    notes = (*talk.notes, FIXED_NOTE) if fixed else talk.notes
+    fixed, notes = _fixed_reply(services, model, talk)
     builder = CompletionBuilder(model, chat_request.lore, notes, is_fixed=fixed is not None)
     try:
         async with (
-            stream_filtered_reply(
-                services.engine, services.throttle, chat_request, fixed=fixed
-            ) as reply,
+            stream_filtered_reply(services.reply_guard, chat_request, fixed=fixed) as reply,
             _cancel_on_disconnect(request, reply),
         ):
             if body.stream:
@@ -101,6 +101,23 @@ async def post_chat_completion(request: web.Request) -> web.StreamResponse:
         if refusal := openai_error(error, services.home):
             raise refusal from error
         raise
+
+
+def _fixed_reply(
+    services: Services, model: ChatModel, talk: completion_request.ParsedChat
+) -> tuple[str | None, tuple[str, ...]]:
+    """Return the text that is the reply of a persona in place of a model's, None without one, and
+    the notes.
+    """
+    if model.persona is None:
+        return None, talk.notes
+    asked = talk.turns[-1].text
+    if text := services.safety.answer(asked):
+        return text, (*talk.notes, FIXED_NOTE)
+    now = services.time_zones.now(model.guild_id)
+    if text := whole_answer(model.persona, asked, now):
+        return text, (*talk.notes, HUMAN_NOTE)
+    return None, talk.notes
 
 
 def require_model(services: Services, model: str) -> ChatModel:
@@ -177,11 +194,16 @@ async def _chunks(
     """Yield the role, the text, the finish reason, and token usage if it was requested."""
     counts = bool(body.stream_options and body.stream_options.include_usage)
     more: dict[str, Any] = {"usage": None} if counts else {}
+    is_withheld = False
     yield {**builder.begun(), **more}
     if first:
         yield {**builder.chunk({"content": first}), **more}
     async for piece in pieces:
-        yield {**builder.chunk({"content": piece}), **more}
+        if piece is WITHDRAWN:  # a client cannot take back what it has
+            is_withheld = True
+            reply.cancel()  # the second attempt
+        if not is_withheld:
+            yield {**builder.chunk({"content": piece}), **more}
     yield {**builder.ended(reply.reply), **more}
     if counts:
         yield builder.used(reply.reply)

@@ -50,7 +50,7 @@ class CompletionBuilder:
             "index": 0,
             "message": {"role": "assistant", "content": text, "refusal": None},
             "logprobs": logprobs_json(reply.tokens),
-            "finish_reason": FINISH_REASONS[reply.finish],
+            "finish_reason": finish_reason(reply),
         }
         return ChatCompletion(
             **self._head("chat.completion"),
@@ -81,7 +81,7 @@ class CompletionBuilder:
     def ended(self, reply: ChatReply) -> dict[str, Any]:
         """The last chunk with a choice, with the log-probabilities of all tokens."""
         return {
-            **self.chunk({}, finish=FINISH_REASONS[reply.finish], tokens=reply.tokens),
+            **self.chunk({}, finish=finish_reason(reply), tokens=reply.tokens),
             **self._ours(reply),
         }
 
@@ -103,7 +103,7 @@ class CompletionBuilder:
         persona = self.speaker.persona
         lore = reply.lore if reply else self.lore
         fields: dict[str, Any] = {
-            "ai_written": not self.is_fixed,
+            "ai_written": not (self.is_fixed or (reply and reply.withheld)),
             "persona": persona.id if persona else None,
             "version": self.speaker.version,
             "lore": lore_json(lore),
@@ -113,6 +113,11 @@ class CompletionBuilder:
         if self.notes:
             fields["notes"] = list(self.notes)
         return {"understudy": fields}
+
+
+def finish_reason(reply: ChatReply) -> str:
+    """Return OpenAI's word for how a reply ended."""
+    return "content_filter" if reply.withheld else FINISH_REASONS[reply.finish]
 
 
 def usage_json(reply: ChatReply) -> dict[str, int]:

@@ -29,6 +29,7 @@ from bot.platform.request_origin import RequestOrigin
 from bot.platform.web_kit.openapi import ApiModel
 from bot.platform.web_kit.problems import Problem, field_error
 from bot.platform.web_kit.request_body import errors_as_problems
+from bot.safety.human_question import whole_answer
 from bot.services import Services
 from personas.card.card_report import report_card
 from personas.card.spec_card import JsonObject
@@ -148,6 +149,15 @@ FIELD_GROUPS: tuple[tuple[str, tuple[CardField, ...]], ...] = (
                 "list",
                 rows=3,
             ),
+            CardField(
+                "asked_if_human",
+                gettext_lazy("Asked whether they are human"),
+                gettext_lazy(
+                    "Said to a sincere question whether they are human, in place of a model's "
+                    "words. If empty, a fixed line is."
+                ),
+                rows=3,
+            ),
         ),
     ),
     (
@@ -189,6 +199,7 @@ class CardFields(FrozenModel):
     post_history_instructions: str | None = None
     first_mes: str | None = None
     alternate_greetings: Annotated[list[str], Limit(max_length=MAX_GREETINGS)] | None = None
+    asked_if_human: str | None = None
     creator_notes: str | None = None
     license: str | None = None
     more: str | None = None
@@ -328,10 +339,18 @@ async def preview_reply(owned: OwnedPersona, request: ChatRequest) -> dict[str, 
     return await reply_of(owned.services, request)
 
 
+def fixed_reply(services: Services, request: ChatRequest) -> str | None:
+    """Return the line of a card to the question whether it is human; None for other messages."""
+    now = services.time_zones.now(request.guild_id)
+    return whole_answer(request.persona, request.turns[-1].text, now)
+
+
 async def reply_of(services: Services, request: ChatRequest) -> dict[str, Any]:
     """Generate a whole reply, as the API writes it. Raises `Problem`."""
     with errors_as_problems("busy"):
-        async with stream_filtered_reply(services.engine, services.throttle, request) as speech:
+        async with stream_filtered_reply(
+            services.reply_guard, request, fixed=fixed_reply(services, request)
+        ) as speech:
             async for _ in speech:
                 pass
             return reply_json(speech)

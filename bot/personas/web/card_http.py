@@ -22,6 +22,7 @@ from bot.platform.web_kit.problems import redacted_texts
 from bot.platform.web_kit.request_body import errors_as_problems
 from bot.platform.web_kit.sse import SseItem, stream_events
 from bot.platform.web_kit.validation import read_model
+from bot.safety.reply_guard import WITHDRAWN
 from bot.services import Services
 from bot.store import BASE_MODEL_NAME
 from personas.card.card_writer import CardExport, CardForm
@@ -59,8 +60,8 @@ class PreviewBody(FrozenModel):
     "Preview a card's voice before saving it",
     {
         200: ResponseSpec(
-            "Server-sent events: `text` for each piece, then `reply` with the whole text, or "
-            "`problem`.",
+            "Server-sent events: `text` for each piece, `withdrawn` where the text begins anew, then "
+            "`reply` with the whole text, or `problem`.",
             media="text/event-stream",
         ),
         404: "There is no such persona, or no such version.",
@@ -83,9 +84,14 @@ async def post_preview(request: web.Request) -> web.StreamResponse:
 async def preview_events(services: Services, request: ChatRequest) -> AsyncIterator[SseItem]:
     """Yield the pieces of a reply, then the whole of it, or the problem."""
     try:
-        async with stream_filtered_reply(services.engine, services.throttle, request) as speech:
+        async with stream_filtered_reply(
+            services.reply_guard, request, fixed=card_editing.fixed_reply(services, request)
+        ) as speech:
             async for piece in speech:
-                yield "", "text", {"text": piece}
+                if piece is WITHDRAWN:
+                    yield "", "withdrawn", {}
+                else:
+                    yield "", "text", {"text": piece}
             yield "", "reply", card_editing.reply_json(speech)
     except UnderstudyError as error:
         detail, advice = redacted_texts(error, services.home)

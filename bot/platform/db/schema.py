@@ -862,6 +862,16 @@ alter table fresh_starts drop column after_seq;
 alter table replies add column is_unseen integer not null default 0 check (is_unseen in (0, 1));
 """
 
+WITHHELD_REPLIES = """
+-- How many replies of personas were withheld, by day (UTC) and language: neither whose, nor where, nor what.
+create table withheld_replies (
+    day text not null,
+    language text not null,
+    replies integer not null,
+    primary key (day, language)
+) strict;
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -912,4 +922,5 @@ MIGRATIONS = (
     REPLY_ATTEMPTS,
     LOOKUP_INDEXES,
     CONVERSATIONS,
+    WITHHELD_REPLIES,
 )

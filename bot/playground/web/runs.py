@@ -20,6 +20,8 @@ from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.openapi import ApiModel, Json, Links, Timestamp
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.sse import SseItem
+from bot.safety.human_question import whole_answer
+from bot.safety.reply_guard import WITHDRAWN
 from bot.services import Services
 from personas.schemas.chat import ChatReply, LoreHit, ReplyToken, SamplingParams, Turn
 
@@ -230,20 +232,32 @@ class PlaygroundRun:
         fixed = None
         if self.kind == "together" and line.speaker.persona:
             fixed = services.safety.uncounted_answer(line.turns[-1].text)
-        async with stream_filtered_reply(
-            services.engine, services.throttle, request, fixed=fixed
-        ) as speech:
+        fixed = fixed or self._answer_if_human(services, line)
+        async with stream_filtered_reply(services.reply_guard, request, fixed=fixed) as speech:
             self._speeches[line.number] = speech
             if self._stopped:
                 speech.cancel()
             async for piece in speech:
                 line.state = "writing"
+                if piece is WITHDRAWN:
+                    line.text = ""
+                    self._tell("withdrawn", {"line": line.number})
+                    continue
                 line.text = line.text + piece
                 self._tell("piece", {"line": line.number, "text": piece})
             line.text = speech.text
             line.reply = speech.reply
             line.lore = speech.reply.lore
         line.state = "stopped" if line.reply.finish == "cancelled" else "done"
+
+    def _answer_if_human(self, services: Services, line: PlaygroundReply) -> str | None:
+        """Return the persona's line where the prompt, which the first lines answer, asks whether it
+        is human.
+        """
+        if line.number >= len(self.speakers):
+            return None
+        now = services.time_zones.now(line.speaker.guild_id)
+        return whole_answer(line.speaker.persona, self.prompt, now)
 
     def _tell(self, name: str, data: Any) -> None:
         self._log.append((name, data))

@@ -43,4 +43,6 @@ async def get_safety_page(request: web.Request) -> web.Response:
         texts=texts,
         years=services.store.safety_answers.by_year(),
         counts=services.store.safety_answers.by_language(),
+        withheld_years=services.store.withheld_replies.by_year(),
+        withheld=services.store.withheld_replies.by_language(),
     )

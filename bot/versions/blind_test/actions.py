@@ -18,6 +18,7 @@ from bot.personas.served_versions import ServedVersions
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy, ngettext_lazy
 from bot.platform.messages import markdown_name
+from bot.safety.reply_guard import ReplyGuard
 from bot.store import (
     ALL_GUILDS,
     BASE_MODEL_NAME,
@@ -28,11 +29,9 @@ from bot.store import (
     VoteChoice,
     guild_suffix,
 )
-from bot.training.resource_sharing import TrainerThrottle
 from bot.versions.blind_test.prompts import ComparisonPrompt, draw_prompt, prompts_for
 from bot.versions.member_feedback import record_vote
 from bot.versions.statistics.judgement import BlindTestJudgement, judge_votes
-from personas.engine import Engine
 from personas.errors import RequestError
 from personas.lore.index import LoreIndex
 from personas.prompt.renderer import EXAMPLE_USER
@@ -84,8 +83,7 @@ class BlindTests:
     """Assigns and judges the comparisons. `per_day` is how many votes a member has in 24 hours."""
 
     store: Store
-    engine: Engine
-    throttle: TrainerThrottle
+    reply_guard: ReplyGuard
     personas: PersonaRegistry
     served_versions: ServedVersions
     lore: LoreIndex
@@ -303,10 +301,15 @@ class BlindTests:
                 gettext_lazy("The replies were stopped before they were complete."),
                 gettext_lazy("Try again."),
             )
+        if reply.withheld or other.withheld:
+            raise RefusedError(
+                gettext_lazy("A reply is withheld: what the model wrote speaks of self-harm."),
+                gettext_lazy("Ask something else."),
+            )
         return reply, other
 
     async def _complete(self, request: ChatRequest) -> ChatReply:
-        stream = self.throttle.submit(self.engine, request)
+        stream = self.reply_guard.submit(request)
         try:
             async for _ in stream:
                 pass

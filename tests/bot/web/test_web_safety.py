@@ -2,9 +2,11 @@
 counts.
 """
 
+from bot.safety.actions import PLAIN_DISCLOSURE, WITHHELD
 from bot.safety.texts import shipped_texts
+from tests.bot.test_withheld_replies import HARM, SAFE, in_turn
 from tests.bot.web.test_web_openai import chat, streamed
-from tests.bot.web.test_web_playground import begin, ended
+from tests.bot.web.test_web_playground import begin, ended, events_of
 
 SAID = "I want to kill myself"
 TEXTS = shipped_texts()
@@ -57,7 +59,7 @@ async def test_the_playground_shows_the_text_and_counts_nothing(dashboard):
 
 async def test_the_page_says_how_it_works_and_the_counts_are_everywhere_the_same(dashboard):
     page = await (await dashboard.session.get("/dashboard/system/safety")).text()
-    assert "None so far." in page and page.count(">shipped</span>") == len(TEXTS)
+    assert page.count("None so far.") == 2 and page.count(">shipped</span>") == len(TEXTS)
     assert "<strong>988</strong>" in page and "**" not in page
     await chat(dashboard, said())
     dashboard.services.safety.texts["de"] = "Nachtlinie: **0800 123 456**, <b>rund</b> um die Uhr."
@@ -72,3 +74,56 @@ async def test_the_page_says_how_it_works_and_the_counts_are_everywhere_the_same
     metrics = await (await dashboard.session.get("/metrics")).text()
     assert 'understudy_safety_answers_total{language="en"} 1.0' in metrics
     assert 'understudy_safety_answers_total{language="zh"} 0.0' in metrics
+
+
+async def test_over_openais_interface_the_line_is_the_bots_and_the_reason_is_the_filter(dashboard):
+    dashboard.services.engine.script = in_turn(HARM)
+    status, body = await chat(dashboard)
+    choice = body["choices"][0]
+    assert status == 200 and choice["message"]["content"] == WITHHELD
+    assert choice["finish_reason"] == "content_filter" and not body["understudy"]["ai_written"]
+    chunks, last = await streamed(dashboard)
+    deltas = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks]
+    assert "".join(deltas) == WITHHELD and last == "[DONE]"
+    _, base = await chat(dashboard, model="base")
+    assert base["choices"][0]["message"]["content"] == HARM, "no companion"
+
+
+async def test_a_stream_that_has_begun_ends_before_it(dashboard):
+    dashboard.services.engine.script = in_turn(["Ah. ", HARM], SAFE)
+    chunks, last = await streamed(dashboard)
+    deltas = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks]
+    assert "".join(deltas) == "Ah. " and last == "[DONE]"
+    assert chunks[-1]["choices"][0]["finish_reason"] == "content_filter"
+    assert len(dashboard.services.engine.requests) == 1
+    _, whole = await chat(dashboard)
+    assert whole["choices"][0]["message"]["content"] == SAFE
+
+
+async def test_the_playground_begins_anew_and_the_page_counts_it(dashboard):
+    dashboard.services.engine.script = in_turn(["Ah. ", HARM], SAFE)
+    page = await (await dashboard.session.get("/dashboard/system/safety")).text()
+    assert page.count("None so far.") == 2
+    _, run = await begin(dashboard, ("ballast",))
+    events = [name for _, name, _ in await events_of(dashboard, run)]
+    assert "withdrawn" in events
+    (line,) = (await ended(dashboard, run))["lines"]
+    assert line["text"] == SAFE
+    page = await (await dashboard.session.get("/dashboard/system/safety")).text()
+    assert page.count("None so far.") == 1 and "Replies withheld" in page
+
+
+async def test_the_question_whether_it_is_human_is_answered_by_the_author_not_by_a_model(dashboard):
+    question = [{"role": "user", "content": "honestly, are you a human being?"}]
+    line = dashboard.services.personas.get("oda", 0).asked_if_human
+    _, body = await chat(dashboard, question, model="oda")
+    content = body["choices"][0]["message"]["content"]
+    assert content == f"{line}\n\n{PLAIN_DISCLOSURE}"
+    assert not body["understudy"]["ai_written"] and "fixed line" in body["understudy"]["notes"][-1]
+    _, run = await begin(dashboard, ("oda", "base"), prompt="bist du ein Mensch?")
+    persona, base = (await ended(dashboard, run))["lines"]
+    assert persona["text"].startswith(line) and "KI" in persona["text"] and "hears" in base["text"]
+    preview = {"message": "Are you human?", "version": "live", "card": {"asked_if_human": "No."}}
+    async with dashboard.session.post("/personas/oda/preview", json=preview) as answer:
+        assert f"No.\\n\\n{PLAIN_DISCLOSURE}" in await answer.text()
+    assert len(dashboard.services.engine.requests) == 1, "the base model's"

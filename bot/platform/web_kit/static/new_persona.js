@@ -88,6 +88,7 @@ function watchHello() {
 
   function take({ name, data }) {
     if (name === "text") part("reply").textContent += data.text;
+    if (name === "withdrawn") part("reply").textContent = "";
     if (name === "problem") part("made").textContent = `${data.detail} ${data.advice ?? ""}`;
     if (name === "reply") {
       part("reply").textContent = data.text || translate("(nothing came out)");

@@ -154,6 +154,7 @@ function hearVoice(form) {
 
   function take({ name, data }) {
     if (name === "text") reply.textContent += data.text;
+    if (name === "withdrawn") reply.textContent = "";
     if (name === "problem") made.textContent = plain(`${data.detail} ${data.advice ?? ""}`);
     if (name === "reply") {
       reply.textContent = data.text || translate("(nothing came out)");

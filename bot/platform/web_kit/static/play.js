@@ -56,6 +56,7 @@ function follow() {
   hear(`/play/runs/${run.dataset.run}/events?after=${run.dataset.after}`, {
     line: begun,
     piece: grown,
+    withdrawn: ({ line }) => lineElement(line).querySelector(".words").replaceChildren(),
     done: (data) => parts.push(completed(data)),
     end: async ({ why }, source) => {
       source.close();

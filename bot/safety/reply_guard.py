@@ -1,0 +1,190 @@
+"""Withholds replies of personas that speak of self-harm or suggest it, before they are shown."""
+
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+
+from personas.engine import ReplyStream
+from personas.errors import EngineBusyError
+from personas.schemas.chat import ChatReply, ChatRequest
+
+CHECK_INTERVAL_S = 0.3
+"""Interval between two checks of an unfinished sentence; a check takes some milliseconds."""
+SENTENCE_END_PATTERN = re.compile(r"(?<!\.)\.(?=\s)|[!?。！？]")
+
+
+class TextWithdrawn(str):
+    """An empty piece of a stream: the pieces before it are withdrawn, and the reply begins anew."""
+
+
+WITHDRAWN = TextWithdrawn()
+
+
+class ReplyWithheldError(Exception):
+    """A reply speaks of self-harm or suggests it, by the rules of a language."""
+
+    def __init__(self, language: str) -> None:
+        super().__init__(language)
+        self.language = language
+
+
+class GrowingText:
+    """Releases the text of a reply while it grows, except for what may have to be withheld.
+
+    `find` returns the language in which a text speaks of self-harm or suggests it. Whether a sentence
+    does is known at its end: "I nearly killed myself" may go on with "laughing". Until then, one that
+    may is held. `before` is what the reply continues.
+    """
+
+    def __init__(self, find: Callable[[str], str | None], before: str = "") -> None:
+        self._find = find
+        self._sentence = before[_last_end(before) :]
+        self._held = ""
+        self._checked_at = -CHECK_INTERVAL_S
+
+    def take(self, piece: str) -> str:
+        """Add a piece; return the text that can be shown now. Raises `ReplyWithheldError`."""
+        self._held += piece
+        self._sentence += piece
+        end = _last_end(self._sentence)
+        if end:
+            self._require_safe(self._sentence[:end])
+            self._sentence = self._sentence[end:]
+        elif time.monotonic() - self._checked_at < CHECK_INTERVAL_S:
+            return ""
+        self._checked_at = time.monotonic()
+        kept = 0
+        if self._find(self._sentence):
+            kept = min(len(self._sentence), len(self._held))
+        return self._release(len(self._held) - kept)
+
+    def end(self) -> str:
+        """Return the text that was held, at the end. Raises `ReplyWithheldError`."""
+        self._require_safe(self._sentence)
+        return self._release(len(self._held))
+
+    def _release(self, count: int) -> str:
+        released = self._held[:count]
+        self._held = self._held[count:]
+        return released
+
+    def _require_safe(self, text: str) -> None:
+        if language := self._find(text):
+            raise ReplyWithheldError(language)
+
+
+def _last_end(text: str) -> int:
+    """Return where the last finished sentence ends; 0 without one."""
+    return max((match.end() for match in SENTENCE_END_PATTERN.finditer(text)), default=0)
+
+
+@dataclass(frozen=True)
+class ReplyGuard:
+    """Has replies generated. One of a persona that speaks of self-harm or suggests it is withheld and
+    generated once more; if that is withheld, too, the reply is empty, and says so (`withheld`).
+
+    `generate` submits a request to the engine. `find` returns the language in which a text suggests
+    self-harm, None if it does not; `on_withheld` is called with it.
+    """
+
+    generate: Callable[[ChatRequest], ReplyStream]
+    find: Callable[[str], str | None]
+    on_withheld: Callable[[str], None]
+
+    def submit(self, request: ChatRequest) -> ReplyStream:
+        """Submit a request. Raises as `Engine.submit`.
+
+        The stream may have the piece `WITHDRAWN`. A model without a persona is no companion: its
+        replies are not looked at.
+        """
+        if request.persona is None or not request.persona.id:
+            return self.generate(request)
+        return GuardedStream(self, request)
+
+
+class GuardedStream:
+    """The stream of a reply, with a second attempt where the first one is withheld."""
+
+    def __init__(self, guard: ReplyGuard, request: ChatRequest) -> None:
+        self._guard = guard
+        self._request = request
+        self._stream = guard.generate(request)
+        self._generated = ""
+        self._is_cancelled = False
+        self._is_withheld = False
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        for is_last in (False, True):
+            is_shown = False
+            try:
+                async for piece in self._safe_pieces():
+                    is_shown = True
+                    yield piece
+            except ReplyWithheldError as error:
+                self._stream.cancel()
+                self._guard.on_withheld(error.language)
+            else:
+                return
+            if is_shown:
+                yield WITHDRAWN
+            self._is_withheld = is_last or not self._generate_again()
+            if self._is_withheld:
+                return
+
+    async def _safe_pieces(self) -> AsyncIterator[str]:
+        text = GrowingText(self._guard.find, self._request.prefill)
+        try:
+            async for piece in self._stream:
+                self._generated += piece
+                if safe := text.take(piece):
+                    yield safe
+        except ReplyWithheldError:
+            raise
+        except Exception:  # the text that was held stands above the error
+            if safe := text.end():
+                yield safe
+            raise
+        if safe := text.end():
+            yield safe
+
+    def _generate_again(self) -> bool:
+        """Submit the request with another seed. False where the queue is full, or the reply was
+        stopped.
+        """
+        if self._is_cancelled:
+            return False
+        sampling = self._request.sampling
+        if sampling.seed is not None:
+            sampling = replace(sampling, seed=sampling.seed + 1)
+        try:
+            self._stream = self._guard.generate(
+                replace(
+                    self._request,
+                    sampling=sampling,
+                    replaces=self._request.replaces or self._generated,
+                )
+            )
+        except EngineBusyError:
+            return False
+        return True
+
+    @property
+    def reply(self) -> ChatReply:
+        if not self._is_withheld:
+            return self._stream.reply
+        adapter = self._request.adapter
+        return ChatReply(
+            text="",
+            version=adapter.version if adapter else None,
+            seed=0,
+            prompt_tokens=0,
+            new_tokens=0,
+            finish="stop",
+            seeded=False,
+            withheld=True,
+        )
+
+    def cancel(self) -> None:
+        self._is_cancelled = True
+        self._stream.cancel()
