@@ -11,6 +11,8 @@ from personas.schemas.chat import ChatReply, ChatRequest
 
 CHECK_INTERVAL_S = 0.3
 """Interval between two checks of an unfinished sentence; a check takes some milliseconds."""
+MAX_SENTENCE_CHARS = 500
+"""Of a longer sentence, the end is checked: no rule sees further."""
 SENTENCE_END_PATTERN = re.compile(r"(?<!\.)\.(?=\s)|[!?。！？]")
 
 
@@ -57,6 +59,8 @@ class GrowingText:
         kept = 0
         if self._find(self._sentence):
             kept = min(len(self._sentence), len(self._held))
+        else:
+            self._sentence = self._sentence[-MAX_SENTENCE_CHARS:]
         return self._release(len(self._held) - kept)
 
     def end(self) -> str:

@@ -1,6 +1,7 @@
 """Replies that suggest self-harm are withheld before anybody sees them, and made once more."""
 
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,6 +88,14 @@ def test_between_two_checks_nothing_is_shown_and_nothing_is_lost():
     assert growing.take(" holds") == "", "it was checked a moment ago"
     assert growing.take(" the ferry!") == " holds the ferry!"
     assert growing.take(" And") + growing.end() == " And"
+
+
+def test_a_sentence_without_an_end_takes_no_longer_the_longer_it_gets():
+    growing = GrowingText(FIND)
+    began = time.process_time()
+    shown = "".join(growing.take(f"word{number} ") for number in range(3000)) + growing.end()
+    assert shown == "".join(f"word{number} " for number in range(3000))
+    assert time.process_time() - began < 1.0, "measured: some 0.1 s"
 
 
 def test_words_that_a_client_began_are_read_with_those_that_continue_them():
