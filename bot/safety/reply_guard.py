@@ -9,7 +9,7 @@ from personas.engine import ReplyStream
 from personas.errors import EngineBusyError
 from personas.schemas.chat import ChatReply, ChatRequest
 
-CHECK_INTERVAL_S = 0.3
+CHECK_INTERVAL_S = 0.5
 """Interval between two checks of an unfinished sentence; a check takes some milliseconds."""
 MAX_SENTENCE_CHARS = 500
 """Of a longer sentence, the end is checked: no rule sees further."""
