@@ -18,8 +18,8 @@ from bot.platform.localisation import (
     translate,
 )
 from bot.platform.messages import MAX_MESSAGE_CHARS
-from personas.markdown_code import CodeSpan, find_code
 from bot.safety.actions import WITHHELD
+from personas.markdown_code import CodeSpan, find_code
 from personas.schemas.chat import EARLIER_SOURCE, MEMORY_SOURCE, SITUATION_SOURCE, ChatReply
 
 MAX_FOOTER_CHARS = 240
@@ -84,12 +84,7 @@ def reply_footer(
     that should have answered in place of the base model, `damaged` the same if it cannot be read.
     """
     if not reply.text:
-        if reply.finish == "cancelled":
-            return "-# " + translate(gettext_noop("stopped before it began"), language)
-        if reply.withheld:
-            return f"-# {localise(WITHHELD, language)}"
-        nothing = translate(CUT_NOTE if reply.is_cut else NOTHING_NOTE, language)
-        return f"-# {translate(AI_WRITTEN, language)} · {nothing}"
+        return f"-# {localise(_note_without_text(reply, language), language)}"
     parts = _version_notes(reply, origin, damaged, wanted)
     if reply.candidates > 1:
         parts.append(gettext_lazy("best of {count}", count=reply.candidates))
@@ -109,6 +104,15 @@ def reply_footer(
     if len(footer) <= MAX_FOOTER_CHARS:
         return footer
     return f"{footer[: MAX_FOOTER_CHARS - 1]}…"
+
+
+def _note_without_text(reply: ChatReply, language: Language) -> str:
+    if reply.finish == "cancelled":
+        return gettext_lazy("stopped before it began")
+    if reply.withheld:
+        return WITHHELD
+    nothing = translate(CUT_NOTE if reply.is_cut else NOTHING_NOTE, language)
+    return f"{translate(AI_WRITTEN, language)} · {nothing}"
 
 
 def _version_notes(reply: ChatReply, origin: str, damaged: str, wanted: str) -> list[str]:
