@@ -8,7 +8,7 @@ from collections.abc import Callable
 from personas import cli_entry
 
 PACKAGES = frozenset(
-    """PIL accelerate aiohttp bitsandbytes charset_normalizer datasets discord dotenv filelock gguf
+    """PIL accelerate aiohttp anyascii bitsandbytes charset_normalizer datasets discord dotenv filelock gguf
     httpx2 huggingface_hub jinja2 markdown_it matplotlib numpy orjson packaging peft phonenumbers
     prometheus_client psutil py3langid pyarrow pycrfsuite pydantic pydantic_settings regex
     rouge_score sacrebleu safetensors shtab sklearn sqlite_utils tensorboardX threadpoolctl

@@ -57,17 +57,22 @@ REVIEWED = {
     # has checked.
     ("bot/operations/backup/create.py", "staging / name"),
     ("bot/operations/backup/create.py", "home / name"),
-    ("bot/personas/registry.py", "self._home / str(guild_id)"),
-    ("bot/personas/registry.py", "self._home / str(guild_id) / persona_id"),
-    ("bot/personas/registry.py", "self._home / str(guild_id) / full_id"),
     ("bot/personas/registry.py", "guild_folder / persona_id"),
     ("bot/personas/registry.py", "folder / beside"),  # `face-` and a checksum
+    # Ids of guilds and personas, which `new_id` made.
+    ("bot/personas/card_import.py", "personas.home / 'lore' / str(guild_id)"),
+    ("bot/personas/card_import.py", "personas.home / 'lore' / str(guild_id) / full_id"),
+    ("bot/personas/registry.py", "self._root / str(guild_id)"),
+    ("bot/personas/registry.py", "self._root / str(guild_id) / persona_id"),
+    ("personas/home/home_personas.py", "home / 'lore' / str(guild_id)"),
+    ("personas/home/home_personas.py", "home / 'lore' / str(guild_id) / persona_id"),
+    ("personas/home/shared_personas.py", "home / 'lore' / str(guild_id)"),
+    ("personas/home/shared_personas.py", "home / 'lore' / str(guild_id) / owner"),
     ("personas/home/adapters.py", "home / 'models' / 'dialogue' / job_name"),
     ("personas/home/adapters.py", "home / 'models' / 'persona_adapters' / persona_id"),
     ("personas/home/adapters.py", "home / 'models' / 'persona_adapters' / persona_id / version"),
     ("personas/home/shared_personas.py", "home / 'personas' / str(OPERATOR_GUILD_ID)"),
     ("personas/home/shared_personas.py", "home / 'lore' / str(OPERATOR_GUILD_ID)"),
-    ("personas/home/shared_personas.py", "home / 'lore' / str(OPERATOR_GUILD_ID) / owner"),
     ("personas/home/job_folder.py", "root / name"),  # SHARED_FOLDERS
     ("personas/home/job_folder.py", "home / name"),
     # Below `source`, what its copy was made of.
@@ -80,8 +85,6 @@ REVIEWED = {
     ("trainer/train/job_folder.py", "draft.home / RUNS_FOLDER / name"),  # JOB_NAME_PATTERN
     ("bot/training/request_materials.py", "self._shipped.logs / f'{persona_id}.json'"),
     # A guild's id, which is the name of the folder that its card was found in.
-    ("bot/training/request_materials.py", "self._home / 'lore' / guild"),
-    ("bot/training/request_materials.py", "self._home / 'lore' / guild / persona_id"),
     ("bot/training/backends/job_folder_backend.py", "home / 'jobs' / job_id"),
     ("bot/platform/web_kit/templating.py", "_FEATURES / feature"),  # TEMPLATE_FOLDERS
     ("bot/platform/web_kit/templating.py", "STATIC_FOLDER / name"),  # ASSET_PATTERN

@@ -9,12 +9,12 @@ from typing import Any
 import aiohttp
 import discord
 
+from bot.chat.message_parts import described_parts
 from bot.chat.message_text import (
     MarkupNames,
     quoted_text,
     raw_text,
     readable_text,
-    said_text,
     server_names,
     unknown_users,
 )
@@ -75,7 +75,7 @@ class MessageReader:
             names = await _with_fetched_names(raw_text(message), names, message.guild)
         # Last, because discord.py edits the message meanwhile.
         self._files.note(message)
-        text = readable_text(said_text(message), names).strip()
+        text = _addressed_text(message, names)
         return IncomingMessage(
             event_id=message.id,
             author_id=author.id,
@@ -108,9 +108,7 @@ class MessageReader:
     def text(self, message: discord.Message) -> str:
         """Return the text of a message to a persona, without mentions of the bot."""
         self._files.note(message)
-        return readable_text(
-            said_text(message), _names(message, message.author, is_addressed=True)
-        ).strip()
+        return _addressed_text(message, _names(message, message.author, is_addressed=True))
 
     def shown_text(self, message: discord.Message) -> str:
         """Return a message's own text as members see it, with the name of whom it mentions."""
@@ -236,3 +234,12 @@ async def _fetch(channel: discord.abc.Messageable, message_id: int) -> discord.M
         async with asyncio.timeout(LOOK_UP_TIMEOUT_S):
             return await channel.fetch_message(message_id)
     return None
+
+
+def _addressed_text(message: discord.Message, names: MarkupNames) -> str:
+    """Return the text of a message to a persona and the descriptions of its parts. What was typed is
+    broken up where it has the form of such a part: after the mention of the bot before it is gone.
+    """
+    typed = break_parts(readable_text(raw_text(message), names).strip())
+    parts = [readable_text(part, names) for part in described_parts(message)]
+    return "\n".join(filter(None, [typed, *parts])).strip()

@@ -12,6 +12,7 @@ from bot.data.rights import write_statement
 from bot.platform.localisation import gettext_lazy
 from bot.training.dataset_catalog import CatalogueListing, DatasetCatalog, DatasetPlace
 from personas.errors import UnderstudyError
+from personas.home.atomic_files import replace_durably
 from personas.home.column_maps import write_mapping
 from personas.home.rights import RightsStatement
 from personas.home.shared_personas import OPERATOR_GUILD_ID
@@ -90,7 +91,8 @@ class DataTrash:
         aside = {}
         for part, path in parts.items():
             if path.exists():
-                aside[part] = path.rename(path.with_name(f".{path.name}.aside"))
+                aside[part] = path.with_name(f".{path.name}.aside")
+                replace_durably(path, aside[part])
         take_back(self.home, entry, parts)
         if present:
             throw_away(self.home, self._entry(present), aside)

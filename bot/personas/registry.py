@@ -273,6 +273,7 @@ class PersonaRegistry:
             for full_id in (short, short + suffix):
                 if full_id in personas:
                     raise PersonaExistsError(personas[full_id], guild_id)
+            self._require_own_name(guild_id, short)
             self._require_not_removed(guild_id, short + suffix)
         self._require_own_name(guild_id, name)
         if wanted_id:
@@ -411,6 +412,9 @@ class PersonaRegistry:
         with self._changing:
             self.require_room(entry.guild_id)
             self._require_own_name(entry.guild_id, entry.name)
+            self._require_own_name(
+                entry.guild_id, entry.id.removesuffix(guild_suffix(entry.guild_id))
+            )
             folder = self._folder(entry.guild_id, entry.id)
             take_back(self.home, entry, {CARD_PART: folder, **parts})
             self._take(folder / CARD_FILE)

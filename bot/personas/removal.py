@@ -13,7 +13,7 @@ from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts,
 from bot.store import Store
 from personas.home.lore_sets import LoreSets
 from personas.home.shared_personas import CARD_FILE, OPERATOR_GUILD_ID
-from personas.home.trash import TrashEntry, delete_entry, find_entry, list_entries
+from personas.home.trash import KEPT_S, TrashEntry, delete_entry, find_entry, list_entries
 from personas.schemas.chat import Persona
 
 
@@ -111,8 +111,8 @@ class PersonaRemoval:
                 at=time.time(),
                 facts=settings,
             )
-            if is_shared:  # other processes reload the cards when they learn of it
-                self.store.guilds.record_persona_removal(persona.id, entry.at)
+            # Other processes reload the cards when they learn of a shared one's.
+            self.store.guilds.record_persona_removal(persona.id, entry.at)
             self.store.guilds.forget_persona_settings(persona.id)
             self.personas.remove(guild_id, persona, entry, self._lore_part(guild_id, persona.id))
         await self.lore.refresh(guild_id, persona.id)
@@ -154,6 +154,13 @@ class PersonaRemoval:
                 entries.append(entry)
         return entries
 
+    def forget_memories(self, now: float) -> None:
+        """Delete what personas that were removed more than a day ago remember of members."""
+        guilds = self.store.guilds
+        for persona_id in guilds.personas_removed_before(now - KEPT_S):
+            if self.personas.find_owner(persona_id) is None:
+                guilds.forget_persona_memories(persona_id)
+
     async def empty_trash(self, now: float) -> None:
         """Delete for good what was removed or replaced more than a day ago, by anything that keeps
         it in the trash. Raises `OSError`.
@@ -169,7 +176,6 @@ class PersonaRemoval:
 
     def _forget(self, entry: TrashEntry) -> None:
         """Delete what is known of a persona beside its entry."""
-        self.store.guilds.forget_persona_memories(entry.id)
         self.store.people.remove_contributions(entry.guild_id, entry.id)
         card = self._home / "personas" / str(entry.guild_id) / entry.id / CARD_FILE
         RevisionHistory.of(self._home, card).forget()

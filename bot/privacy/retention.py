@@ -163,6 +163,8 @@ class Retention:
             self._services.store.reports.delete_before(now - REPORT_DAYS * DAY_S)
         with self._logged("who was greeted long ago"):
             self._services.store.greeted_members.delete_before(cutoff)
+        with self._logged("memories of removed personas"):
+            self._services.removal.forget_memories(now)
         with self._logged("expired idempotency keys"):
             self._services.store.idempotency_keys.delete_expired(now)
         due_guilds: list[int] = []

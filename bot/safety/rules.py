@@ -26,7 +26,7 @@ APOSTROPHE_PATTERN = re.compile("[\u2018\u2019\u02bc\u00b4]|(?<=[^\\W\\d_])`(?=[
 AI_PATTERN = re.compile(r"\bAI\b")
 LINK_PATTERN = re.compile(r"\[([^\[\]]*)\]\([^()\s]*\)")
 QUOTED_PATTERN = re.compile(
-    r"^> .*$|^```.*?^```|[\u201c\u201e][^\u201c\u201d\n]*[\u201c\u201d]"
+    r"^> [^\n]*$|^```.*?^```|[\u201c\u201e][^\u201c\u201d\n]*[\u201c\u201d]"
     r"|\u00ab[^\u00ab\u00bb\n]*\u00bb|\u300c[^\u300d\n]*\u300d|(?<!\w)\"[^\"\n]+\"(?!\w)",
     re.MULTILINE | re.DOTALL,
 )

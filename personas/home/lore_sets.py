@@ -145,12 +145,13 @@ class LoreSets:
         name = self.require_own(set_id).name
         with self._writing:
             users = []
+            left: dict[int, dict[str, dict[str, bool]]] = {}
             for guild_id in self._guilds_with_choices():
                 choices = {persona: dict(sets) for persona, sets in self.choices(guild_id).items()}
                 for persona_id, sets in choices.items():
                     if (taken := sets.pop(set_id, None)) is not None:
                         users.append((guild_id, persona_id, taken))
-                self._write(guild_id, choices)
+                left[guild_id] = choices
             entry = TrashEntry(
                 guild_id=ANY_GUILD,
                 kind="lore-set",
@@ -160,6 +161,8 @@ class LoreSets:
                 facts={"users": users},
             )
             throw_away(self._home, entry, {SET_PART: self._folder / str(ANY_GUILD) / set_id})
+            for guild_id, kept in left.items():
+                self._write(guild_id, kept)
             self.sets = {other: kept for other, kept in self.sets.items() if other != set_id}
         return entry
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from personas.errors import MaterialError
-from personas.home.atomic_files import read_model, write_model
+from personas.home.atomic_files import read_model, replace_durably, write_model
 from personas.outside_names import path_inside
 from personas.schemas.base import FrozenModel
 
@@ -55,7 +55,7 @@ def throw_away(home: Path, entry: TrashEntry, parts: Mapping[str, Path]) -> None
     try:
         for name, path in parts.items():
             if path.exists():
-                shutil.move(path, folder / name)
+                replace_durably(path, folder / name)
     except OSError:
         take_back(home, entry, parts)
         raise
@@ -117,7 +117,7 @@ def take_back(home: Path, entry: TrashEntry, targets: Mapping[str, Path]) -> Non
             raise FileExistsError(path)
     for name, path in found.items():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.move(folder / name, path)
+        replace_durably(folder / name, path)
     delete_entry(home, entry)
 
 

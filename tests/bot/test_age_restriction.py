@@ -17,6 +17,7 @@ from sandbox import StoredFile
 from sandbox.guild_seed import ChannelSeed
 from sandbox.sandbox_errors import SandboxRefusal
 from tests.bot.conftest import INN, OFFICE, QUAY, STAGE, on_stage
+from tests.bot.test_card_commands import removed
 from tests.fakes import until
 
 CELLAR = "the-cellar"
@@ -242,9 +243,11 @@ async def test_a_card_of_all_servers_keeps_its_mark_and_one_of_the_server_does_n
             card=StoredFile.named("velvet.toml", CARD),
             id="velvet",
         )
+        await until(lambda: "Replace its card" in answer.text)
+        answer = await stage.moderator.click(answer.message, "Replace")
         await until(lambda: "has a new card" in answer.text)
         assert IMPORT_NOTE not in answer.message["content"], "moderators have decided otherwise"
-        await stage.moderator.slash(OFFICE, "persona remove", persona="velvet")
+        await removed(stage, "velvet")
 
 
 async def test_what_moderators_have_marked_stays_so_when_the_tag_goes(stage):

@@ -351,7 +351,7 @@ async def test_the_operators_changes_of_personas_are_listed(stage):
     owned, _ = await create_owned(services, form, guild=str(guild), channel="")
     await replace_card_table(owned, services.personas.table(owned.id) | {"tagline": "Clocks."})
     file = FileForm(name="oda.toml", content=b'id = "ada"\nname = "Ada"\ndescription = "Ada."\n')
-    await _import(services, guild, file, "")
+    await _import(services, guild, file)
     await listed(stage, "Ada")
     assert lines(stage)[-3:] == [
         "The operator created the persona **Marlow**.",

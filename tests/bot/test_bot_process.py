@@ -196,7 +196,7 @@ async def test_the_terminal_asks_a_persona_and_prints_nothing_else(home, tiny_ba
 async def test_the_terminal_says_what_is_wrong(tmp_path):
     code, _, err = await ask("--persona", "nobody", "hi", home=tmp_path)
     assert code == 1 and err.startswith("model_inference: ") and err.count("\n") == 1
-    for name in ("'nobody'", "Ballast (ballast)", "Oda Marrow (oda)", "Sir Aurelio Thrip (thrip)"):
+    for name in ("'nobody'", "ballast", "oda", "thrip"):
         assert name in err
     code, _, err = await ask(home=tmp_path)
     assert code == 2 and "no question" in err

@@ -46,7 +46,7 @@ from personas.schemas.training import AdapterManifest, TrainingRequest
 from sandbox.object_store import StoredFile
 from tests.bot.conftest import OFFICE
 from tests.bot.test_app import SHIPPED
-from tests.bot.test_card_commands import bring_in, response_text
+from tests.bot.test_card_commands import bring_in, removed, response_text
 from tests.fakes import until
 from tests.personas.cards import V2, as_json
 from tests.samples import SCORECARD
@@ -95,6 +95,15 @@ def versions(stage):
     return persona.id, [one.version for one in stage.store.versions.installed(persona.id)]
 
 
+async def imported(stage, card, words):
+    """The answer to an import, in place of the card before, if there was one."""
+    answer = await bring_in(stage, card, "mira.charx")
+    await until(lambda: answer.text)
+    if "Replace its card" in answer.text:
+        answer = await stage.moderator.click(answer.message, "Replace")
+    return await response_text(answer, words)
+
+
 async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage, tmp_path, served):
     boast = {
         "verdict": "promote",
@@ -114,7 +123,8 @@ async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage
     words = status.message["content"]
     assert "Imported: **Mira v1**" in words and "Measured by its author" in words
     assert [button["label"] for row in said["components"] for button in row["components"]] == [
-        "Promote"
+        f"Use it in #{OFFICE}",
+        "Promote",
     ]
     await stage.moderator.click(said, "Promote")
     await stage.sees("v1 of **Mira** is live")
@@ -143,7 +153,7 @@ async def test_the_same_again_is_no_new_version_and_another_is(stage, tmp_path, 
         ("other", PLAIN | {"r": 8}, "is its version v2"),
     ):
         card = carrying(sealed(tmp_path / name, served, config))
-        await response_text(await bring_in(stage, card, "mira.charx"), words)
+        await imported(stage, card, words)
     assert versions(stage)[1] == ["v1", "v2"]
 
 
@@ -322,7 +332,7 @@ async def test_one_moderator_cannot_fill_the_disk_with_versions(
         (6, "stays in it, and is not installed: "),
     ):
         card = carrying(sealed(tmp_path / f"rank-{rank}", served, PLAIN | {"r": rank}))
-        said = await response_text(await bring_in(stage, card, "mira.charx"), words)
+        said = await imported(stage, card, words)
     who, installed = versions(stage)
     assert "would have 3 versions; 2 is the most" in said["content"]
     assert "`/finetune remove`" in said["content"]
@@ -330,8 +340,7 @@ async def test_one_moderator_cannot_fill_the_disk_with_versions(
     assert (
         installed == ["v1", "v2"] and len(list(tmp_path.glob("models/persona_adapters/*/*"))) == 2
     )
-    again = await bring_in(stage, carrying(sealed(tmp_path / "again", served)), "mira.charx")
-    await response_text(again, "already: it is v1")
+    await imported(stage, carrying(sealed(tmp_path / "again", served)), "already: it is v1")
 
 
 async def test_versions_that_come_at_once_have_no_more_room_and_other_servers_and_the_operator_their_own(
@@ -389,7 +398,7 @@ async def test_a_version_that_is_not_used_is_removed_after_a_second_look_and_mak
     assert [ref.name for ref in stage.engine.dropped] == [f"{who}-v1"]
     again = await stage.moderator.slash(OFFICE, "finetune promote", persona="mira", version="v1")
     await response_text(again, "v1 was withdrawn.")
-    await response_text(await bring_in(stage, card, "mira.charx"), "is its version v2")
+    await imported(stage, card, "is its version v2")
     assert [path.name for path in folder.iterdir()] == ["v2"]
 
 
@@ -428,9 +437,7 @@ async def test_the_live_version_of_a_removed_persona_can_be_removed(stage, tmp_p
     said = await bring_in(stage, carrying(sealed(tmp_path / "theirs", served)), "mira.charx")
     await stage.moderator.click(await response_text(said, "is its version v1"), "Promote")
     await stage.sees("v1 of **Mira** is live")
-    await response_text(
-        await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "is removed"
-    )
+    await removed(stage, "mira")
     (job_id,) = await offered(stage)
     await stage.moderator.click(await removal(stage, job_id, "for good?"), "Delete")
     await until(lambda: not list(tmp_path.glob("models/persona_adapters/*/*")))

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import shutil
 import time
 
 import aiohttp
@@ -24,6 +23,7 @@ from personas.card.card_reader import parse_card
 from personas.card.card_writer import write_card
 from personas.card.toml_card import SHIPPED_CARDS, read_card
 from personas.errors import RequestError
+from personas.home import trash
 from personas.home.job_material import ShippedData
 from personas.home.lore_sets import LoreSets
 from personas.home.persona_ids import short_id
@@ -63,8 +63,9 @@ async def replaced(stage, answer, words):
     return await response_text(await stage.moderator.click(question, "Replace"), words)
 
 
-async def removed(stage, persona):
-    question = await stage.moderator.slash(OFFICE, "persona remove", persona=persona)
+async def removed(stage, persona, channel=OFFICE):
+    """The message of a persona's removal, once the question is answered."""
+    question = await stage.moderator.slash(channel, "persona remove", persona=persona)
     message = await response_text(question, "This can be undone for a day")
     return await response_text(await stage.moderator.click(message, "Remove"), "is removed.")
 
@@ -383,14 +384,14 @@ async def test_a_removal_that_fails_half_way_changes_nothing(stage, monkeypatch,
     await stage.moderator.slash(OFFICE, "persona set", persona="mira")
     question = await stage.moderator.slash(OFFICE, "persona remove", persona="mira")
     message = await response_text(question, "can be undone for a day")
-    move = shutil.move
+    move = trash.replace_durably
 
     def fail(source, target):
-        if "lore" in str(source):
+        if "lore" in source.parts:
             raise OSError(28, "No space left on device")
         return move(source, target)
 
-    monkeypatch.setattr(shutil, "move", fail)
+    monkeypatch.setattr(trash, "replace_durably", fail)
     refused = await stage.moderator.click(message, "Remove")
     await until(lambda: refused.text)
     await response_text(await stage.moderator.slash(OFFICE, "persona show"), "Mira")
@@ -407,9 +408,10 @@ async def test_the_day_ends_with_what_was_known_of_the_persona(stage, tmp_path):
     )
     await removed(stage, "mira")
     removal = stage.client.services.removal
-    await removal.empty_trash(time.time() + KEPT_S - 60)
-    assert stage.store.memories.count(persona.id) == 1
-    await removal.empty_trash(time.time() + KEPT_S + 60)
+    for now, count in ((time.time() + KEPT_S - 60, 1), (time.time() + KEPT_S + 60, 0)):
+        await removal.empty_trash(now)
+        removal.forget_memories(now)
+        assert stage.store.memories.count(persona.id) == count
     assert stage.store.memories.count(persona.id) == 0
     assert not list(tmp_path.glob("trash/*/*/*"))
     with pytest.raises(RefusedError, match="brought back no more"):
@@ -575,6 +577,12 @@ def test_the_same_name_or_a_taken_id_replaces_nobody(personas):
     assert caught.value.persona == lan == personas.get(lan.id, GUILD)
     with pytest.raises(PersonaExistsError, match=r"Lân \(`lan`\)"):
         personas.bring_in(GUILD, card_named("lan"), "it")  # typed, it could mean either
+
+
+def test_a_wanted_id_is_no_name_of_another(personas):
+    personas.bring_in(GUILD, card_named("Bee"), "it", personas.new_id(GUILD, "Bee", "queen"))
+    with pytest.raises(PersonaExistsError, match="Bee"):
+        personas.new_id(GUILD, "Zed", "bee")
 
 
 def test_a_new_persona_gets_no_id_whose_versions_would_answer_for_it(personas):

@@ -20,12 +20,14 @@ from personas.card.card_picture import with_picture
 from personas.card.card_reader import parse_card
 from personas.card.card_writer import write_card
 from personas.home.teacher_setting import OWN_TEACHER_NOTE, teacher_notes
+from personas.home.trash import KEPT_S
 from personas.home.written_replies import REVIEW_ADVICE
 from personas.schemas.training_events import Phase
 from sandbox.message_components import all_components
 from sandbox.object_store import StoredFile
 from sandbox.validation import FILE_UPLOAD
 from tests.bot.conftest import OFFICE
+from tests.bot.test_card_commands import removed
 from tests.bot.version_rows import install
 from tests.fakes import until
 from tests.personas.cards import PIXEL, V1, V2, as_json
@@ -150,12 +152,13 @@ async def test_a_form_makes_a_persona_that_greets_once_and_says_what_next(stage,
         "its lore alone (it has 1 file; two texts at least): `/finetune start "
         "persona:marlow-finch lore_pairs:1`",
     )
-    gone = await stage.moderator.slash(OFFICE, "persona remove", persona="marlow-finch")
-    await said(gone, "**Marlow Finch** is removed")
+    await removed(stage, "marlow-finch")
     assert find(stage, "marlow-finch") is None and not list(tmp_path.glob("lore/*/*/*.md"))
     assert (
         stage.store.channels.get(guild_id(stage), int(stage.sandbox.channel(OFFICE)["id"])) is None
     )
+    assert stage.store.people.contributions(), "it can be brought back"
+    await stage.client.services.removal.empty_trash(time.time() + KEPT_S + 60)
     assert not stage.store.people.contributions()
 
 
@@ -168,8 +171,8 @@ async def test_a_removed_persona_takes_its_trainings_along(stage):
     refused = await stage.moderator.slash(OFFICE, "persona remove", persona="thrip")
     await said(refused, "came with the bot")
     mark = stage.mark
-    gone = await stage.moderator.slash(OFFICE, "persona remove", persona="marlow-finch")
-    await said(gone, "brings them back. Its training is cancelled.")
+    gone = await removed(stage, "marlow-finch")
+    assert gone["content"].endswith("Its training is cancelled.")
     await stage.sees("Cancelled: **marlow-finch v1**", since=mark)
     assert not stage.store.jobs.in_state("queued")
     assert [job.persona for job in stage.store.jobs.in_state("running")] == ["thrip"]
@@ -668,6 +671,6 @@ async def test_of_two_who_edit_one_card_the_later_is_told_and_loses_nothing(stag
 async def test_a_persona_never_gets_the_versions_of_a_removed_one(stage):
     await created(stage)
     install(stage.store, find(stage, "marlow-finch").id)
-    await stage.moderator.slash(OFFICE, "persona remove", persona="marlow-finch")
-    await until(lambda: find(stage, "marlow-finch") is None)
+    await removed(stage, "marlow-finch")
+    assert find(stage, "marlow-finch") is None
     await created(stage, words="(`marlow-finch-2`)")

@@ -14,7 +14,7 @@ from personas.schemas.chat import Persona
 from sandbox import traffic_log
 from sandbox.sandbox_errors import Json
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
-from tests.bot.test_card_commands import bring_in, response_text
+from tests.bot.test_card_commands import bring_in, removed, response_text
 from tests.fakes import until
 
 ANNEX = replace(SKERROW_SEED, name="Annex", bot_avatar=None)
@@ -167,7 +167,7 @@ async def test_a_removed_personas_face_is_taken_off(stage):
     await response_text(await bring_in(stage), "is a persona of this server now")
     await faced(stage, "mira")
     assert shown(stage) == face_of(stage, stage.store.faces.all()[0].persona_id)
-    await moderated(stage, "persona remove", persona="mira")
+    await removed(stage, "mira")
     await until(lambda: shown(stage) == (None, None) and stage.store.faces.all() == [])
     await stage.sees("The bot took off the face of `mira`, who is gone")
 

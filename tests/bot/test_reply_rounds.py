@@ -13,6 +13,7 @@ from personas.errors import EngineBusyError
 from personas.schemas.chat import asked_turn
 from sandbox.object_store import StoredFile
 from tests.bot.conftest import INN, QUAY, on_stage
+from tests.bot.test_card_commands import removed
 from tests.fake_engine import FakeEngine
 from tests.fakes import until
 from tests.personas.cards import V2, as_json
@@ -241,8 +242,7 @@ async def test_why_names_no_one_that_was_removed_before_its_turn_as_who_answered
     stage.engine.free.clear()
     await stage.member.say(QUAY, "Oda and Mira?")
     await until(lambda: stage.engine.requests)
-    answer = await stage.moderator.slash(QUAY, "persona remove", persona="mira")
-    await until(lambda: "is removed" in answer.text)
+    await removed(stage, "mira", QUAY)
     stage.engine.free.set()
     await ended(stage, 2)
     head = "-# Answered by Oda Marrow: it names the persona."

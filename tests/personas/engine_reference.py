@@ -133,7 +133,7 @@ class RecordedReply:
     ends: int = 0
     since: float = field(default_factory=time.monotonic)
     waited_s: float = 0.0
-    stopped = repeated = False
+    stopped = repeated = is_cut = False
     text = ""
 
     def sequence(self, guild_id: int = 0, member_id: int = 0, **sampling: Any) -> Sequence:

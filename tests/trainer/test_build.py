@@ -712,8 +712,6 @@ def test_a_plan_for_one_persona_is_not_made_of_anothers_data_set(training_home, 
     [
         (("--languages", "klingon"), "language 'klingon'"),
         (("--languages", "en,xx"), "language 'xx'"),
-        (("--min-reply-words", "-1"), "--min-reply-words -1"),
-        (("--max-reply-words", "0"), "--max-reply-words 0"),
         (
             ("--min-reply-words", "9", "--max-reply-words", "3"),
             "--min-reply-words 9 is above --max-reply-words 3",

@@ -220,6 +220,11 @@ class Guilds(Table):
         for row in self._db.read("select persona_id, at from removed_personas"):
             self.forget_persona_settings(row["persona_id"], row["at"])
 
+    def personas_removed_before(self, at: float) -> list[str]:
+        """List the personas that were removed before a time, those of other processes too."""
+        sql = "select persona_id from removed_personas where at < :at"
+        return self._db.column(str, sql, at=at)
+
     def forget_persona_memories(self, persona_id: str) -> None:
         """Delete what a persona that cannot be brought back remembers of members."""
         with self._db.atomic():

@@ -15,6 +15,7 @@ from bot.demo_guild import MEMBER, MODERATOR, NEWCOMER
 from bot.moderation.store import Block, ReplyLimits
 from bot.moderation.web.blocks import PAGE_SIZE
 from bot.reports.actions import REASONS
+from personas.home.trash import TrashEntry
 from tests.bot.conftest import INN, OFFICE, QUAY
 from tests.bot.web.moderator_stage import OTTO, SERVERS, SIGN_IN, TOKEN, UNSEEING
 from tests.fakes import until
@@ -170,7 +171,8 @@ async def test_a_persona_that_is_gone_is_said_beside_its_field(town, moderator):
     own = town.bring_in(town.first, "Marlow Finch")
     assert (await moderator.submit(page, member=MEMBER, persona=own)).status == 303
     registry = town.stage.client.services.personas
-    registry.remove(town.first, registry.get(own, town.first))
+    entry = TrashEntry(guild_id=town.first, kind="persona", id=own, name="Marlow Finch", at=1.0)
+    registry.remove(town.first, registry.get(own, town.first), entry, {})
     assert own in (await moderator.get(page)).text, "the block can still be lifted"
     lifted = await moderator.submit(f"{page}/lift", user=str(town.user_id(MEMBER)), persona=own)
     assert lifted.status == 303 and blocked(town) == []

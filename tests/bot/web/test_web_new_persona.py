@@ -129,7 +129,7 @@ async def test_rest_checks_previews_and_creates(dashboard):
         check["prompt"] == "You are Marlow.\nA keeper.\nGuest: Hi\nMarlow: Ahoy."
         and check["tokens"] > 5
     )
-    status, check, _ = await dashboard.ask("POST", "/personas/check", json={"name": "oda"})
+    status, check, _ = await dashboard.ask("POST", "/personas/check", json={"name": "oda marrow"})
     assert status == 200 and set(check["wrong"]) == {"name", "description"}
     async with dashboard.session.post("/personas/preview", json=body) as answer:
         text = await answer.text()
