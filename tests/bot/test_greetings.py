@@ -62,6 +62,7 @@ async def test_a_fixed_text_greets_a_burst_once_and_mentions_the_new_members_alo
         gone = stage.sandbox.join("Gone Again")
         stage.sandbox.leave(gone["user"]["id"])
         await until(lambda: len(quay(stage)) == before + 1)
+        await greeted(stage)  # its row has the id that Discord answers with, so it comes after
         message = quay(stage)[-1]
         ids = [first["user"]["id"], second["user"]["id"]]
         assert message["author"]["username"] == "Ballast"
