@@ -19,7 +19,7 @@ COPY requirements requirements
 # hadolint ignore=SC2086
 RUN python -m venv /opt/venv \
     && TORCH_ARGS=${TORCH_ARGS} requirements/install.sh /opt/venv/bin/python lock model shards ${EXTRAS}
-COPY LICENSE README.md ./
+COPY LICENSE README.md hatch_build.py ./
 COPY personas personas
 COPY trainer trainer
 COPY sandbox sandbox
@@ -54,7 +54,7 @@ ENTRYPOINT ["ray", "start", "--block", "--disable-usage-stats", "--object-store-
 
 # vLLM with the plugin that finds versions in the home by name: --target vllm.
 FROM ${VLLM} AS vllm
-COPY pyproject.toml LICENSE README.md /opt/understudy/
+COPY pyproject.toml hatch_build.py LICENSE README.md /opt/understudy/
 COPY personas /opt/understudy/personas
 RUN python3 -m pip install --no-cache-dir --no-deps /opt/understudy && useradd --uid 10001 --create-home understudy \
     && install --directory --owner understudy --mode 0700 /data /models

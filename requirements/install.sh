@@ -69,7 +69,7 @@ if [ "$1" = --editable ]; then
 fi
 lists=("${@/%/.txt}")
 installed=$("$python" -c 'import importlib.metadata as packages; print(packages.version("torch"))' 2> /dev/null || true)
-"$python" -c 'import hatchling, setuptools' 2> /dev/null || install --require-hashes --requirement=build.txt
+"$python" -c 'import babel, hatchling, setuptools' 2> /dev/null || install --require-hashes --requirement=build.txt
 if [ "${installed%%+*}" != "${torch#torch==}" ]; then
   if has_cpu_build; then
     if [ ${#source[@]} -gt 0 ]; then

@@ -77,6 +77,8 @@ def test_every_file_of_the_packages_and_their_data_is_in_the_wheel(wheel):
         metadata_name = next(name for name in names if name.endswith("/METADATA"))
         metadata = email.message_from_bytes(archive.read(metadata_name))
     assert {in_wheel(name) for name in tracked_files()} <= names
+    catalogues = {name for name in names if name.endswith(".po")}
+    assert {name.replace(".po", ".mo") for name in catalogues} <= names, "git has no .mo"
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == set(PACKAGES)
     assert not [name for name in names if name.endswith((".pyc", ".env", ".sqlite"))]

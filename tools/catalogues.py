@@ -1,8 +1,8 @@
 """Brings the catalogues of translations up to date with the marked texts in the code, and compiles
 them (`make catalogues`).
 
-Only this tool needs Babel: the bot reads compiled catalogues with Python's own gettext. They are in
-the repository, so that a clone and a wheel have them without a step of their own.
+The bot reads compiled catalogues with Python's own gettext. `hatch_build.py` compiles them, also at
+set-up and for a wheel.
 """
 
 import io
@@ -15,7 +15,6 @@ from typing import BinaryIO
 
 from babel.messages.catalog import Catalog
 from babel.messages.extract import extract_from_dir
-from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
 from bot.platform.localisation import (
@@ -24,6 +23,7 @@ from bot.platform.localisation import (
     TRANSLATED_LANGUAGES,
     Language,
 )
+from hatch_build import compile_catalogue
 from personas.home.atomic_files import write_file
 
 PACKAGES = (CATALOGUE_FOLDER.parent, CATALOGUE_FOLDER.parents[1] / "personas")
@@ -113,13 +113,6 @@ def update_catalogue(language: Language, template: Catalog) -> Catalog:
     write_file(path, text.getvalue())
     write_file(path.with_suffix(".mo"), compile_catalogue(catalogue))
     return catalogue
-
-
-def compile_catalogue(catalogue: Catalog) -> bytes:
-    """Return a catalogue as gettext reads it."""
-    compiled = io.BytesIO()
-    write_mo(compiled, catalogue)
-    return compiled.getvalue()
 
 
 def main() -> int:

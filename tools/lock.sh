@@ -40,7 +40,7 @@ torch=$CPU_BUILDS_OF
 constraint=$(mktemp)
 trap 'rm -f "$constraint"' EXIT
 echo "$torch" > "$constraint"
-printf '%s\n' hatchling setuptools | compile - --output-file build.txt
+printf '%s\n' babel hatchling setuptools | compile - --output-file build.txt
 echo "$torch" | compile - --no-deps --output-file torch.txt
 { echo "# Written by make lock."; echo "$torch+cpu" "${CPU_BUILDS[@]/#/--hash=sha256:}"; } \
   | sed 's/ --hash/ \\\n    --hash/g' > torch-cpu.txt

@@ -8,7 +8,6 @@ import string
 from functools import cache
 
 import pytest
-from hatchling.builders.wheel import WheelBuilder
 
 from bot.chat.discord_buttons import ASK_HELP
 from bot.chat.reply_text import MAX_FOOTER_CHARS, add_below, reply_footer
@@ -31,9 +30,9 @@ from bot.privacy.discord import PRIVACY_BUTTONS
 from bot.privacy.texts import TEXTS
 from bot.reports.actions import REASONS
 from bot.safety.actions import DISCLOSURE_LINES
+from hatch_build import compile_catalogue
 from personas.schemas.chat import ChatReply
-from tests.test_package import ROOT
-from tools.catalogues import catalogue_path, compile_catalogue, extract_messages, read_catalogue
+from tools.catalogues import catalogue_path, extract_messages, read_catalogue
 
 MAX_BUTTON_CHARS = 80
 MAX_FIELD_LABEL_CHARS = 45
@@ -125,13 +124,6 @@ def test_the_compiled_catalogue_is_that_of_the_translations(language):
     for (source, *_), (text, *_) in entries(read_catalogue(language)):
         if source != text:
             assert text in (loaded.gettext(source), loaded.ngettext(source, source, 1)), source
-
-
-def test_a_wheel_has_the_compiled_catalogues():
-    included = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
-    for language in TRANSLATED_LANGUAGES:
-        compiled = catalogue_path(language).with_suffix(".mo").relative_to(ROOT).as_posix()
-        assert compiled in included
 
 
 @every_language
