@@ -1,13 +1,17 @@
 """Recognises as whom a model writes, by the beginnings of its lines: its own label is left out, and
 the reply ends before a line of somebody else, or before a token of a chat template.
 
-A label is a name and a colon, whatever stands around the name: `**Mina Vale:**`, `[mina]:`, `> Mina
-Vale (laughing):`. In lists, names before colons are no labels: in items with a bullet or a number,
-and in lines below a heading or a line that ends with a colon. In code, nothing is a label.
+A label is a name and a colon before what is said, whatever stands around the name: `**Mina Vale:**`,
+`[mina]:`, `> Mina Vale (laughing):`, `[12:30] Mina:`. Lists have names before colons, too: a number
+behind one is a score, and nothing in an item with a bullet or a number is a label. Below a heading or
+a line that ends with a colon, and behind words that are roles only sometimes, what is said has to be
+a sentence: where it cannot be told, the line is shown. In code, nothing is a label.
 """
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Literal
 
@@ -16,10 +20,10 @@ import regex
 from personas.markdown_code import find_code
 from personas.prompt.frames import fold_label
 
-LabelKind = Literal["own", "other"]
+LabelKind = Literal["own", "other", "word"]
 MAX_LABEL_CHARS = 160
 """Characters of a line that may be its label, with markup."""
-MIN_FIRST_NAME_CHARS = 2
+MIN_NAME_CHARS = 2
 COLON_PATTERN = regex.compile("[:：﹕︓∶꞉]")
 MAX_COLONS = 4
 INVISIBLE_PATTERN = regex.compile(r"\p{Cf}+")
@@ -42,14 +46,42 @@ CLOSING_MARKS = {**BRACKETS, "“": "”", "«": "»", **{mark: mark for mark in
 PREFIX_PATTERN = regex.compile(r"[^\p{L}\p{N}]*")
 SMILE_PATTERN = regex.compile(r"[-'^o]?(?:[()/\\|]+|[DPp3OoXx])(?![\p{L}\p{N}])")
 """What makes a colon the eyes of a smile: "Mina :) good to see you"."""
-BRACKETED_PATTERN = regex.compile(
-    r"[*_~|>\s]*[\[<【〔](?P<name>[^\[\]<>【】〔〕\n]{1,80})[\]>】〕][*_~|]*(?:\s+|$)"
+STAMP_PATTERN = regex.compile(
+    r"[^\p{L}\p{N}]*(?:\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4},?[ T])?"
+    r"\d{1,2}[:.]\d\d(?::\d\d)?(?:\s?(?i:[ap]m))?[^\p{L}\p{N}\[<【〔]+"
 )
+"""The time before a name."""
+BRACKETED_PATTERN = regex.compile(
+    rf"(?:{STAMP_PATTERN.pattern})?+[*_~|>\s]*(?:<(?P<name>[^<>\n]{{1,80}})>[*_~|]*(?:\s+|$)"
+    r"|[\[【〔](?P<name>[^\[\]<>【】〔〕\n]{1,80})[\]】〕][*_~|]*(?:\s++|$)(?!\p{Ll}))"
+)
+"""A name in brackets; what goes on with a small letter is one sentence with it."""
+DASH_PATTERN = regex.compile(r"\s[-–—]{1,2}\s")
 ITEM_PATTERN = regex.compile(r"\s*(?:[-*+•·‣]\s|\(?\d{1,3}[.)]\s|\|[^|])")
 HEADING_PATTERN = regex.compile(r"\s*(?:#{1,3}\s+\S.*|\*\*[^*]*[^*.!?…]\*\*|__[^_]*[^_.!?…]__)\s*")
-ROLES = ("user", "human", "assistant", "system")
+ROLES = ("user", "human", "assistant")
 INSTRUCTION_ROLES = ("instruction", "input", "response")
 """Words after `###` in the prompts of Alpaca and its successors."""
+WORD_ROLES = ("system", "you", "q")
+"""Words that begin lines of other texts, too."""
+SPACED_HONORIFICS = (" san", " sama", " kun", " chan")
+HONORIFICS = (
+    *map(
+        partial(unicodedata.normalize, "NFKD"),
+        ("さん", "さま", "様", "くん", "君", "ちゃん", "先生", "씨", "님"),
+    ),
+    *SPACED_HONORIFICS,
+)
+HONORIFIC_PATTERN = regex.compile(r" ?\L<titles>$", titles=HONORIFICS)
+BEGUN_HONORIFIC_PATTERN = regex.compile(
+    r" ?\L<titles>$",
+    titles={title[:size] for title in HONORIFICS for size in range(1, len(title) + 1)},
+)
+LETTER_PATTERN = regex.compile(r"\p{L}")
+NUMBER_PATTERN = regex.compile(r"\P{L}*\p{N}\P{L}*")
+SPOKEN_PATTERN = regex.compile(r"[!?…！？؟]|^\s*(?:\*[^*]|[\"“«「『])")
+"""What is said, or done, whatever follows."""
+SENTENCE_PATTERN = regex.compile(rf"{SPOKEN_PATTERN.pattern}|[.。।][*_~|\"”»」』)\]]*\s*$")
 OWN_ROLES = ("assistant", "response", "model")
 BARE_ROLES = ("user", "assistant", "system", "model")
 """Roles that stand in a line alone, where the tokens around them were left out of the text."""
@@ -79,7 +111,7 @@ def own_names(name: str, nickname: str = "") -> tuple[str, ...]:
     names = list[str]()
     for each in filter(None, (name, nickname)):
         names.append(each)
-        names += [word for word in each.split()[:1] if len(word) >= MIN_FIRST_NAME_CHARS]
+        names += [word for word in each.split()[:1] if len(word) >= MIN_NAME_CHARS]
     return tuple(dict.fromkeys(names))
 
 
@@ -136,9 +168,13 @@ class SpeakerLabels:
         self._own = {fold_label(name) for name in self._given[0]} - {""}
         self._others = {fold_label(name) for name in self._given[1]} - {"", *self._own}
         self._is_active = bool(self._own or self._others)
+        surnames = {word for name in self._others for word in name.split()[1:]}
+        own_words = {word for name in self._own for word in name.split()}
+        self._others |= {word for word in surnames - own_words if len(word) >= MIN_NAME_CHARS}
         self._others |= {*ROLES} - self._own
         prefixes = set[str]()
-        for name in (*self._own, *self._others, *BARE_ROLES, *INSTRUCTION_ROLES):
+        roles = (*BARE_ROLES, *INSTRUCTION_ROLES, *WORD_ROLES)
+        for name in (*self._own, *self._others, *roles):
             prefixes |= {name[:size].strip() for size in range(len(name) + 1)}
         self._prefixes = prefixes
         self._seen = ""
@@ -165,7 +201,8 @@ class SpeakerLabels:
             if said.is_cut or said.is_held:
                 return OwnWords(lines.said + said.text, said.is_cut)
             lines = lines.followed_by(text[lines.end : line_end + 1], said.text)
-            self._seen, self._lines = text[: lines.end], lines
+            self._seen = text[: lines.end]
+            self._lines = lines
         said = self._line_words(text, lines, len(text), is_whole=is_whole)
         return OwnWords(lines.said + said.text, said.is_cut)
 
@@ -196,12 +233,16 @@ class SpeakerLabels:
         """Leave out an own label; a line of somebody else is cut."""
         is_first = not lines.said.strip()
         label = self._label(line, is_first=is_first, is_whole=is_whole)
-        is_listed = lines.is_introduced or lines.is_listed
-        if label is None or (is_listed and not label.is_instruction):
+        if label is None:
             return OwnWords(line)
         if label.is_open:
             return NOTHING_YET
-        if label.kind == "other":
+        is_unclear = lines.is_introduced or lines.is_listed or label.kind == "word"
+        needs_sentence = is_unclear and not label.is_instruction
+        is_talk = _is_talk(line[label.end :], needs_sentence=needs_sentence, is_whole=is_whole)
+        if not is_talk:
+            return NOTHING_YET if is_talk is None else OwnWords(line)
+        if label.kind != "own":
             return OwnWords("", is_cut=True)
         rest = line[label.end :]
         return OwnWords(label.kept_marks + (rest.lstrip() if is_first else rest.lstrip(" \t")))
@@ -215,20 +256,30 @@ class SpeakerLabels:
         for colon in islice(COLON_PATTERN.finditer(line, 0, MAX_LABEL_CHARS), MAX_COLONS):
             if label := self._label_before(line, colon, is_first=is_first, is_whole=is_whole):
                 return label
-        if bracketed := BRACKETED_PATTERN.match(line):
-            end = bracketed.end()
-            name = INVISIBLE_PATTERN.sub("", bracketed["name"])
-            if kind := self._kind(name, is_first=is_first):
-                return _Label(kind, end, is_open=not is_whole and end == len(line))
+        if label := self._label_without_colon(line, is_first=is_first, is_whole=is_whole):
+            return label
         if not is_whole and self._may_become_label(line):
             is_instruction = line.lstrip().startswith("#")
             return _Label("other", 0, is_open=True, is_instruction=is_instruction)
         return None
 
+    def _label_without_colon(self, line: str, *, is_first: bool, is_whole: bool) -> "_Label | None":
+        if bracketed := BRACKETED_PATTERN.match(line):
+            end = bracketed.end()
+            name = INVISIBLE_PATTERN.sub("", bracketed["name"])
+            if kind := self._kind(name, is_first=is_first):
+                return _Label(kind, end, is_open=not is_whole and end == len(line))
+        dash = DASH_PATTERN.search(line, 0, MAX_LABEL_CHARS)
+        if dash and not is_first:  # a first line may tell who somebody is
+            name = fold_label(_without_time(line[: dash.start()]))
+            if " " in name and name in self._others:
+                return _Label("other", dash.end())
+        return None
+
     def _label_before(
         self, line: str, colon: "regex.Match[str]", *, is_first: bool, is_whole: bool
     ) -> "_Label | None":
-        head = INVISIBLE_PATTERN.sub("", line[: colon.start()])
+        head = _without_time(INVISIBLE_PATTERN.sub("", line[: colon.start()]))
         kind = self._kind(head, is_first=is_first)
         if kind is None:
             return None
@@ -246,21 +297,30 @@ class SpeakerLabels:
         """Tell whose label a line's beginning up to the colon is; None for no label."""
         for text in dict.fromkeys((head, ASIDE_PATTERN.sub("", head))):
             name = fold_label(text)
-            if name in self._own:
-                return "own"
-            if name == "assistant" or (name in INSTRUCTION_ROLES and _is_instruction(head)):
-                return "own" if is_first and name in OWN_ROLES else "other"
-            if name in self._others:
-                return "other"
+            for called in (name, HONORIFIC_PATTERN.sub("", name)):
+                if kind := self._kind_of_name(called, head, is_first=is_first):
+                    return kind
         return None
+
+    def _kind_of_name(self, name: str, head: str, *, is_first: bool) -> LabelKind | None:
+        if name in self._own:
+            return "own"
+        if name == "assistant" or (name in INSTRUCTION_ROLES and _is_instruction(head)):
+            return "own" if is_first and name in OWN_ROLES else "other"
+        if name in self._others:
+            return "other"
+        return "word" if name in WORD_ROLES and not is_first else None
 
     def _may_become_label(self, line: str) -> bool:
         if len(line) > MAX_LABEL_CHARS or line.endswith("\n"):
             return False
         line = INVISIBLE_PATTERN.sub("", line)
-        return any(
-            fold_label(text) in self._prefixes for text in (line, BEGUN_ASIDE_PATTERN.sub("", line))
-        )
+        if STAMP_PATTERN.fullmatch(line, partial=True):
+            return True
+        line = _without_time(line)
+        names = {fold_label(line), fold_label(BEGUN_ASIDE_PATTERN.sub("", line))}
+        names |= {BEGUN_HONORIFIC_PATTERN.sub("", name) for name in names}
+        return not self._prefixes.isdisjoint(names)
 
 
 @dataclass(frozen=True)
@@ -274,6 +334,21 @@ class _Label:
     kept_marks: str = ""
     is_open: bool = False
     is_instruction: bool = False
+
+
+def _without_time(text: str) -> str:
+    stamp = STAMP_PATTERN.match(text)
+    return text[stamp.end() :] if stamp else text
+
+
+def _is_talk(words: str, *, needs_sentence: bool, is_whole: bool) -> bool | None:
+    """Tell whether what stands behind a name is said by it; None while further text decides."""
+    if needs_sentence:
+        pattern = SENTENCE_PATTERN if is_whole else SPOKEN_PATTERN
+        return bool(pattern.search(words)) or (False if is_whole else None)
+    if is_whole:
+        return not NUMBER_PATTERN.fullmatch(words)
+    return LETTER_PATTERN.search(words) is not None or None
 
 
 def _is_instruction(line: str) -> bool:

@@ -37,7 +37,9 @@ ROLE_LINES = (
 
 def labels():
     others = [*NAMES, *(name.split()[0] for name in NAMES if " " in name and ":" not in name)]
-    return SpeakerLabels(own_names("Ballast", "Old Bal"), [*others, "Mina Vale"])
+    return SpeakerLabels(
+        own_names("Ballast", "Old Bal"), [*others, "Mina Vale", "Mina", "田中", "민수"]
+    )
 
 
 def shown(text, whole=True):
@@ -148,6 +150,44 @@ def test_after_a_list_a_line_may_speak_for_somebody():
     assert shown("For:\n### Instruction: write") == ("For:", True)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[12:30] Mina Vale: hi", "12:30 Mina: hi", "[30.11.2026 09:05 PM] Vale: hi", "Mina Vale — hello",
+        "Vale: hi", "田中さん：またね", "田中 先生：またね", "민수 씨: 안녕", "Mina-san: hi", "You: I agree.",
+        "Q: Who are you?", "[12:30] <Mina> hi", "[Mina] Hi.", "<Mina> hi", "Mina: ⟨3⟩ is enough",
+    ],
+)  # fmt: skip
+def test_a_time_an_honorific_or_a_dash_hides_no_label(line):
+    assert shown(f"Good evening.\n{line}\nYes.") == ("Good evening.", True)
+
+
+@pytest.mark.parametrize(
+    "opening", ["# Scene", "**Scene**", "For tonight:", "They say：\n", "So:\nOda: mate"]
+)
+@pytest.mark.parametrize(
+    "line", ["Mina: hello?", "**Tobias:** I agree.", "Mina: *nods*", "Mina: “Hi”"]
+)
+def test_a_sentence_is_said_even_below_a_heading(opening, line):
+    assert shown(f"{opening}\n{line}\nYes.") == (opening.strip(), True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Score so far\n\nMina: 3\nTobias Reed: 4/5", "Mina: 3", "[Mina] is at the door.",
+        "So.\n[Ballast] is what they call me", "System: I pull the lever", "So.\nSystem: rope and tar",
+        "Mina Vale — the baker.", "So.\nMina — wait!", "So.\nMinas: two", "12:30: the ferry",
+    ],
+)  # fmt: skip
+def test_a_name_before_no_talk_stays(text):
+    assert shown(text) == (text, False)
+
+
+def test_a_time_before_the_own_label_goes_with_it():
+    assert shown("[12:30] Ballast: hi") == ("hi", False)
+
+
 def test_an_open_fence_hides_no_line_of_somebody_else():
     assert shown("```\nMina Vale: hi") == ("```", True)
     assert shown("```\n<|im_start|>user") == ("```", True)
@@ -163,7 +203,8 @@ PIECES = st.lists(
         [
             "Mina Vale", "Mina", "Ballast", "user", "assistant", ":", " :", "：", "\n", "\n\n", " ", "**", "*", "[",
             "]", "(", ")", "> ", "- ", "1. ", "# ", "### Instruction", "```", "`", "|", "<", "<|", "|>", ">",
-            "tool_call", "hi", "So.", "For:", ":)", "<start_of_turn>", "model", "e\u0301",
+            "tool_call", "hi", "12:30 ", "3", " — ", "さん", "You", "?",
+            "So.", "For:", ":)", "<start_of_turn>", "model", "e\u0301",
         ]
     ),
     max_size=14,
