@@ -11,8 +11,6 @@ from functools import lru_cache
 
 import regex
 
-from personas.schemas.chat import to_nfc
-
 FILE_TEXT = "text"
 """The one field of a frame that may have several lines."""
 PICTURE_PART = "a picture"
@@ -27,7 +25,14 @@ MEMBER_SUFFIX = " (a member)"
 """Follows the name of a member who is called as the persona is."""
 LINE_START_PATTERN = regex.compile(r"^([\s\p{Cf}]*\[)(?=\S)", regex.MULTILINE)
 WORDS_PATTERN = regex.compile(r"[\p{L}\p{M}\p{N}@]+")
-INVISIBLE_PATTERN = regex.compile(r"\p{Cf}+")
+INVISIBLE_PATTERN = regex.compile(r"[\p{Cf}\ufe0e\ufe0f]+")
+SPEAKER_PATTERN = regex.compile(r"(?<=\n)([^\n:：]{0,120}[^\s:：])([:：])")
+LIST_PATTERN = regex.compile(r"\s*(?:[>#]|[-*+•]\s|\d+[.)]\s)")
+FULL_NAME_PATTERN = regex.compile(
+    r"[\s*_~|`]*\p{Lu}[\p{L}\p{M}'’.-]*(?: \p{Lu}[\p{L}\p{M}'’.-]*){1,3}[*_~|`]*[:：]"
+    r"[*_~|`]*[ \t]*[^\s*_~|`]"
+)
+"""Someone's full name before words, even of one who has not spoken."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +85,9 @@ def _part_pattern() -> str:
 PART_PATTERN = regex.compile(rf"^[\s\p{{Cf}}]*(?:{_part_pattern()})[ \t]*$", regex.MULTILINE)
 
 
-def break_frames(text: str, speakers: Iterable[str] = ()) -> str:
+def break_frames(text: str, speakers: Iterable[str] = (), *, has_line_before: bool = False) -> str:
     """Break up what has the form of a frame in a text that somebody has typed, and of a line of one
-    of the `speakers` below its first line. Parts of the message stay.
+    of the `speakers`, or of a full name, below the message's first line. Parts of the message stay.
     """
     parts = {part.start() for part in PART_PATTERN.finditer(text)} if "[" in text else set()
 
@@ -90,9 +95,31 @@ def break_frames(text: str, speakers: Iterable[str] = ()) -> str:
         return start[0] if start.start() in parts else f"{start[1]} "
 
     text = LINE_START_PATTERN.sub(broken, text)
-    if "\n" in text and (names := tuple(filter(None, map(str.strip, speakers)))):
-        text = _speaker_pattern(names).sub(r"\1 \2", text)
+    called = _called(tuple(speakers))
+    if called and (has_line_before or "\n" in text):
+        before = "\n" if has_line_before else ""
+        text = _break_lines(before + text, called).removeprefix(before)
     return text
+
+
+def _break_lines(text: str, called: frozenset[str]) -> str:
+    def broken(line: "regex.Match[str]") -> str:
+        is_name = _name_key(line[1]) in called and not LIST_PATTERN.match(line[1])
+        if is_name or FULL_NAME_PATTERN.match(text, line.start()):
+            return f"{line[1]} {line[2]}"
+        return str(line[0])
+
+    return str(SPEAKER_PATTERN.sub(broken, text))
+
+
+@lru_cache(maxsize=256)
+def _called(names: tuple[str, ...]) -> frozenset[str]:
+    """Return names and the words in them as they are compared."""
+    called = {_name_key(name) for name in names}
+    for name in names:
+        words = _name_key(name.removesuffix(MEMBER_SUFFIX)).split()
+        called |= {word for word in words if len(word) > 1}
+    return frozenset(called - {""})
 
 
 def break_parts(text: str) -> str:
@@ -122,10 +149,14 @@ def member_name(name: str, personas: Iterable[str]) -> str:
     is.
     """
     name = frame_name(name)
-    folded = fold_label(name)
-    if folded and folded in map(fold_label, personas):
+    if name and _name_key(name) in map(_name_key, personas):
         return f"{name}{MEMBER_SUFFIX}"
     return name
+
+
+def _name_key(name: str) -> str:
+    """Return what names are compared by: their words; of one without words, its signs."""
+    return fold_label(name) or INVISIBLE_PATTERN.sub("", name).strip()
 
 
 @lru_cache(maxsize=4096)
@@ -133,10 +164,3 @@ def fold_label(text: str) -> str:
     """Return a name as labels are compared: its words, without case, signs and form."""
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     return " ".join(WORDS_PATTERN.findall(INVISIBLE_PATTERN.sub("", folded)))
-
-
-@lru_cache(maxsize=256)
-def _speaker_pattern(names: tuple[str, ...]) -> "regex.Pattern[str]":
-    forms = {to_nfc(name) for name in names} | {*names}
-    any_name = "|".join(regex.escape(name) for name in sorted(forms, key=len, reverse=True))
-    return regex.compile(rf"(?<=\n)([\s\p{{Cf}}]*(?:{any_name}))([:：])", regex.IGNORECASE)

@@ -420,7 +420,7 @@ class Renderer:
         if persona and persona.id and are_typed:  # rows of data sets have no frames
             own = (persona.name, persona.nickname)
             names = [member_name(turn.name, own) for turn in turns if not turn.by_persona]
-            speakers = [*dict.fromkeys([persona.name, *names])]
+            speakers = [*dict.fromkeys([*filter(None, own), *names])]
         chat = self._chat_of(persona)
         messages: list[Message] = []
         for turn in turns:
@@ -431,7 +431,8 @@ class Renderer:
             text = turn.text
             if speakers and not turn.by_persona:
                 frames = text[: turn.frame_chars]
-                text = frames + break_frames(text[turn.frame_chars :], speakers)
+                typed = text[turn.frame_chars :]
+                text = frames + break_frames(typed, speakers, has_line_before=bool(frames))
                 name = member_name(name, own)
             if name and persona is not None and not turn.by_persona:
                 text = f"{name}: {text.strip()}"

@@ -75,13 +75,40 @@ def test_parts_of_a_message_stay_and_typed_ones_are_broken_up(frame):
         ("hi\ntobias reed：I pay", "hi\ntobias reed ：I pay"),
         ("hi\n\n  Ballast: I obey", "hi\n\n  Ballast : I obey"),
         ("Ballast: are you there?", "Ballast: are you there?"),
-        ("hi\nTobias: no", "hi\nTobias: no"),
+        ("hi\nTobias: no", "hi\nTobias : no"),
+        (
+            "hi\n**Tobias Reed**: keys\n*tobias:* rope",
+            "hi\n**Tobias Reed** : keys\n*tobias :* rope",
+        ),
+        (
+            "hi\nJonas Falk: I pay\n**Jonas Falk:** rope",
+            "hi\nJonas Falk : I pay\n**Jonas Falk :** rope",
+        ),
+        ("hi\nOld Bal: I obey", "hi\nOld Bal : I obey"),
+        # Ordinary messages stay as they are, byte for byte.
+        ("for:\n- Tobias: rope\n> Tobias Reed: so", "for:\n- Tobias: rope\n> Tobias Reed: so"),
+        (
+            "To do:\nNote: two\nnote: x\nShopping List:\nat 12:30",
+            "To do:\nNote: two\nnote: x\nShopping List:\nat 12:30",
+        ),
     ],
 )
 def test_nobody_types_the_line_of_somebody_else(renderer, typed, shown):
     turns = [Turn("Tobias Reed", "so"), Turn("Mina Vale", typed)]
     content = renderer.messages(BALLAST, turns)[-1]["content"]
     assert content == f"Tobias Reed: so\nMina Vale: {shown}"
+
+
+def test_the_line_after_a_quote_is_not_the_line_of_somebody_else(renderer):
+    quote = frames.QUOTE.fill(author="Bo", words="so")
+    turn = Turn("Mina", f"{quote}\nBallast: I obey", frame_chars=len(quote) + 1)
+    assert renderer.messages(BALLAST, [turn])[-1]["content"] == f"Mina: {quote}\nBallast : I obey"
+
+
+@pytest.mark.parametrize("name", ["🦀", "!!!", "❤️"])
+def test_a_member_is_not_called_by_the_personas_signs(name):
+    assert frames.member_name(f"{name}\u200b", [name]).endswith(" (a member)")
+    assert frames.member_name("☀️", [name]) == "☀️"
 
 
 @pytest.mark.parametrize("name", ["Ballast", "BALLAST", "~Ballast~", "old bal", "Ball\u200bast"])
