@@ -28,7 +28,7 @@ AFTER_NAME = rf"(?!_*[{WORD_SIGNS}])"
 """The borders of a name. Underscores are markup, unless they join words."""
 KOREAN_PARTICLES = "|".join(
     """야 아 이 가 은 는 을 를 의 에게 에게서 에 에서 한테 한테서 께 께서 도 만
-    와 과 랑 하고 로 처럼 보다 까지 부터 마저 조차 나 라고 라는 라면 네 들
+    와 과 랑 하고 로 처럼 보다 까지 부터 마저 조차 나 라도 라고 라는 라면 네 들
     님 씨 양 군 예요 에요 여 다 입니다 인데 뿐 밖에""".split()
 )
 """Endings of a Korean name, of which several may follow each other."""
@@ -143,7 +143,7 @@ def order_named(text: str, names: Sequence[tuple[str, ...]]) -> list[int]:
 
 def _plain(text: str) -> str:
     """Return a text as names are looked for in it: folded, without links and markup."""
-    return fold_name(LINK.sub(" ", MARKUP.sub(" ", text)))
+    return fold_name(LINK.sub(" ", MARKUP.sub(" ", text))).replace("ё", "е")
 
 
 @lru_cache(maxsize=4096)
@@ -152,18 +152,24 @@ def _name_pattern(names: tuple[str, ...]) -> regex.Pattern[str]:
     forms = dict.fromkeys(form for name in names for form in _inflected(name))
     for name in sorted(forms, key=len, reverse=True):
         words = r"\s+".join(map(regex.escape, name.split()))
-        before = "" if regex.match(f"[{SPACELESS_SCRIPTS}]", name) else BEFORE_NAME
+        before = BEFORE_NAME
+        if regex.match(f"[{SPACELESS_SCRIPTS}]", name):
+            # A single sign ends many words.
+            before = "" if len(name) > 1 else f"(?<![{SPACELESS_SCRIPTS}])"
         after = AFTER_NAME
         if regex.search(f"[{SPACELESS_SCRIPTS}]$", name):
             after = r"(?!\p{M})"
         elif regex.search(f"[{HANGUL}]$", name):
-            after = f"이?(?:{KOREAN_PARTICLES}){{0,3}}{AFTER_NAME}"
+            after = rf"이?(?:(?:{KOREAN_PARTICLES}){{0,3}}|[였었]\p{{Hangul}}*){AFTER_NAME}"
         patterns.append(f"{before}{words}{after}")
     return regex.compile("|".join(patterns))
 
 
 def _inflected(name: str) -> list[str]:
-    """Return a name of one word in the case forms of Slavic languages, with the name itself."""
+    """Return a name of one word in the case forms of its language, with the name itself."""
+    name = name.replace("ё", "е")  # most people write it so
+    if regex.fullmatch(r"\p{Greek}{4,}σ", name):
+        return [name, name[:-1]]
     endings = None
     if regex.fullmatch(r"\p{Cyrillic}+", name):
         endings = CYRILLIC_ENDINGS

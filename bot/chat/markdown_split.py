@@ -17,6 +17,10 @@ ATOM_PATTERN = regex.compile(
 )
 """What is never split: emojis, delimiters, and signs with what combines with them."""
 LANGUAGE_PATTERN = regex.compile(r"```([A-Za-z0-9_+\-.#]{1,20})\n")
+LINE_MARK_PATTERN = regex.compile(r"(?:> |-# |#{1,3} )+")
+"""The markup of a whole line: a quote, small print, a heading."""
+REST_QUOTE_PATTERN = regex.compile(r"^>>> ", regex.MULTILINE)
+"""A quote of all that follows."""
 MAX_DELIMITER_CHARS = 32
 """Characters of a delimiter, that of a fence with its language."""
 
@@ -50,12 +54,31 @@ def split_markdown(text: str, limit: int, *, is_whole: bool = True) -> Split:
     spans = [*_spans(text, is_whole=is_whole)]
     cut = _best_cut(text, limit, spans)
     inside = sorted((span for span in spans if span.start < cut < span.end), key=_start)
+    first_sign = 0
     for span in inside:
-        if cut <= span.start + len(span.opening) and span.start > 0:
-            return _split_at(text, span.start, [each for each in inside if each.start < span.start])
-        if cut >= span.end - len(span.closing):
+        if span.start == first_sign:
+            first_sign += len(span.opening)
+    for span in reversed(inside):  # no pair is left with nothing in it
+        if cut <= span.start + len(span.opening) and span.start > first_sign:
+            cut = span.start
+        elif cut >= span.end - len(span.closing):
             cut = span.end
-    return _split_at(text, cut, [span for span in inside if cut < span.end])
+    inside = [span for span in inside if span.start < cut < span.end]
+    if any(span.opening.startswith("```") for span in inside):
+        return _split_at(text, cut, inside)
+    start = text.rfind("\n", 0, cut) + 1
+    mark = LINE_MARK_PATTERN.match(text, start, cut)
+    if mark and 0 < start < cut == mark.end():
+        return _split_at(text, start, inside)
+    line_mark = ">>> " if _is_quoted_to_the_end(text, cut, spans) else mark[0] if mark else ""
+    return _split_at(text, cut, inside, line_mark=line_mark)
+
+
+def _is_quoted_to_the_end(text: str, cut: int, spans: list[MarkupSpan]) -> bool:
+    for quote in REST_QUOTE_PATTERN.finditer(text, 0, cut):
+        if not any(span.start <= quote.start() < span.end for span in spans):
+            return True
+    return False
 
 
 def closing_of(text: str) -> str:
@@ -67,8 +90,8 @@ def closing_of(text: str) -> str:
     return "||" if "||" in dict(opened) else ""
 
 
-def _split_at(text: str, cut: int, inside: list[MarkupSpan]) -> Split:
-    opening = "".join(span.opening for span in inside)
+def _split_at(text: str, cut: int, inside: list[MarkupSpan], *, line_mark: str = "") -> Split:
+    opening = line_mark + "".join(span.opening for span in inside)
     closing = "".join(span.closing for span in reversed(inside))
     first = text[:cut]
     if closing.startswith("\n") and first.endswith("\n"):
@@ -128,9 +151,10 @@ def _spans(text: str, *, is_whole: bool) -> Iterator[MarkupSpan]:
     code = find_code(text)
     beyond = len(text) + MAX_DELIMITER_CHARS
     for span in code.spans:
-        opening, closing = span.ticks, span.ticks
+        opening = closing = span.ticks
         if span.is_fence:
-            opening, closing = _fence_opening(text, span.start), "\n```"
+            opening = _fence_opening(text, span.start)
+            closing = "\n```"
         yield MarkupSpan(span.start, span.end, opening, closing)
     spans, opened = _pair_marks(text)
     yield from spans

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bot.chat import streaming_reply
 from bot.chat.discord_questions import MAX_QUESTION_CHARS, quote_member
-from bot.chat.markdown_split import closing_of
+from bot.chat.markdown_split import closing_of, split_markdown
 from bot.chat.reply_text import (
     MAX_FOOTER_CHARS,
     MAX_PART_CHARS,
@@ -166,6 +166,7 @@ LONG = "word " * 400
         (f"Look: ~~**{LONG}**~~ there", "~~**", "**~~"),
         ("```py\n" + "print(1)\n" * 300 + "```", "```py\n", "```"),
         (f"``{LONG}``", "``", "``"),
+        ("||```py\n" + "print(1)\n" * 300 + "```||", "||```py\n", "```||"),
     ],
 )
 def test_markup_that_is_split_is_closed_and_opened_again(text, opening, closing):
@@ -173,6 +174,26 @@ def test_markup_that_is_split_is_closed_and_opened_again(text, opening, closing)
     assert first.endswith(closing) and last.startswith(opening)
     shown = [part.removesuffix(f"\n{FOOTER}") for part in split_message(text, FOOTER)]
     assert sum(part.count("word") + part.count("print") for part in shown) in (300, 400)
+
+
+@pytest.mark.parametrize("mark", ["> ", ">>> ", "-# ", "## ", "> **", ">>> so\n"])
+def test_a_line_that_is_split_keeps_its_markup(mark):
+    split = split_markdown(f"{mark}{'word ' * 40}{mark[2:].strip()}", 100)
+    assert split.rest.startswith(mark.removesuffix("so\n") + "word ")
+    assert split_markdown(f"{'word ' * 15}\n> {'word ' * 9}", 77).rest.startswith("> word")
+
+
+@pytest.mark.parametrize("limit", range(20, 70))
+def test_hidden_code_is_split_into_hidden_code(limit):
+    text = "so so so so ||```\n" + "code " * 6 + "\n```||" + " so" * 10
+    split = split_markdown(text, limit)
+    for part in (split.first, split.rest):
+        assert (
+            "||||" not in part
+            and part.count("||") in (0, 2)
+            and part.count("```") == part.count("||")
+        )
+    assert (split.first + split.rest).count("code") == 6
 
 
 def test_markup_is_kept_whole_where_there_is_room_before_it():
