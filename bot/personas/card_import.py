@@ -23,6 +23,7 @@ from personas.card.toml_card import to_persona
 from personas.errors import CardError, UnderstudyError
 from personas.home.external_files import record_export
 from personas.home.pseudonyms import HomeKey, keyed_person
+from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.home.trash import TrashEntry, entry_folder, find_entry
 from personas.lore.lorebook_markdown import count_uses, lorebook_as_markdown
 from personas.lore.lorebooks import Lorebook
@@ -80,26 +81,64 @@ async def import_card(
     token budget; `PersonaExistsError` where the card would replace another.
     """
     guild_id = origin.guild_id
-    trained = store.versions.persona_ids()
 
-    def read() -> tuple[Card, CardTokenCount, str]:
+    def read() -> tuple[Card, CardTokenCount]:
         card = parse_card(data, file, MAX_UNPACKED_BYTES)
         persona = to_persona(card, file)
         room = count_card_tokens(persona, base_model, context_tokens)
         require_token_budget(persona, file, room)
-        if replacing:
-            return card, room, replacing.id
-        return card, room, personas.new_id(guild_id, persona.name, wanted_id, reserved=trained)
+        return card, room
 
-    card, room, full_id = await asyncio.to_thread(read)
-    with recording_contributor(store.people, personas, origin, full_id):
-        if replacing:
-            entry = _replaced_card(guild_id, replacing)
-            lore = {LORE_PART: personas.home / "lore" / str(guild_id) / full_id}
-            brought = await asyncio.to_thread(personas.replace, card, file, entry, lore)
-        else:
-            brought = await asyncio.to_thread(personas.bring_in, guild_id, card, file, full_id)
+    card, room = await asyncio.to_thread(read)
+    if replacing is None:
+        brought = await store_new_card(personas, store, origin, card, file, wanted_id=wanted_id)
+        return CardImport(brought, card, room)
+    with recording_contributor(store.people, personas, origin, replacing.id):
+        entry = _replaced_card(guild_id, replacing)
+        lore = {LORE_PART: personas.home / "lore" / str(guild_id) / replacing.id}
+        brought = await asyncio.to_thread(personas.replace, card, file, entry, lore)
     return CardImport(brought, card, room)
+
+
+async def store_new_card(
+    personas: PersonaRegistry,
+    store: Store,
+    origin: RequestOrigin,
+    card: Card,
+    where: str,
+    *,
+    wanted_id: str = "",
+) -> ImportedPersona:
+    """Store a card as a new persona of the origin's guild, under an id that nothing else gets
+    meanwhile, with a member as its contributor. Raises as `PersonaRegistry.new_id` and `bring_in`.
+    """
+    guild_id = origin.guild_id
+    async with personas.arriving:
+        trained = store.versions.persona_ids()
+        name = to_persona(card, where).name
+        full_id = await asyncio.to_thread(
+            personas.new_id, guild_id, name, wanted_id=wanted_id, reserved=trained
+        )
+        with recording_contributor(store.people, personas, origin, full_id):
+            return await asyncio.to_thread(
+                personas.bring_in, guild_id, card, where=where, full_id=full_id
+            )
+
+
+def same_name_notes(personas: PersonaRegistry, guild_id: int, persona: Persona) -> list[str]:
+    """Say that servers have a persona of their own with the name of a new one of all servers."""
+    count = personas.guilds_with_name(persona.name) if guild_id == OPERATOR_GUILD_ID else 0
+    if not count:
+        return []
+    return [
+        ngettext_lazy(
+            "{count} server has a persona of its own with this name; its menus show both with "
+            "their ids.",
+            "{count} servers have a persona of their own with this name; their menus show both "
+            "with their ids.",
+            count,
+        )
+    ]
 
 
 def _replaced_card(guild_id: int, persona: Persona) -> TrashEntry:

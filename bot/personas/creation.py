@@ -10,7 +10,12 @@ from typing import Self
 from discord.utils import escape_markdown
 
 from bot.personas.base_model_compat import CardTokenCount, count_card_tokens
-from bot.personas.card_import import MAX_UNPACKED_BYTES, CardImport, recording_contributor
+from bot.personas.card_import import (
+    MAX_UNPACKED_BYTES,
+    CardImport,
+    recording_contributor,
+    store_new_card,
+)
 from bot.personas.registry import (
     ChangedCardError,
     PersonaRegistry,
@@ -200,14 +205,9 @@ class PersonaCreation:
         """
         check = await self.check(origin.guild_id, form, file)
         card, persona, room = check.require()
-        with self._recording(origin, persona.id):
-            brought = await asyncio.to_thread(
-                self.personas.bring_in,
-                origin.guild_id,
-                card,
-                where=persona.name,
-                full_id=persona.id,
-            )
+        brought = await store_new_card(
+            self.personas, self.store, origin, card=card, where=persona.name
+        )
         return CardImport(brought, card, room)
 
     async def edit(

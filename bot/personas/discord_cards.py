@@ -3,6 +3,7 @@
 import asyncio
 import io
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,14 @@ async def _ask_to_replace(
             ),
             gettext_lazy("Leave its largest pictures out, or give it another name."),
         )
+    question, view = _replace_question(interaction, persona)
+    card = discord.File(io.BytesIO(file.content), filename=file.name)
+    await respond(interaction, question, view, files=[card])
+
+
+def _replace_question(interaction: Interaction, persona: Persona) -> tuple[str, discord.ui.View]:
+    services = interaction.client.services
+    guild_id = interaction.guild_id or 0
     trainings = len(services.trainings.open_of_persona(persona.id))
     question = gettext_lazy(
         "**{persona}** (`{id}`) is a persona of this server already, with {belongings}. Replace its "
@@ -273,23 +282,38 @@ async def _ask_to_replace(
         id=short_id(persona, guild_id),
         belongings=services.removal.belongings(guild_id, persona, trainings).text(),
     )
-    button = ReplaceCardButton(persona.id, language=interaction_language(interaction))
-    card = discord.File(io.BytesIO(file.content), filename=file.name)
-    await respond(interaction, question, button_view(button), files=[card])
+    button = ReplaceCardButton(
+        persona.id, _name_stamp(persona), language=interaction_language(interaction)
+    )
+    return question, button_view(button)
 
 
-class ReplaceCardButton(PersistentButton, template=rf"replace-card:{PERSONA_ID}"):
-    """Replaces a persona's card by the file of the message that asks for it."""
+def _name_stamp(persona: Persona) -> str:
+    """Return a short number of a persona's name, by which a question tells that it has changed."""
+    return f"{zlib.crc32(persona.name.encode()):08x}"
+
+
+class ReplaceCardButton(
+    PersistentButton, template=rf"replace-card:{PERSONA_ID}:(?P<stamp>[0-9a-f]{{8}})"
+):
+    """Replaces a persona's card by the file of the message that asks for it; asks again where the
+    persona has another name by now.
+    """
 
     label = gettext_lazy("Replace")
     style = discord.ButtonStyle.danger
     moderators_only = True
     persona: str
+    stamp: str
 
     async def pressed(self, interaction: Interaction) -> None:
         persona = require_persona(interaction, self.persona)
         (attachment,) = interaction.message.attachments if interaction.message else []
         await defer(interaction)
+        if self.stamp != _name_stamp(persona):
+            question, view = _replace_question(interaction, persona)
+            await edit_response(interaction, content=question, view=view)
+            return
         file = await read_card_file(attachment)
         _, lines, view, report = await _import_card(interaction, file, replacing=persona)
         await _show_import(interaction, lines, view, report)

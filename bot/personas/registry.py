@@ -2,6 +2,7 @@
 imported.
 """
 
+import asyncio
 import hashlib
 import logging
 import shutil
@@ -103,6 +104,8 @@ class PersonaRegistry:
         self._cards: dict[str, Path] = {}
         self._own: dict[int, dict[str, Persona]] = {}
         self._changing = threading.RLock()
+        self.arriving = asyncio.Lock()
+        """Held from the choice of a new persona's id until its card is stored under it."""
         self.names_of_bot: Callable[[int], Iterable[str]] = lambda guild_id: ()
         """The bot's own names in a guild, once it has a client; no persona is given one of them."""
         self.reload_guild_cards()
@@ -114,6 +117,14 @@ class PersonaRegistry:
     def own(self, guild_id: int) -> list[Persona]:
         """The personas that a guild has created or imported."""
         return list(self._own.get(guild_id, {}).values())
+
+    def guilds_with_name(self, name: str) -> int:
+        """Count the guilds that have a persona of their own with this name."""
+        guilds = set[int]()
+        for guild_id, persona in self.everybody():
+            if guild_id != OPERATOR_GUILD_ID and fold_name(persona.name) == fold_name(name):
+                guilds.add(guild_id)
+        return len(guilds)
 
     def require_room(self, guild_id: int) -> None:
         """Raise `RefusedError` for a guild that has as many personas of its own as it may have."""

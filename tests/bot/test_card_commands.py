@@ -8,6 +8,8 @@ import aiohttp
 import pytest
 
 from bot.personas import guild_lore
+from bot.personas.card_import import import_card, same_name_notes
+from bot.personas.creation import PersonaForm
 from bot.personas.registry import (
     MAX_GUILD_PERSONAS,
     ChangedCardError,
@@ -16,6 +18,7 @@ from bot.personas.registry import (
     guild_card_path,
 )
 from bot.platform.errors import RefusedError
+from bot.platform.request_origin import RequestOrigin
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.request_materials import gather_materials
 from personas.card.card_picture import with_picture
@@ -666,6 +669,51 @@ def test_a_servers_persona_is_trained_on_its_own_lore_and_the_sets_that_it_uses(
     sets = LoreSets(ShippedData.from_source_tree().lore, tmp_path)
     sets.choose("_world", True, guild_id=GUILD, persona_id=mine.id)
     assert lore_paths() == ["lore", "lore-sets"]
+
+
+def test_a_persona_of_all_servers_that_takes_a_servers_name_says_so(personas):
+    personas.bring_in(GUILD, card_named("Mira"), "it")
+    shared = personas.bring_in(0, card_named("MIRA"), "it").persona
+    (note,) = same_name_notes(personas, 0, shared)
+    assert note.startswith("1 server has a persona of its own with this name")
+    assert same_name_notes(personas, GUILD, shared) == []
+    assert same_name_notes(personas, 0, personas.get("oda", 0)) == []
+
+
+async def test_new_personas_at_the_same_time_have_ids_of_their_own(stage):
+    services = stage.client.services
+    origin = RequestOrigin(GUILD, channel_id=0, user_id=1)
+    forms = [
+        PersonaForm(name=name, description=f"{name} waits.") for name in ("Zoë", "Zoe", "zoe!")
+    ]
+    brought = await asyncio.gather(*(services.creation.create(origin, form) for form in forms))
+    brought += await asyncio.gather(
+        *(
+            import_card(
+                services.personas,
+                services.store,
+                services.base_model,
+                origin=origin,
+                data=as_json({**V2, "data": {**V2["data"], "name": name}}),
+                file="it.json",
+                context_tokens=2048,
+            )
+            for name in ("Lân", "Lan")
+        )
+    )
+    assert len({each.brought.persona.id for each in brought}) == 5
+
+
+async def test_a_question_does_not_replace_the_card_of_a_persona_renamed_meanwhile(stage):
+    await response_text(await bring_in(stage), "is a persona of this server")
+    question = await response_text(await bring_in(stage), "Replace its card by this file?")
+    personas = stage.client.services.personas
+    mira = personas.find("mira", int(stage.sandbox.guild_id))
+    personas.rewrite(mira.id, personas.table(mira.id) | {"name": "Ada"})
+    again = await stage.moderator.click(question, "Replace")
+    question = await response_text(again, "**Ada** (`mira`) is a persona of this server already")
+    assert personas.find("mira", int(stage.sandbox.guild_id)).name == "Ada"
+    await response_text(await stage.moderator.click(question, "Replace"), "has a new card.")
 
 
 async def test_imports_at_the_same_time_all_count(personas):

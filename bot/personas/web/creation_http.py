@@ -11,7 +11,7 @@ from bot.chat.delivery import DELIVERY_ERRORS
 from bot.chat.model_names import ChatModel
 from bot.chat.places import SpeakChannel, usual_answers
 from bot.chat.reply_service import greeting_text
-from bot.personas.card_import import CardImport, import_character_book
+from bot.personas.card_import import CardImport, import_character_book, same_name_notes
 from bot.personas.creation import CardFile, FormCheck, InvalidFormError, PersonaForm
 from bot.personas.web import card_editing
 from bot.personas.web.card_http import preview_events
@@ -219,6 +219,7 @@ async def create_owned(
     created = gettext_lazy("created the persona {persona}", persona=f"**{markdown_name(persona)}**")
     services.audit.record(guild_id, origin.user_id, created)
     notes, _ = await import_character_book(lore_store(services), guild_id, persona, imported.card)
+    notes += same_name_notes(services.personas, guild_id, persona)
     card_editing.warm_up_prompt(owned, persona)
     if place and services.client:
         answers = usual_answers(services.client)

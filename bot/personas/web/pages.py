@@ -309,6 +309,7 @@ async def _install_attachments(
     """
     services = get_services(request)
     card = imported.card
+    is_new = imported.brought.is_new
     owned = OwnedPersona(services, guild_id, imported.brought.persona)
     lore_notes, _ = await card_import.import_character_book(
         lore_store(services), guild_id, owned.persona, card
@@ -322,6 +323,11 @@ async def _install_attachments(
     warm_up_prompt(owned, owned.persona)
     notes = [
         done,
+        *(
+            card_import.same_name_notes(services.personas, guild_id, owned.persona)
+            if is_new
+            else ()
+        ),
         *ImportReport.of(card.remarks).lines(),
         *lore_notes,
         *(note.replace("**", "") for note in adapter_notes),
