@@ -311,8 +311,8 @@ class ReplaceCardButton(
         (attachment,) = interaction.message.attachments if interaction.message else []
         await defer(interaction)
         if self.stamp != _name_stamp(persona):
-            question, view = _replace_question(interaction, persona)
-            await edit_response(interaction, content=question, view=view)
+            question, buttons = _replace_question(interaction, persona)
+            await edit_response(interaction, content=question, view=buttons)
             return
         file = await read_card_file(attachment)
         _, lines, view, report = await _import_card(interaction, file, replacing=persona)
