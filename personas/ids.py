@@ -27,12 +27,16 @@ def readable_id(name: str, most: int = MAX_ID_CHARS) -> str:
 
 def free_id(name: str, is_taken: Callable[[str], bool], most: int = MAX_ID_CHARS) -> str:
     """Return the readable id of something new, with a number behind it where that is taken."""
-    readable = readable_id(name, most)
-    if not is_taken(readable):
-        return readable
+    return first_free(readable_id(name, most), is_taken, most)
+
+
+def first_free(wanted: str, is_taken: Callable[[str], bool], most: int = MAX_ID_CHARS) -> str:
+    """Return a wanted name, with a number behind it where that is taken."""
+    if not is_taken(wanted):
+        return wanted
     for number in itertools.count(2):
         suffix = f"-{number}"
-        numbered = readable[: most - len(suffix)].rstrip("-") + suffix
+        numbered = wanted[: most - len(suffix)].rstrip("-") + suffix
         if not is_taken(numbered):
             return numbered
     raise AssertionError("there is always a next number")

@@ -42,7 +42,7 @@ from bot.platform.localisation import gettext_lazy
 from bot.settings import FetchPolicy
 from bot.training.dataset_catalog import DatasetCatalog, DatasetPlace
 from bot.training.guild_turns import QueueConflictError
-from personas.errors import MaterialError, RequestError, UnderstudyError
+from personas.errors import EngineBusyError, MaterialError, RequestError, UnderstudyError
 from personas.home.built_dataset import dataset_statement
 from personas.home.column_maps import write_mapping
 from personas.home.rights import RightsStatement
@@ -184,13 +184,16 @@ class DataActions:
             await asyncio.to_thread(write_mapping, file, pairs)
         except MaterialError as error:
             raise DataConflictError(error.message, error.advice) from error
-        await asyncio.to_thread(delete_inspection, file)
-        # A running inspection does not know the pairs yet.
-        running = self._jobs.latest("inspect", source.name)
+        await self._inspect_anew(source.name)
+        return await self.upload(name)
+
+    async def _inspect_anew(self, name: str) -> None:
+        """Queue the inspection of an upload that has changed, or of which something else is known."""
+        running = self._jobs.latest("inspect", name)
         if running and running.is_open:
             await self._jobs.cancel(running)
-        self.inspect_upload(source.name)
-        return await self.upload(name)
+        await asyncio.to_thread(delete_inspection, self._folders.upload(name))
+        self.inspect_upload(name)
 
     async def delete_upload(self, name: str) -> None:
         """Move an upload and its facts into the trash, unless a job uses it."""
@@ -210,20 +213,23 @@ class DataActions:
         """List the uploads and data sets that can be brought back. Reads the disk."""
         return self._trash.entries()
 
-    async def bring_back(self, kind: DataKind, name: str) -> bool:
+    async def bring_back(self, kind: DataKind, name: str, stamp: str) -> bool:
         """Bring back an upload or data set that was deleted or replaced within the last day; one of
         its name that is there by now takes its place in the trash. False where moderators cannot
         name it any more.
         """
-        present: DataItem | None = None
+        entry = await asyncio.to_thread(self._trash.require_entry, kind, name, stamp)
+        present = DataItem(kind, name, entry.facts["place"], statement=None)
         with suppress(UnknownDataError):
             if kind == "upload":
                 present = _upload_item(await self.upload(name))
             else:
                 present = _dataset_item(await self.dataset(name))
-        is_offered = await asyncio.to_thread(self._trash.bring_back, kind, name, present)
+        is_offered = await asyncio.to_thread(self._trash.bring_back, entry, present)
         if kind == "upload":
-            self.inspect_upload(name)
+            # It is back: its page offers the inspection, or another press has begun it.
+            with suppress(EngineBusyError, QueueConflictError):
+                await self._inspect_anew(name)
         return is_offered
 
     # ------------------------------------------------------------------------------------ data sets

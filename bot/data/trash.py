@@ -9,22 +9,14 @@ from typing import Any, Literal
 from bot.data.errors import UnknownDataError
 from bot.data.folders import DataFolders
 from bot.data.rights import write_statement
-from bot.platform.localisation import gettext_lazy
+from bot.platform.errors import RefusedError
+from bot.platform.trash import require_entry
 from bot.training.dataset_catalog import CatalogueListing, DatasetCatalog, DatasetPlace
 from personas.errors import UnderstudyError
-from personas.home.atomic_files import replace_durably
 from personas.home.column_maps import write_mapping
 from personas.home.rights import RightsStatement
 from personas.home.shared_personas import OPERATOR_GUILD_ID
-from personas.home.trash import (
-    TrashEntry,
-    delete_entry,
-    find_entry,
-    keep_copy,
-    list_entries,
-    take_back,
-    throw_away,
-)
+from personas.home.trash import TrashEntry, delete_entry, list_entries, swap, throw_away
 
 DataKind = Literal["upload", "dataset"]
 DATA_PART = "data"
@@ -59,7 +51,7 @@ class DataTrash:
     def keep_copy(self, item: DataItem) -> TrashEntry:
         """Keep an item that is about to be replaced."""
         entry = self._entry(item)
-        keep_copy(self.home, entry, self._parts(item.kind, item.name))
+        throw_away(self.home, entry, {}, copies=self._parts(item.kind, item.name))
         return entry
 
     def delete(self, entry: TrashEntry) -> None:
@@ -75,28 +67,23 @@ class DataTrash:
                 entries.append(entry)
         return entries
 
-    def bring_back(self, kind: DataKind, name: str, present: DataItem | None) -> bool:
+    def require_entry(self, kind: DataKind, name: str, stamp: str) -> TrashEntry:
+        """Return what can be brought back. Raises `UnknownDataError` where that is nothing."""
+        try:
+            return require_entry(self.home, OPERATOR_GUILD_ID, kind=kind, id=name, stamp=stamp)
+        except RefusedError as error:
+            raise UnknownDataError(error.message, error.advice) from error
+
+    def bring_back(self, entry: TrashEntry, present: DataItem) -> bool:
         """Bring an item back; the one that is `present` under its name takes its place in the trash.
         False where it has no name for moderators any more.
-
-        Raises `UnknownDataError` where it is too late.
         """
-        entry = find_entry(self.home, OPERATOR_GUILD_ID, kind, name)
-        if entry is None or not entry.is_kept(time.time()):
-            raise UnknownDataError(
-                gettext_lazy("{name} can be brought back no more.", name=name),
-                gettext_lazy("What was deleted or replaced is kept for a day."),
-            )
-        parts = self._parts(kind, name)
-        aside = {}
-        for part, path in parts.items():
-            if path.exists():
-                aside[part] = path.with_name(f".{path.name}.aside")
-                replace_durably(path, aside[part])
-        take_back(self.home, entry, parts)
-        if present:
-            throw_away(self.home, self._entry(present), aside)
-        return self._restate(kind, name, entry.facts)
+        parts = self._parts(present.kind, present.name)
+        is_there = any(path.exists() for path in parts.values())
+        swap(self.home, entry, self._entry(present) if is_there else None, parts)
+        # What was stated of the one that was there says nothing of this one.
+        self.catalogue.withdraw(present.place)
+        return self._restate(present.kind, present.name, entry.facts)
 
     def _restate(self, kind: DataKind, name: str, facts: Mapping[str, Any]) -> bool:
         statement = RightsStatement(**facts["statement"]) if facts["statement"] else None

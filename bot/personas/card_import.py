@@ -14,6 +14,7 @@ from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts, ngettext_lazy
 from bot.platform.messages import markdown_name
 from bot.platform.request_origin import RequestOrigin
+from bot.platform.trash import require_entry
 from bot.store import CARD_CONTRIBUTION, Contribution, MemberRecords, Store
 from personas.card.card_book import card_book
 from personas.card.card_reader import parse_card
@@ -24,7 +25,7 @@ from personas.errors import CardError, UnderstudyError
 from personas.home.external_files import record_export
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.home.shared_personas import OPERATOR_GUILD_ID
-from personas.home.trash import TrashEntry, entry_folder, find_entry
+from personas.home.trash import TrashEntry, entry_folder
 from personas.lore.lorebook_markdown import count_uses, lorebook_as_markdown
 from personas.lore.lorebooks import Lorebook
 from personas.schemas.chat import Persona
@@ -94,9 +95,13 @@ async def import_card(
         brought = await store_new_card(personas, store, origin, card, file, wanted_id=wanted_id)
         return CardImport(brought, card, room)
     with recording_contributor(store.people, personas, origin, replacing.id):
-        entry = _replaced_card(guild_id, replacing)
-        lore = {LORE_PART: personas.home / "lore" / str(guild_id) / replacing.id}
-        brought = await asyncio.to_thread(personas.replace, card, file, entry, lore)
+        brought = await asyncio.to_thread(
+            personas.replace,
+            card,
+            file,
+            entry=_card_entry(guild_id, replacing),
+            parts=_lore_part(personas.home, guild_id, replacing.id),
+        )
     return CardImport(brought, card, room)
 
 
@@ -141,38 +146,56 @@ def same_name_notes(personas: PersonaRegistry, guild_id: int, persona: Persona) 
     ]
 
 
-def _replaced_card(guild_id: int, persona: Persona) -> TrashEntry:
+def _card_entry(guild_id: int, persona: Persona) -> TrashEntry:
+    """Return the entry of a persona's present card, which is about to be replaced."""
     return TrashEntry(
         guild_id=guild_id, kind="card", id=persona.id, name=persona.name, at=time.time()
     )
+
+
+def _lore_part(home: Path, guild_id: int, persona_id: str) -> dict[str, Path]:
+    return {LORE_PART: home / "lore" / str(guild_id) / persona_id}
+
+
+@dataclass(frozen=True)
+class UndoneReplacement:
+    """A persona whose card was brought back, and the card that was there until then, in the
+    trash.
+    """
+
+    persona: Persona
+    replaced: TrashEntry
 
 
 async def undo_replacement(
     personas: PersonaRegistry,
     store: Store,
     lore: GuildLore,
+    *,
     origin: RequestOrigin,
-    persona_id: str,
-) -> Persona:
-    """Bring back the card that was replaced last, with its picture and the lore of its character
-    book. Raises `RefusedError` where it is too late, or another persona has its name by now.
+    persona: Persona,
+    stamp: str,
+) -> UndoneReplacement:
+    """Bring back a card that was replaced, with its picture and the lore of its character book.
+    Raises `RefusedError` where it is too late, or another persona has its name by now.
     """
     guild_id = origin.guild_id
-    entry = find_entry(lore.home, guild_id, "card", persona_id)
-    if entry is None or not entry.is_kept(time.time()):
-        raise RefusedError(
-            gettext_lazy("That can be undone no more."),
-            gettext_lazy("A replaced card is kept for a day. Import the file that it came from."),
-        )
-    kept = entry_folder(lore.home, guild_id, "card", persona_id) / LORE_PART
+    entry = require_entry(lore.home, guild_id, kind="card", id=persona.id, stamp=stamp)
+    present = _card_entry(guild_id, persona)
+    kept = entry_folder(lore.home, entry) / LORE_PART
     book = {path.name: path.read_bytes() for path in kept.glob(f"{BOOK_LORE_NAME}*.md")}
-    with recording_contributor(store.people, personas, origin, persona_id):
-        persona = await asyncio.to_thread(personas.undo_replacement, entry)
-    for file in _book_files(lore, guild_id, persona_id):
-        await lore.remove(guild_id, persona_id, file)
+    with recording_contributor(store.people, personas, origin, persona.id):
+        back = await asyncio.to_thread(
+            personas.undo_replacement,
+            entry,
+            present,
+            parts=_lore_part(lore.home, guild_id, persona.id),
+        )
+    for file in _book_files(lore, guild_id, persona.id):
+        await lore.remove(guild_id, persona.id, file)
     for file, content in book.items():
-        await lore.add(guild_id, persona_id, file, content)
-    return persona
+        await lore.add(guild_id, persona.id, name=file, content=content)
+    return UndoneReplacement(back, present)
 
 
 def _book_files(lore: GuildLore, guild_id: int, persona_id: str) -> list[str]:
@@ -226,7 +249,7 @@ async def import_character_book(
         await lore.remove(guild_id, persona.id, file)
     try:
         for file, content in files.items():
-            _, added = await lore.add(guild_id, persona.id, file, content)
+            _, added = await lore.add(guild_id, persona.id, name=file, content=content)
             passages += added
     except UnderstudyError as error:
         note = gettext_lazy(

@@ -21,7 +21,7 @@ from bot.personas.card_import import (
     undo_replacement,
 )
 from bot.personas.creation import CardFile
-from bot.personas.discord_create import PERSONA_ID, UseHereButton
+from bot.personas.discord_create import UseHereButton
 from bot.personas.discord_import_list import with_import_list
 from bot.personas.discord_lore import guild_lore
 from bot.personas.discord_picture import (
@@ -30,6 +30,7 @@ from bot.personas.discord_picture import (
     require_one_file,
     upload_field,
 )
+from bot.personas.discord_undo import ENTRY, PERSONA_ID, UndoButton, Undone
 from bot.personas.registry import PersonaExistsError
 from bot.platform.discord_kit.transformers import (
     PERSONA,
@@ -140,7 +141,7 @@ async def import_(
         try:
             persona, lines, view, report = await _import_card(interaction, file, persona_id or "")
         except PersonaExistsError as error:
-            await _ask_to_replace(interaction, error, file)
+            await _ask_to_replace(interaction, error, file, has_adapter=bool(adapter or hub))
             return
     if persona and (adapter or hub):
         notes, view = await _import_adapter(interaction, persona, adapter or f"{HUB_PREFIX}{hub}")
@@ -245,10 +246,15 @@ def _require_importable(
 
 
 async def _ask_to_replace(
-    interaction: Interaction, error: PersonaExistsError, file: CardFile
+    interaction: Interaction,
+    error: PersonaExistsError,
+    file: CardFile,
+    *,
+    has_adapter: bool = False,
 ) -> None:
     """Ask whether a card replaces that of the server's persona with its name or id; the message
-    holds the card until then. Raises the error for a persona that is not the server's own.
+    holds the card until then, but no adapter that was given with it. Raises the error for a persona
+    that is not the server's own.
     """
     services = interaction.client.services
     guild_id = interaction.guild_id or 0
@@ -266,6 +272,16 @@ async def _ask_to_replace(
             gettext_lazy("Leave its largest pictures out, or give it another name."),
         )
     question, view = _replace_question(interaction, persona)
+    if has_adapter:
+        question = join_texts(
+            question,
+            gettext_lazy(
+                "The adapter is not imported with it: give it to `/persona import` again, without a "
+                "card and with `id:{id}`.",
+                id=short_id(persona, guild_id),
+            ),
+            separator="\n",
+        )
     card = discord.File(io.BytesIO(file.content), filename=file.name)
     await respond(interaction, question, view, files=[card])
 
@@ -319,33 +335,30 @@ class ReplaceCardButton(
         await _show_import(interaction, lines, view, report)
 
 
-class UndoReplacementButton(PersistentButton, template=rf"undo-card:{PERSONA_ID}"):
-    """Brings back the card that was replaced."""
+class UndoReplacementButton(UndoButton, template=rf"undo-card:{ENTRY}"):
+    """Brings back the card that was replaced; the present one can be brought back in turn."""
 
-    label = gettext_lazy("Undo")
-    moderators_only = True
-    persona: str
-
-    async def pressed(self, interaction: Interaction) -> None:
+    async def undo(self, interaction: Interaction, guild_id: int) -> Undone:
         services = interaction.client.services
-        origin = request_origin(interaction)
-        require_persona(interaction, self.persona)
-        await defer(interaction)
-        persona = await undo_replacement(
-            services.personas, services.store, guild_lore(services), origin, self.persona
+        undone = await undo_replacement(
+            services.personas,
+            services.store,
+            guild_lore(services),
+            origin=request_origin(interaction),
+            persona=require_persona(interaction, self.persona),
+            stamp=self.stamp,
         )
-        name = f"**{markdown_name(persona)}**"
-        services.audit.record(
-            origin.guild_id,
-            origin.user_id,
+        name = f"**{markdown_name(undone.persona)}**"
+        language = interaction_language(interaction)
+        return Undone(
             gettext_lazy("brought back the replaced card of {persona}", persona=name),
+            gettext_lazy(
+                "**{persona}** speaks by the card from before again. A version that came with the "
+                "other card stays: `/finetune remove`.",
+                persona=markdown_name(undone.persona),
+            ),
+            again=UndoReplacementButton(self.persona, undone.replaced.stamp, language=language),
         )
-        text = gettext_lazy(
-            "**{persona}** speaks by the card from before again. A version that came with the other "
-            "card stays: `/finetune remove`.",
-            persona=markdown_name(persona),
-        )
-        await edit_response(interaction, content=text, view=None, attachments=[])
 
 
 CARD_BUTTONS = (ImportAgainButton, ReplaceCardButton, UndoReplacementButton)
@@ -394,8 +407,8 @@ async def _import_card(
     )
     language = interaction_language(interaction)
     buttons: list[discord.ui.Item[Any]] = []
-    if replacing:
-        buttons.append(UndoReplacementButton(persona.id, language=language))
+    if replaced := imported.brought.replaced:
+        buttons.append(UndoReplacementButton(persona.id, replaced.stamp, language=language))
     else:
         buttons.append(UseHereButton.of(interaction, persona))
     if job:

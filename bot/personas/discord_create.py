@@ -26,6 +26,7 @@ from bot.personas.creation import (
 from bot.personas.discord import assigned_text
 from bot.personas.discord_lore import AddLoreButton, guild_lore
 from bot.personas.discord_picture import PictureButton, read_card_file, require_small
+from bot.personas.discord_undo import PERSONA_ID
 from bot.platform.discord_kit.refused_forms import (
     NOTHING_LOST_TEXT,
     READ_TIMEOUT_S,
@@ -99,7 +100,6 @@ KEPT_TEXT = gettext_lazy("Too long for this form. Left empty, it stays as the ca
 NEW_PERSONA_TITLE = gettext_noop("New persona")
 EDIT_TITLE = gettext_noop("Edit {persona}")
 REQUIRED_FIELDS = ("name", "description")
-PERSONA_ID = r"(?P<persona>[a-z0-9][a-z0-9_-]*)"
 
 
 @guild_moderators_only(DM_TEXT)

@@ -6,7 +6,7 @@ import discord
 from discord import app_commands
 
 from bot.personas.discord_cards import card_files, cards_are_for_moderators
-from bot.personas.discord_create import PERSONA_ID
+from bot.personas.discord_undo import ENTRY, PERSONA_ID, UndoButton, Undone
 from bot.platform.discord_kit.transformers import (
     PERSONA,
     Interaction,
@@ -80,7 +80,9 @@ class RemovePersonaButton(PersistentButton, template=rf"remove-persona:{PERSONA_
             gettext_lazy("removed the persona {persona}", persona=f"**{markdown_name(persona)}**"),
         )
         text = join_texts(_removed_text(persona, guild_id, entry.at), *cancelled)
-        undo = UndoRemovalButton(persona.id, language=interaction_language(interaction))
+        undo = UndoRemovalButton(
+            persona.id, entry.stamp, language=interaction_language(interaction)
+        )
         view = button_view(undo)
         await edit_response(interaction, content=text, view=view, attachments=files)
 
@@ -96,25 +98,14 @@ def _removed_text(persona: Persona, guild_id: int, at: float) -> str:
     )
 
 
-class UndoRemovalButton(PersistentButton, template=rf"undo-removal:{PERSONA_ID}"):
+class UndoRemovalButton(UndoButton, template=rf"undo-removal:{ENTRY}"):
     """Brings a removed persona back."""
 
-    label = gettext_lazy("Undo")
-    moderators_only = True
-    persona: str
-
-    async def pressed(self, interaction: Interaction) -> None:
-        services = interaction.client.services
-        guild_id = interaction.guild_id or 0
-        await defer(interaction)
-        back = await services.removal.bring_back(guild_id, self.persona, by=interaction.user.id)
-        services.audit.record(
-            guild_id,
-            interaction.user.id,
-            gettext_lazy(
-                "brought back the persona {persona}", persona=f"**{markdown_name(back.persona)}**"
-            ),
+    async def undo(self, interaction: Interaction, guild_id: int) -> Undone:
+        back = await interaction.client.services.removal.bring_back(
+            guild_id, self.persona, stamp=self.stamp, by=interaction.user.id
         )
+        name = f"**{markdown_name(back.persona)}**"
         texts: list[str] = [
             gettext_lazy(
                 "**{persona}** is back, with channels, versions, memories and lore.",
@@ -129,7 +120,9 @@ class UndoRemovalButton(PersistentButton, template=rf"undo-removal:{PERSONA_ID}"
                     channels=channels,
                 )
             )
-        await edit_response(interaction, content=join_texts(*texts), view=None, attachments=[])
+        return Undone(
+            gettext_lazy("brought back the persona {persona}", persona=name), join_texts(*texts)
+        )
 
 
 REMOVAL_BUTTONS = (RemovePersonaButton, UndoRemovalButton)

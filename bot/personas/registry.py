@@ -33,7 +33,7 @@ from personas.errors import CardError
 from personas.home.atomic_files import write_file
 from personas.home.persona_ids import guild_suffix, match_personas, short_id
 from personas.home.shared_personas import CARD_FILE, OPERATOR_GUILD_ID
-from personas.home.trash import TrashEntry, find_entry, keep_copy, take_back, throw_away
+from personas.home.trash import TrashEntry, entries_of, swap, take_back, throw_away
 from personas.ids import free_id, readable_id
 from personas.lore.lore_folder import fold_key
 from personas.schemas.chat import Persona, fold_name
@@ -82,10 +82,14 @@ class PersonaExistsError(RefusedError):
 
 @dataclass(frozen=True)
 class ImportedPersona:
-    """A persona that a guild has imported."""
+    """A persona that a guild has imported, and the card that it replaced, in the trash."""
 
     persona: Persona
-    is_new: bool
+    replaced: TrashEntry | None = None
+
+    @property
+    def is_new(self) -> bool:
+        return self.replaced is None
 
 
 class PersonaRegistry:
@@ -296,26 +300,28 @@ class PersonaRegistry:
             full_id = short + suffix
             if short in personas or full_id in personas or short in names:
                 return True
-            removed = find_entry(self.home, guild_id, "persona", full_id)
-            return full_id in reserved or removed is not None
+            return full_id in reserved or bool(self._removed(guild_id, full_id))
 
         return free_id(name, is_taken, MAX_SHORT_ID_CHARS) + suffix
 
     def _require_not_removed(self, guild_id: int, full_id: str) -> None:
         """Raise `RefusedError` for the id of a removed persona that can be brought back."""
-        if removed := find_entry(self.home, guild_id, "persona", full_id):
+        if removed := self._removed(guild_id, full_id):
             raise RefusedError(
                 gettext_lazy(
                     "`{id}` is the id of {persona}, who was removed and can be brought back.",
                     id=full_id.removesuffix(guild_suffix(guild_id)),
-                    persona=escape_markdown(removed.name),
+                    persona=escape_markdown(removed[0].name),
                 ),
                 gettext_lazy(
                     "Press **Undo** below the message of the removal, or choose another id."
                 ),
             )
 
-    def bring_in(self, guild_id: int, card: Card, where: str, full_id: str = "") -> ImportedPersona:
+    def _removed(self, guild_id: int, full_id: str) -> list[TrashEntry]:
+        return entries_of(self.home, guild_id, "persona", full_id)
+
+    def bring_in(self, guild_id: int, card: Card, *, where: str, full_id: str) -> ImportedPersona:
         """Import a card as a new persona of a guild, with an id of `new_id`; it replaces none.
 
         Raises `CardError` for a card that cannot be used on Discord, `PersonaExistsError` where
@@ -324,15 +330,13 @@ class PersonaRegistry:
         """
         with self._changing:  # cards are read in threads
             persona = to_persona(card, where, full_id)
-            if not full_id:
-                full_id = self.new_id(guild_id, persona.name)
             self.require_room(guild_id)
             if existing := self.of(guild_id).get(full_id):
                 raise PersonaExistsError(existing, guild_id)
             self._require_own_name(guild_id, persona.name)
             self._require_calling_names(guild_id, persona, None)
             self._keep(guild_id, card, full_id)
-            return ImportedPersona(self._own[guild_id][full_id], is_new=True)
+            return ImportedPersona(self._own[guild_id][full_id])
 
     def replace(
         self, card: Card, where: str, entry: TrashEntry, parts: Mapping[str, Path]
@@ -352,9 +356,9 @@ class PersonaRegistry:
             self._require_calling_names(guild_id, persona, before)
             self.earlier(full_id).keep(self._cards[full_id].read_bytes(), time.time())
             folder = self._folder(guild_id, full_id)
-            keep_copy(self.home, entry, {CARD_PART: folder, **parts})
+            throw_away(self.home, entry, {}, copies={CARD_PART: folder, **parts})
             self._keep(guild_id, card, full_id)
-            return ImportedPersona(self._own[guild_id][full_id], is_new=False)
+            return ImportedPersona(self._own[guild_id][full_id], replaced=entry)
 
     def _require_own_name(self, guild_id: int, name: str, full_id: str = "") -> None:
         """Raise `PersonaExistsError` where another persona than this one has the name in a guild, or
@@ -431,20 +435,21 @@ class PersonaRegistry:
             self._take(folder / CARD_FILE)
             return self._own[entry.guild_id][entry.id]
 
-    def undo_replacement(self, entry: TrashEntry) -> Persona:
-        """Bring the card back that was replaced last; the present one becomes a revision. Raises
-        `PersonaExistsError` where another persona has its name by now, `KeyError` for a persona
-        that is gone, and `OSError`.
+    def undo_replacement(
+        self, entry: TrashEntry, present: TrashEntry, parts: Mapping[str, Path]
+    ) -> Persona:
+        """Bring a replaced card back; the `present` one goes into the trash, with a copy of these
+        files, and becomes a revision. Raises `PersonaExistsError` where another persona has its name
+        by now, `KeyError` for a persona that is gone, and `OSError`.
         """
         with self._changing:
             persona = self.of(entry.guild_id)[entry.id]
             self._require_own_name(entry.guild_id, entry.name, persona.id)
             folder = self._folder(entry.guild_id, entry.id)
-            self.earlier(entry.id).keep((folder / CARD_FILE).read_bytes(), time.time())
-            shutil.rmtree(folder)
+            self.earlier(entry.id).keep(self._cards[entry.id].read_bytes(), time.time())
+            swap(self.home, entry, present, {CARD_PART: folder}, copies=parts)
             self._drop_card(entry.id)
             self._forget_own(entry.guild_id, entry.id)
-            take_back(self.home, entry, {CARD_PART: folder})
             if (folder / CARD_FILE).exists():
                 self._take(folder / CARD_FILE)
             return self.of(entry.guild_id)[entry.id]

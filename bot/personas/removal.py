@@ -8,12 +8,13 @@ from pathlib import Path
 from bot.personas.guild_lore import LORE_PART, GuildLore
 from bot.personas.registry import PersonaRegistry
 from bot.personas.revisions import RevisionHistory
-from bot.platform.errors import RefusedError
 from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts, ngettext_lazy
+from bot.platform.trash import require_entry
 from bot.store import Store
+from personas.card.spec_card import JsonObject
 from personas.home.lore_sets import LoreSets
 from personas.home.shared_personas import CARD_FILE, OPERATOR_GUILD_ID
-from personas.home.trash import KEPT_S, TrashEntry, delete_entry, find_entry, list_entries
+from personas.home.trash import KEPT_S, TrashEntry, delete_entry, list_entries
 from personas.schemas.chat import Persona
 
 
@@ -102,7 +103,7 @@ class PersonaRemoval:
         is_shared = guild_id == OPERATOR_GUILD_ID
         self.personas.require_removable(guild_id, persona)
         with self.store.atomic(shared=is_shared):
-            settings = self.store.guilds.persona_settings(persona.id)
+            settings = self._settings(persona.id)
             entry = TrashEntry(
                 guild_id=guild_id,
                 kind="persona",
@@ -118,32 +119,48 @@ class PersonaRemoval:
         await self.lore.refresh(guild_id, persona.id)
         return entry
 
-    async def bring_back(self, guild_id: int, persona_id: str, *, by: int) -> BroughtBack:
+    async def bring_back(
+        self, guild_id: int, persona_id: str, *, stamp: str, by: int
+    ) -> BroughtBack:
         """Bring a removed persona back, with its channels unless they have others by now; `by` is
         the member who asks for it.
 
         Raises `RefusedError` where it is too late, or another persona has its name by now.
         """
-        entry = self._require_entry(guild_id, persona_id)
+        entry = require_entry(self._home, guild_id, kind="persona", id=persona_id, stamp=stamp)
         lore = self._lore_part(guild_id, persona_id)
         persona = await asyncio.to_thread(self.personas.bring_back, entry, lore)
+        channels = [
+            {**channel, "personas": self._stayed(channel)} for channel in entry.facts["channels"]
+        ]
         changed = self.store.guilds.restore_persona_settings(
-            persona_id, entry.facts, set_by=by, at=time.time()
+            persona_id, {**entry.facts, "channels": channels}, set_by=by, at=time.time()
         )
         await self.lore.refresh(guild_id, persona_id)
         return BroughtBack(persona, tuple(changed))
 
-    def _require_entry(self, guild_id: int, persona_id: str) -> TrashEntry:
-        entry = find_entry(self._home, guild_id, "persona", persona_id)
-        if entry is None or not entry.is_kept(time.time()):
-            raise RefusedError(
-                gettext_lazy("That can be brought back no more."),
-                gettext_lazy(
-                    "What was removed is kept for a day. Its card file makes it anew: "
-                    "`/persona import`."
-                ),
-            )
-        return entry
+    def _stayed(self, channel: JsonObject) -> list[str]:
+        """List those of a channel's personas that are not removed."""
+        personas: list[str] = channel["personas"]
+        return [persona for persona in personas if self.personas.find_owner(persona)]
+
+    def _settings(self, persona_id: str) -> JsonObject:
+        """Return a persona's channels and settings, for its entry."""
+        settings = self.store.guilds.persona_settings(persona_id)
+        for channel in settings["channels"]:
+            channel["personas"] = self._with_removed(channel)
+        return settings
+
+    def _with_removed(self, channel: JsonObject) -> list[str]:
+        """List the personas of a channel, and in their places those that were removed from it and
+        can come back, in whatever order.
+        """
+        present: list[str] = channel["personas"]
+        for entry in list_entries(self._home, "persona"):  # the newest has the others, too
+            for before in entry.facts["channels"]:
+                if _place(before) == _place(channel) and self._stayed(before) == present:
+                    return list(before["personas"])
+        return present
 
     def removed(self) -> list[TrashEntry]:
         """List the personas and sets of lore that can be brought back, newest first."""
@@ -183,3 +200,7 @@ class PersonaRemoval:
 
     def _lore_part(self, guild_id: int, persona_id: str) -> dict[str, Path]:
         return {LORE_PART: self._home / "lore" / str(guild_id) / persona_id}
+
+
+def _place(channel: JsonObject) -> tuple[int, int]:
+    return channel["guild_id"], channel["channel_id"]

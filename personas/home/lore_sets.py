@@ -20,7 +20,7 @@ from personas.card.toml_card import MAX_NAME_CHARS, visible_name
 from personas.errors import LoreError
 from personas.home.atomic_files import write_file
 from personas.home.toml_text import toml_value
-from personas.home.trash import TrashEntry, find_entry, take_back, throw_away
+from personas.home.trash import TrashEntry, entries_of, take_back, throw_away
 from personas.ids import free_id
 from personas.lore.passages import WORLD
 from personas.schemas.chat import fold_name
@@ -127,8 +127,8 @@ class LoreSets:
 
     def _is_taken(self, plain_id: str) -> bool:
         set_id = SET_PREFIX + plain_id
-        removed = find_entry(self._home, ANY_GUILD, "lore-set", set_id)
-        return set_id in self.sets or removed is not None
+        removed = entries_of(self._home, ANY_GUILD, "lore-set", set_id)
+        return set_id in self.sets or bool(removed)
 
     def rename(self, set_id: str, name: str) -> LoreSet:
         """Rename a set of the home; its id, lore and users stay. Raises `LoreError` for a set that
@@ -166,23 +166,17 @@ class LoreSets:
             self.sets = {other: kept for other, kept in self.sets.items() if other != set_id}
         return entry
 
-    def bring_back(self, set_id: str) -> LoreSet:
-        """Bring a removed set back, with who used it. Raises `LoreError` where it is too late, or
-        another set has its name by now, and `OSError`.
+    def bring_back(self, entry: TrashEntry) -> LoreSet:
+        """Bring a removed set back, with who used it. Raises `LoreError` where another set has its
+        name by now, and `OSError`.
         """
-        entry = find_entry(self._home, ANY_GUILD, "lore-set", set_id)
-        if entry is None or not entry.is_kept(time.time()):
-            raise LoreError(
-                "That set of lore can be brought back no more.",
-                "What was removed is kept for a day.",
-            )
         self._free_name(entry.name)
-        folder = self._folder / str(ANY_GUILD) / set_id
+        folder = self._folder / str(ANY_GUILD) / entry.id
         take_back(self._home, entry, {SET_PART: folder})
-        self.sets = {**self.sets, set_id: _read_set(folder)}
+        self.sets = {**self.sets, entry.id: _read_set(folder)}
         for guild_id, persona_id, taken in entry.facts["users"]:
-            self.choose(set_id, taken, guild_id=guild_id, persona_id=persona_id)
-        return self.sets[set_id]
+            self.choose(entry.id, taken, guild_id=guild_id, persona_id=persona_id)
+        return self.sets[entry.id]
 
     def is_own(self, set_id: str) -> bool:
         """Report whether a set was made in this home; others ship."""

@@ -1,12 +1,16 @@
 """What was removed or replaced, kept for a day so that it can be brought back.
 
-`trash/GUILD/KIND/ID/` of the home has the files and folders that were moved there, and `entry.json`
-with their name and time. An erasure searches it as it searches the rest of the home.
+`trash/GUILD/KIND/ID/STAMP/` of the home has the files and folders that were moved there at one time,
+and `entry.json` with their name and time. An erasure searches it as it searches the rest of the
+home.
 """
 
 import os
+import secrets
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,13 +25,23 @@ TRASH_FOLDER = "trash"
 ENTRY_FILE = "entry.json"
 KEPT_S = 24 * 3600.0
 
-TrashKind = Literal["persona", "card", "lore-set", "dataset", "upload"]
-"""`card` is the state of a persona before its card was replaced."""
+TrashKind = Literal["persona", "card", "lore-file", "lore-set", "dataset", "upload"]
+"""`card` is the state of a persona before its card was replaced; the id of a `lore-file` is that of
+its persona, as a name of a file may be too long for a button.
+"""
+
+
+def _new_stamp() -> str:
+    """Make the key of an entry: nanoseconds since 1970, and a few random digits for processes that
+    remove at the same time.
+    """
+    return f"{time.time_ns():019}-{secrets.token_hex(2)}"
 
 
 class TrashEntry(FrozenModel):
     """Something that was removed or replaced: whose it is (a guild, 0 for the operator), its id and
-    name, when (seconds since 1970), and what bringing it back needs beside its files.
+    name, when (seconds since 1970), and what bringing it back needs beside its files. The stamp
+    tells it from other entries of the same id, and sorts them by age.
     """
 
     guild_id: int
@@ -35,6 +49,7 @@ class TrashEntry(FrozenModel):
     id: str
     name: str
     at: float
+    stamp: str = Field(default_factory=_new_stamp)
     facts: dict[str, Any] = Field(default_factory=dict)
 
     def is_kept(self, now: float) -> bool:
@@ -42,88 +57,145 @@ class TrashEntry(FrozenModel):
         return now < self.at + KEPT_S
 
 
-def entry_folder(home: Path, guild_id: int, kind: TrashKind, id: str) -> Path:
+def is_recent(stamp: str) -> bool:
+    """Report whether an entry of this stamp was made within the last day."""
+    nanoseconds = stamp.partition("-")[0]
+    return nanoseconds.isdecimal() and time.time() < int(nanoseconds) / 1e9 + KEPT_S
+
+
+def entry_folder(home: Path, entry: TrashEntry) -> Path:
     """Return the folder of an entry, which may be missing."""
+    return _folder_of_id(home, entry.guild_id, entry.kind, entry.id) / entry.stamp
+
+
+def _folder_of_id(home: Path, guild_id: int, kind: TrashKind, id: str) -> Path:
     return path_inside(home / TRASH_FOLDER / str(guild_id) / kind, id)
 
 
-def throw_away(home: Path, entry: TrashEntry, parts: Mapping[str, Path]) -> None:
-    """Move files and folders into the trash, each under a name of its own; those that are missing
-    are left out. An earlier entry of this id is deleted. Raises `OSError`, and then moves nothing.
+def throw_away(
+    home: Path,
+    entry: TrashEntry,
+    parts: Mapping[str, Path],
+    *,
+    copies: Mapping[str, Path] | None = None,
+) -> None:
+    """Move files and folders into the trash, each under a path of its own in the entry, and keep
+    `copies` of others, whose files are about to be replaced by new ones; those that are missing are
+    left out. Raises `OSError`, and then leaves no entry and moves nothing.
     """
-    folder = _make_folder(home, entry)
+    folder = entry_folder(home, entry)
+    folder.mkdir(mode=0o700, parents=True)
     try:
+        write_model(folder / ENTRY_FILE, entry)
+        for name, path in (copies or {}).items():
+            _copy(path, folder / name)
         for name, path in parts.items():
             if path.exists():
-                replace_durably(path, folder / name)
+                _move(path, folder / name)
     except OSError:
         take_back(home, entry, parts)
         raise
 
 
-def keep_copy(home: Path, entry: TrashEntry, parts: Mapping[str, Path]) -> None:
-    """Keep files and folders whose files are about to be replaced by new ones, as `throw_away` moves
-    them. They are linked where the file system can, so that large ones take no room twice.
-    """
-    folder = _make_folder(home, entry)
-    for name, path in parts.items():
-        if path.is_dir():
-            shutil.copytree(path, folder / name, copy_function=_link_or_copy)
-        elif path.exists():
-            _link_or_copy(path, folder / name)
+def _copy(path: Path, target: Path) -> None:
+    if path.is_dir():
+        shutil.copytree(path, target, copy_function=_link_or_copy)
+    elif path.exists():
+        _link_or_copy(path, target)
 
 
 def _link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Link where the file system can, so that large files take no room twice."""
     try:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
 
 
-def _make_folder(home: Path, entry: TrashEntry) -> Path:
-    folder = entry_folder(home, entry.guild_id, entry.kind, entry.id)
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(mode=0o700, parents=True)
-    write_model(folder / ENTRY_FILE, entry)
-    return folder
+def _move(path: Path, target: Path) -> None:
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    replace_durably(path, target)
 
 
-def find_entry(home: Path, guild_id: int, kind: TrashKind, id: str) -> TrashEntry | None:
-    """Find an entry; None where there is none, or none that can be read."""
-    return _read(entry_folder(home, guild_id, kind, id))
+def find_entry(
+    home: Path, guild_id: int, kind: TrashKind, id: str, *, stamp: str = ""
+) -> TrashEntry | None:
+    """Find the entry of a stamp, else the newest; None where none can be brought back any more."""
+    now = time.time()
+    for entry in entries_of(home, guild_id, kind, id):
+        if entry.is_kept(now) and stamp in ("", entry.stamp):
+            return entry
+    return None
+
+
+def entries_of(home: Path, guild_id: int, kind: TrashKind, id: str) -> list[TrashEntry]:
+    """List the entries of an id, newest first, those included that are about to be deleted."""
+    return _read_all(_folder_of_id(home, guild_id, kind, id).glob("*/"))
 
 
 def list_entries(home: Path, kind: TrashKind | None = None) -> list[TrashEntry]:
     """List the entries of one kind, or of all, newest first."""
-    pattern = f"{TRASH_FOLDER}/*/{kind or '*'}/*/"
-    entries = [entry for folder in home.glob(pattern) if (entry := _read(folder))]
-    return sorted(entries, key=lambda entry: -entry.at)
+    return _read_all(home.glob(f"{TRASH_FOLDER}/*/{kind or '*'}/*/*/"))
+
+
+def _read_all(folders: Iterable[Path]) -> list[TrashEntry]:
+    entries = [entry for folder in folders if (entry := _read(folder))]
+    return sorted(entries, key=lambda entry: (entry.at, entry.stamp), reverse=True)
 
 
 def find_parts(home: Path, guild_id: int, id: str, part: str) -> list[Path]:
-    """Find a file or folder, by its path inside an entry, in the entries of an id, of any kind."""
-    return sorted(home.glob(f"{TRASH_FOLDER}/{guild_id}/*/{id}/{part}"))
+    """Find a file or folder, by its path inside an entry, in all entries of an id, of any kind."""
+    return sorted(home.glob(f"{TRASH_FOLDER}/{guild_id}/*/{id}/*/{part}"))
 
 
 def take_back(home: Path, entry: TrashEntry, targets: Mapping[str, Path]) -> None:
     """Move the parts of an entry back, and delete it. Raises `FileExistsError` where something is at
-    a target by now, and then moves nothing.
+    a target by now, and other `OSError`s, and then moves nothing.
     """
-    folder = entry_folder(home, entry.guild_id, entry.kind, entry.id)
+    folder = entry_folder(home, entry)
     found = {name: path for name, path in targets.items() if (folder / name).exists()}
     for path in found.values():
         if path.exists():
             raise FileExistsError(path)
-    for name, path in found.items():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_durably(folder / name, path)
+    moved: dict[Path, Path] = {}
+    try:
+        for name, path in found.items():
+            _move(folder / name, path)
+            moved[path] = folder / name
+    except OSError:
+        for path, part in moved.items():
+            _move(path, part)
+        raise
     delete_entry(home, entry)
+
+
+def swap(
+    home: Path,
+    entry: TrashEntry,
+    present: TrashEntry | None,
+    targets: Mapping[str, Path],
+    *,
+    copies: Mapping[str, Path] | None = None,
+) -> None:
+    """Bring an entry back; what is `present` at its targets takes its place in the trash, with
+    `copies` of other files. Raises `OSError`, and then moves nothing.
+    """
+    if present:
+        throw_away(home, present, targets, copies=copies)
+    try:
+        take_back(home, entry, targets)
+    except OSError:
+        if present:
+            take_back(home, present, targets)
+        raise
 
 
 def delete_entry(home: Path, entry: TrashEntry) -> None:
     """Delete an entry for good. Raises `OSError`."""
-    shutil.rmtree(entry_folder(home, entry.guild_id, entry.kind, entry.id))
+    folder = entry_folder(home, entry)
+    shutil.rmtree(folder)
+    with suppress(OSError):  # other entries are in it
+        folder.parent.rmdir()
 
 
 def _read(folder: Path) -> TrashEntry | None:

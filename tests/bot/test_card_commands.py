@@ -7,9 +7,13 @@ import time
 import aiohttp
 import pytest
 
+from bot.guilds.store.channels import Channel
 from bot.personas import guild_lore
 from bot.personas.card_import import import_card, same_name_notes
 from bot.personas.creation import PersonaForm
+from bot.personas.discord_cards import UndoReplacementButton
+from bot.personas.discord_removal import UndoRemovalButton
+from bot.personas.guild_lore import GuildLore
 from bot.personas.registry import (
     MAX_GUILD_PERSONAS,
     ChangedCardError,
@@ -19,6 +23,7 @@ from bot.personas.registry import (
 )
 from bot.platform.errors import RefusedError
 from bot.platform.request_origin import RequestOrigin
+from bot.platform.trash import require_entry
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.request_materials import gather_materials
 from personas.card.card_picture import with_picture
@@ -38,7 +43,7 @@ from sandbox.sandbox_errors import ApiError
 from sandbox.validation import FILE_UPLOAD
 from tests.bot.conftest import INN, OFFICE, on_stage
 from tests.fakes import until
-from tests.personas.cards import PIXEL, V2, as_json, v3
+from tests.personas.cards import PIXEL, V2, as_json, brought_in, v3
 from tests.personas.test_card_forms import v3_charx
 from tests.personas.test_other_cards import YAML, encoded, picture
 
@@ -132,7 +137,7 @@ async def test_a_card_with_a_name_of_most_messages_is_refused(stage, change):
 def test_a_persona_that_has_such_a_name_keeps_it_and_others_do_not_get_it(tmp_path):
     before = PersonaRegistry(SHIPPED_CARDS, tmp_path)
     card = parse_card(as_json(V2), "it")
-    mira = before.bring_in(GUILD, card, "it").persona
+    mira = brought_in(before, GUILD, card).persona
     path = guild_card_path(tmp_path, mira.id)
     path.write_text(path.read_text().replace('name = "Mira"', 'name = "You"'))
     personas = PersonaRegistry(SHIPPED_CARDS, tmp_path)
@@ -311,6 +316,86 @@ async def test_an_import_under_an_id_replaces_card_and_face_once_that_is_said(st
     assert again["author"]["avatar"] == before["author"]["avatar"]
 
 
+async def test_each_replaced_card_comes_back_by_its_own_button_and_an_undo_can_be_undone(stage):
+    await response_text(await bring_in(stage), "is a persona of this server")
+    guild_id = int(stage.sandbox.guild_id)
+    personas = stage.client.services.personas
+
+    def now():
+        mira = personas.find("mira", guild_id)
+        return mira.description, mira.avatar.read_bytes() if mira.avatar else None
+
+    states = [now()]
+    said = []
+    for text in ("Keeps two lighthouses.", "Keeps three lighthouses."):
+        newer = {**V2, "data": {**V2["data"], "description": text, "character_book": None}}
+        answer = await bring_in(stage, as_json(newer), "mira.json")
+        said.append(await replaced(stage, answer, "has a new card."))
+        states.append(now())
+    mira = personas.find("mira", guild_id)
+    # The button of an undone replacement becomes one that undoes that.
+    shown = [undo_stamp(message) for message in said]
+    first = shown[0]
+    for index, state in ((0, 0), (1, 1), (0, 2), (1, 0)):
+        undone = await stage.moderator.click(said[index], "Undo")
+        await until(lambda answer=undone, old=shown[index]: undo_stamp(answer.message) != old)
+        shown[index] = undo_stamp(undone.message)
+        assert now() == states[state], (index, state)
+        files = [] if state else ["character-book-1.md"]
+        assert guild_lore_of(stage).files(guild_id, mira.id) == files
+    assert states[0][1], "with its picture"
+    with pytest.raises(RefusedError, match="That was brought back already"):
+        require_entry(personas.home, guild_id, kind="card", id=mira.id, stamp=first)
+    with pytest.raises(RefusedError, match="can be brought back no more"):
+        require_entry(personas.home, guild_id, kind="card", id=mira.id, stamp="0-0")
+
+
+def undo_stamp(message):
+    return message["components"][0]["components"][0]["custom_id"].rpartition(":")[2]
+
+
+def guild_lore_of(stage):
+    return GuildLore(stage.client.services.home, stage.client.services.lore)
+
+
+def test_the_custom_id_of_an_undo_has_room_for_the_longest_persona_id(personas):
+    persona_id = personas.new_id(2**63, "Mira", "x" * 99)
+    entry = TrashEntry(guild_id=GUILD, kind="persona", id=persona_id, name="Mira", at=1.0)
+    for kind in (UndoReplacementButton, UndoRemovalButton):
+        custom_id = kind(persona_id, entry.stamp).item.custom_id
+        assert len(custom_id) <= 100
+        assert kind.__discord_ui_compiled_template__.fullmatch(custom_id)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_two_personas_removed_from_a_channel_come_back_in_any_order(stage, first):
+    await response_text(await bring_in(stage), "is a persona of this server")
+    ada = as_json({**V2, "data": {**V2["data"], "name": "Ada"}})
+    await response_text(await bring_in(stage, ada, "ada.json"), "is a persona of this server")
+    services = stage.client.services
+    guild_id = int(stage.sandbox.guild_id)
+    ids = [services.personas.find(name, guild_id).id for name in ("mira", "ada")]
+    channel_id = int(stage.sandbox.channel(OFFICE)["id"])
+    channels = stage.store.channels
+    channels.assign(Channel(guild_id, channel_id, ids[0], "mentions", 1, 1.0), [ids[1], "oda"])
+    said = [await removed(stage, name) for name in ("mira", "ada")]
+    for index in (first, 1 - first):
+        undone = await stage.moderator.click(said[index], "Undo")
+        message = await response_text(undone, "is back, with channels")
+        assert "Meanwhile" not in message["content"]
+    channel = channels.get(guild_id, channel_id)
+    assert [channel.persona_id, *channels.further(channel)] == [*ids, "oda"]
+
+
+async def test_a_question_about_a_card_says_that_the_adapter_is_not_imported_with_it(stage):
+    await response_text(await bring_in(stage), "is a persona of this server")
+    adapter = StoredFile.named("adapter.zip", b"PK")
+    question = await response_text(await bring_in(stage, adapter=adapter), "Replace its card")
+    assert "The adapter is not imported with it" in question["content"]
+    question = await response_text(await bring_in(stage), "Replace its card")
+    assert "adapter" not in question["content"]
+
+
 async def test_a_picture_that_discord_does_not_take_costs_only_the_face(stage, monkeypatch, caplog):
     def refuse(uri):
         if uri is not None:
@@ -372,7 +457,7 @@ async def test_a_removed_persona_leaves_its_channels_and_comes_back_with_everyth
     assert stage.store.memories.count(persona.id) == 1 and list(tmp_path.glob("lore/*/*/*.md"))
     with pytest.raises(RefusedError, match="brought back no more"):
         await stage.client.services.removal.bring_back(
-            int(stage.sandbox.guild_id), persona.id, by=1
+            int(stage.sandbox.guild_id), persona.id, stamp="", by=1
         )
 
 
@@ -418,7 +503,7 @@ async def test_the_day_ends_with_what_was_known_of_the_persona(stage, tmp_path):
     assert stage.store.memories.count(persona.id) == 0
     assert not list(tmp_path.glob("trash/*/*/*"))
     with pytest.raises(RefusedError, match="brought back no more"):
-        await removal.bring_back(int(stage.sandbox.guild_id), persona.id, by=1)
+        await removal.bring_back(int(stage.sandbox.guild_id), persona.id, stamp="", by=1)
 
 
 async def test_a_channel_with_another_persona_by_now_keeps_it(stage):
@@ -516,7 +601,7 @@ def card_named(name):
 
 
 def test_another_guild_sees_nothing_and_can_have_the_same(personas):
-    mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
+    mine = brought_in(personas, GUILD, card_named("Mira")).persona
     assert (
         personas.find("mira", GUILD)
         == personas.find("Mira", GUILD)
@@ -532,7 +617,7 @@ def test_another_guild_sees_nothing_and_can_have_the_same(personas):
             is personas.get(mine.id, guild_id)
             is None
         )
-    theirs = personas.bring_in(OTHER, card_named("Mira"), "it").persona
+    theirs = brought_in(personas, OTHER, card_named("Mira")).persona
     assert (
         theirs.id != mine.id
         and personas.find("mira", GUILD) == mine
@@ -542,13 +627,13 @@ def test_another_guild_sees_nothing_and_can_have_the_same(personas):
 
 def test_a_guild_has_so_many_and_can_replace_them(personas):
     for number in range(MAX_GUILD_PERSONAS):
-        personas.bring_in(GUILD, card_named(f"Number {number}"), "it")
+        brought_in(personas, GUILD, card_named(f"Number {number}"))
     with pytest.raises(RefusedError, match="20 personas of its own"):
-        personas.bring_in(GUILD, card_named("One more"), "it")
+        brought_in(personas, GUILD, card_named("One more"))
     seventh = personas.find("Number 7", GUILD)
     entry = TrashEntry(guild_id=GUILD, kind="card", id=seventh.id, name=seventh.name, at=1.0)
-    assert not personas.replace(card_named("Number 7"), "it", entry, {}).is_new
-    assert personas.bring_in(OTHER, card_named("One more"), "it").is_new
+    assert not personas.replace(card_named("Number 7"), "it", entry=entry, parts={}).is_new
+    assert brought_in(personas, OTHER, card_named("One more")).is_new
 
 
 ALIKE = [
@@ -562,7 +647,7 @@ ALIKE = [
 @pytest.mark.parametrize("names", [*ALIKE, *(pair[::-1] for pair in ALIKE)])
 @pytest.mark.parametrize("guild_id", [GUILD, 0])
 def test_another_name_is_another_persona(personas, names, guild_id):
-    first, second = (personas.bring_in(guild_id, card_named(name), "it") for name in names)
+    first, second = (brought_in(personas, guild_id, card_named(name)) for name in names)
     assert second.is_new and first.persona.id != second.persona.id
     for made in (first.persona, second.persona):
         assert personas.get(made.id, guild_id) == made
@@ -571,19 +656,21 @@ def test_another_name_is_another_persona(personas, names, guild_id):
 
 
 def test_the_same_name_or_a_taken_id_replaces_nobody(personas):
-    lan = personas.bring_in(GUILD, card_named("Lân"), "it").persona
+    lan = brought_in(personas, GUILD, card_named("Lân")).persona
     for name in ("Lân", "LÂN", "La\u0302n"):
         with pytest.raises(PersonaExistsError, match="There is a persona Lân"):
-            personas.bring_in(GUILD, card_named(name), "it")
+            brought_in(personas, GUILD, card_named(name))
     with pytest.raises(PersonaExistsError) as caught:
         personas.new_id(GUILD, "Lan", "lan")
     assert caught.value.persona == lan == personas.get(lan.id, GUILD)
     with pytest.raises(PersonaExistsError, match=r"Lân \(`lan`\)"):
-        personas.bring_in(GUILD, card_named("lan"), "it")  # typed, it could mean either
+        brought_in(personas, GUILD, card_named("lan"))  # typed, it could mean either
 
 
 def test_a_wanted_id_is_no_name_of_another(personas):
-    personas.bring_in(GUILD, card_named("Bee"), "it", personas.new_id(GUILD, "Bee", "queen"))
+    personas.bring_in(
+        GUILD, card_named("Bee"), where="it", full_id=personas.new_id(GUILD, "Bee", "queen")
+    )
     with pytest.raises(PersonaExistsError, match="Bee"):
         personas.new_id(GUILD, "Zed", "bee")
 
@@ -597,7 +684,7 @@ def test_a_new_persona_gets_no_id_whose_versions_would_answer_for_it(personas):
 @pytest.mark.parametrize("wanted", ["../../etc/passwd", "..", "Ünïcode Name!", "x" * 99, "李白"])
 def test_an_id_never_leads_out_of_the_guilds_folder(personas, tmp_path, wanted):
     full_id = personas.new_id(GUILD, "Mira", wanted)
-    made = personas.bring_in(GUILD, card_named("Mira"), "it", full_id).persona
+    made = personas.bring_in(GUILD, card_named("Mira"), where="it", full_id=full_id).persona
     folder = guild_card_path(tmp_path, made.id).parent
     assert (
         folder.parent == tmp_path / "personas" / str(GUILD)
@@ -607,8 +694,8 @@ def test_an_id_never_leads_out_of_the_guilds_folder(personas, tmp_path, wanted):
 
 
 def test_a_damaged_card_of_one_guild_keeps_nobody_else_from_speaking(personas, tmp_path, caplog):
-    mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
-    theirs = personas.bring_in(OTHER, card_named("Mira"), "it").persona
+    mine = brought_in(personas, GUILD, card_named("Mira")).persona
+    theirs = brought_in(personas, OTHER, card_named("Mira")).persona
     guild_card_path(tmp_path, mine.id).write_bytes(b"\xff")
     again = PersonaRegistry(SHIPPED_CARDS, tmp_path)
     assert again.get(mine.id, GUILD) is None and again.get(theirs.id, OTHER) == theirs
@@ -616,8 +703,8 @@ def test_a_damaged_card_of_one_guild_keeps_nobody_else_from_speaking(personas, t
 
 
 def test_a_persona_can_be_removed_while_the_cards_are_read_anew(personas, monkeypatch):
-    mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
-    other = personas.bring_in(GUILD, card_named("Nadia"), "it").persona
+    mine = brought_in(personas, GUILD, card_named("Mira")).persona
+    other = brought_in(personas, GUILD, card_named("Nadia")).persona
     monkeypatch.setattr(personas, "_drop_card", lambda _: personas.reload_guild_cards())
     entry = TrashEntry(guild_id=GUILD, kind="persona", id=mine.id, name=mine.name, at=1.0)
     personas.remove(GUILD, mine, entry, {})
@@ -625,7 +712,7 @@ def test_a_persona_can_be_removed_while_the_cards_are_read_anew(personas, monkey
 
 
 def test_a_card_in_another_guilds_folder_is_not_taken_up(personas, tmp_path):
-    mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
+    mine = brought_in(personas, GUILD, card_named("Mira")).persona
     stolen = tmp_path / "personas" / str(OTHER) / mine.id
     stolen.mkdir(parents=True)
     (stolen / "card.toml").write_bytes(guild_card_path(tmp_path, mine.id).read_bytes())
@@ -633,7 +720,7 @@ def test_a_card_in_another_guilds_folder_is_not_taken_up(personas, tmp_path):
 
 
 def test_the_card_that_is_kept_can_be_trained_with(personas, tmp_path):
-    mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
+    mine = brought_in(personas, GUILD, card_named("Mira")).persona
     assert read_card(guild_card_path(tmp_path, mine.id)) == mine
     catalogue = DatasetCatalog(ShippedData.from_source_tree(), "embedded", tmp_path)
     request = TrainingRequest(job_name="j", persona=mine.id, dataset="oda")
@@ -653,7 +740,7 @@ def test_the_card_that_is_kept_can_be_trained_with(personas, tmp_path):
 
 
 def test_a_servers_persona_is_trained_on_its_own_lore_and_the_sets_that_it_uses(personas, tmp_path):
-    mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
+    mine = brought_in(personas, GUILD, card_named("Mira")).persona
     catalogue = DatasetCatalog(ShippedData.from_source_tree(), "embedded", tmp_path)
     request = TrainingRequest(job_name="j", persona=mine.id, dataset="oda")
 
@@ -719,6 +806,6 @@ async def test_a_question_does_not_replace_the_card_of_a_persona_renamed_meanwhi
 async def test_imports_at_the_same_time_all_count(personas):
     names = [f"Number {number}" for number in range(6)]
     await asyncio.gather(
-        *(asyncio.to_thread(personas.bring_in, GUILD, card_named(name), "it") for name in names)
+        *(asyncio.to_thread(brought_in, personas, GUILD, card_named(name)) for name in names)
     )
     assert {persona.name for persona in personas.of(GUILD).values()} >= set(names)

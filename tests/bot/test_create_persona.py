@@ -30,7 +30,7 @@ from tests.bot.conftest import OFFICE
 from tests.bot.test_card_commands import removed
 from tests.bot.version_rows import install
 from tests.fakes import until
-from tests.personas.cards import PIXEL, V1, V2, as_json
+from tests.personas.cards import PIXEL, V1, V2, as_json, brought_in
 from tests.personas.test_other_cards import PLAIN_TEXTS, PYGMALION, YAML, picture
 
 MARLOW = {
@@ -449,7 +449,7 @@ async def test_only_the_servers_own_personas_are_offered_for_removal_each_recogn
     await created(stage)
     for name in ("Marlow Finch", "Twin"):  # the operator's, which came later
         card = parse_card(as_json({**V2, "data": {**V2["data"], "name": name}}), "it")
-        stage.client.services.personas.bring_in(0, card, "it")
+        brought_in(stage.client.services.personas, 0, card)
 
     async def offered(command):
         choices = await stage.moderator.autocomplete(OFFICE, command, "persona", persona="")

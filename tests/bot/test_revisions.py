@@ -15,7 +15,7 @@ from personas.card.card_reader import parse_card
 from personas.card.toml_card import SHIPPED_CARDS
 from personas.lore.index import LoreIndex
 from tests.bot.traceable_person import forgetter
-from tests.personas.cards import V2, as_json
+from tests.personas.cards import V2, as_json, brought_in
 
 GUILD = 1_234_567_890_123_456
 GIVER = 700_000_000_000_000_007
@@ -80,16 +80,16 @@ def test_whoever_gave_lore_of_a_removed_persona_is_forgotten_in_the_trash_too(tm
     index = LoreIndex([])
     lore = GuildLore(tmp_path, index)
     personas = PersonaRegistry(SHIPPED_CARDS, tmp_path)
-    mira = personas.bring_in(GUILD, parse_card(as_json(V2), "it"), "it").persona
+    mira = brought_in(personas, GUILD, parse_card(as_json(V2), "it")).persona
     asyncio.run(lore.add(GUILD, mira.id, "soup", b"# Soup\n\nLeeks boil on Tuesdays.\n"))
     asyncio.run(lore.add(GUILD, mira.id, "tides", b"# Tides\n\nThe tide is late.\n"))
     with Store.open(tmp_path / "understudy.sqlite") as store:
         store.people.add_contribution(Contribution(GUILD, mira.id, "soup.md", GIVER, 1.0))
         removal = PersonaRemoval(personas, store, lore)
-        asyncio.run(removal.remove(GUILD, mira))
+        entry = asyncio.run(removal.remove(GUILD, mira))
         forgetting = forgetter(tmp_path, store)
         asyncio.run(forgetting.run(forgetting.begin(forgetting.traces(GIVER, ["wendeline"]))))
-        back = asyncio.run(removal.bring_back(GUILD, mira.id, by=1))
+        back = asyncio.run(removal.bring_back(GUILD, mira.id, stamp=entry.stamp, by=1))
         assert back.persona == mira and lore.files(GUILD, mira.id) == ["tides.md"]
         asyncio.run(removal.remove(GUILD, mira))
         assert find_guilds_on_disk(tmp_path) == {GUILD}
@@ -101,7 +101,7 @@ def test_whoever_gave_lore_of_a_removed_persona_is_forgotten_in_the_trash_too(tm
 def test_the_end_of_a_server_is_the_end_of_what_it_kept(tmp_path):
     personas = PersonaRegistry(SHIPPED_CARDS, tmp_path)
     persona_id = f"mira{guild_suffix(GUILD)}"
-    personas.bring_in(GUILD, parse_card(as_json(V2), "it"), "it")
+    brought_in(personas, GUILD, parse_card(as_json(V2), "it"))
     personas.rewrite(persona_id, personas.table(persona_id) | {"tagline": "Keeps the light."})
     assert (
         personas.get(persona_id, GUILD).tagline == "Keeps the light."

@@ -31,7 +31,7 @@ from tests.bot.shard_stage import PERSONA, shard_stage
 from tests.bot.test_vote_summary import vote
 from tests.bot.version_rows import install
 from tests.fakes import until
-from tests.personas.cards import V2, as_json
+from tests.personas.cards import V2, as_json, brought_in
 from tests.samples import SCORECARD
 
 GUILDS = [replace(SKERROW_SEED, name=f"Harbour {number}", bot_avatar=None) for number in (2, 3, 4)]
@@ -155,7 +155,7 @@ async def test_a_shared_persona_that_is_removed_is_forgotten_on_every_shard(clus
     low = cluster.low
     high = cluster.high
     card = parse_card(as_json(V2), "it")
-    mira = low.services.personas.bring_in(0, card, "it").persona
+    mira = brought_in(low.services.personas, 0, card).persona
     high.services.personas.reload_guild_cards()
     for at in (low, high):
         guild_id = cluster.guild_of(at)
@@ -177,7 +177,7 @@ async def test_a_shared_persona_that_is_removed_is_forgotten_on_every_shard(clus
         guild_id = cluster.guild_of(at)
         assert at.store.memories.of_member(5, guild_id, mira.id) == []
         assert len(at.store.memories.of_member(5, guild_id, PERSONA)) == 2
-    low.services.personas.bring_in(0, card, "it")
+    brought_in(low.services.personas, 0, card)
     high.store.channels.assign(
         Channel(cluster.guild_of(high), 9, mira.id, "mentions", 1, time.time())
     )

@@ -113,3 +113,9 @@ def v3() -> dict:
 
 def as_json(document: object) -> bytes:
     return json.dumps(document).encode()
+
+
+def brought_in(personas, guild_id, card):
+    """A new persona of a guild, with the id that its name gives it."""
+    full_id = personas.new_id(guild_id, card.name)
+    return personas.bring_in(guild_id, card, where="it", full_id=full_id)

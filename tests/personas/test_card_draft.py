@@ -9,6 +9,7 @@ from personas.card.card_cli import main
 from personas.card.card_reader import read_card_file
 from personas.card.toml_card import SHIPPED_CARDS, read_card
 from personas.prompt.renderer import example_turns
+from tests.personas.cards import brought_in
 
 WICK = """---
 license: own-writing
@@ -96,7 +97,7 @@ def test_a_draft_holds_what_the_text_says_and_the_bot_loads_it(folder, tmp_path,
     assert "a scenario (scenario)" in notes and "greeting" not in notes
     assert re.search("quotations left out .*: 1", notes), "his sister's"
     registry = PersonaRegistry(SHIPPED_CARDS, tmp_path / "home")
-    registry.bring_in(0, read_card_file(tmp_path / "wick.toml"), "wick.toml")
+    brought_in(registry, 0, read_card_file(tmp_path / "wick.toml"))
     again = PersonaRegistry(SHIPPED_CARDS, tmp_path / "home").find("Wick Tarrow", 0)
     assert again and again.first_mes == persona.first_mes
 

@@ -31,6 +31,7 @@ from personas.models.gguf_format import (
 )
 from personas.schemas.training import AdapterManifest
 from tests.full_disk import files_of_at_most
+from tests.personas.cards import brought_in
 from tools import export_parity
 from tools.tiny_models import TINY_MODELS, make_adapter, make_model
 from trainer.cli import main as trainer_command
@@ -172,9 +173,7 @@ def test_an_adapter_in_a_card_comes_out_as_it_was(adapters, tmp_path, capsys):
     assert "x_understudy_adapter" in capsys.readouterr().out
     assert read_card_file(card).name == "Ballast"
     personas = PersonaRegistry(SHIPPED_CARDS, tmp_path / "home")  # as `/persona import` does
-    brought = personas.bring_in(
-        7, replace(read_card_file(card), document=renamed(card)), "card"
-    ).persona
+    brought = brought_in(personas, 7, replace(read_card_file(card), document=renamed(card))).persona
     assert read_card_file(card).files.items() <= personas.card(brought, 7).files.items()
     made(card, "charx", tmp_path / "twice.charx")  # once more: one adapter in it, not two
     assert (

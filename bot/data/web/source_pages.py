@@ -335,12 +335,13 @@ async def delete_upload_page(request: web.Request) -> web.Response:
     return redirect_to(request, f"{DATA_PATH}#trash", text)
 
 
-@routes.add(f"POST {DATA_PATH}/trash/{{kind}}/{{name}}")
+@routes.add(f"POST {DATA_PATH}/trash/{{kind}}/{{name}}/{{stamp}}")
 async def bring_back_data(request: web.Request) -> web.Response:
     """Bring back an upload or data set that was deleted or replaced within the last day."""
     kind: DataKind = "dataset" if request.match_info["kind"] == "dataset" else "upload"
     name = request.match_info["name"]
-    is_offered = await get_services(request).data.bring_back(kind, name)
+    stamp = request.match_info["stamp"]
+    is_offered = await get_services(request).data.bring_back(kind, name, stamp)
     text = gettext_lazy("{name} is back.", name=name)
     if not is_offered:
         nameless = gettext_lazy("Moderators cannot name it any more: offer it again.")

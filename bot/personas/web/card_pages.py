@@ -21,7 +21,7 @@ from bot.platform.web_kit.request_body import Form, errors_as_problems, read_for
 from bot.platform.web_kit.templating import FormError, format_moment, redirect_to, render_page
 from personas.card.spec_card import JsonObject, json_bytes
 from personas.card.toml_card import parse_table
-from personas.home.trash import TrashEntry, find_entry
+from personas.home.trash import TrashEntry, entries_of
 from personas.prompt.renderer import MAX_CARD_TOKENS
 from personas.schemas.import_report import ImportReport
 
@@ -298,10 +298,11 @@ def _belongings(owned: OwnedPersona) -> LocalisableText:
     return removal.belongings(owned.guild_id, owned.persona, trainings).text()
 
 
-def _replaced(owned: OwnedPersona) -> TrashEntry | None:
-    """Return the card that can be brought back, if there is one."""
-    entry = find_entry(owned.services.home, owned.guild_id, "card", owned.id)
-    return entry if entry and entry.is_kept(time.time()) else None
+def _replaced(owned: OwnedPersona) -> list[TrashEntry]:
+    """List the cards that can be brought back, newest first."""
+    now = time.time()
+    entries = entries_of(owned.services.home, owned.guild_id, "card", owned.id)
+    return [entry for entry in entries if entry.is_kept(now)]
 
 
 async def _require_revision(owned: OwnedPersona, number: str) -> tuple[JsonObject, Revision]:

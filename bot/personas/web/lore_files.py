@@ -14,6 +14,7 @@ from bot.personas.web.lookup import OwnedPersona, guild_name
 from bot.platform.localisation import gettext_lazy
 from bot.platform.messages import markdown_name
 from bot.platform.request_origin import OPERATOR_ORIGIN
+from bot.platform.trash import require_entry
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems
 from bot.services import Services
@@ -138,10 +139,13 @@ async def remove_set(services: Services, set_id: str) -> LoreSet:
     return lore_set
 
 
-async def bring_back_set(services: Services, set_id: str) -> LoreSet:
+async def bring_back_set(services: Services, set_id: str, stamp: str) -> LoreSet:
     """Bring a removed set of lore back. Raises `Problem`."""
     with errors_as_problems("conflict"):
-        lore_set = await asyncio.to_thread(services.lore_sets.bring_back, set_id)
+        entry = require_entry(
+            services.home, OPERATOR_GUILD_ID, kind="lore-set", id=set_id, stamp=stamp
+        )
+        lore_set = await asyncio.to_thread(services.lore_sets.bring_back, entry)
     await lore_store(services).refresh(OPERATOR_GUILD_ID, set_id)
     restored = gettext_lazy("brought back the lore {set}", set=f"**{lore_set.name}**")
     services.audit.record(OPERATOR_GUILD_ID, OPERATOR_ORIGIN.user_id, restored)

@@ -155,27 +155,28 @@ async def replace_card_file(request: web.Request) -> web.Response:
     )
 
 
-@routes.add("POST /dashboard/personas/{persona_id}/file/undo")
+@routes.add("POST /dashboard/personas/{persona_id}/file/undo/{stamp}")
 async def undo_card_file(request: web.Request) -> web.Response:
-    """Bring back the card that a file has replaced within the last day."""
+    """Bring back a card that was replaced within the last day; the present one takes its place."""
     owned = require_persona_in_path(request)
     services = owned.services
     with errors_as_problems("conflict"):
-        persona = await card_import.undo_replacement(
+        undone = await card_import.undo_replacement(
             services.personas,
             services.store,
             lore_store(services),
-            RequestOrigin(owned.guild_id, channel_id=0, user_id=OPERATOR_ORIGIN.user_id),
-            owned.id,
+            origin=RequestOrigin(owned.guild_id, channel_id=0, user_id=OPERATOR_ORIGIN.user_id),
+            persona=owned.persona,
+            stamp=request.match_info["stamp"],
         )
-    name = f"**{markdown_name(persona)}**"
-    undone = gettext_lazy("brought back the replaced card of {persona}", persona=name)
-    services.audit.record(owned.guild_id, OPERATOR_ORIGIN.user_id, undone)
-    warm_up_prompt(owned, persona)
+    name = f"**{markdown_name(undone.persona)}**"
+    change = gettext_lazy("brought back the replaced card of {persona}", persona=name)
+    services.audit.record(owned.guild_id, OPERATOR_ORIGIN.user_id, change)
+    warm_up_prompt(owned, undone.persona)
     return redirect_to(
         request,
         owned.page,
-        gettext_lazy("{name} speaks by the card from before again.", name=persona.name),
+        gettext_lazy("{name} speaks by the card from before again.", name=undone.persona.name),
     )
 
 
@@ -193,7 +194,7 @@ async def _import(
             services.personas,
             services.store,
             services.base_model,
-            RequestOrigin(guild_id, channel_id=0, user_id=OPERATOR_ORIGIN.user_id),
+            origin=RequestOrigin(guild_id, channel_id=0, user_id=OPERATOR_ORIGIN.user_id),
             data=form.content,
             file=form.name,
             context_tokens=services.engine.context_tokens,
@@ -243,17 +244,20 @@ async def remove_persona_page(request: web.Request) -> web.Response:
     )
 
 
-@routes.add(f"POST {PERSONAS_PATH}/removed/{{persona_id}}")
+@routes.add(f"POST {PERSONAS_PATH}/removed/{{persona_id}}/{{stamp}}")
 async def bring_back_persona(request: web.Request) -> web.Response:
     """Bring back a persona that was removed within the last day."""
     services = get_services(request)
     persona_id = request.match_info["persona_id"]
+    stamp = request.match_info["stamp"]
     guild_id = OPERATOR_GUILD_ID
     for entry in services.removal.removed():
-        if entry.id == persona_id:
+        if (entry.id, entry.stamp) == (persona_id, stamp):
             guild_id = entry.guild_id
     with errors_as_problems("conflict"):
-        back = await services.removal.bring_back(guild_id, persona_id, by=OPERATOR_ORIGIN.user_id)
+        back = await services.removal.bring_back(
+            guild_id, persona_id, stamp=stamp, by=OPERATOR_ORIGIN.user_id
+        )
     name = f"**{markdown_name(back.persona)}**"
     restored = gettext_lazy("brought back the persona {persona}", persona=name)
     services.audit.record(guild_id, OPERATOR_ORIGIN.user_id, restored)
@@ -269,10 +273,12 @@ async def bring_back_persona(request: web.Request) -> web.Response:
     return redirect_to(request, PERSONAS_PATH, join_texts(*texts))
 
 
-@routes.add(f"POST {PERSONAS_PATH}/removed-sets/{{set}}")
+@routes.add(f"POST {PERSONAS_PATH}/removed-sets/{{set}}/{{stamp}}")
 async def bring_back_lore_set(request: web.Request) -> web.Response:
     """Bring back a set of lore that was removed within the last day."""
-    restored = await bring_back_set(get_services(request), request.match_info["set"])
+    restored = await bring_back_set(
+        get_services(request), request.match_info["set"], request.match_info["stamp"]
+    )
     text = gettext_lazy("{name} is back, for those who used it.", name=restored.name)
     return redirect_to(request, f"{PERSONAS_PATH}#sets", text)
 

@@ -412,6 +412,12 @@ async def test_a_card_that_comes_in_is_everybodys_and_lasts(dashboard):
     assert ">Mira</a>" in page and "the operator" in page
 
 
+async def undo_addresses(dashboard, persona_id):
+    """The forms of a persona's page that bring its replaced cards back, newest first."""
+    page = (await dashboard.page(f"/dashboard/personas/{persona_id}"))[1]
+    return re.findall(rf'action="(/dashboard/personas/{persona_id}/file/undo/[^"]+)"', page)
+
+
 async def test_a_file_replaces_a_card_once_that_is_ticked_and_it_can_be_brought_back(dashboard):
     await upload(dashboard, "/dashboard/personas", "mira.png", MIRA)
     newer = v3() | {}
@@ -428,14 +434,19 @@ async def test_a_file_replaces_a_card_once_that_is_ticked_and_it_can_be_brought_
     assert (status, where) == (303, "/dashboard/personas/mira"), said
     assert personas_of(dashboard).get("mira", 0).description == "Keeps two lighthouses."
     page = (await dashboard.page(where))[1]
-    assert "A file replaced the card of Mira" in page
+    assert "The card of Mira was replaced" in page
     assert re.search(r'href="(/dashboard/personas/mira/earlier/[^"]+)"', page)
-    assert (await dashboard.submit(f"{address}/undo"))[0] == 303
+    (undo,) = await undo_addresses(dashboard, "mira")
+    assert (await dashboard.submit(undo))[0] == 303
     back = personas_of(dashboard).get("mira", 0)
     assert back.description == "{{char}} keeps the lighthouse." and back.avatar.is_file()
     files = (await dashboard.ask("GET", "/personas/mira/lore"))[1]["files"]
     assert [file["name"] for file in files] == ["character-book-1.md"]
-    assert (await dashboard.submit(f"{address}/undo"))[0] == 409
+    status, said, _ = await dashboard.submit(undo)
+    assert status == 409 and "brought back already" in said
+    (again,) = await undo_addresses(dashboard, "mira")
+    assert (await dashboard.submit(again))[0] == 303
+    assert personas_of(dashboard).get("mira", 0).description == "Keeps two lighthouses."
 
 
 async def test_a_bundled_card_is_used_again_where_its_replacement_is_undone(dashboard):
@@ -444,7 +455,10 @@ async def test_a_bundled_card_is_used_again_where_its_replacement_is_undone(dash
     status, _, said = await upload(dashboard, address, "mira.png", MIRA, replace="oda")
     assert status == 303, said
     assert personas_of(dashboard).get("oda", 0).name == "Mira"
-    assert (await dashboard.submit(f"{address}/undo"))[0] == 303
+    for expected in (shipped.name, "Mira", shipped.name):
+        (undo,) = await undo_addresses(dashboard, "oda")
+        assert (await dashboard.submit(undo))[0] == 303
+        assert personas_of(dashboard).get("oda", 0).name == expected
     assert personas_of(dashboard).get("oda", 0) == shipped
 
 

@@ -20,6 +20,7 @@ from bot.data.web.sample_views import split_marked_text
 from bot.privacy.home_files import HomeFiles
 from tests.bot.web.conftest import put_talk
 from tests.bot.web.dataset_folders import PEOPLE, TRAINER, dropped, line, put_set
+from tests.bot.web.test_web_uploads import undo_addresses
 
 ORDER = {"name": "harbour", "persona": "ballast", "sources": [{"source": "ballast"}]}
 
@@ -301,16 +302,26 @@ async def test_a_deleted_or_replaced_set_can_be_brought_back_for_a_day(dashboard
     before = {path.name: path.read_bytes() for path in samples if path.is_file()}
     assert (await dashboard.ask("POST", "/datasets?replace=true", json=ORDER))[0] == 202
     await build_ended(dashboard)
-    page = (await dashboard.page("/dashboard/data"))[1]
-    assert "Bring harbour back" in page
-    address = "/dashboard/data/trash/dataset/harbour"
-    assert (await dashboard.submit(address))[0] == 303
+    (undo,) = await undo_addresses(dashboard)
+    assert (await dashboard.submit(undo))[0] == 303
     samples = (home / "datasets" / "harbour").rglob("*")
     assert before == {path.name: path.read_bytes() for path in samples if path.is_file()}
     assert (await dashboard.ask("DELETE", "/datasets/harbour"))[0] == 204
-    assert (await dashboard.submit(address))[0] == 303
+    undo = (await undo_addresses(dashboard))[0]
+    assert (await dashboard.submit(undo))[0] == 303
     assert (await dashboard.ask("GET", "/datasets/harbour"))[0] == 200
-    assert (await dashboard.submit(address))[0] == 404
+    assert (await dashboard.submit(undo))[0] == 404
+
+
+async def test_a_failed_rebuild_takes_no_earlier_set_with_it(dashboard, home):
+    put_set(home / "datasets" / "harbour")
+    assert (await dashboard.ask("DELETE", "/datasets/harbour"))[0] == 204
+    put_set(home / "datasets" / "harbour")
+    failing = ORDER | {"persona": "oda"}
+    assert (await dashboard.ask("POST", "/datasets?replace=true", json=failing))[0] == 202
+    assert (await build_ended(dashboard))["state"] == "failed"
+    (undo,) = await undo_addresses(dashboard)
+    assert (await dashboard.submit(undo))[0] == 303
 
 
 # ------------------------------------------------------------------------------------------ samples

@@ -13,7 +13,7 @@ from personas.home.job_material import ShippedData
 from personas.lore.passages import WORLD
 from personas.schemas.training import TrainingRequest
 from tests.bot.web.test_web_cards import upload
-from tests.personas.cards import V2, as_json
+from tests.personas.cards import V2, as_json, brought_in
 from tests.personas.lorebook_samples import NOVEL_AI
 
 UMBRELLA = (
@@ -245,7 +245,7 @@ async def test_by_its_pages_a_file_is_added_changed_removed_and_brought_back(das
 async def test_no_way_into_a_servers_lore_passes_its_limit(dashboard, monkeypatch):
     services = dashboard.front._context.services
     long = UMBRELLA * 9
-    mira = services.personas.bring_in(77, parse_card(as_json(V2), "it"), "mira.json").persona.id
+    mira = brought_in(services.personas, 77, parse_card(as_json(V2), "it")).persona.id
     page = f"/dashboard/personas/{mira}/lore"
     said = "The lore of all personas of this server would have"
     await dashboard.ask("PUT", f"/personas/{mira}/lore/umbrella", json={"text": long})
@@ -479,8 +479,9 @@ async def test_a_set_is_renamed_and_its_removal_asks_first_and_can_be_undone(das
     status, _, headers = await dashboard.submit(f"{address}/remove")
     assert (status, headers["Location"]) == (303, "/dashboard/personas#trash")
     assert not lore.search("oda", QUESTION) and (await dashboard.page(page))[0] == 404
-    assert "Bring The Reeds back" in (await dashboard.page("/dashboard/personas"))[1]
-    back = "/dashboard/personas/removed-sets/_salt-marsh"
+    listed = (await dashboard.page("/dashboard/personas"))[1]
+    assert "Bring The Reeds back" in listed
+    back = re.search(r'action="(/dashboard/personas/removed-sets/_salt-marsh/[^"]+)"', listed)[1]
     assert (await dashboard.submit(back))[0] == 303
     assert lore.search("oda", QUESTION) and (await dashboard.page(page))[0] == 200
     assert (await dashboard.submit(back))[0] == 409

@@ -14,6 +14,7 @@ from personas.card.card_reader import parse_card
 from tests.bot.conftest import INN, OFFICE, QUAY
 from tests.bot.web.moderator_stage import OTTO, SERVERS, SIGN_IN, TOKEN, UNSEEING
 from tests.fakes import until
+from tests.personas.cards import brought_in
 
 OPERATORS_GUILD = 0
 
@@ -42,7 +43,7 @@ def tagged(town, guild_id, name="Velvet"):
     }
     document = {"spec": "chara_card_v2", "spec_version": "2.0", "data": data}
     card = parse_card(json.dumps(document).encode(), "a test")
-    return town.stage.client.services.personas.bring_in(guild_id, card, "a test").persona.id
+    return brought_in(town.stage.client.services.personas, guild_id, card).persona.id
 
 
 def vanish(town, event, **data):

@@ -27,7 +27,7 @@ from personas.schemas.training import TrainingRequest
 from tests.bot.version_rows import install
 from tests.bot.web.dataset_folders import put_set
 from tests.fakes import PLAN
-from tests.personas.cards import V2, as_json
+from tests.personas.cards import V2, as_json, brought_in
 
 PATH = "/dashboard/data/plan"
 PARTS = (("<|im_start|>user\nWho <b>are</b> you?", False), ("Oda, love.", True))
@@ -187,7 +187,7 @@ async def test_a_built_set_is_chosen_by_its_path(dashboard, tmp_path):
 
 async def test_a_servers_own_persona_is_chosen_and_trained_as_its_own(dashboard):
     services = dashboard.services
-    mira = services.personas.bring_in(77, parse_card(as_json(V2), "it"), "mira.json").persona.id
+    mira = brought_in(services.personas, 77, parse_card(as_json(V2), "it")).persona.id
     for name in ("lamp", "stair"):
         text = f"# The {name}\n\nMira mended the {name} in spring."
         await dashboard.ask("PUT", f"/personas/{mira}/lore/{name}", json={"text": text})

@@ -16,7 +16,7 @@ from tests.bot.retrainings import (
     serve_another_model,
 )
 from tests.bot.web.conftest import put_talk
-from tests.personas.cards import V2, as_json
+from tests.personas.cards import V2, as_json, brought_in
 
 
 def put_versions(dashboard):
@@ -68,7 +68,7 @@ async def test_the_server_that_trained_a_version_gets_the_job(dashboard):
     for guild_id in (77, 78):
         put_live_version(services, "oda", guild_id, live_in=guild_id, lore_pairs=1)
     put_live_version(services, "thrip", 77, lore_pairs=1)
-    mira = services.personas.bring_in(77, parse_card(as_json(V2), "it"), "mira.json").persona.id
+    mira = brought_in(services.personas, 77, parse_card(as_json(V2), "it")).persona.id
     path = str(put_talk(dashboard.home / "talk"))
     put_live_version(services, mira, dataset_path=path)
     serve_another_model(services, ("oda", "v1"), ("oda", "v2"), ("thrip", "v1"), (mira, "v1"))

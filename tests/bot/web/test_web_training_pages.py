@@ -15,7 +15,7 @@ from personas.home.persona_ids import short_id
 from personas.schemas.training_events import Phase
 from tests.bot.web.training_runs import RECIPE, folder_in, put_job, put_run, step, tell, whole_run
 from tests.fakes import until
-from tests.personas.cards import V2, as_json
+from tests.personas.cards import V2, as_json, brought_in
 from tests.samples import SCORECARD
 
 EVIL = "<script>alert('x')</script>"
@@ -92,8 +92,8 @@ async def test_runs_are_found_by_whose_they_are_and_how_they_stand(dashboard):
     put_job(dashboard, "b", guild=2, persona="ballast")
     dashboard.queue.cancel("b")
     put_job(dashboard, "c", guild=3, persona="ballast")
-    bring_in = dashboard.services.personas.bring_in
-    mira = bring_in(77, parse_card(as_json(V2), "it"), "mira.json").persona
+    personas = dashboard.services.personas
+    mira = brought_in(personas, 77, parse_card(as_json(V2), "it")).persona
     put_job(dashboard, "d", guild=77, persona=mira.id)
     page = await shown(dashboard, "/dashboard/training")
     assert f'<option value="{mira.id}">{mira.name} (server 77)</option>' in page
@@ -121,15 +121,15 @@ async def test_runs_are_found_by_whose_they_are_and_how_they_stand(dashboard):
 
 
 async def test_the_page_of_a_persona_is_found_by_the_id_that_members_type(dashboard):
-    bring_in = dashboard.services.personas.bring_in
-    mira = bring_in(77, parse_card(as_json(V2), "it"), "mira.json").persona
+    personas = dashboard.services.personas
+    mira = brought_in(personas, 77, parse_card(as_json(V2), "it")).persona
     short = short_id(mira, 77)
     assert short != mira.id and mira.name in await shown(dashboard, f"/dashboard/personas/{short}")
     fields = {"name": "discord", "description": "x"}
     status, page, _ = await dashboard.submit(f"/dashboard/personas/{short}", **fields)
     assert status == 422 and f"The card {mira.name} needs a name" in unescape(page)
     assert f"The card {mira.id}" not in words(page)
-    bring_in(78, parse_card(as_json(V2), "it"), "mira.json")
+    brought_in(personas, 78, parse_card(as_json(V2), "it"))
     await shown(dashboard, f"/dashboard/personas/{short}", 404)  # of which server is not said
 
 

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 from urllib.parse import quote
@@ -395,22 +396,39 @@ async def test_a_deleted_or_replaced_upload_comes_back_with_what_was_stated_of_i
 ):
     await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
     await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
-    address = "/dashboard/data/trash/upload/talk.jsonl"
     assert (await dashboard.ask("DELETE", "/uploads/talk.jsonl"))[0] == 204
-    assert "Bring talk.jsonl back" in (await dashboard.page("/dashboard/data"))[1]
-    assert (await dashboard.submit(address))[0] == 303
+    (undo,) = await undo_addresses(dashboard)
+    assert (await dashboard.submit(undo))[0] == 303
     await ended(dashboard, "/uploads/talk.jsonl")
     assert (uploads / "talk.jsonl").read_bytes() == TALK
     found = (await dashboard.ask("GET", "/uploads/talk.jsonl"))[1]
     assert found["right"]["right"] == RIGHT["right"]
-    other = TALK.replace(b"tide", b"wind") + TALK
-    assert (await dashboard.ask("PUT", "/uploads/talk.jsonl?replace=true", data=other))[0] == 201
-    assert (uploads / "talk.jsonl").read_bytes() == other
-    assert (await dashboard.submit(address))[0] == 303
+    status, said, _ = await dashboard.submit(undo)
+    assert status == 404 and "brought back already" in said
+
+
+async def undo_addresses(dashboard):
+    """The forms that bring uploads and data sets back, newest first."""
+    page = (await dashboard.page("/dashboard/data"))[1]
+    return re.findall(r'action="(/dashboard/data/trash/[^"]+)"', page)
+
+
+async def test_every_replaced_upload_is_brought_back_whatever_is_being_inspected(
+    dashboard, uploads
+):
+    texts = [TALK.replace(b"tide", word) + TALK for word in (b"wind", b"rain", b"snow")]
+    for text in texts:
+        status, said, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl?replace=true", data=text)
+        assert status == 201, said
+    second, first = await undo_addresses(dashboard)
+    for undo, text in ((first, texts[0]), (second, texts[1])):
+        assert (await dashboard.submit(undo))[0] == 303
+        assert (uploads / "talk.jsonl").read_bytes() == text
+    assert len(await undo_addresses(dashboard)) == 2, "what was there is in the trash in turn"
+    third = (await undo_addresses(dashboard))[1]
+    assert (await dashboard.submit(third))[0] == 303
+    assert (uploads / "talk.jsonl").read_bytes() == texts[2]
     await ended(dashboard, "/uploads/talk.jsonl")
-    assert (uploads / "talk.jsonl").read_bytes() == TALK
-    found = (await dashboard.ask("GET", "/uploads/talk.jsonl"))[1]
-    assert found["right"]["right"] == RIGHT["right"]
 
 
 # --------------------------------------------------------------------------------- the page's forms
