@@ -6,8 +6,9 @@ import discord
 from discord import app_commands
 
 from bot.personas.discord_import_list import with_import_list
+from bot.personas.discord_undo import ENTRY, PERSONA_ID, UndoButton, Undone
 from bot.personas.guild_lore import GuildLore, contribute_lore, set_choice_text
-from bot.personas.lore_upload import add_lore, max_upload_bytes, titled_text
+from bot.personas.lore_upload import add_lore, beside_text, max_upload_bytes, titled_text
 from bot.platform.discord_kit.transformers import (
     CHANNEL_PERSONA_HELP,
     PERSONA,
@@ -22,6 +23,7 @@ from bot.platform.discord_kit.transformers import (
 from bot.platform.discord_kit.ui import (
     MAX_TITLE_CHARS,
     PersistentButton,
+    button_view,
     defer,
     fitting_text,
     form,
@@ -43,9 +45,11 @@ from bot.platform.localisation import (
     translate,
 )
 from bot.platform.messages import markdown_name
+from bot.platform.trash import require_entry
 from bot.services import Services
 from personas.home.lore_sets import LoreSet
 from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.home.trash import KEPT_S
 from personas.lore.index import guild_owner
 from personas.lore.index_terms import has_words
 from personas.lore.ranking import MIN_SCORE, LoreRanking, PassageMatch
@@ -87,10 +91,7 @@ FileOption = app_commands.Transform[str, SuggestionTransformer(_lore_files)]
 )
 @app_commands.describe(
     persona=gettext_noop("Which persona"),
-    file=gettext_noop(
-        "Markdown (at most 100 KB) or a lorebook; replaces a file of its name (a form opens "
-        "if left out)"
-    ),
+    file=gettext_noop("Markdown (at most 100 KB) or a lorebook (a form opens if left out)"),
 )
 async def lore_add(
     interaction: Interaction, persona: PersonaOption, file: discord.Attachment | None = None
@@ -126,8 +127,7 @@ async def lore_remove(interaction: Interaction, persona: PersonaOption, file: Fi
     guild_id = interaction.guild_id or 0
     services = interaction.client.services
     await defer(interaction, ephemeral=True)
-    await guild_lore(services).remove(guild_id, persona.id, file)
-    services.store.people.remove_contribution(guild_id, persona.id, file)
+    entry = await guild_lore(services).throw_away(guild_id, persona.id, file)
     services.audit.record(
         guild_id,
         interaction.user.id,
@@ -137,12 +137,36 @@ async def lore_remove(interaction: Interaction, persona: PersonaOption, file: Fi
             persona=f"**{markdown_name(persona)}**",
         ),
     )
-    await respond(
-        interaction,
-        gettext_lazy(
-            "{persona} has forgotten `{file}`.", persona=markdown_name(persona), file=file
-        ),
+    text = gettext_lazy(
+        "{persona} has forgotten `{file}`. **Undo** brings it back until <t:{until}:f>.",
+        persona=markdown_name(persona),
+        file=file,
+        until=int(entry.at + KEPT_S),
     )
+    language = interaction_language(interaction)
+    undo = UndoLoreRemovalButton(persona.id, entry.stamp, language=language)
+    await respond(interaction, text, button_view(undo))
+
+
+class UndoLoreRemovalButton(UndoButton, template=rf"undo-lore:{ENTRY}"):
+    """Brings a removed lore file back."""
+
+    async def undo(self, interaction: Interaction, guild_id: int) -> Undone:
+        services = interaction.client.services
+        persona = require_persona(interaction, self.persona)
+        entry = require_entry(
+            services.home, guild_id, kind="lore-file", id=persona.id, stamp=self.stamp
+        )
+        await guild_lore(services).bring_back(entry)
+        name = markdown_name(persona)
+        return Undone(
+            gettext_lazy(
+                "brought {file} back to the lore of {persona}",
+                file=f"`{entry.name}`",
+                persona=f"**{name}**",
+            ),
+            gettext_lazy("{persona} knows `{file}` again.", persona=name, file=entry.name),
+        )
 
 
 @LORE.command(name="ask", description=gettext_noop("Show which lore a question finds, and why."))
@@ -266,7 +290,7 @@ def lore_form(persona: Persona, language: Language) -> discord.ui.Modal:
     return form(heading, f"{LORE_FORM_PREFIX}{persona.id}", title, text)
 
 
-class AddLoreButton(PersistentButton, template=r"add-lore:(?P<persona>[a-z0-9][a-z0-9_-]*)"):
+class AddLoreButton(PersistentButton, template=rf"add-lore:{PERSONA_ID}"):
     """Opens the form of `/persona lore add`."""
 
     persona: str
@@ -311,7 +335,9 @@ async def _add_lore(
             user_id=interaction.user.id,
         )
 
-    added = await add_lore(lore, guild_id, persona, name, content=content, store=store)
+    added = await add_lore(
+        lore, guild_id, persona=persona, name=name, content=content, store=store, replace=False
+    )
     files = ", ".join(f"`{file}`" for file in added.files)
     services.audit.record(
         guild_id,
@@ -329,6 +355,8 @@ async def _add_lore(
         files=files,
         passages=_passages_text(added.passages),
     )
+    if beside := beside_text(added):
+        line = join_texts(line, beside)
     if added.report is None:
         await respond(interaction, line)
         return

@@ -6,6 +6,7 @@ import discord
 from discord import app_commands
 
 from bot.personas.discord_cards import card_files, cards_are_for_moderators
+from bot.personas.discord_lore import UndoLoreRemovalButton
 from bot.personas.discord_undo import ENTRY, PERSONA_ID, UndoButton, Undone
 from bot.platform.discord_kit.transformers import (
     PERSONA,
@@ -125,4 +126,4 @@ class UndoRemovalButton(UndoButton, template=rf"undo-removal:{ENTRY}"):
         )
 
 
-REMOVAL_BUTTONS = (RemovePersonaButton, UndoRemovalButton)
+REMOVAL_BUTTONS = (RemovePersonaButton, UndoRemovalButton, UndoLoreRemovalButton)

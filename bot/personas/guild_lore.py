@@ -27,7 +27,8 @@ from personas.home.atomic_files import write_file
 from personas.home.lore_sets import LoreSet, find_lore_sets
 from personas.home.persona_ids import short_id
 from personas.home.shared_personas import CARD_FILE, OPERATOR_GUILD_ID, read_shipped_lore
-from personas.home.trash import find_parts
+from personas.home.trash import TrashEntry, entry_folder, find_parts, take_back, throw_away
+from personas.ids import first_free
 from personas.lore.index import LoreIndex, guild_owner
 from personas.lore.lore_folder import fold_key, parse_lore
 from personas.lore.passages import Passage, split_passages
@@ -42,6 +43,8 @@ MAX_FILES = 25
 # Lore of a guild for all its personas: embedding and searching it takes time from all other guilds.
 MAX_GUILD_FILES = 100
 MAX_GUILD_BYTES = 1_000_000
+MAX_NAME_CHARS = 60
+"""Characters of a file's name, without its suffix."""
 LORE_PART = "lore"
 """Name of the folder of a persona's lore in the trash."""
 NON_NAME_CHARS_PATTERN = re.compile(r"[^\w-]+")
@@ -121,8 +124,69 @@ class GuildLore:
         await asyncio.to_thread(self._put, OPERATOR_GUILD_ID, persona_id, file=file, text="")
         await self.refresh(OPERATOR_GUILD_ID, persona_id)
 
+    def is_known(self, guild_id: int, persona_id: str, file: str) -> bool:
+        """Report whether a persona has a file of this name, or one that can be brought back."""
+        paths = [self._folder(guild_id, persona_id) / file]
+        if guild_id == OPERATOR_GUILD_ID and self.shipped:
+            paths.append(self.shipped / persona_id / file)
+        paths += find_parts(self.home, guild_id, persona_id, f"{LORE_PART}/{file}")
+        return any(path.exists() for path in paths)
+
+    def free_name(self, guild_id: int, persona_id: str, wanted: str) -> str:
+        """Return the name of a new file, with a number where another one has the wanted name.
+        Raises `LoreError` when nothing is left of it.
+        """
+        stem = lore_file_name(wanted).removesuffix(".md")
+
+        def is_taken(name: str) -> bool:
+            return self.is_known(guild_id, persona_id, f"{name}.md")
+
+        return first_free(stem, is_taken, MAX_NAME_CHARS) + ".md"
+
+    async def throw_away(self, guild_id: int, persona_id: str, file: str) -> TrashEntry:
+        """Move a file into the trash; its revisions and the record of who contributed it stay as
+        long. Raises `RefusedError`, which lists the files, and `OSError`.
+        """
+        self._require_file(guild_id, persona_id, file)
+        entry = TrashEntry(
+            guild_id=guild_id, kind="lore-file", id=persona_id, name=file, at=time.time()
+        )
+        await asyncio.to_thread(throw_away, self.home, entry, self._trash_parts(entry))
+        await self.refresh(guild_id, persona_id)
+        return entry
+
+    async def bring_back(self, entry: TrashEntry) -> None:
+        """Bring a file back from the trash. Raises `RefusedError` where there is another one of its
+        name by now, no room, or where it was erased, and `OSError`.
+        """
+        ((part, path),) = self._trash_parts(entry).items()
+        kept = entry_folder(self.home, entry) / part
+        if not kept.exists():
+            raise RefusedError(gettext_lazy("That can be brought back no more."))
+        if path.exists():
+            raise RefusedError(
+                gettext_lazy("There is another lore file {file!r} by now.", file=entry.name),
+                gettext_lazy("Remove it first; that can be undone, too."),
+            )
+        self.require_room(entry.guild_id, entry.id, {entry.name: kept.stat().st_size})
+        await asyncio.to_thread(take_back, self.home, entry, {part: path})
+        await self.refresh(entry.guild_id, entry.id)
+
+    def _trash_parts(self, entry: TrashEntry) -> dict[str, Path]:
+        """Return the path of a file's entry by that in the entry, which is the one of whole folders
+        of lore, so that `find_parts` finds either.
+        """
+        path = self._folder(entry.guild_id, entry.id) / entry.name
+        return {f"{LORE_PART}/{entry.name}": path}
+
     async def remove(self, guild_id: int, persona_id: str, file: str) -> None:
         """Remove a file from disk and index. Raises `RefusedError`, which lists the files."""
+        self._require_file(guild_id, persona_id, file)
+        self._keep_or_forget(guild_id, persona_id, file)
+        (self._folder(guild_id, persona_id) / file).unlink()
+        await self.refresh(guild_id, persona_id)
+
+    def _require_file(self, guild_id: int, persona_id: str, file: str) -> None:
         known = self.files(guild_id, persona_id)
         if file not in known:
             names = join_names(f"`{name}`" for name in known) or gettext_lazy("none")
@@ -130,9 +194,6 @@ class GuildLore:
                 gettext_lazy("This server has no lore file {file!r}.", file=file),
                 gettext_lazy("There are: {names}.", names=names),
             )
-        self._keep_or_forget(guild_id, persona_id, file)
-        (self._folder(guild_id, persona_id) / file).unlink()
-        await self.refresh(guild_id, persona_id)
 
     async def refresh(self, guild_id: int, persona_id: str) -> None:
         """Update the index from the disk."""
@@ -295,7 +356,7 @@ def lore_file_name(wanted: str) -> str:
     stem = to_nfc(wanted.strip()).casefold()
     for suffix in (".md", ".markdown", ".txt"):
         stem = stem.removesuffix(suffix)
-    name = NON_NAME_CHARS_PATTERN.sub("-", stem).strip("-_")[:60]
+    name = NON_NAME_CHARS_PATTERN.sub("-", stem).strip("-_")[:MAX_NAME_CHARS]
     if not name:
         raise LoreError(
             gettext_lazy("{wanted!r} makes no file name.", wanted=wanted),

@@ -190,6 +190,8 @@ class PersonaRemoval:
             if entry.kind in ("persona", "lore-set"):
                 self.lore.delete_revisions(entry.guild_id, entry.id)
             await asyncio.to_thread(delete_entry, self._home, entry)
+            if entry.kind == "lore-file":
+                self._forget_file(entry)
 
     def _forget(self, entry: TrashEntry) -> None:
         """Delete what is known of a persona beside its entry."""
@@ -197,6 +199,13 @@ class PersonaRemoval:
         card = self._home / "personas" / str(entry.guild_id) / entry.id / CARD_FILE
         RevisionHistory.of(self._home, card).forget()
         LoreSets(self.lore.shipped or Path(), self._home).forget(entry.id)
+
+    def _forget_file(self, entry: TrashEntry) -> None:
+        """Delete what is known of a lore file beside its entry."""
+        guild_id, persona_id, file = entry.guild_id, entry.id, entry.name
+        if not self.lore.is_known(guild_id, persona_id, file):
+            self.lore.earlier(guild_id, persona_id, file).forget()
+            self.store.people.remove_contribution(guild_id, persona_id, file)
 
     def _lore_part(self, guild_id: int, persona_id: str) -> dict[str, Path]:
         return {LORE_PART: self._home / "lore" / str(guild_id) / persona_id}

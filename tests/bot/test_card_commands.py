@@ -12,6 +12,7 @@ from bot.personas import guild_lore
 from bot.personas.card_import import import_card, same_name_notes
 from bot.personas.creation import PersonaForm
 from bot.personas.discord_cards import UndoReplacementButton
+from bot.personas.discord_lore import UndoLoreRemovalButton
 from bot.personas.discord_removal import UndoRemovalButton
 from bot.personas.guild_lore import GuildLore
 from bot.personas.registry import (
@@ -361,7 +362,7 @@ def guild_lore_of(stage):
 def test_the_custom_id_of_an_undo_has_room_for_the_longest_persona_id(personas):
     persona_id = personas.new_id(2**63, "Mira", "x" * 99)
     entry = TrashEntry(guild_id=GUILD, kind="persona", id=persona_id, name="Mira", at=1.0)
-    for kind in (UndoReplacementButton, UndoRemovalButton):
+    for kind in (UndoReplacementButton, UndoRemovalButton, UndoLoreRemovalButton):
         custom_id = kind(persona_id, entry.stamp).item.custom_id
         assert len(custom_id) <= 100
         assert kind.__discord_ui_compiled_template__.fullmatch(custom_id)

@@ -24,7 +24,8 @@ REPLACEMENTS = {("card_import", "import_card"), ("", "import_card")}
 STORAGE = {
     "bring_in": {"bot/personas/card_import.py", "bot/personas/creation.py"},
     "throw_away": {"bot/personas/registry.py", "bot/data/trash.py", "bot/data/actions.py",
-                   "personas/home/lore_sets.py", "personas/home/trash.py"},
+                   "personas/home/lore_sets.py", "personas/home/trash.py",
+                   "bot/personas/guild_lore.py", "bot/personas/discord_lore.py"},
     "readable_id": {"personas/card/toml_card.py", "personas/card/card_draft.py",
                     "trainer/sources/formats/character_card.py", "bot/personas/registry.py",
                     "personas/ids.py", "trainer/cli/create_job.py"},

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 
 import pytest
 
@@ -13,9 +14,12 @@ from bot.personas.guild_lore import (
     lore_file_name,
     read_all_guild_lore,
 )
+from bot.personas.lore_upload import add_lore
 from bot.platform.errors import RefusedError
+from bot.privacy.erasure_runner import lore_files
 from personas.errors import LoreError
 from personas.home.persona_ids import short_id
+from personas.home.trash import KEPT_S
 from personas.lore.index import LoreIndex
 from personas.schemas.chat import Persona
 from sandbox.object_store import StoredFile
@@ -72,6 +76,77 @@ async def test_a_file_is_found_at_once_under_replies_and_gone_when_removed(stage
         QUAY, "persona lore remove", persona="ballast", file="the_umbrella.md"
     )
     await response_text(again, "There are: none.")
+
+
+async def test_a_removed_file_comes_back_by_its_button_and_is_its_contributors_for_a_day(
+    stage, tmp_path
+):
+    contributed = stage.store.people.contributions_of
+    texts = {"Heron": "It is of brass.", "Wheel": "It is of oak."}
+    for title, text in texts.items():
+        form = await stage.moderator.slash(QUAY, "persona lore add", persona="ballast")
+        sent = await stage.moderator.submit(form, title=title, text=text)
+        await response_text(sent, "Ballast knows")
+    lore = GuildLore(tmp_path, stage.client.services.lore)
+    guild_id = int(stage.sandbox.guild_id)
+    removed = await stage.moderator.slash(
+        QUAY, "persona lore remove", persona="ballast", file="heron.md"
+    )
+    await response_text(removed, "Ballast has forgotten `heron.md`.")
+    assert lore.files(guild_id, "ballast") == ["wheel.md"]
+    undo = await stage.moderator.click(removed.message, "Undo")
+    await until(lambda: "Ballast knows `heron.md` again." in undo.text)
+    assert lore.text(guild_id, "ballast", "heron.md") == "# Heron\n\nIt is of brass."
+    assert len(contributed(int(stage.moderator.id))) == 2
+
+    entry = await lore.throw_away(guild_id, "ballast", "heron.md")
+    assert len(contributed(int(stage.moderator.id))) == 2, "an erasure finds it in the trash"
+    paths = [f"lore/{guild_id}/ballast/heron.md"]
+    assert [path for path in lore_files(tmp_path, paths) if path.exists()]
+    removal = stage.client.services.removal
+    await removal.empty_trash(entry.at + KEPT_S - 60)
+    assert list(tmp_path.glob("trash/*/*/*"))
+    await removal.empty_trash(entry.at + KEPT_S + 60)
+    assert not list(tmp_path.glob("trash/*/*/*"))
+    assert [gift.what for gift in contributed(int(stage.moderator.id))] == ["wheel.md"]
+    with pytest.raises(RefusedError, match="brought back no more"):
+        await lore.bring_back(entry)
+
+
+@pytest.mark.parametrize("guild_id", [7, 0])
+async def test_new_lore_never_replaces_another_file(tmp_path, guild_id):
+    index = LoreIndex([])
+    lore = GuildLore(tmp_path, index)
+
+    async def added(name, text):
+        store = partial(lore.add, guild_id, "oda")
+        return await add_lore(
+            lore,
+            guild_id,
+            persona=Persona("oda", "Oda"),
+            name=name,
+            content=text.encode(),
+            store=store,
+            replace=False,
+        )
+
+    results = [await added(f"Harbour {end}", f"# It\n{end}") for end in ("(old)", "[old]", "old")]
+    assert [result.files for result in results] == [
+        ("harbour-old.md",), ("harbour-old-2.md",), ("harbour-old-3.md",)
+    ]  # fmt: skip
+    assert [result.is_beside for result in results] == [False, True, True]
+    assert "(old)" in lore.text(guild_id, "oda", "harbour-old.md")
+    entry = await lore.throw_away(guild_id, "oda", "harbour-old.md")
+    assert (await added("Harbour old", "# It\nnew")).files == ("harbour-old-4.md",)
+    await lore.bring_back(entry)
+    assert "(old)" in lore.text(guild_id, "oda", "harbour-old.md")
+    book = [await added("Mill.json", as_json(SILLY_TAVERN).decode()) for _ in range(2)]
+    assert [result.files for result in book] == [("mill.md",), ("mill-2.md",)]
+    entry = await lore.throw_away(guild_id, "oda", "mill.md")
+    await lore.add(guild_id, "oda", "mill.md", b"# The mill\nAnother one.")
+    with pytest.raises(RefusedError, match=r"another lore file 'mill\.md' by now"):
+        await lore.bring_back(entry)
+    index.close()
 
 
 async def test_a_lorebook_is_found_by_all_its_keys_and_what_became_of_it_is_listed(stage):
@@ -246,10 +321,15 @@ async def test_one_moderator_cannot_fill_the_lore_of_a_server(stage, tmp_path, m
     [kept] = tmp_path.glob("lore/*/*/*.md")
     assert kept.read_bytes() == long
     assert [one.what for one in stage.client.services.store.people.contributions()] == ["hats.md"]
-    replace = await stage.moderator.slash(
+    removed = await stage.moderator.slash(
+        QUAY, "persona lore remove", persona="ballast", file="hats.md"
+    )
+    await response_text(removed, "has forgotten `hats.md`.")
+    shorter = await stage.moderator.slash(
         QUAY, "persona lore add", persona="ballast", file=StoredFile.named("hats.md", short)
     )
-    await response_text(replace, "knows `hats.md` now")
+    words = await response_text(shorter, "knows `hats-2.md` now")
+    assert "Neither replaces the other." in words
     await response_text(
         await stage.moderator.submit(form, title="Coat", text="A coat. " * 80),
         "knows `coat.md` now",

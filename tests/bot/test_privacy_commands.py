@@ -422,4 +422,5 @@ async def test_lore_and_cards_note_who_gave_them(stage):
         ),
         "has forgotten",
     )
-    assert stage.store.people.contributions_of(int(stage.moderator.id)) == []
+    (gift,) = stage.store.people.contributions_of(int(stage.moderator.id))
+    assert gift.what == "heron.md", "it can be brought back for a day"

@@ -261,18 +261,21 @@ def read_lore_file(owned: OwnedPersona, guild_id: int, name: str) -> str:
 
 
 async def write_lore_file(
-    owned: OwnedPersona, guild_id: int, name: str, content: bytes
+    owned: OwnedPersona, guild_id: int, name: str, *, content: bytes, replace: bool
 ) -> AddedLore:
-    """Store a file, or a lorebook as files; returns what was added. Raises `Problem`."""
+    """Store a file, or a lorebook as files, under a free name unless it is to `replace` the one of
+    its name; returns what was added. Raises `Problem`.
+    """
     lore = lore_store(owned.services)
     with errors_as_problems("invalid-request"):
         added = await add_lore(
             lore,
             guild_id,
-            owned.persona,
-            name,
+            persona=owned.persona,
+            name=name,
             content=content,
             store=partial(_store_file, owned, guild_id),
+            replace=replace,
         )
     record_lore_change(owned, guild_id, *added.files)
     return added

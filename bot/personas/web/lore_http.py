@@ -190,7 +190,9 @@ async def put_lore_file(request: web.Request) -> web.Response:
     if not lore_files.is_plain_file_name(wanted):
         advice = "Use small letters, digits, - and _, and .md at the end or nothing."
         raise Problem("invalid-request", f"No file of lore can be called {wanted[:80]!r}.", advice)
-    added = await lore_files.write_lore_file(owned, owned.guild_id, wanted, body.text.encode())
+    added = await lore_files.write_lore_file(
+        owned, owned.guild_id, name=wanted, content=body.text.encode(), replace=True
+    )
     more: Json = {}
     if added.report:
         more = {"files": list(added.files), "imported": added.report.as_json()}

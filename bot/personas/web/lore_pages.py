@@ -7,7 +7,7 @@ from aiohttp import web
 
 from bot.personas.base_model_compat import token_counter_or_estimate
 from bot.personas.guild_lore import MAX_FILES, lore_file_name
-from bot.personas.lore_upload import AddedLore, max_upload_bytes, titled_text
+from bot.personas.lore_upload import AddedLore, beside_text, max_upload_bytes, titled_text
 from bot.personas.web import lore_files, lore_matches
 from bot.personas.web.lookup import (
     OwnedPersona,
@@ -16,7 +16,7 @@ from bot.personas.web.lookup import (
     require_lore_owner,
     require_persona_in_path,
 )
-from bot.platform.localisation import gettext_lazy, gettext_noop, ngettext_lazy
+from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts, ngettext_lazy
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems, read_file_form, read_form
@@ -183,7 +183,9 @@ async def save_lore_file(request: web.Request, owned: OwnedPersona) -> web.Respo
     guild_id, name = _file_in_path(request, owned)
     text = (await read_form(request)).get("text", "")
     try:
-        added = await lore_files.write_lore_file(owned, guild_id, name, text.encode())
+        added = await lore_files.write_lore_file(
+            owned, guild_id, name=name, content=text.encode(), replace=True
+        )
     except Problem as problem:
         return await _render_file(request, owned, text, wrong=problem.text, status=problem.status)
     return await _answer_saved(request, owned, added)
@@ -212,7 +214,9 @@ async def upload_lore_file(request: web.Request) -> web.Response:
                 gettext_lazy("{name} has more than {size} KB.", name=form.name, size=most // 1000),
                 gettext_lazy("Send less."),
             )
-        added = await lore_files.write_lore_file(owned, owned.guild_id, form.name, form.content)
+        added = await lore_files.write_lore_file(
+            owned, owned.guild_id, name=form.name, content=form.content, replace=False
+        )
     except Problem as problem:
         return await _render_lore(
             request, owned, LoreDraft(wrong={"file": problem.text}), status=problem.status
@@ -258,7 +262,9 @@ async def _add_file(request: web.Request, owned: OwnedPersona, draft: LoreDraft)
     if draft.text:
         text = titled_text(draft.name, draft.text)
     try:
-        added = await lore_files.write_lore_file(owned, owned.guild_id, draft.name, text.encode())
+        added = await lore_files.write_lore_file(
+            owned, owned.guild_id, name=draft.name, content=text.encode(), replace=False
+        )
     except Problem as problem:
         draft.wrong = {"text" if _is_valid_name(draft.name) else "name": problem.text}
         return await _render_lore(request, owned, draft, status=problem.status)
@@ -397,4 +403,6 @@ async def _answer_saved(
         added.passages,
         file=added.files[0],
     )
+    if beside := beside_text(added):
+        message = join_texts(message, beside)
     return redirect_to(request, f"{owned.page}/lore", message)
