@@ -192,7 +192,8 @@ async def test_the_operators_changes_of_lore_and_replies_are_listed(stage):
     await audited(stage)
     services = stage.client.services
     oda = OwnedPersona(services, 0, services.personas.get("oda", 0))
-    await write_lore_file(oda, 0, "tides.md", b"# Tides\n\nThe tide waits for the ferry.\n")
+    tides = b"# Tides\n\nThe tide waits for the ferry.\n"
+    await write_lore_file(oda, 0, "tides.md", content=tides, replace=True)
     await remove_lore_file(oda, 0, "tides.md")
     choose_set(oda, "_world", True, int(stage.sandbox.guild_id))
     services.generation.change(GenerationScope(0, persona_id="oda"), {"top_p": 0.9})
