@@ -127,7 +127,7 @@ class SafetyProtocol:
         line = ""
         if is_due and has_minors and goes_on:
             line = MINORS_BREAK
-        elif (is_due and has_minors) or SafetyRules.shipped().asks_if_ai(asked):
+        elif (is_due and has_minors) or SafetyRules.shipped().find_sincere_question(asked):
             line = PLAIN_DISCLOSURE
         elif is_due:
             line = DISCLOSURE

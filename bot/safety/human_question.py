@@ -38,7 +38,9 @@ def answer_if_human(persona: Persona, asked: str, now: datetime) -> HumanAnswer 
     """Return the line of a persona where a message asks, in earnest, whether it is human; in the
     language of the question, if its card has none. None for other messages.
     """
-    rules = SafetyRules.shipped().find_sincere_question(asked)
+    rules = SafetyRules.shipped().find_sincere_question(
+        asked, persona.name, persona.nickname, *persona.name.split()
+    )
     if rules is None:
         return None
     line = persona.asked_if_human or rules.asked_if_human

@@ -11,12 +11,15 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
+from bot.safety.question_words import QuestionWords, without_addresses
 from personas.errors import UnderstudyError
 from personas.shipped_folders import SHIPPED_DATA
 
 SAFETY_FOLDER = SHIPPED_DATA / "safety"
 LANGUAGES = ("en", "de", "es", "vi", "zh")
 """In the order in which they are tried."""
+WITHOUT_BLANKS = frozenset({"zh"})
+"""Languages that write no blanks between words."""
 MAX_CHECKED_CHARS = 8_000
 """Beginning and end of a longer text, half each; messages on Discord have at most 4,000 characters."""
 INVISIBLE_PATTERN = re.compile(
@@ -38,9 +41,7 @@ BLANK_PATTERN = re.compile(r"(?:[\s*_~|`\\]|(?<=\n)[>#-]+)+")
 @dataclass(frozen=True)
 class LanguageRules:
     """The rules of a language: a text speaks of self-harm if `speaks` matches outside of
-    `figures`; a reply also if `suggests` matches, both outside of `warnings`, too. A text asks
-    whether an AI or a person writes if `asks_if_ai` matches, and sincerely if it does outside of
-    `asks_in_play`.
+    `figures`; a reply also if `suggests` matches, both outside of `warnings`, too.
     """
 
     language: str
@@ -49,8 +50,8 @@ class LanguageRules:
     speaks: re.Pattern[str]
     warnings: re.Pattern[str]
     suggests: re.Pattern[str]
-    asks_if_ai: re.Pattern[str]
-    asks_in_play: re.Pattern[str]
+    question: QuestionWords
+    """The words of the question whether an AI or a person writes."""
     asked_if_human: str
     """The line of a persona whose author has written none."""
     text: str
@@ -68,8 +69,9 @@ class LanguageRules:
                 speaks=_any_of(table["speaks"]),
                 warnings=_any_of(table["warnings"]),
                 suggests=_any_of(table["suggests"]),
-                asks_if_ai=_any_of(table["asks_if_ai"]),
-                asks_in_play=_any_of(table["asks_in_play"]),
+                question=QuestionWords.read(
+                    table["human_question"], has_blanks=path.stem not in WITHOUT_BLANKS
+                ),
                 asked_if_human=table["asked_if_human"].strip(),
                 text=table["text"].strip(),
             )
@@ -90,12 +92,6 @@ class LanguageRules:
 
     def _suggests_literally(self, plain: str) -> bool:
         return (self.speaks.search(plain) or self.suggests.search(plain)) is not None
-
-    def asks_sincerely(self, plain: str) -> bool:
-        """Report whether a text without markup asks, in earnest, whether an AI or a person writes."""
-        if not self.asks_if_ai.search(plain):
-            return False
-        return self.asks_if_ai.search(self.asks_in_play.sub(" ", plain)) is not None
 
 
 @dataclass(frozen=True)
@@ -131,20 +127,17 @@ class SafetyRules:
                 return rules.language
         return None
 
-    def find_sincere_question(self, text: str) -> LanguageRules | None:
+    def find_sincere_question(self, text: str, *names: str) -> LanguageRules | None:
         """Return the rules of the language in which a text asks, in earnest and not in words that it
-        quotes, whether an AI or a person writes; None if it does not.
+        quotes, whether an AI or a person writes; None if it does not. `names` are those of the
+        persona that is asked.
         """
-        plain = plain_text(QUOTED_PATTERN.sub(" ", text))
+        asked = without_addresses(QUOTED_PATTERN.sub(" ", text), names)
+        plain = "\n".join(map(plain_text, asked.splitlines()))
         for rules in self.languages:
-            if rules.asks_sincerely(plain):
+            if rules.question.asks(plain):
                 return rules
         return None
-
-    def asks_if_ai(self, text: str) -> bool:
-        """Report whether a text asks, in any language, whether an AI or a person writes."""
-        plain = plain_text(text)
-        return any(rules.asks_if_ai.search(plain) for rules in self.languages)
 
     def text(self, language: str) -> str:
         """Return the shipped answer in a language."""

@@ -48,6 +48,13 @@ def test_a_card_without_one_has_a_line_in_the_language_of_the_question(language)
     assert answer_if_human(persona, EXAMPLES[language]["asks_in_play"][0], NOW) is None
 
 
+@pytest.mark.parametrize(
+    "asked", ["Oda are you human?", "hey @Oda Marrow, human?", "<@12> are you AI?"]
+)
+def test_the_name_of_the_persona_is_no_word_of_the_question(asked):
+    assert answer_if_human(ODA, asked, NOW) and not answer_if_human(ODA, "Is Oda human?", NOW)
+
+
 async def test_by_command_and_in_a_round_each_persona_has_its_own(stage):
     answer = await stage.member.slash(QUAY, "chat", message="are you a real person?")
     await until(lambda: BALLAST.asked_if_human in " ".join(texts_in(stage, QUAY)))

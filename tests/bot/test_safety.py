@@ -464,7 +464,7 @@ async def test_who_asks_whether_an_ai_writes_is_told_each_time_in_plain_size(sta
     for question in ("are u a bot or is someone typing this", "bạn là người hay là máy vậy"):
         assert (await told(stage, QUAY, question)).endswith(f"\n{PLAIN_DISCLOSURE}")
     in_play = await asked(stage, QUAY, "in this story, are you human?")
-    assert in_play.endswith(f"\n{PLAIN_DISCLOSURE}") and "hears" in in_play
+    assert PLAIN_DISCLOSURE not in in_play and "hears" in in_play
     mark = stage.mark
     await stage.member.click(stage.sandbox.messages(QUAY)[-1], "Regenerate")
     again = await stage.finished(QUAY, mark)
