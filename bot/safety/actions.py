@@ -102,7 +102,7 @@ class SafetyProtocol:
 
     def guard(self, generate: Callable[[ChatRequest], ReplyStream]) -> ReplyGuard:
         """Return the guard of the replies that `generate` submits to the engine."""
-        return ReplyGuard(generate, SafetyRules.shipped().find_in_reply, self._count_withheld)
+        return ReplyGuard(generate, SafetyRules.shipped().reply_check, self._count_withheld)
 
     def _count_withheld(self, language: str) -> None:
         log.info("a reply is withheld")

@@ -1,4 +1,4 @@
-"""Withholds replies of personas that speak of self-harm or suggest it, before they are shown."""
+"""Withholds replies of personas that suggest self-harm, before they are shown."""
 
 import re
 import time
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from personas.engine import ReplyStream
 from personas.errors import EngineBusyError
-from personas.schemas.chat import ChatReply, ChatRequest
+from personas.schemas.chat import ChatReply, ChatRequest, asked_turn
 
 CHECK_INTERVAL_S = 0.5
 """Interval between two checks of an unfinished sentence; a check takes some milliseconds."""
@@ -24,7 +24,7 @@ WITHDRAWN = TextWithdrawn()
 
 
 class ReplyWithheldError(Exception):
-    """A reply speaks of self-harm or suggests it, by the rules of a language."""
+    """A reply suggests self-harm, by the rules of a language."""
 
     def __init__(self, language: str) -> None:
         super().__init__(language)
@@ -34,9 +34,9 @@ class ReplyWithheldError(Exception):
 class GrowingText:
     """Releases the text of a reply while it grows, except for what may have to be withheld.
 
-    `find` returns the language in which a text speaks of self-harm or suggests it. Whether a sentence
-    does is known at its end: "I nearly killed myself" may go on with "laughing". Until then, one that
-    may is held. `before` is what the reply continues.
+    `find` returns the language in which a text suggests self-harm. Whether a sentence does is known at
+    its end: "cut yourself" may go on with "a slice". Until then, one that may is held. `before` is
+    what the reply continues.
     """
 
     def __init__(self, find: Callable[[str], str | None], before: str = "") -> None:
@@ -85,15 +85,16 @@ def _last_end(text: str) -> int:
 
 @dataclass(frozen=True)
 class ReplyGuard:
-    """Has replies generated. One of a persona that speaks of self-harm or suggests it is withheld and
+    """Has replies generated. One of a persona that suggests self-harm is withheld and
     generated once more; if that is withheld, too, the reply is empty, and says so (`withheld`).
 
-    `generate` submits a request to the engine. `find` returns the language in which a text suggests
-    self-harm, None if it does not; `on_withheld` is called with it.
+    `generate` submits a request to the engine. `check_for` returns, for a message that is answered,
+    what finds the language in which a text of the reply suggests self-harm, None if it does not;
+    `on_withheld` is called with it.
     """
 
     generate: Callable[[ChatRequest], ReplyStream]
-    find: Callable[[str], str | None]
+    check_for: Callable[[str], Callable[[str], str | None]]
     on_withheld: Callable[[str], None]
 
     def submit(self, request: ChatRequest) -> ReplyStream:
@@ -112,6 +113,8 @@ class GuardedStream:
 
     def __init__(self, guard: ReplyGuard, request: ChatRequest) -> None:
         self._guard = guard
+        turns = request.turns
+        self._find = guard.check_for(asked_turn(turns).text if turns else "")
         self._request = request
         self._stream = guard.generate(request)
         self._generated = ""
@@ -137,7 +140,7 @@ class GuardedStream:
                 return
 
     async def _safe_pieces(self) -> AsyncIterator[str]:
-        text = GrowingText(self._guard.find, self._request.prefill)
+        text = GrowingText(self._find, self._request.prefill)
         try:
             async for piece in self._stream:
                 self._generated += piece

@@ -1,16 +1,17 @@
-"""Recognises messages and replies that speak of self-harm or suicide, and questions whether a
+"""Recognises messages that speak of self-harm or suicide, replies that suggest it, and questions whether a
 persona is an AI, by rules per language (data/safety).
 """
 
 import re
 import tomllib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Self
 
+from bot.safety.asked_means import MeansRules
 from bot.safety.question_words import QuestionWords, without_addresses
 from personas.errors import UnderstudyError
 from personas.shipped_folders import SHIPPED_DATA
@@ -18,6 +19,7 @@ from personas.shipped_folders import SHIPPED_DATA
 SAFETY_FOLDER = SHIPPED_DATA / "safety"
 LANGUAGES = ("en", "de", "es", "vi", "zh")
 """In the order in which they are tried."""
+DISSUADING_CHARS = 20
 WITHOUT_BLANKS = frozenset({"zh"})
 """Languages that write no blanks between words."""
 MAX_CHECKED_CHARS = 8_000
@@ -40,16 +42,17 @@ BLANK_PATTERN = re.compile(r"(?:[\s*_~|`\\]|(?<=\n)[>#-]+)+")
 
 @dataclass(frozen=True)
 class LanguageRules:
-    """The rules of a language: a text speaks of self-harm if `speaks` matches outside of
-    `figures`; a reply also if `suggests` matches, both outside of `warnings`, too.
+    """The rules of a language: a message speaks of self-harm if `speaks` matches outside of
+    `figures`. A reply suggests it if `suggests` matches, and `dissuades` does not right before that.
     """
 
     language: str
     name: str
     figures: re.Pattern[str]
     speaks: re.Pattern[str]
-    warnings: re.Pattern[str]
+    dissuades: re.Pattern[str]
     suggests: re.Pattern[str]
+    means: MeansRules
     question: QuestionWords
     """The words of the question whether an AI or a person writes."""
     asked_if_human: str
@@ -67,8 +70,9 @@ class LanguageRules:
                 name=table["name"],
                 figures=_any_of(table["figures"]),
                 speaks=_any_of(table["speaks"]),
-                warnings=_any_of(table["warnings"]),
+                dissuades=re.compile(table["dissuades"]),
                 suggests=_any_of(table["suggests"]),
+                means=MeansRules.read(table["asked_means"]),
                 question=QuestionWords.read(
                     table["human_question"], has_blanks=path.stem not in WITHOUT_BLANKS
                 ),
@@ -85,13 +89,13 @@ class LanguageRules:
         return self.speaks.search(self.figures.sub(" ", plain)) is not None
 
     def suggests_self_harm(self, plain: str) -> bool:
-        """Report whether a reply without markup speaks of self-harm or suicide, or suggests it."""
-        if not self._suggests_literally(plain):  # of most texts, and sooner known
-            return False
-        return self._suggests_literally(self.warnings.sub(" ", self.figures.sub(" ", plain)))
-
-    def _suggests_literally(self, plain: str) -> bool:
-        return (self.speaks.search(plain) or self.suggests.search(plain)) is not None
+        """Report whether a reply without markup suggests self-harm or suicide."""
+        return any(
+            not self.dissuades.search(
+                plain[max(0, match.start() - DISSUADING_CHARS) : match.start()]
+            )
+            for match in self.suggests.finditer(plain)
+        )
 
 
 @dataclass(frozen=True)
@@ -118,14 +122,27 @@ class SafetyRules:
         return None
 
     def find_in_reply(self, text: str) -> str | None:
-        """Return the language in which a reply speaks of self-harm or suicide, or suggests it; None
-        if it does not.
+        """Return the language in which a reply suggests self-harm or suicide by itself; None if it
+        does not.
         """
-        plain = plain_text(text)
-        for rules in self.languages:
-            if rules.suggests_self_harm(plain):
-                return rules.language
-        return None
+        return self.reply_check("")(text)
+
+    def reply_check(self, asked: str) -> Callable[[str], str | None]:
+        """Return what finds the language in which a text of the reply to `asked` suggests self-harm
+        or suicide.
+        """
+        plain_asked = plain_text(asked)
+        named = {rules.language: rules.means.asked(plain_asked) for rules in self.languages}
+
+        def find(text: str) -> str | None:
+            plain = plain_text(text)
+            for rules in self.languages:
+                means = named[rules.language]
+                if rules.suggests_self_harm(plain) or (means and means.is_advised(plain)):
+                    return rules.language
+            return None
+
+        return find
 
     def find_sincere_question(self, text: str, *names: str) -> LanguageRules | None:
         """Return the rules of the language in which a text asks, in earnest and not in words that it

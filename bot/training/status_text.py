@@ -17,7 +17,7 @@ from bot.platform.localisation import (
     localisable_number,
     localise,
 )
-from bot.safety.rules import SafetyRules
+from bot.safety.stored_replies import suggests_self_harm
 from bot.store import TrainingJob
 from bot.training.retrain_all import RetrainAllPlan, Retraining
 from bot.training.training_plan import RecipeEstimate, TrainingPlan
@@ -345,9 +345,8 @@ def outcome_counts(verdict: GateVerdict) -> LocalisableText:
 
 
 def _can_be_shown(pair: SideBySide) -> bool:
-    """Report whether no reply of a pair speaks of self-harm, or suggests it."""
-    find = SafetyRules.shipped().find_in_reply
-    return not any(find(reply.text) for reply in pair.replies.values())
+    """Report whether no reply of a pair suggests self-harm."""
+    return not any(suggests_self_harm(pair.prompt, reply.text) for reply in pair.replies.values())
 
 
 def _pair_text(pair: SideBySide) -> LocalisableText:

@@ -45,7 +45,8 @@ def in_turn(*replies):
 
 def guarded(engine):
     counted = []
-    return ReplyGuard(engine.submit, FIND, counted.append), counted
+    check_for = SafetyRules.shipped().reply_check
+    return ReplyGuard(engine.submit, check_for, counted.append), counted
 
 
 async def heard(guard, request=ASKED):
@@ -77,8 +78,8 @@ def test_no_part_that_is_shown_suggests_it(language, monkeypatch):
 
 def test_what_may_become_a_figure_of_speech_waits_for_its_sentence():
     growing = GrowingText(FIND)
-    assert growing.take("I nearly killed myself") == ""
-    assert growing.take(" laughing. Then") == "I nearly killed myself laughing. Then"
+    assert growing.take("Cut yourself") == ""
+    assert growing.take(" a slice. Then") == "Cut yourself a slice. Then"
     assert growing.end() == ""
 
 
@@ -125,6 +126,14 @@ async def test_where_both_attempts_suggest_it_the_reply_is_empty_and_says_so():
     text, shown, reply = await heard(guard)
     assert (text, reply.text, shown) == ("", "", [])
     assert reply.withheld and counted == ["en", "en"]
+
+
+async def test_what_is_asked_decides_whether_an_advice_is_withheld():
+    advice = "Aye, climb over it."
+    for asked, shown in (("Should I climb over the rail?", ""), ("How do I get in?", advice)):
+        guard, _ = guarded(FakeEngine(in_turn(advice)))
+        request = replace(ASKED, turns=(Turn("Wren", asked),))
+        assert (await heard(guard, request))[0] == shown
 
 
 async def test_a_full_queue_leaves_no_second_attempt():

@@ -15,6 +15,7 @@ from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.paging import paginate, parse_page_query
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.templating import DASHBOARD, render_page
+from bot.safety.stored_replies import shown_reply
 from bot.services import Services
 from bot.store import InstalledVersion, TrainingJob
 from bot.training.status_text import outcome_counts
@@ -254,6 +255,7 @@ def render_card(
         sentences=scorecard_view.verdict_sentences(card.verdict) if card and card.verdict else [],
         criteria_summary=outcome_counts(card.verdict) if card and card.verdict else "",
         shown_prompts=SHOWN_PROMPTS,
+        shown_reply=shown_reply,
         sides=scorecard_view.SIDE_TEXTS,
         reply_order=scorecard_view.SIDES_BY_INTEREST,
         colours=scorecard_view.VERDICT_CLASSES,
@@ -290,6 +292,7 @@ async def get_two_cards(request: web.Request) -> web.Response:
         rows=list(scorecard_comparison.compare_metrics(a, b)),
         outcomes=scorecard_comparison.compare_outcomes(a, b),
         prompts=scorecard_comparison.shared_prompts(a, b),
+        shown_reply=shown_reply,
         colours=scorecard_view.VERDICT_CLASSES,
     )
 
