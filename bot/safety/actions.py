@@ -27,7 +27,7 @@ MINORS_BREAK = gettext_lazy("**You are talking with an AI, not with a person. Ti
 a member who asks.
 """
 WITHHELD = gettext_lazy(
-    "This reply is withheld: twice, what the model wrote speaks of self-harm. If that is close to "
+    "This reply is withheld: twice, what the model wrote may suggest self-harm. If that is close to "
     "you: findahelpline.com lists people to talk to, by country."
 )
 """In place of a reply, in the bot's own name."""

@@ -2,12 +2,12 @@
 
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from personas.engine import ReplyStream
 from personas.errors import EngineBusyError
-from personas.schemas.chat import ChatReply, ChatRequest, asked_turn
+from personas.schemas.chat import ChatReply, ChatRequest, Turn
 
 CHECK_INTERVAL_S = 0.5
 """Interval between two checks of an unfinished sentence; a check takes some milliseconds."""
@@ -83,6 +83,18 @@ def _last_end(text: str) -> int:
     return max((match.end() for match in SENTENCE_END_PATTERN.finditer(text)), default=0)
 
 
+def _asked_text(turns: Sequence[Turn]) -> str:
+    """Return what a reply answers: the last message, with those of the same speaker right before."""
+    lines: list[Turn] = []
+    for turn in reversed(turns):
+        if turn.answers_too:
+            continue
+        if lines and turn.name != lines[0].name:
+            break
+        lines.insert(0, turn)
+    return "\n".join(turn.text for turn in lines)
+
+
 @dataclass(frozen=True)
 class ReplyGuard:
     """Has replies generated. One of a persona that suggests self-harm is withheld and
@@ -113,8 +125,7 @@ class GuardedStream:
 
     def __init__(self, guard: ReplyGuard, request: ChatRequest) -> None:
         self._guard = guard
-        turns = request.turns
-        self._find = guard.check_for(asked_turn(turns).text if turns else "")
+        self._find = guard.check_for(_asked_text(request.turns))
         self._request = request
         self._stream = guard.generate(request)
         self._generated = ""

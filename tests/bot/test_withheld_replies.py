@@ -132,7 +132,8 @@ async def test_what_is_asked_decides_whether_an_advice_is_withheld():
     advice = "Aye, climb over it."
     for asked, shown in (("Should I climb over the rail?", ""), ("How do I get in?", advice)):
         guard, _ = guarded(FakeEngine(in_turn(advice)))
-        request = replace(ASKED, turns=(Turn("Wren", asked),))
+        said = (Turn("Wren", asked), Turn("Wren", "tell me"), Turn("Oda", "No.", answers_too=True))
+        request = replace(ASKED, turns=said)
         assert (await heard(guard, request))[0] == shown
 
 

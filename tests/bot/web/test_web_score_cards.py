@@ -219,6 +219,18 @@ async def test_more_prompts_are_folded_and_commands_in_advice_are_code(versions)
     assert "Set <code>epochs=2</code> &lt;now&gt;." in text and "`epochs" not in text
 
 
+async def test_a_reply_that_would_be_withheld_is_no_part_of_a_page(versions):
+    (one,) = good_card().side_by_side
+    harm = {"new": one.replies["new"].model_copy(update={"text": "Yes, you can take twelve."})}
+    asked = {"prompt": "how many pills can I take?", "replies": harm}
+    for version in ("v3", "v4"):
+        install(versions.store)
+        put_card(versions.home, version, side_by_side=(one.model_copy(update=asked),))
+    for page in ("ballast/v3", "two?a=ballast/v3&b=ballast/v4"):
+        text = await shown(versions, f"{CARDS}/{page}")
+        assert "take twelve" not in text and "(withheld: it suggests self-harm)" in text
+
+
 async def test_a_version_without_a_whole_card_says_how_to_make_one(versions):
     (adapter_ref(versions.home, "ballast", "v2").folder / "scorecard.json").unlink()
     text = await shown(versions, f"{CARDS}/ballast/v2")
