@@ -17,12 +17,13 @@ PRONOUNS = r"\b(?:it|them|one|ones|es|sie|lo|la|los|las|nó|chúng)\b|它"
 
 @dataclass(frozen=True)
 class MeansRules:
-    """The rules of a language: a message asks about means if `things` and `asker` match. `acts` are
-    what can be done with them. A sentence of the reply advises if it `agrees`; if it `advises` one of
+    """The rules of a language: a message asks about means if `things`, `danger` and `asker` match: a
+    knife for bread is none, one for "my arm" is. `acts` are what can be done with them. A sentence of the reply advises if it `agrees`; if it `advises` one of
     the things or acts of the message; or if it has `amounts` where `amount_asked` matches.
     """
 
     things: re.Pattern[str]
+    danger: re.Pattern[str]
     acts: re.Pattern[str]
     asker: re.Pattern[str]
     agrees: re.Pattern[str]
@@ -38,7 +39,7 @@ class MeansRules:
     def asked(self, plain: str) -> "AskedMeans | None":
         """Return what a message without markup names; None where it does not ask about means."""
         things = self.things.findall(plain)
-        if not things or not self.asker.search(plain):
+        if not (things and self.danger.search(plain) and self.asker.search(plain)):
             return None
         stems = {word[:STEM_CHARS] for word in [*things, *self.acts.findall(plain)]}
         named = re.compile(rf"(?<![a-z])(?:{'|'.join(map(re.escape, sorted(stems)))})|{PRONOUNS}")
