@@ -267,7 +267,7 @@ def test_copies_of_a_chat_are_found_by_their_messages(tmp_path, name):
     assert found.dropped == {"the same message again": 10} and found.rows == 60
     items = [item for source in read_all(paths, ["own-writing"] * 2) for item in source]
     assert sum(isinstance(item, Conversation) for item in items) == 1
-    other = [(n, author, f"{text} too", at) for n, author, text, at in lines(15, 40)]
+    other = [(n + 100, author, f"{text} too", at) for n, author, text, at in lines(15, 40)]
     other[3:5] = lines(18, 20)
     write(tmp_path / "c" / name, write_part(other))
     assert len(outcome(tmp_path, persona_names=ODA).talks) == 2
@@ -282,3 +282,51 @@ def test_an_edit_in_a_later_copy_of_our_own_log_counts(tmp_path):
     (talk,) = found.talks
     assert talk.messages[3].text == "It was the tide." and len(talk.messages) == 8
     assert found.dropped == {"the same message again": 3, "edited later": 1}
+
+
+def iphone(messages):
+    rows = []
+    for _, author, text, at, *_ in messages:
+        clock = f"{10 + at // 3600}:{at // 60 % 60:02}:{17 + at % 40}"
+        rows.append(f"[02.01.2024, {clock}] {NAMES[author]}: {text}\n")
+    return "".join(rows)
+
+
+def renamed(messages):
+    return whatsapp(messages).replace(" Wick: ", " Wick (ferry): ")
+
+
+def other_side(messages):
+    """The same private chat as Oda's account has it, with numbers of its own."""
+    chat = telegram([(n - 15, *more) for n, *more in messages])
+    return chat | {"type": "personal_chat", "id": 10}
+
+
+def one_side(messages):
+    return telegram(messages) | {"type": "personal_chat", "id": 20}
+
+
+def rewritten(messages):
+    return own_log([(n, author, text.upper() + "!", at) for n, author, text, at in messages])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "dropped"),
+    [
+        (("a.txt", whatsapp), ("b.txt", iphone), "the same message again"),
+        (("a.txt", whatsapp), ("b.txt", renamed), "the same message again"),
+        (("a.json", one_side), ("b.json", other_side), "the same message again"),
+        (("a.json", discord), ("b.csv", discord_csv), "the same message again"),
+        (("a.csv", discord_csv), ("b.json", discord), "the same message again"),
+        (("a.jsonl", own_log), ("b.jsonl", rewritten), "edited later"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[1].__name__,
+)
+def test_a_chat_in_two_kinds_of_file_is_one(tmp_path, first, second, dropped):
+    write(tmp_path / first[0], first[1](lines(0, 30)))
+    write(tmp_path / second[0], second[1](lines(20, 50)))
+    found = outcome(tmp_path, persona_names=ODA)
+    (talk,) = found.talks
+    texts = [message.text.casefold().rstrip("!") for message in talk.messages]
+    assert texts == [line[2].casefold() for line in lines(0, 50)]
+    assert found.dropped == {dropped: 10} and found.rows == 60

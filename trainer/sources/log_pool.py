@@ -2,11 +2,12 @@
 one, so that no message is in two conversations.
 """
 
+import itertools
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from personas.errors import MaterialError
-from trainer.sources.log_copies import group_copies
+from trainer.sources.log_copies import group_copies, may_be_copies
 from trainer.sources.sessionise import ChatLog, MessageKey, SessionItem, merge_parts
 
 
@@ -39,38 +40,46 @@ class LogPool:
         return group.items(number)
 
     def _form_groups(self, log: ChatLog) -> None:
-        if log.platform:
-            parts = [other for other in self._logs if self._are_parts(log, other)] or [log]
-            groups = [parts]
-        else:
-            groups = self._copies(log)
-        options = {_reading(other) for other in self._logs if other.platform == log.platform}
-        elsewhere = None
-        if log.platform and len(options) > 1:
-            # Under another right, or as another persona's, the same message is not read again.
-            elsewhere = self._read.setdefault(log.platform, set())
-        for parts in groups:
-            group = _LogGroup(parts, elsewhere)
+        alike = [other for other in self._logs if _reading(other) == _reading(log)] or [log]
+        pairs = []
+        for (first, one), (second, other) in itertools.combinations(enumerate(alike), 2):
+            if self._are_parts(one, other):
+                pairs.append((first, second))
+        has_many = len(alike) > 1 or not self._have_many.isdisjoint(alike)
+        if has_many and may_be_copies(alike):
+            pairs += group_copies(alike, [self._reopen[other] for other in alike])
+        for parts in _joined(alike, pairs):
+            group = _LogGroup(parts, self._elsewhere(parts))
             self._groups |= {part: (group, number) for number, part in enumerate(parts)}
 
-    def _copies(self, log: ChatLog) -> list[list[ChatLog]]:
-        """Return the groups of logs without ids of chats that are read like this one."""
-        alike = []
-        for other in self._logs:
-            if not other.platform and _reading(other) == _reading(log):
-                alike.append(other)
-        if len(alike) < 2 and self._have_many.isdisjoint(alike):
-            return [[log]]
-        return group_copies(alike, [self._reopen[other] for other in alike])
+    def _elsewhere(self, parts: Sequence[ChatLog]) -> set[MessageKey] | None:
+        """Return the messages of a platform that are not read again under another right, or as
+        another persona's; None if all its logs are read alike.
+        """
+        platform = next((part.platform for part in parts if part.platform), "")
+        options = {_reading(log) for log in self._logs if log.platform == platform}
+        if not platform or len(options) < 2:
+            return None
+        return self._read.setdefault(platform, set())
 
     def _are_parts(self, log: ChatLog, other: ChatLog) -> bool:
-        if log is other:
-            return True
-        if not log.platform or log.platform != other.platform or _reading(log) != _reading(other):
+        if not log.platform or log.platform != other.platform:
             return False
         channels = [part.channel for part in self._logs if part.platform == log.platform]
         # A whole export may have any channel.
         return log.channel == other.channel or not all(channels)
+
+
+def _joined(logs: Sequence[ChatLog], pairs: Sequence[tuple[int, int]]) -> list[list[ChatLog]]:
+    """Return logs in groups of those that the pairs join, in order."""
+    groups = list(range(len(logs)))
+    for first, second in pairs:
+        low, high = sorted((groups[first], groups[second]))
+        groups = [low if group == high else group for group in groups]
+    by_group: dict[int, list[ChatLog]] = {}
+    for group, log in zip(groups, logs, strict=True):
+        by_group.setdefault(group, []).append(log)
+    return list(by_group.values())
 
 
 def _reading(log: ChatLog) -> Hashable:

@@ -3,6 +3,7 @@ and commands.
 """
 
 import operator
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 
 from personas.errors import MaterialError
 from trainer.sources.conversation import Conversation, RejectedRecord
-from trainer.sources.markup import is_command
+from trainer.sources.markup import MENTION_MARK, is_command
 from trainer.sources.record_fields import UnusableRecordError
 from trainer.sources.source_file import Record, SourceFile
 from trainer.sources.source_format import ReadOptions
@@ -34,6 +35,8 @@ FORWARDED = "forwarded message"
 DELETED = "deleted"
 DELETION = "says that another was deleted"
 EDITED = "edited later"
+MINUTE_S = 60.0
+MENTION = re.compile(rf"{MENTION_MARK.pattern}|@\w+")
 REPEATED = "the same message again"
 
 
@@ -68,11 +71,39 @@ MessageKey = tuple[str, str]
 """What a message's id is unique in, and the id."""
 
 
+@dataclass
+class ChatCopy:
+    """A channel that holds the same talk as others (`log_copies`): the name that they share, and
+    the ids of their messages by key. `id_prefix` sets the ids of copies that number their messages
+    otherwise apart; `own_ids` are the shared ids by this copy's.
+    """
+
+    name: str
+    id_prefix: str = ""
+    ids: dict[int, str] = field(default_factory=dict)
+    own_ids: dict[str, str] = field(default_factory=dict)
+
+    def shared_id(self, id: str) -> str:
+        """Return the id that a message of this copy has in all of them; empty without one."""
+        if not id or not self.id_prefix:
+            return id
+        return self.own_ids.get(id, f"{self.id_prefix} {id}")
+
+    def take_id(self, id: str, key: tuple[float, str, int] | None) -> str:
+        """Return the shared id of a message, which is that of an earlier one with its key."""
+        shared = self.shared_id(id)
+        if key is None:
+            return shared
+        shared = self.ids.setdefault(hash(key), shared or str(hash(key)))
+        if id:
+            self.own_ids[id] = shared
+        return shared
+
+
 class ChatLog(Iterator[SessionItem]):
     """A log that is not read yet: it yields its sessions, in order.
 
-    `channel_names` are new names for its channels, by their own: those that hold the same talk,
-    in other files too, have one (`log_copies`).
+    `copies` are those of its channels, by name, that hold the same talk as others.
     `platform` names the program whose ids of channels and messages its entries have, `channel` the
     one channel that it is a part of; the sessions of several parts are read by `LogPool`
     (`log_pool`). Of material that came through Discord's API, only messages of opted-in members and
@@ -95,7 +126,7 @@ class ChatLog(Iterator[SessionItem]):
         self.options = options
         self.platform = platform
         self.channel = channel
-        self.channel_names: dict[str, str] = {}
+        self.copies: dict[str, ChatCopy] = {}
         self._items: Iterator[SessionItem] | None = None
 
     def __next__(self) -> SessionItem:
@@ -197,7 +228,7 @@ def _sessions(
 
 
 def _part_entries(part: ChatLog, *, is_alone: bool) -> Iterator[LogEntry | RejectedRecord]:
-    entries = _renamed_entries(part) if part.channel_names else part.entries
+    entries = _renamed_entries(part) if part.copies else part.entries
     for entry in entries:
         # A row says which of several files it is in; a placeholder has none.
         if is_alone or not entry.row or entry.row.startswith(f"{part.name}/"):
@@ -207,30 +238,43 @@ def _part_entries(part: ChatLog, *, is_alone: bool) -> Iterator[LogEntry | Rejec
 
 
 def _renamed_entries(part: ChatLog) -> Iterator[LogEntry | RejectedRecord]:
-    """Yield entries by the new names of their channels, with ids by which copies are found."""
+    """Yield entries by the names and ids that they have in all copies of a channel."""
     for entry, key in keyed_entries(part.entries):
         if isinstance(entry, RejectedRecord):
             yield entry
             continue
-        channel = part.channel_names.get(entry.channel, f"{part.name} {entry.channel}")
-        id = entry.id or (str(hash(key)) if key else "")
-        yield replace(entry, channel=channel, id=id)
+        name = entry.channel if part.platform else f"{part.name} {entry.channel}"
+        copy = part.copies.setdefault(entry.channel, ChatCopy(name))
+        yield replace(
+            entry,
+            channel=copy.name,
+            id=copy.take_id(entry.id, key),
+            reply_to=copy.shared_id(entry.reply_to),
+            deletes=copy.shared_id(entry.deletes),
+        )
 
 
 def keyed_entries(
     entries: Entries,
-) -> Iterator[tuple[LogEntry | RejectedRecord, tuple[object, ...]]]:
-    """Yield records, those of messages with a key that a copy in another file has too: time,
-    author, text, and how often it was said at that time before.
+) -> Iterator[tuple[LogEntry | RejectedRecord, tuple[float, str, int] | None]]:
+    """Yield records, those of messages with a key that a copy in another file has too: the minute,
+    the text, and how often it was said in that minute before. Names of people differ, as each
+    member has other contacts, and some programs write no seconds.
     """
-    counts: Counter[tuple[object, ...]] = Counter()
+    counts: Counter[tuple[str, float, str]] = Counter()
     for entry in entries:
         if isinstance(entry, RejectedRecord) or not entry.text or not entry.row:
-            yield entry, ()
+            yield entry, None
             continue
-        content = (entry.at, entry.author.id, entry.text)
-        counts[entry.channel, *content] += 1
-        yield entry, (*content, counts[entry.channel, *content])
+        minute = entry.at // MINUTE_S
+        text = _folded(entry.text)
+        counts[entry.channel, minute, text] += 1
+        yield entry, (minute, text, counts[entry.channel, minute, text])
+
+
+def _folded(text: str) -> str:
+    """Return a text as all programs write it: some have ids in place of names."""
+    return " ".join(MENTION.sub("@", text).split()).casefold()
 
 
 @dataclass
@@ -262,7 +306,7 @@ class _Log:
             yield from self._delete(entry, (key[0], entry.deletes))
             return
         reason = self._reason(entry, key)
-        earlier = self._earlier(key, entry.author, part)
+        earlier = self._earlier(key, entry, part)
         if earlier and not reason and self._is_older(entry, earlier, key, part):
             is_same = entry.text == earlier.text
             # An edit may come before what it edits, in a log newest first.
@@ -344,15 +388,15 @@ class _Log:
             for session in _split_sessions(messages, channel.replied_to, gap_s):
                 yield name, session
 
-    def _earlier(self, key: MessageKey, author: Author, part: int) -> LogMessage | None:
+    def _earlier(self, key: MessageKey, entry: LogEntry, part: int) -> LogMessage | None:
         """Return the same message from an earlier record, if there is one; what another person
         wrote in another file is another message, though programs may number both alike.
         """
         place = self._places.get(key)
         message = place[0].messages[place[1]] if place else None
-        if message and message.part != part and message.author.id != author.id:
-            return None
-        return message
+        if message is None or message.part == part or message.author.id == entry.author.id:
+            return message
+        return message if _folded(message.text) == _folded(entry.text) else None
 
     def _is_older(self, entry: LogEntry, earlier: LogMessage, key: MessageKey, part: int) -> bool:
         """Report whether a record has an older text than an earlier record of the same message, or
