@@ -73,7 +73,7 @@ def propose_mapping(columns: Sequence[ColumnProfile]) -> dict[str, str]:
     """Propose the roles of columns for a person to confirm; empty if there is no text.
 
     Content counts more than the name that a chat table's column has in some language; without a
-    speaker, the two columns with the longest texts are question and answer.
+    speaker, two columns of texts are question and answer.
     """
     proposal: dict[str, str] = {}
     for role in PROPOSED_KINDS:
@@ -85,12 +85,10 @@ def propose_mapping(columns: Sequence[ColumnProfile]) -> dict[str, str]:
         times = _propose_times(dates, proposal.get("time", ""))
         return {"speaker": proposal["speaker"], "text": proposal["text"], **times}
     texts = [column for column in columns if column.kind == "texts"]
-    texts.sort(key=lambda column: -column.characters)
-    pair = sorted(texts[:2], key=list(columns).index)
-    if len(pair) < 2:
-        return {}
+    if len(texts) != 2:
+        return {}  # of three, two may be answers to one question
     # Questions usually stand before their answers.
-    return {"user": pair[0].name, "assistant": pair[1].name}
+    return {"user": texts[0].name, "assistant": texts[1].name}
 
 
 def _candidates(

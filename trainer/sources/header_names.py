@@ -2,7 +2,10 @@
 languages.
 """
 
+import re
 from functools import lru_cache
+
+WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+|\d+")
 
 CHAT_HEADERS: dict[str, frozenset[str]] = {
     role: frozenset(" ".join(words).split())
@@ -55,6 +58,19 @@ CHAT_HEADERS: dict[str, frozenset[str]] = {
 def normalise_column(name: str) -> str:
     """Return a column's name in lower case, with words joined by underscores."""
     return "_".join(name.strip().lower().replace("-", " ").replace("_", " ").split())
+
+
+@lru_cache(maxsize=4096)
+def name_words(name: str) -> tuple[str, ...]:
+    """Return the words of a column's name, in lower case: `chosenMessages` has two."""
+    words = [word.lower() for word in WORD.findall(name)]
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] in ("non", "not", "un") and word == "preferred":
+            joined[-1] = "nonpreferred"
+        else:
+            joined.append(word)
+    return tuple(joined)
 
 
 @lru_cache(maxsize=4096)

@@ -11,6 +11,8 @@ from personas.schemas.chat import Persona
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.source_file import Peek, SourceFile
 
+UNUSED = "unused"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
@@ -23,6 +25,7 @@ class ReadOptions:
     file's own by default. `mapping` names the columns of unknown tables: role (`speaker`, `text`,
     `user`, `messages` …) to column. `oasst_paths` selects the best-ranked path of each tree or
     every path. `languages` keeps only these, if a source states the language; empty keeps all.
+    `unused` are columns that a mapping leaves out (`COLUMN=unused`).
     `names_by` and `mapped_by` describe to the user how to supply `persona_names` and `mapping`.
     `personas` are those whose lore markdown may be; empty if that is unknown.
     """
@@ -41,6 +44,14 @@ class ReadOptions:
     names_by: str = "--as"
     mapped_by: str = "--map"
     personas: tuple[Persona, ...] = ()
+    unused: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        roles = {left: right for left, right in self.mapping.items() if right != UNUSED}
+        unused = tuple(left for left in self.mapping if left not in roles)
+        # Without roles, a mapping does not say how a table is read.
+        object.__setattr__(self, "mapping", roles)
+        object.__setattr__(self, "unused", (*self.unused, *unused))
 
     @property
     def all_persona_names(self) -> tuple[str, ...]:

@@ -3,7 +3,6 @@ store it).
 """
 
 import itertools
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,24 +18,8 @@ from trainer.sources.formats.message_rows import dialogue_from_messages
 from trainer.sources.formats.qa_rows import answer_columns, dialogue_from_answer
 from trainer.sources.header_names import normalise_column
 from trainer.sources.record_fields import UnusableRecordError, cell_list
+from trainer.sources.verdicts import FLAGS_OF_BAD, VERDICT_COLUMNS, VERDICTS, verdict_word
 
-FLAGS_OF_BAD = tuple("thumbs_down is_bad undesirable is_undesirable".split())
-VERDICT_COLUMNS = (
-    *"is_desirable desirable kto_tag label is_good thumbs_up thumbs thumb verdict feedback user_feedback".split(),
-    *"vote rating judgement judgment".split(),
-    *FLAGS_OF_BAD,
-)
-VERDICTS = {
-    **dict.fromkeys(
-        "true yes 1 1.0 good up thumbs_up thumb_up 👍 upvote upvoted like liked".split(), True
-    ),
-    **dict.fromkeys("desirable positive accepted chosen".split(), True),
-    **dict.fromkeys(
-        "false no 0 0.0 -1 bad down thumbs_down thumb_down 👎 downvote downvoted dislike".split(),
-        False,
-    ),
-    **dict.fromkeys("disliked undesirable negative rejected".split(), False),
-}
 MIN_ASKED_VALUES = 4
 """Fewer rows may have two values by chance."""
 MAX_VERDICT_CHARS = 24
@@ -46,8 +29,7 @@ UNDESIRABLE = "marked as undesirable"
 def _verdict(name: str, value: Any) -> bool | None:
     if not isinstance(value, bool | int | float | str):
         return None
-    word = re.sub(r"(?<=\w)[\s-]+(?=\w)", "_", str(value).strip().lower())
-    verdict = VERDICTS.get(word)
+    verdict = VERDICTS.get(verdict_word(value))
     if verdict is not None and normalise_column(name) in FLAGS_OF_BAD:
         return not verdict
     return verdict

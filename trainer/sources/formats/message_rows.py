@@ -43,7 +43,8 @@ def message_turns(messages: list[Any], from_key: str, value_key: str) -> list[tu
 def _sides(messages: list[Any], from_key: str, value_key: str) -> tuple[list[str], list[str]]:
     """Return labels and texts; falls back to checking messages one by one if any is malformed."""
     # Most messages have a speaker and a text alone.
-    if any(isinstance(m, dict) and len(m) > 2 and holds_media(m) for m in messages):
+    keys = (from_key, value_key)
+    if any(isinstance(m, dict) and len(m) > 2 and holds_media(m, keys) for m in messages):
         raise UnusableRecordError("contains pictures or sound")
     # Nearly all lists are well-formed, and are checked as a whole.
     try:

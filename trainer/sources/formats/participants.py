@@ -33,6 +33,7 @@ CLASS_KEYS = tuple(
 """Keys of a side; the last three only describe a participant."""
 MESSAGE_CLASS_KEYS = CLASS_KEYS[:-3]
 ID_KEYS = tuple("id userId user_id name participant".split())
+PARTICIPANT_COLUMNS = (*"users participants participant1_id participant2_id user_profile".split(),)
 FACT_COLUMNS = ("bot_profile", "bot_persona", "agent_profile")
 MIN_NAMED_TURNS = 2
 
@@ -199,7 +200,7 @@ PARTICIPANT_SCHEMAS = (
         SIDES_ROW,
         plan=_plan_sides,
         parse=_dialogue_from_sides,
-        also_read=("users", "participants", "participant1_id", "participant2_id", *FACT_COLUMNS),
+        also_read=(*PARTICIPANT_COLUMNS, *FACT_COLUMNS),
     ),
     RowSchema(
         "named-turns", "Turns by name", NAMED_ROW, plan=_plan_named, parse=_dialogue_from_named

@@ -14,20 +14,26 @@ from trainer.sources.columns import (
 from trainer.sources.conversation_builder import ROLES, RawDialogue, Turns, parse_transcript
 from trainer.sources.formats.message_rows import message_turns
 from trainer.sources.formats.qa_rows import answer_text, parse_side
+from trainer.sources.header_names import name_words
 from trainer.sources.record_fields import UnusableRecordError, cell_list, cell_text
-from trainer.sources.unread_columns import (
-    ANSWER_WORDS,
-    BETTER_WORDS,
-    CHOICE_WORDS,
-    WORSE_WORDS,
-    name_words,
-)
+from trainer.sources.verdicts import CHOICE_WORDS
 
 SCORE_KEYS = tuple("overall_score score pm_score rating reward votes upvotes rank ranking".split())
 SCORE_LIST_KEYS = tuple("scores ratings rewards ranks rank ranking overall_scores".split())
 ANSWER_LIST_KEYS = tuple(
     "completions responses answers responses_and_scores outputs output candidates response "
     "answer".split()
+)
+BETTER_WORDS = frozenset(
+    "chosen accepted preferred winner winning win positive better good best w".split()
+)
+WORSE_WORDS = frozenset(
+    "rejected dispreferred nonpreferred unpreferred loser losing lose negative worse bad worst "
+    "l".split()
+)
+ANSWER_WORDS = frozenset(
+    "answer answers response responses reply replies completion completions output outputs "
+    "generation generations candidate candidates".split()
 )
 ANSWER_STEMS = ANSWER_WORDS | frozenset(
     "message messages conversation conversations dialogue text texts turn turns".split()

@@ -144,9 +144,15 @@ def _history_item(item: Any, place: int) -> Turns:
 
 
 def _answer_schema(
-    name: str, title: str, expected: str, plan: Callable[[Row], ColumnRoles | None]
+    name: str,
+    title: str,
+    expected: str,
+    plan: Callable[[Row], ColumnRoles | None],
+    also_read: tuple[str, ...] = (),
 ) -> RowSchema:
-    return RowSchema(name, title, expected, plan=plan, parse=dialogue_from_answer)
+    return RowSchema(
+        name, title, expected, plan=plan, parse=dialogue_from_answer, also_read=also_read
+    )
 
 
 QA_SCHEMAS = (
@@ -167,6 +173,7 @@ QA_SCHEMAS = (
         "Alpaca",
         '{"instruction", "input", "output"}',
         _plan_exactly("instruction", "input", "output"),
+        also_read=("text",),  # all three again, as a prompt
     ),
     _answer_schema(
         "belle",

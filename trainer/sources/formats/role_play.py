@@ -40,6 +40,8 @@ PROFILE_COLUMNS = tuple(
     "system system_prompt character_profile role_profile profile bot_description persona".split()
 )
 SETTING_COLUMNS = tuple("scenario background setting summary plot".split())
+STORY_COLUMNS = tuple("text topic key_characters character_profiles".split())
+"""What CoSER's scenes are taken from."""
 NAME = r"(?:[A-ZÀ-Þ][\w'’-]*(?: [A-ZÀ-Þ][\w'’-]*){0,2}|[\u3040-\u30ff\u3400-\u9fff·]{1,8})"
 INLINE_LABEL = re.compile(
     rf"(?:^|(?<=[\s.!?…。！？」』”\"）)*])) *({NAME})(?:：|: | ?:(?=[「『“\"]))"
@@ -290,7 +292,7 @@ ROLE_PLAY_SCHEMAS = (
         SCENES_ROW,
         plan=_plan_scenes,
         parse=_dialogues_from_scenes,
-        also_read=SETTING_COLUMNS,
+        also_read=(*SETTING_COLUMNS, *STORY_COLUMNS),
     ),
     RowSchema("role-play", "Role-play", ROLE_ROW, plan=_plan_role_play, parse=_dialogue_from_role),
 )

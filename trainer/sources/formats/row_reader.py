@@ -1,6 +1,6 @@
 """Reads the rows of a table, one conversation each, by their schemas or by the operator's mapping."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -22,7 +22,12 @@ from trainer.sources.formats.shared_endings import shared_endings, strip_endings
 from trainer.sources.record_fields import UnusableRecordError
 from trainer.sources.source_file import Record, SourceFile
 from trainer.sources.source_format import ReadOptions
-from trainer.sources.unread_columns import doubtful_columns, named_content, require_read
+from trainer.sources.unread_columns import (
+    UnreadColumn,
+    require_no_media,
+    require_read,
+    unread_columns,
+)
 
 ROW_LOSS_KEYS = ("weight", "loss_weight", "train", "trainable")
 """Columns that exclude a whole row from training by 0 or false."""
@@ -30,28 +35,50 @@ OPTIONAL_ROLES = ("input", "system", "history", "lang")
 RowParser = tuple[Callable[[Row, ColumnRoles], RawDialogue | list[RawDialogue]], ColumnRoles]
 
 
+Parsed = RawDialogue | list[RawDialogue]
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """The first rows of a file, by which its columns are judged, and columns to leave out."""
+
+    rows: Sequence[Row]
+    unused: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class _RowPlan:
-    """How rows with the same columns are read. `doubtful` columns are not read, and may hold what
-    belongs to the talk.
+    """How rows with the same columns are read, and those that are not. `is_mapped`: the operator has
+    left the latter out.
     """
 
     parse: Callable[[Row, ColumnRoles], RawDialogue | list[RawDialogue]]
     columns: ColumnRoles
-    doubtful: tuple[str, ...]
+    unread: tuple[UnreadColumn, ...]
+    is_mapped: bool = False
 
     @classmethod
-    def of(cls, row: Row, schema: RowSchema, columns: ColumnRoles) -> Self:
+    def of(cls, row: Row, schema: RowSchema, columns: ColumnRoles, sample: _Sample) -> Self:
         """Plan the rows of a known schema."""
-        read = (*columns.by_role.values(), *schema.also_read)
-        return cls(schema.parse, columns, doubtful_columns(row, read))
+        read = (*columns.by_role.values(), *schema.also_read, *ROW_LOSS_KEYS, *sample.unused)
+        if "messages" not in columns.by_role:
+            read = (*read, columns.from_key, columns.value_key)
+        return cls(schema.parse, columns, unread_columns(row, read, sample.rows or (row,)))
 
     @classmethod
-    def mapped(cls, row: Row, parser: RowParser) -> Self:
-        """Plan rows whose columns the operator names: of the others, only pictures are missed."""
-        doubtful = doubtful_columns(row, parser[1].by_role.values())
-        media = (name for name in doubtful if named_content(name) == "media")
-        return cls(*parser, tuple(media))
+    def mapped(cls, row: Row, parser: RowParser, sample: _Sample) -> Self:
+        """Plan rows whose columns the operator names."""
+        read = (*parser[1].by_role.values(), *sample.unused)
+        return cls(*parser, unread_columns(row, read, sample.rows), is_mapped=True)
+
+    def dialogues(self, row: Row, endings: Mapping[str, str]) -> Parsed:
+        """Parse a row. Raises `UnusableRecordError`, also for what would be lost of it."""
+        parsed = self.parse(strip_endings(row, endings), self.columns)
+        if self.is_mapped:
+            require_no_media(row, self.unread)
+        else:
+            require_read(row, self.unread, parsed if isinstance(parsed, list) else [parsed])
+        return parsed
 
 
 def read_records(file: SourceFile, options: ReadOptions) -> Iterator[Record | RejectedRecord]:
@@ -94,9 +121,10 @@ def read_rows(
     if unknown:
         roles = unknown[1].by_role
         needed = [column for role, column in roles.items() if role not in OPTIONAL_ROLES]
-    plans = _first_plans(file, main) if main else {}
+    sample = _Sample(first_rows(file.peek(), options.mapping), options.unused)
+    plans = _first_plans(sample, main) if main else {}
     mapped: dict[tuple[str, ...], _RowPlan] = {}
-    endings = _endings(file, options, [*plans.values()], forced)
+    endings = _endings(sample, [*plans.values()], forced)
     for record in read_records(file, options):
         if isinstance(record, RejectedRecord):
             yield record
@@ -105,9 +133,9 @@ def read_rows(
         key = tuple(row)
         has_mapped = all(column in row or column.split(".")[0] in row for column in needed)
         if has_mapped and forced:
-            plan = mapped.get(key) or mapped.setdefault(key, _RowPlan.mapped(row, forced))
+            plan = mapped.get(key) or mapped.setdefault(key, _RowPlan.mapped(row, forced, sample))
         else:
-            found = plans.get(key) or _plan_for(row, main)
+            found = plans.get(key) or _plan_for(row, main, sample)
             if found is None:
                 columns = ", ".join(map(str, list(row)[:MAX_SHOWN_COLUMNS])) or "nothing"
                 expected = main.expected if main else "of a known schema"
@@ -115,46 +143,43 @@ def read_rows(
                 continue
             plan = plans.setdefault(key, found)
         try:
-            parsed = plan.parse(strip_endings(row, endings), plan.columns)
-            dialogues = parsed if isinstance(parsed, list) else [parsed]
-            require_read(row, plan.doubtful, dialogues)
+            parsed = plan.dialogues(row, endings)
         except UnusableRecordError as error:
             yield RejectedRecord(place, str(error))
             continue
-        _exclude_row(row, dialogues)
+        _exclude_row(row, parsed if isinstance(parsed, list) else [parsed])
         yield from _build_items(row, parsed, place, options)
 
 
 def _endings(
-    file: SourceFile, options: ReadOptions, plans: Sequence[_RowPlan], forced: RowParser | None
+    sample: _Sample, plans: Sequence[_RowPlan], forced: RowParser | None
 ) -> dict[str, str]:
     """Return the endings that the texts of all first rows have, by column."""
     columns = [forced[1]] if forced else [plan.columns for plan in plans]
-    rows = first_rows(file.peek(), options.mapping)
     endings: dict[str, str] = {}
     for roles in columns:
-        endings |= shared_endings(rows, roles)
+        endings |= shared_endings(sample.rows, roles)
     return endings
 
 
-def _first_plans(file: SourceFile, main: RowSchema) -> dict[tuple[str, ...], _RowPlan]:
+def _first_plans(sample: _Sample, main: RowSchema) -> dict[tuple[str, ...], _RowPlan]:
     """Plan the columns of the first rows by the main schema: a single row may look like one of
     another schema.
     """
     plans: dict[tuple[str, ...], _RowPlan] = {}
     # Backwards, so that of several rows with the same columns the first one decides.
-    for row in reversed(first_rows(file.peek())[:SAMPLED_ROWS]):
+    for row in reversed(sample.rows[:SAMPLED_ROWS]):
         columns = plan_row(main, row)
         if columns:
-            plans[tuple(row)] = _RowPlan.of(row, main, columns)
+            plans[tuple(row)] = _RowPlan.of(row, main, columns, sample)
     return plans
 
 
-def _plan_for(row: Row, main: RowSchema | None) -> _RowPlan | None:
+def _plan_for(row: Row, main: RowSchema | None, sample: _Sample) -> _RowPlan | None:
     for schema in (main, *ROW_SCHEMAS):
         columns = plan_row(schema, row) if schema else None
         if schema and columns:
-            return _RowPlan.of(row, schema, columns)
+            return _RowPlan.of(row, schema, columns, sample)
     return None
 
 
