@@ -23,7 +23,21 @@ def read(path, prompt_end, completion_end, names=("prompt", "completion")):
     "prompt_end", ["\n\n###\n\n", " ->", "\n\n===>", "###", "\n\nAnswer:", "\n\n---\n\nAgent: "]
 )
 @pytest.mark.parametrize(
-    "completion_end", [" END", "\n", "###", " <|endoftext|>", " [END]", "</s>", "\nSTOP"]
+    "completion_end",
+    [
+        " END",
+        "\n",
+        "###",
+        " <|endoftext|>",
+        " [END]",
+        "</s>",
+        "\nSTOP",
+        "<eos>",
+        ".END",
+        " →",
+        " [/INST]",
+        "\n\n**Oda:**",
+    ],
 )
 def test_an_ending_that_all_texts_share_is_stripped(tmp_path, prompt_end, completion_end):
     prompts, replies = read(tmp_path / "rows.jsonl", prompt_end, completion_end)
@@ -44,6 +58,9 @@ def test_an_ending_that_all_texts_share_is_stripped(tmp_path, prompt_end, comple
         "</p>",
         " LOL",
         " ^^",
+        " ~",
+        " *",
+        " ¯\\_(ツ)_/¯",
     ],
 )
 def test_what_is_said_stays(tmp_path, end):

@@ -1,9 +1,10 @@
-"""Endings that all prompts or all completions of a file have: OpenAI's old completions API asked
-for a separator after each prompt, and for a stop sequence after each completion. Nobody says them.
+"""Endings that nearly all prompts or all completions of a file have: OpenAI's old completions API
+asked for a separator after each prompt, and for a stop sequence after each completion. Nobody says
+them.
 """
 
-import itertools
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,27 +15,24 @@ from trainer.sources.header_names import normalise_column
 COLUMNS = {"user": "prompt", "assistant": "completion"}
 """The columns of that API."""
 MIN_ROWS = 3
-SIGN = r"[^\w\s.!?…。！？,;'\"“”‘’)\]}」』`]"
-STOP_WORD = r"END|STOP|EOS|EOT|DONE"
-WORD = (
-    rf"(?:<\|\w+\|>|</s>|(?:{STOP_WORD})\b|[<\[](?:{STOP_WORD}|end|stop|eos|eot)[>\]]"
-    r"|<end_of_\w+>|END_\w+)"
+MIN_SHARE = 0.95
+STOP_WORD = r"(?:END|STOP|EOS|EOT|DONE)"
+TOKEN = (
+    r"(?:<\|[^|<>\n]+\|>|</?s>|\[/?[A-Z][A-Z_]+\]|</?(?i:end|stop|eos|bos|eot|pad|sep|end_of_\w+)>"
+    rf"|(?<![^\W_]){STOP_WORD}(?:_\w+)?|[-=]+>|[→⇒]|#{{2,}}|={{2,}}|-{{3,}}|\n[ \t]*([*~_%])\1{{2,}})"
 )
-SEPARATOR = re.compile(
-    rf"(?:\s+(?:{SIGN}+|{WORD})|(?![*~|]){SIGN}{{2,}}|<\|\w+\|>|</s>)(?:\s|{SIGN}|{WORD})*\Z"
-)
-"""Signs, or a word that models end with; the end of a sentence, a bracket or markup is none."""
-LABEL = re.compile(r"\n\s*[\w ]{1,24}[:：]\s*\Z")
+LABEL = r"\n\s*[*_\[]{0,3}[\w ]{1,24}[*_\]]{0,3}[:：][*_\]]{0,3}"
 """The name before the answer, on a line of its own."""
-ARROW = re.compile("[-=]+>")
-SMILEY = re.compile(
-    r"[:;=8xX]['’-]?[()\[\]DPpOo3|/\\*]+|[<>]3|\^_*\^|[\u2190-\u2bff\U0001f000-\U0001faff]"
-)
+MARKER = re.compile(rf"(?:\s*{TOKEN})*(?P<label>{LABEL})?\s*\Z")
+"""Words in brackets or capitals that models end with, arrows, rules, and a speaker's name. The end
+of a sentence, a smiley or another sign may be somebody's way of talking, and stays.
+"""
+SENTENCE_ENDS = tuple(".!?…*")
 
 
 def shared_endings(rows: Sequence[Row], columns: ColumnRoles) -> dict[str, str]:
-    """Return the ending that all of the first rows have in a column of prompts or completions, by
-    the column.
+    """Return the marker that nearly all of the first rows end with in a column of prompts or
+    completions, by the column.
     """
     endings = {}
     for role, name in COLUMNS.items():
@@ -43,24 +41,27 @@ def shared_endings(rows: Sequence[Row], columns: ColumnRoles) -> dict[str, str]:
             continue
         cells = [row.get(column) for row in rows]
         texts = list(dict.fromkeys(cell for cell in cells if isinstance(cell, str)))
-        ending = _ending(texts) if len(texts) >= MIN_ROWS and len(rows) == len(cells) else ""
+        ending = _ending(texts) if len(texts) >= MIN_ROWS else ""
         if ending:
             endings[column] = ending
     return endings
 
 
 def _ending(texts: Sequence[str]) -> str:
-    columns = zip(*map(reversed, texts), strict=False)
-    alike = itertools.takewhile(lambda signs: len(set(signs)) == 1, columns)
-    shared = "".join(signs[0] for signs in alike)[::-1]
-    label = LABEL.search(shared)
-    if label and any(map(parse_labelled_turns, texts)):
+    matches = [MARKER.search(text) for text in texts]
+    counts = Counter(match[0] for match in matches if match)
+    ending, count = counts.most_common(1)[0]
+    if not ending or count < MIN_SHARE * len(texts):
+        return ""
+    has_label = any(match and match["label"] for match in matches)
+    if has_label and any(map(parse_labelled_turns, texts)):
         return ""  # a transcript, of which the last label is read
-    end = label.start() if label else len(shared)
-    separator = SEPARATOR.search(shared[:end])
-    if separator and not SMILEY.search(ARROW.sub("", separator[0])):
-        return shared[separator.start() :]
-    return shared[end:]
+    rest = [text.removesuffix(ending) for text in texts if text.endswith(ending)]
+    # A full stop behind the end of a sentence belongs to the marker.
+    if all(text.endswith(".") for text in rest):
+        if any(text[:-1].endswith(SENTENCE_ENDS) for text in rest):
+            return f".{ending}"
+    return ending
 
 
 def strip_endings(row: Row, endings: Mapping[str, str]) -> Row:
