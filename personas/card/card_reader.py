@@ -9,6 +9,7 @@ from personas.card import charx, png
 from personas.card.other_spellings import looks_like_yaml, parse_yaml
 from personas.card.spec_card import (
     EXPECTED_FORMAT_ADVICE,
+    V1_TEXT_FIELDS,
     Card,
     JsonObject,
     parse_document,
@@ -18,6 +19,7 @@ from personas.card.toml_card import avatar_path, card_from_table, parse_table
 from personas.errors import CardError
 from personas.schemas.import_report import ImportItem, not_taken, other_meaning
 
+CONTENT_FIELDS = (*V1_TEXT_FIELDS, "system_prompt")
 MAX_FILE_BYTES = 256 * 2**20
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 WEBP_SIGNATURE = b"RIFF"
@@ -93,14 +95,22 @@ def _parse_container(
 
 
 def _parse_picture(data: bytes, where: str, max_bytes: int) -> Card:
-    """Parse the first readable card of a picture; what is not readable becomes a remark."""
+    """Parse the first readable card of a picture that says something; what is not readable becomes
+    a remark.
+    """
     chunks = png.split(data, where)
     faults: list[CardError] = []
+    empty: Card | None = None
     remarks: list[ImportItem] = []
     for chunk in png.card_chunks(chunks):
         try:
             document = parse_json(png.card_json(chunk, where), f"The card in {where}")
             card = parse_document(document, "png", where)
+            if not any(map(card.text, CONTENT_FIELDS)):
+                empty = empty or card
+                raise CardError(
+                    f"The card in {where} says nothing of its character.", png.LOST_CARD_ADVICE
+                )
         except CardError as error:
             faults.append(error)
             remarks.append(not_taken(f"{chunk.keyword} in the picture", error.message))
@@ -109,6 +119,9 @@ def _parse_picture(data: bytes, where: str, max_bytes: int) -> Card:
             remarks.append(other_meaning(chunk.keyword, "it is read in place of the faulty card"))
         files = png.assets(chunks, where, max_bytes)
         return replace(card, picture=png.picture(chunks), files=files, remarks=tuple(remarks))
+    if empty:
+        files = png.assets(chunks, where, max_bytes)
+        return replace(empty, picture=png.picture(chunks), files=files)
     if faults:
         raise faults[0]
     fields = png.card_fields(chunks, where)

@@ -3,6 +3,7 @@ YAML or JSON, or as texts of a picture.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,8 @@ SPELLINGS = {
     "personality": "char_personality",
     "scenario": "world_scenario",
     "first_mes": "char_greeting greeting first_message first_msg",
-    "mes_example": "example_dialogue example_dialog example_messages sample_chat samplechat",
+    "mes_example": "example_dialogue example_dialogues example_dialog example_dialogs "
+    "example_messages sample_chat samplechat",
 }
 """Other names of V1 fields; of several in a card, the first one counts."""
 KNOWN_NAMES = {*SPELLINGS, *" ".join(SPELLINGS.values()).split()}
@@ -71,6 +73,16 @@ def looks_like_yaml(data: bytes) -> bool:
     return YAML_START.match(data) is not None
 
 
+def _require_single_keys(root: yaml.Node | None) -> None:
+    """Raise `ValueError` if the document has a key twice, of which the loader drops the first."""
+    if not isinstance(root, yaml.MappingNode):
+        return
+    counts = Counter(str(key.value) for key, _ in root.value)
+    twice = [key for key, count in counts.items() if count > 1]
+    if twice:
+        raise ValueError(f"it has {twice[0][:40]!r} twice")
+
+
 def parse_yaml(data: bytes, where: str) -> Any:
     """Parse YAML; all its values are texts, lists and mappings. Raises `CardError` for a faulty one,
     and for one that a few bytes could make endless.
@@ -85,6 +97,7 @@ def parse_yaml(data: bytes, where: str) -> Any:
         require_plain_yaml(text)
         # Texts, lists and mappings only: the loader makes no objects.
         loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+        _require_single_keys(yaml.compose(text, loader))
         document = yaml.load(text, loader)  # nosec B506
     except UnicodeDecodeError as error:
         raise CardError(
@@ -93,7 +106,7 @@ def parse_yaml(data: bytes, where: str) -> Any:
     except (ValueError, RecursionError) as error:
         raise CardError(
             f"{where} is YAML that is not read: {error}.",
-            "Quotation marks around a text that begins with * or & make it one.",
+            "Give each key once; quotation marks around a text that begins with * or & make it one.",
         ) from None
     except yaml.YAMLError as error:
         why = " ".join(str(error).split())[:200]

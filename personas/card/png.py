@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from personas.card.other_spellings import is_known_name, with_v1_names
-from personas.card.spec_card import MAX_JSON_BYTES, V1_TEXT_FIELDS
+from personas.card.spec_card import MAX_JSON_BYTES
 from personas.errors import CardError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -26,10 +26,12 @@ ASSET_URI = "__asset:"
 """Prefix of the asset's URI in the card; the same path follows both."""
 TEXT_CHUNK_TYPES = (b"tEXt", b"zTXt", b"iTXt")
 MAX_KEYWORD_BYTES = 79
+TALK_FIELDS = ("personality", "scenario", "first_mes", "mes_example")
 MAX_FIELDS_BYTES = 2**20
 """Bytes of all texts of a card whose fields are texts of their own."""
 MAX_CHUNKS = 100_000
 """Programs write pictures of some gigabytes in fewer."""
+URL_SAFE = bytes.maketrans(b"-_", b"+/")
 LOST_CARD_ADVICE = (
     "Get the original file: pictures saved again, resized or shared as a photo lose their card."
 )
@@ -124,9 +126,9 @@ def card_fields(chunks: Sequence[PngChunk], where: str) -> dict[str, str]:
                 raise _too_large(chunk.keyword, where)
             budget -= len(text)
             fields[chunk.keyword] = _decode_text(text)
-    named = with_v1_names(fields).keys()
-    # One alone is no card: any picture may have a description.
-    return fields if len(named & {"name", *V1_TEXT_FIELDS}) > 1 else {}
+    # Any picture may have a name and a description, as photos do.
+    is_talk = not with_v1_names(fields).keys().isdisjoint(TALK_FIELDS)
+    return fields if len(fields) > 1 and is_talk else {}
 
 
 def has_card(chunks: Sequence[PngChunk], where: str) -> bool:
@@ -183,7 +185,8 @@ def _decode_base64(text: bytes, keyword: str, where: str, max_bytes: int) -> byt
             f"{where} contains an encrypted card.", "Export it from its program without encryption."
         )
     try:
-        decoded = base64.b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True)
+        encoded = encoded.translate(URL_SAFE) + b"=" * (-len(encoded) % 4)
+        decoded = base64.b64decode(encoded, validate=True)
     except binascii.Error:
         what = f"{where}: the text {keyword!r} in the picture is not base64."
         raise CardError(what, LOST_CARD_ADVICE) from None

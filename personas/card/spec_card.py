@@ -118,6 +118,8 @@ def parse_document(document: Any, container: Container, where: str) -> Card:
     is_old = "spec" not in document and not isinstance(document.get("data"), dict)
     if is_old and not find_lorebook_kind(document):
         document = with_v1_names(document)
+    elif isinstance(document.get("data"), dict):
+        document = {**document, "data": with_v1_names(document["data"])}
     card = Card(document, _version(document, where), container)
     _validate_card(card, where)
     return card

@@ -29,6 +29,11 @@ from personas.prompt.macros import SettledText, normalise_macros, settle_macros
 from personas.prompt.renderer import example_turns
 from personas.schemas.chat import Persona, to_nfc
 
+MARKED_LABEL = re.compile(
+    r"^[ \t]*[*_]{0,3}\{\{(user|char)\}\}[*_]{0,3}[ \t]*[:：][*_]{0,3}",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""A speaker's name with markup, or before a full-width colon."""
 START_PATTERN = re.compile(r"<start>", re.IGNORECASE)
 MAX_CARD_BYTES = 4 * 2**20
 MAX_TAGLINE = 200
@@ -75,6 +80,7 @@ def normalise_examples(text: str, name: str, nickname: str = "") -> str:
     and "You".
     """
     text = START_PATTERN.sub("<START>", normalise_macros(text))
+    text = MARKED_LABEL.sub(r"{{\1}}:", text)
     names = "|".join(re.escape(to_nfc(label)) for label in (name, nickname) if label)
     text = re.sub(rf"^[ \t]*(?:{names})[ \t]*:", "{{char}}:", text, flags=re.MULTILINE)
     return re.sub(

@@ -14,6 +14,11 @@ ASKED = "{{user}}: How is the tide?\n{{char}}: In.\n"
         (f"<START>\n{ASKED}", 1),
         (f"<START>\n{ASKED}<START>\n{ASKED}", 2),
         (f"<START>\n{ASKED}{ASKED}{ASKED}", 3),  # one conversation, as most imported cards have
+        ("{{user}}：How is the tide?\n{{char}}：In.", 1),
+        (
+            "**{{user}}:** How is the tide?\n**{{char}}:** In.\n**{{User}}**: And?\n*{{Char}}:* Out.",
+            2,
+        ),
         ("You: How is the tide?\nGus: In.\nOr out.\n\nYou: And now?\nGus Pellham: Out.", 2),
     ],
 )

@@ -127,6 +127,8 @@ def test_texts_are_latin_1_or_utf_8():
         (b"context: Mira keeps the light.\ngreeting: hi\n", "name must be a non-empty text"),
         (picture(b"personality\0dry", b"first_message\0hi"), "name must be a non-empty text"),
         (picture(b"Description\0a photo", b"Title\0Mira"), "a picture without a card"),
+        (picture(b"Description\0a photo", b"Name\0Mira"), "a picture without a card"),
+        (b"name: Mira\ncontext: a\ncontext: b\n", "it has 'context' twice"),
         (
             picture(
                 b"name\0\0" + zlib.compress(b"A" * 2**19),
@@ -162,6 +164,27 @@ def test_a_faulty_card_gives_way_to_the_good_one_beside_it(faulty):
     assert missing.outcome == "not_taken" and missing.why
     with pytest.raises(CardError):
         parse_card(picture(b"ccv3\0" + faulty, b"chara\0%%%"), "mira")
+
+
+def test_an_empty_card_gives_way_to_one_with_content_beside_it():
+    empty = {**v3(), "data": {"name": "Mira", "description": "", "first_mes": ""}}
+    card = parse_card(picture(b"ccv3\0" + encoded(empty), b"chara\0" + encoded(V2)), "mira")
+    assert card.version == 2
+    assert parse_card(picture(b"ccv3\0" + encoded(empty)), "mira").name == "Mira"
+
+
+def test_base64_for_addresses_is_read():
+    card = {**V2, "data": {**V2["data"], "description": "Küche? Süß~ ÿÿÿ>>>???"}}
+    text = base64.urlsafe_b64encode(as_json(card))
+    assert b"-" in text or b"_" in text
+    read = parse_card(picture(b"chara\0" + text), "mira")
+    assert read.text("description") == card["data"]["description"]
+
+
+def test_other_names_of_fields_are_read_in_a_card_with_a_version():
+    data = {"name": "Mira", "description": "Dry.", "first_message": "Hi.", "example_dialogs": "A"}
+    card = parse_card(as_json({"spec": "chara_card_v3", "spec_version": "3.0", "data": data}), "m")
+    assert (card.text("first_mes"), card.text("mes_example")) == ("Hi.", "A")
 
 
 def test_a_card_without_faults_has_no_remarks():
