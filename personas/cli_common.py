@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from dotenv import dotenv_values
 
+from personas.schemas.hyperparameters import similar_settings
 from personas.shipped_folders import IS_SOURCE_TREE, SHIPPED_DOCS
 
 CommandParsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -53,8 +54,8 @@ class CommandParser(argparse.ArgumentParser):
         near = difflib.get_close_matches(option, self._option_string_actions, n=1, cutoff=0.75)
         meant = list(near)
         if "--set" in self._option_string_actions:
-            setting = option.removeprefix("--").replace("-", "_")
-            meant.append(f"--set {setting}={value} for a setting of the recipe")
+            settings = similar_settings(option.removeprefix("--").replace("-", "_"))
+            meant += [f"--set {setting}={value}" for setting in settings[:1]]
         return f" (did you mean {', or '.join(meant)}?)" if meant else ""
 
 

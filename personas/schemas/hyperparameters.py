@@ -177,7 +177,16 @@ def _format_number(value: float) -> str:
 
 
 def _suggest_names(name: str) -> str:
-    """Suggest existing names for a misspelt, shortened, extended or abbreviated one."""
+    suggestions = similar_settings(name)
+    if suggestions:
+        return f"Did you mean {' or '.join(suggestions)}?"
+    return f"Known: {', '.join(Hyperparameters.model_fields)}."
+
+
+def similar_settings(name: str) -> list[str]:
+    """Return the settings that a misspelt, shortened, extended or abbreviated name may stand for,
+    likeliest first.
+    """
     names = list(Hyperparameters.model_fields)
     wrong = name.lower()
     initials = [known for known in names if _initials(known) == wrong]
@@ -185,10 +194,7 @@ def _suggest_names(name: str) -> str:
     overlapping = []
     if len(name) > 2:
         overlapping = [known for known in names if wrong in known or known in wrong]
-    suggestions = list(dict.fromkeys([*initials, *similar, *overlapping]))[:3]
-    if suggestions:
-        return f"Did you mean {' or '.join(suggestions)}?"
-    return f"Known: {', '.join(names)}."
+    return list(dict.fromkeys([*initials, *similar, *overlapping]))[:3]
 
 
 def _initials(name: str) -> str:
