@@ -336,3 +336,15 @@ def test_where_there_is_nothing_for_a_forced_format_that_is_an_error(tmp_path, f
     path.write_text("Once upon a time.")
     with pytest.raises(MaterialError, match=f"cannot be read as {format}"):
         everything(path, format)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(
+    ("before", "last"), [("data: ", "\n\ndata: [DONE]\n"), ("\ufeff", ""), ("\ufeff", "\n")]
+)
+def test_each_line_of_an_event_stream_and_of_joined_files_is_read(tmp_path, count, before, last):
+    path = tmp_path / "rows.jsonl"
+    row = '{"prompt": "Is there soup?", "completion": "Always."}'
+    path.write_text("\n".join([before + row] * count) + last)
+    used, rejected = everything(path)
+    assert len(used) == count and not rejected

@@ -80,6 +80,14 @@ def test_a_voice_chat_is_what_was_said(tmp_path):
     assert spoken(talk) == [("user", "Soup, please."), ("assistant*", "Always.")]
 
 
+def test_an_empty_transcript_loses_its_message_alone(tmp_path):
+    chat = voice(
+        ("user", ["Soup, please."]), ("user", [transcript(""), SOUND]), ("assistant", ["Always."])
+    )
+    _, talk = only(tmp_path / "conversations.json", json.dumps(chat).encode())
+    assert spoken(talk) == [("user", "Soup, please."), ("assistant*", "Always.")]
+
+
 @pytest.mark.parametrize(
     "parts",
     [

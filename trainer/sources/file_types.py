@@ -8,7 +8,7 @@ from charset_normalizer import from_bytes
 from pydantic_core import from_json
 
 from personas.errors import MaterialError
-from trainer.sources.json_recovery import SPACE, decode_json, find_value_end
+from trainer.sources.json_recovery import SPACE, decode_json, find_value_end, strip_line_start
 from trainer.sources.table_reader import detect_delimiter
 
 FileType = Literal[
@@ -76,9 +76,10 @@ def detect_file_type(
     lines = list(io.StringIO(text, newline=""))
     if len(lines) > 1 and not is_whole:
         lines.pop()  # cut in the middle
-    filled = [line for line in lines if line.strip()]
-    json_kind = _json_kind(text.lstrip(), filled[:SAMPLED_LINES])
-    if is_followed and json_kind == "JSON object":
+    filled = [strip_line_start(line.encode()).decode() for line in lines if line.strip()]
+    first = strip_line_start(text.lstrip().encode()).decode()
+    json_kind = _json_kind(first, filled[:SAMPLED_LINES])
+    if json_kind == "JSON object" and (is_followed or text.lstrip().startswith("data:")):
         return "JSON lines", ""
     if json_kind:
         return json_kind, ""

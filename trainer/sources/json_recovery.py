@@ -18,6 +18,9 @@ SPACE = b" \t\r\n"
 TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]+|[\]}]+|"', re.DOTALL)
 FIRST_KEY = re.compile(rb'[\[\s]*\{\s*"([^"\\]{1,80})"\s*:')
 INDENT = re.compile(rb"\s*(\n[ \t]*)(?=\{)")
+LINE_START = re.compile(rb"\A(?:\xef\xbb\xbf|data:[ \t]*(?=[\[{]))+")
+"""A byte order mark, or the field of a stream of events: joined files have either in every line."""
+STREAM_END = b"[DONE]"
 MAX_RECORD_PATTERNS = 32
 RECORD_KEYS = (
     "messages",
@@ -34,6 +37,11 @@ LEARNED_RECORDS = 8  # first and last records of a run that show the shape of it
 BARE_OBJECTS = (b"{", b"{}", b"{},")
 """First lines of objects within a record that is written over several lines without indentation."""
 UNKNOWN_DEPTH = -1
+
+
+def strip_line_start(line: bytes) -> bytes:
+    """Return a line without what some programs write before each value."""
+    return LINE_START.sub(b"", line, count=1)
 
 
 class BrokenJson(str):
@@ -164,7 +172,8 @@ def decode_lines(stream: _Stream) -> Iterator[tuple[str, Any]]:
         try:
             yield f"line {lines.number}", loads(line)
         except orjson.JSONDecodeError:
-            if not line.isspace():
+            line = strip_line_start(line)
+            if line and not line.isspace() and line.strip() != STREAM_END:
                 place = f"line {lines.number}"
                 yield place, _decode_multiline(line, lines)
 

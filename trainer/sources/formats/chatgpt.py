@@ -113,14 +113,16 @@ def _turn(node: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def _text(parts: list[Any]) -> str:
     """Return the texts of a message, and what was said in a voice chat, whose recordings are
-    passed over. Raises `UnusableRecordError` for pictures, and for sound that is not written down.
+    passed over; empty where nothing was understood. Raises `UnusableRecordError` for pictures, and
+    for sound that is not written down.
     """
     texts: list[Any] = []
-    has_sound = False
+    has_sound = has_transcript = False
     for part in parts:
         kind = part.get("content_type") if isinstance(part, dict) else ""
         if kind == TRANSCRIPT:
             texts.append(part.get("text"))
+            has_transcript = True
         elif kind in RECORDINGS and not part.get("frames_asset_pointers"):
             has_sound = True
         elif isinstance(part, dict):
@@ -128,7 +130,7 @@ def _text(parts: list[Any]) -> str:
         else:
             texts.append(part)
     text = cell_text(texts)
-    if has_sound and not text.strip():
+    if has_sound and not has_transcript and not text.strip():
         raise UnusableRecordError(PICTURES)
     return text
 
