@@ -449,9 +449,31 @@ def test_bracketed_texts_that_recur_are_the_apps_in_any_language(tmp_path):
     lines = [
         f"15/01/2024, 10:{minute} - Ann: {text}\n" for minute, text in enumerate(said, start=10)
     ]
+    lines += [f"15/01/2024, 10:{18 + n} - Ben: {text}\n" for n, text in enumerate(said[:2])]
     found = chat(tmp_path, "".join(lines))
-    assert found.said == [[("Ann", "hm\nok\nno\nI <only once> say so")]]
-    assert found.dropped == {"only an attachment": 3}
+    assert found.said == [[("Ann", "hm\nok\nno\nI <only once> say so"), ("Ben", "hm")]]
+    assert found.dropped == {"only an attachment": 4}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Oda", "Supper at 6.30 (bring bread)"),
+        ("Oda", "<wipes the bar>"),
+        ("Oda", "Soon. <wipes the bar>"),
+        ("Oda", "Menu:\nfor today\nMain: stew (2 left)\nMain: soup (one left, 1)"),
+        ('Tall Tom 6"', "And bread?"),
+    ],
+)
+def test_what_one_person_says_again_and_again_is_said(tmp_path, name, text):
+    lines = [
+        f"15/01/2024, 1{hour}:00 - Nova: hello\n15/01/2024, 1{hour}:01 - {name}: Yes.\n"
+        f"15/01/2024, 1{hour}:02 - {name}: {text}\n"
+        for hour in range(4)
+    ]
+    found = chat(tmp_path, "".join(lines), persona_names=(name,))
+    assert found.said == [[("Nova", "hello"), (name, f"Yes.\n{text}")]] * 4
+    assert not found.dropped
 
 
 DISCORD_TEXT = """\

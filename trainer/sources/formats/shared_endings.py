@@ -58,10 +58,8 @@ def _ending(texts: Sequence[str]) -> str:
         return ""  # a transcript, of which the last label is read
     rest = [text.removesuffix(ending) for text in texts if text.endswith(ending)]
     # A full stop behind the end of a sentence belongs to the marker.
-    if all(text.endswith(".") for text in rest):
-        if any(text[:-1].endswith(SENTENCE_ENDS) for text in rest):
-            return f".{ending}"
-    return ending
+    is_behind_end = any(text[:-1].endswith(SENTENCE_ENDS) for text in rest)
+    return f".{ending}" if is_behind_end and all(text[-1:] == "." for text in rest) else ending
 
 
 def strip_endings(row: Row, endings: Mapping[str, str]) -> Row:

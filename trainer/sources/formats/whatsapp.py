@@ -60,10 +60,15 @@ APP_TEXT = re.compile(
 LABELLED = re.compile(rf"{DIRECTION_MARK}[^\n:：<{QUOTATION_MARKS}]{{2,40}}[:：]")
 """The beginning of a poll, an event or a place on iOS."""
 ANGLED = re.compile(r"[ \t]*<(?P<placeholder>[^<>=/\"\n]{4,80})>[ \t]*$", re.MULTILINE)
-ATTACHED = re.compile(r"^\S[^\n/]*\.\w{2,5} \((?P<placeholder>[^()\n]{2,40})\)$", re.MULTILINE)
+ATTACHED = re.compile(
+    r"^\S[^\n/]*\.(?=\d*[^\W\d])\w{2,5} \((?P<placeholder>[^()\n]{2,40})\)$", re.MULTILINE
+)
 ATTACHED_FILE = re.compile(r"<[^<>:\n]{3,30}: [^<>\n]+\.\w{2,5}>")
 MIN_RECURRENCES = 3
-"""Messages with the same text in brackets: those of the app in a language that the table lacks."""
+MIN_SENDERS = 2
+"""Messages with the same text in brackets, and who sent them: those of the app in a language that
+the table lacks. What one alone writes again and again is said.
+"""
 FILE_NAME = re.compile(r"[^\n]+\.\w{2,5}")
 MENTIONED = re.compile("@(?:\u2068([^\u2068\u2069\n]+)\u2069|(\\d{7,15})\\b)")
 APP_TEXT_REASONS: dict[AppTextKind, str] = {
@@ -192,17 +197,21 @@ def _messages(file: SourceFile, style: Style) -> Iterator[tuple[int, MessageHead
 
 @dataclass
 class _Chat:
-    """What a chat says of itself: its names, and how many messages have a text in brackets."""
+    """What a chat says of itself: its names, and who sent how many messages with a text in
+    brackets.
+    """
 
     names: ChatNames
-    placeholders: Counter[str] = field(default_factory=Counter)
+    placeholders: dict[str, Counter[str]] = field(default_factory=dict)
 
     def learn(self, rest: str) -> None:
         """Learn from a message: what follows its time."""
         self.names.add(rest)
         found = [match["placeholder"] for match in ANGLED.finditer(rest)]
         found += [match["placeholder"] for match in ATTACHED.finditer(rest)]
-        self.placeholders.update(set(found))
+        sender = next((split.name for split in possible_splits(rest)), "")
+        for placeholder in set(found):
+            self.placeholders.setdefault(placeholder, Counter())[sender] += 1
 
     def entry(self, row: str, at: float, channel: str, rest: str) -> LogEntry:
         split = self.names.split(rest.replace("\r\n", "\n"))
@@ -249,8 +258,9 @@ class _Chat:
 
     def _keep_written(self, match: re.Match[str]) -> str:
         placeholder = match["placeholder"]
-        recurs = self.placeholders[placeholder] >= MIN_RECURRENCES
-        return "" if recurs or is_bracketed_placeholder(placeholder) else match[0]
+        senders = self.placeholders.get(placeholder, Counter[str]())
+        is_of_app = senders.total() >= MIN_RECURRENCES and len(senders) >= MIN_SENDERS
+        return "" if is_of_app or is_bracketed_placeholder(placeholder) else match[0]
 
 
 def _normalise_markup(text: str) -> str:

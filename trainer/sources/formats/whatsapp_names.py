@@ -23,6 +23,7 @@ from trainer.sources.markup import clean_text
 
 APP_MARK = "\u200e"
 COLON = re.compile("[ \u00a0\u202f]?[:：]")
+INCHES = re.compile('(?<=\\d)["”]')
 NOTICE_KINDS = ("certain", "notices")
 MAX_NAME_CHARS = 120
 """Contacts and groups have names of up to some 100 characters."""
@@ -143,7 +144,8 @@ class ChatNames:
         name = split.name
         recurs = self._heard[name] > 1
         is_plain = len(name.split()) <= PLAIN_NAME_WORDS and len(name) <= PLAIN_NAME_CHARS
-        if sum(map(name.count, QUOTATION_MARKS)) % 2:
+        without_inches = INCHES.sub("", name)
+        if all(sum(map(text.count, QUOTATION_MARKS)) % 2 for text in (name, without_inches)):
             return is_plain and self._heard[name] >= MIN_RECURRENCES
         if self.has_brackets or recurs:
             return True

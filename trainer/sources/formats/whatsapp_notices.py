@@ -27,8 +27,8 @@ GAP = re.compile(r"\{(\w+)\}")
 MAX_LINE_CHARS = 600
 POLL = re.compile(
     r"[^\n:：]{2,24}[:：] *\n[^\n]+(?:\n[^\n]+)*?"
-    r"(?:\n+ *(?P<label>[^\n:：]{1,24})[:：][^\n]*[(（][^\n]*\d[^\n]*[)）] *)"
-    r"(?:\n+ *(?P=label)[:：][^\n]*[(（][^\n]*\d[^\n]*[)）] *)+"
+    r"(?:\n+ *(?P<label>[^\n:：]{1,24})[:：][^\n]*[(（]\W*\d+[^\n]*[)）] *)"
+    r"(?:\n+ *(?P=label)[:：][^\n]*[(（]\W*\d+[^\n]*[)）] *)+"
 )
 """A word, the question, and options with the number of their votes in brackets."""
 PLACE = re.compile(
@@ -132,7 +132,14 @@ def match_app_text(text: str) -> AppText | None:
         return AppText("media") if PLACE.fullmatch(plain) else table.match(plain)
     label = plain.partition("\n")[0].strip()
     is_event = label[-1:] in (":", "：") and label[:-1] in table.event_labels
-    return AppText("media") if is_event or POLL.fullmatch(plain) else None
+    return AppText("media") if is_event or _is_poll(plain) else None
+
+
+def _is_poll(text: str) -> bool:
+    """Report whether a text is a poll, whose labels the app writes in capitals, unlike a list."""
+    poll = POLL.fullmatch(text)
+    labels = (text.partition("\n")[0], poll["label"]) if poll else ()
+    return bool(poll) and all(label == label.upper() for label in labels)
 
 
 def is_bracketed_placeholder(text: str) -> bool:
