@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainer.conversations import dialogue
-from trainer.dataset.quality_filters import QualityFilters, detect_language
+from trainer.dataset.quality_filters import QualityFilters
+from trainer.languages import detect_language
 
 LOGS = Path(__file__).parent.parent.parent / "data" / "logs"
 

@@ -31,7 +31,6 @@ from tests.hub_server import reach
 from tests.trainer.job_folders import dialogues, write_request
 from tests.trainer.lore_server import serving
 from trainer.dataset.job_inputs import JobInputs, questions_to_write
-from trainer.dataset.quality_filters import detect_main_language
 from trainer.dataset.synthetic.dialogue_synthesis import (
     SynthesisRequest,
     plan_attempt,
@@ -50,6 +49,7 @@ from trainer.evaluate.generation.reply_sections import missing_in_language
 from trainer.evaluate.generation.reply_tasks import read_small_talk
 from trainer.evaluate.generation.safety import safety_trials
 from trainer.evaluate.generation.text_metrics import has_shared_run
+from trainer.languages import detect_main_language
 from trainer.recipe.recipe_file import load_recipe
 from trainer.run import run_job
 from trainer.train.training_run import RunControl

@@ -33,8 +33,9 @@ from trainer.cli.argtypes import column_mapping, parse_setting_args
 from trainer.dataset.builder import DatasetPlan, SourceItems
 from trainer.dataset.data_mixture import SourceSpec, parse_mix, parse_source, source_names
 from trainer.dataset.inspection import form_items
-from trainer.dataset.quality_filters import QualityFilters, list_languages
+from trainer.dataset.quality_filters import QualityFilters
 from trainer.dataset.writer import DatasetBuildSpec
+from trainer.languages import list_languages
 from trainer.process.environment import find_home
 from trainer.recipe.auto_recipe import choose_sample_settings
 from trainer.recipe.card_fit import card_tokens, fit_length_to_card, length_notes

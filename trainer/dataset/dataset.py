@@ -12,8 +12,8 @@ from personas.schemas.chat import Persona
 from trainer.dataset.distillation import DistillationSet
 from trainer.dataset.ledger import Ledger
 from trainer.dataset.preference_policy import PreferenceSet
-from trainer.dataset.quality_filters import detect_main_language
 from trainer.dataset.sample_renderer import SampleHash
+from trainer.languages import detect_main_language
 from trainer.schemas import PromptReply
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from personas.schemas.formatting import count_of
 from personas.schemas.import_report import ImportItem, ImportReport, as_is, not_taken, other_meaning
-from trainer.dataset.quality_filters import detect_language
+from trainer.languages import detect_language
 from trainer.sources.column_question import MAX_ASKED_COLUMNS, ColumnQuestion
 from trainer.sources.columns import ColumnUse
 from trainer.sources.conversation import Conversation, RejectedRecord, is_chat_log

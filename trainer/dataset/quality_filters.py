@@ -1,14 +1,11 @@
 """Filters replies and conversations by content, repetition, boilerplate, length and language."""
 
-import functools
 import re
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from trainer.dataset.minhash import split_words
+from trainer.languages import UNDECIDED, detect_language
 from trainer.sources.conversation import Conversation
 
 BOILERPLATE = re.compile(
@@ -28,10 +25,6 @@ BOILERPLATE = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-UNDECIDED = "und"
-NO_LANGUAGE = "zxx"
-MAX_LANGUAGE_CHARACTERS = 2000
-MIN_LANGUAGE_LETTERS = 200
 BOILERPLATE_HINTS = (
     " "
     "ai", "artificial", "language model", "gpt", "openai", "anthropic", "knowledge", "sorry", "为ai", "为 ai", "模型",
@@ -83,46 +76,6 @@ class QualityFilters:
         if language in (*self.languages, UNDECIDED):
             return ""
         return f"language: {language}"
-
-
-def detect_language(text: str) -> str:
-    """Return a text's ISO 639-1 language code, or `UNDECIDED` below even odds."""
-    return str(_identifier().classify(text[:MAX_LANGUAGE_CHARACTERS])[0])
-
-
-def detect_main_language(texts: Iterable[str]) -> str:
-    """Return the language code of texts taken together: `zh` for all Chinese, `en` where nothing
-    can be decided.
-
-    Little text in plain letters counts as English.
-    """
-    text = "\n".join(texts)
-    if text.isascii() and len(text) < MIN_LANGUAGE_LETTERS:
-        return "en"
-    code = detect_language(text)
-    if code in ("yue", "wuu") or (code == UNDECIDED and re.search("[\u4e00-\u9fff]", text)):
-        return "zh"
-    return "en" if code in (UNDECIDED, NO_LANGUAGE) else code
-
-
-def find_language_file(file: Path, language: str) -> Path | None:
-    """Return the file of a language, such as `safety.vi.jsonl` beside the English `safety.jsonl`;
-    None if missing.
-    """
-    found = file if language == "en" else file.with_suffix(f".{language}{file.suffix}")
-    return found if found.is_file() else None
-
-
-def list_languages() -> frozenset[str]:
-    """Return the detectable languages' codes."""
-    return frozenset(code for code in _identifier().nb_classes if code != NO_LANGUAGE)
-
-
-@functools.cache
-def _identifier() -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # takes 0.1 s
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True, min_confidence=0.5)
 
 
 def _has_content(text: str) -> bool:

@@ -7,11 +7,11 @@ from personas.prompt.renderer import Renderer, TokenizedSample
 from personas.schemas.scorecard import GeneralScores, HoldoutScores, Interval, Side
 from personas.shipped_folders import SHIPPED_DATA
 from trainer.dataset.dataset import Dataset
-from trainer.dataset.quality_filters import find_language_file
 from trainer.evaluate.bootstrap import bootstrap_ratio
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidates
 from trainer.evaluate.paired_losses import PairedLosses, paired_losses
 from trainer.evaluate.time_budget import TimeBudget
+from trainer.languages import find_language_file
 from trainer.schemas import PromptReply
 from trainer.train.losses import ReplyLoss, mean_loss
 

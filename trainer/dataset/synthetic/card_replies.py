@@ -13,9 +13,9 @@ from personas.lore.passages import Passage, split_sentences
 from personas.prompt.renderer import example_turns
 from personas.schemas.chat import LoreHit, Persona
 from personas.shipped_folders import SHIPPED_DATA
-from trainer.dataset.quality_filters import detect_main_language
 from trainer.dataset.synthetic.lore_extraction import LoreFact, extract_facts
 from trainer.dataset.synthetic.speaking_style import SELF
+from trainer.languages import detect_main_language
 
 SINCERE_REPLIES_FILE = SHIPPED_DATA / "questions" / "sincere_replies.jsonl"
 """Replies to the openers that ask in earnest whether a person answers, or speak of grief. A model that

@@ -25,7 +25,6 @@ from personas.home.data_subjects import Storing
 from personas.lore.passages import Passage, is_lore_set
 from personas.prompt.renderer import EXAMPLE_USER
 from personas.schemas.chat import LoreHit, Persona, Turn
-from trainer.dataset.quality_filters import detect_main_language
 from trainer.dataset.synthetic.attempt_journal import append_to_journal, read_journal
 from trainer.dataset.synthetic.extraction_files import write_file_atomically
 from trainer.dataset.synthetic.lore_extraction import question_about
@@ -33,6 +32,7 @@ from trainer.dataset.synthetic.lore_subjects import find_language, find_subject
 from trainer.dataset.synthetic.reply_backends import ReplyBackend, ReplySession
 from trainer.dataset.synthetic.reply_filter import ReplyFilter
 from trainer.dataset.synthetic.substituted_subject import SubstitutedSubject
+from trainer.languages import detect_main_language
 from trainer.process.run_control import run_until_terminated
 
 COMBINED_FILE = "all_characters_synthetic.jsonl"

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from personas.lore.passages import Passage, split_sentences
 from personas.prompt.renderer import example_turns
 from personas.schemas.chat import Persona
-from trainer.dataset.quality_filters import detect_main_language
 from trainer.dataset.synthetic.first_person import LoreSubject
 from trainer.dataset.synthetic.language_rules import read_language_rules
 from trainer.dataset.synthetic.speaking_style import measure_style
 from trainer.dataset.synthetic.substituted_subject import SubstitutedSubject
+from trainer.languages import detect_main_language
 
 TITLES = ("Sir", "Lady", "Miss", "Mr")
 MIN_PRONOUN_RATIO = 1.5

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from personas.lore.passages import Passage, is_lore_set, split_sentences
 from personas.prompt.renderer import example_turns
 from personas.schemas.chat import Persona
-from trainer.dataset.quality_filters import detect_main_language
 from trainer.dataset.synthetic.first_person import LoreSubject, is_whole_name
 from trainer.dataset.synthetic.lore_extraction import question_about
 from trainer.dataset.synthetic.lore_subjects import find_language, find_subject
 from trainer.dataset.synthetic.substituted_subject import SubstitutedSubject
+from trainer.languages import detect_main_language
 
 ABOUT_THING = (
     "tell me about {}",

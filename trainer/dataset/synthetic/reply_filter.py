@@ -12,18 +12,14 @@ from personas.prompt.renderer import EXAMPLE_USER, example_turns, fill_macros, s
 from personas.schemas.chat import Persona
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
 from trainer.dataset.minhash import split_words
-from trainer.dataset.quality_filters import (
-    BOILERPLATE,
-    UNDECIDED,
-    detect_language,
-    detect_main_language,
-)
+from trainer.dataset.quality_filters import BOILERPLATE
 from trainer.dataset.synthetic.first_person import NAME
 from trainer.dataset.synthetic.lore_extraction import extract_facts
 from trainer.dataset.synthetic.lore_subjects import find_language, find_subject
 from trainer.dataset.synthetic.number_words import find_numbers, numbers_by_noun
 from trainer.dataset.synthetic.speaking_style import measure_style
 from trainer.dataset.synthetic.substituted_subject import SubstitutedSubject
+from trainer.languages import UNDECIDED, detect_language, detect_main_language
 
 REFUSAL = re.compile(
     r"\bI(?:'m| am) (?:sorry|afraid),? (?:but )?I (?:can(?:no|')t|am (?:not able|unable))|"

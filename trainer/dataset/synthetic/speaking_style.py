@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from personas.lore.passages import count_words
 from personas.prompt.renderer import EXAMPLE_USER, example_turns
 from personas.schemas.chat import Persona
-from trainer.dataset.quality_filters import detect_main_language
+from trainer.languages import detect_main_language
 
 CONTRACTION = re.compile(
     r"\b(?:\w+n['’]t|(?:I|you|we|they|he|she|it|that|there)['’](?:m|re|ve|ll|d|s))\b", re.IGNORECASE

@@ -28,7 +28,6 @@ from personas.schemas.scorecard import (
     VoiceScores,
 )
 from trainer.dataset.dataset import Dataset
-from trainer.dataset.quality_filters import detect_main_language, find_language_file
 from trainer.dataset.synthetic.language_rules import language_name
 from trainer.evaluate.generation.author_texts import MIN_CLASS_TEXTS, AuthorTexts, usable_voices
 from trainer.evaluate.generation.character_breaks import CharacterBreakDetector
@@ -63,6 +62,7 @@ from trainer.evaluate.generation.text_metrics import References, text_scores
 from trainer.evaluate.generation.voice_classifier import measure_voice
 from trainer.evaluate.loss_sections import INSTRUCTIONS_FILE
 from trainer.evaluate.time_budget import TimeBudget
+from trainer.languages import detect_main_language, find_language_file
 from trainer.schemas import PromptReply
 from trainer.train.job import PreparedJob
 

@@ -19,8 +19,8 @@ from personas.schemas.scorecard import (
     Side,
 )
 from personas.shipped_folders import SHIPPED_DATA
-from trainer.dataset.quality_filters import find_language_file
 from trainer.evaluate.bootstrap import bootstrap_ratio
+from trainer.languages import find_language_file
 
 PERSONA_TASKS = (HELDOUT_TASK, FACTS_TASK, FACTS_WITHOUT_LORE_TASK, SMALL_TALK_TASK)
 """Tasks with messages that the persona would get in a channel."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from trainer.dataset.dataset import Dataset
-from trainer.dataset.quality_filters import find_language_file
 from trainer.dataset.synthetic.language_rules import language_name
 from trainer.evaluate.candidates import BASE
 from trainer.evaluate.generation.evaluation_prompts import interleave_tasks, reworded_prompts
@@ -28,6 +27,7 @@ from trainer.evaluate.generation.voice_sections import (
     pressure_prompts,
 )
 from trainer.evaluate.time_budget import TimeBudget
+from trainer.languages import find_language_file
 
 PROMPTS_TIME_SHARE = 0.25
 """Share of the time for questions in other words and messages under pressure."""
