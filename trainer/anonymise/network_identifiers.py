@@ -89,7 +89,8 @@ DECORATOR = re.compile(
 MENTION = re.compile(r"<(?P<sign>@[!&]?|#)(?P<id>[0-9]{1,20})>")
 SNOWFLAKE = re.compile(r"(?<![0-9_])(?<![0-9][.,])[0-9]{17,20}(?![0-9]|[.,][0-9])")
 EMOJI_BEFORE = re.compile(r"<a?:[A-Za-z0-9_]{1,40}:$|/emojis/$")
-MIN_SNOWFLAKE, MAX_SNOWFLAKE = 1 << 22, (2040 - 2015) * 366 * 86_400_000 << 22
+MIN_SNOWFLAKE = 1 << 22
+MAX_SNOWFLAKE = (2040 - 2015) * 366 * 86_400_000 << 22
 """Range of Discord ids: milliseconds since 2015 above their 22 lowest bits."""
 
 
