@@ -250,10 +250,43 @@ def test_a_word_that_texts_write_small_is_no_name_where_a_sentence_begins():
         ("Barnacles, two layers deep.", "Barnacles"),
         ("Well. *Halloumi* on the left, please.", "Halloumi"),
         ("Tin rusts less than you think.", "Tin"),
+        ("Moss grows on the wall.", "Moss"),
+        ("Pickles go in last.", "Pickles"),
+        ("Onions make me cry.", "Onions"),
     ],
 )
 def test_a_word_of_the_dictionary_is_no_name_where_a_sentence_begins(text, word):
     assert found(text, word) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("Cipolle e carote vanno tagliate fini.", "Cipolle"),
+        ("Hujan turun sejak pagi tadi.", "Hujan"),
+        ("Deszcz pada od samego rana.", "rana"),
+        ("Bicikli kellene, mert a busz mindig késik.", "mert"),
+        ("Regen trommelt seit Stunden gegen das Fenster.", "Stunden"),
+    ],
+)
+def test_a_language_unknown_to_the_tagger_needs_more_than_its_opinion(text, word):
+    assert found(text, word) == []
+    assert found(f"{word}\nQuay Street 4", word) == [word]
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Ask Will about it.", "Will"),
+        ("Give the keys to Will, please.", "Will"),
+        ("Dawn and Ann are twins.", "Dawn"),
+        ("The Will of the people decides.", ""),
+        ("汤很热。洋葱有点咸。", ""),
+    ],
+)
+def test_a_name_that_is_a_word_is_found_by_its_capital_inside_a_sentence(text, kept):
+    anonymised = Anonymiser(KEY).anonymise_text(text)
+    assert kept not in anonymised if kept else anonymised == text
 
 
 def test_a_word_at_the_beginning_is_a_name_where_something_says_so():

@@ -213,8 +213,8 @@ def test_it_fails_where_less_is_found(tmp_path, monkeypatch, capsys):
 
 def test_hardly_a_word_of_sentences_without_names_is_replaced():
     sets = read_plain_sentences()
-    assert len(sets) == 21 and len(sets.pop(NOUN_FIRST)) == 160
-    assert all(len(texts) == 10 for texts in sets.values())
+    assert len(sets) == 28 and len(sets.pop(NOUN_FIRST)) == 280
+    assert all(len(texts) >= 10 for texts in sets.values())
     counts = bench_pii.count_plain_sentences()
     assert not bench_pii.exceeded_shares(counts)
     for name in "arabic persian hebrew hindi urdu thai bengali amharic russian".split():

@@ -2,8 +2,10 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from trainer.anonymise.crf_ner.gazetteer import LISTS_FOLDER, read_list
+from trainer.languages import detect_language
 
 WORD_START = r"(?<![A-Za-z0-9])"
 UPPER = "A-Z\u00c0-\u00d6\u00d8-\u00de\u0102\u0110\u01a0\u01af\u1e00-\u1eff"
@@ -39,10 +41,8 @@ CJK_WORDS = read_words("cjk")
 CJK_SURNAMES = read_words("cjk-surname")
 ORDINALS = r"I[IV]|III|VI{1,3}|[JS]r\.?|[JS]nr\.?"
 """Ordinals after a name: Walter Prescott III."""
-DETERMINERS = (
-    "the a an some no this my your his our their these those any every each "
-    "i you he she it we they to"
-).split()
+ARTICLES = "the a an some no this my your his our their these those any every each".split()
+DETERMINERS = [*ARTICLES, *"i you he she it we they to".split()]
 """Words that precede common nouns, and rarely names."""
 LATIN_TITLES = re.compile(
     r"(?:^|[^a-zà-ỹ])(?:anh|chị|em|cô|chú|bác|ông|bà|thầy|bạn|dì|cậu|mợ|cụ|bé|mr|mrs|ms|miss|mx|dr|prof|sir|madam|"
@@ -60,6 +60,12 @@ TITLES_BEFORE = re.compile(
 PARTICLES = re.compile(
     "[はがをにのともへでやねよかっ、。！？!?,.\\s]|です|だ|から|まで|より|って|$"
 )
+
+
+@lru_cache(maxsize=1)
+def language_of(text: str) -> str:
+    """Return the language code of a text, about which several rules ask one after the other."""
+    return detect_language(text)
 
 
 def blank_quote_marks(text: str) -> str:

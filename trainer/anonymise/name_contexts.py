@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
-from trainer.anonymise.language_data import LATIN, UPPER
+from trainer.anonymise.language_data import ARTICLES, LATIN, UPPER, language_of
 from trainer.anonymise.spans import RANK_CUE, EntitySpan
 
 NAME_WORD = rf"[{UPPER}][{LATIN}]+(?:['’-][{UPPER}]?[{LATIN}]+)*"
@@ -94,10 +94,16 @@ SMALL_TITLE = re.compile(
     rf"(?<![{LATIN}])(?:mr|mrs|ms|miss|dr|prof|sgt|capt)\.? "
     rf"(?P<name>[a-z]{{3,}}(?:-[a-z]+)?)(?![{LATIN}'’])"
 )
+CAPITAL_INSIDE = re.compile(
+    rf"(?<![^\s(\"“'])(?P<before>[{LATIN}'’]+),? (?P<name>{NAME_WORD})(?= [a-z]|[.,!?;:]|$)"
+)
+"""A capitalised word after another word, and before none that is capitalised."""
 TITLED_WORDS = frozenset(
     "president chair minister pepper speaker mayor right wrong universe robot who strange bean men "
     "and the".split()
 )
+OTHER_CAPITAL_SIGNS = frozenset("mnoyrbt")
+"""Signs of words that have a capital without being names of people."""
 NO_PERSON_SIGNS = frozenset("cmnoyrbe")
 
 
@@ -121,6 +127,7 @@ def _candidates(text: str) -> Iterator[re.Match[str]]:
         listed_forms.append(SIGN_OFF)
     for form in listed_forms:
         yield from (match for match in form.finditer(text) if _is_listed(match["name"]))
+    yield from (match for match in CAPITAL_INSIDE.finditer(text) if _is_named_inside(match))
     for form in (BEFORE_WORK, FAMILY):
         for match in form.finditer(text):
             name = match[match.lastgroup or "name"]
@@ -168,6 +175,18 @@ def _is_possible(name: str) -> bool:
         if not sign or (is_name and "c" not in sign):
             return True
     return len(signs) > 1 and "g" in signs[0]
+
+
+def _is_named_inside(match: re.Match[str]) -> bool:
+    """Return True for a given name that is also an English word, with a capital for no other
+    reason.
+    """
+    signs = {*load_gazetteer().of(match["name"])}
+    if not {"c", "g"} <= signs or signs & OTHER_CAPITAL_SIGNS:
+        return False
+    before = match["before"]
+    is_word = before.islower() or "c" in load_gazetteer().of(before)
+    return is_word and before.lower() not in ARTICLES and language_of(match.string) == "en"
 
 
 def _is_listed(name: str) -> bool:

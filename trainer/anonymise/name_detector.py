@@ -109,7 +109,7 @@ CHINESE_NAMES = (
 """
 CHINESE_NON_NAMES = read_words("cjk-no-name")
 CHINESE_PARTICLES = re.compile(
-    f"^于|[的了是在不也就都和与说他她你我们这那个]|[路街市区县里楼店村镇城山河湖桥寺站]$|{CHINESE_TITLE}"
+    f"^于|[的了是在不没很太最更也就都和与说他她你我们这那个]|[路街市区县里楼店村镇城山河湖桥寺站]$|{CHINESE_TITLE}"
 )
 RANK_WORDS = frozenset(
     "president speaker chairman minister mayor right wrong universe robot".split()

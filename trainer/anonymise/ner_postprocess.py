@@ -12,10 +12,12 @@ from trainer.anonymise.language_data import (
     LATIN,
     ORDINALS,
     UPPER,
+    language_of,
     read_words,
 )
 from trainer.anonymise.network_identifiers import CODE
 from trainer.anonymise.spans import RANK_MODEL, EntitySpan
+from trainer.languages import UNDECIDED
 
 NON_NAME_WORDS = read_words("interjection")
 """Case-folded words that begin sentences with a capital and are no names."""
@@ -28,6 +30,8 @@ FIRST_OF_ALL_WORDS = read_words("word-first")
 REST_OF_FIELD = re.compile(r"[ \t]*(?:\n|$)")
 MIN_JUDGED_WORDS = 3
 """Number of words that show whether the lists know the language of a line."""
+TAGGED_LANGUAGES = ("en", "vi")
+"""Languages of the sentences that the tagger is trained on."""
 TITLES = frozenset(
     "mr mrs ms miss mx dr prof sir madam captain president king queen prince princess saint "
     "aunt".split()
@@ -96,11 +100,6 @@ LIST_BEFORE = re.compile(rf"[{UPPER}][{LATIN}'’-]+,\s$")
 LIST_AFTER = re.compile(
     rf"(?:,| and| or| &| und| et| y| e| en| og| i)\s[{UPPER}]|, (?:and|or|und|et|y|e|en|og|i) "
 )
-GERMAN_WORD = re.compile(
-    r"\b(?:der|die|das|und|ist|nicht|ein|eine|einen|im|mit|zu|zum|zur|auf|für|wir|ich|sie|bitte|"
-    r"noch|auch|wird|hat|am|bei|von|oder)\b"
-)
-MIN_GERMAN_WORDS = 2
 GERMAN_NAME_CUE = re.compile(
     r"(?:hei(?:ß|ss)e|hei(?:ß|ss)t|namens|bin|name ist|[Hh]errn?|[Ff]rau|[Ff]amilie|[Oo]nkel|"
     r"[Tt]ante|Gruß|grüßt|Bruder|Schwester|Sohn|"
@@ -109,6 +108,7 @@ GERMAN_NAME_CUE = re.compile(
 )
 CORNER_JOINT = re.compile(r" (?:and|und|et|y|con|e|en|og|och|i) |[&/]|(?i:corner)")
 LIST_COMMA = re.compile(rf",\s*(?!(?:{ORDINALS})(?![{LATIN}]))(?=\S)")
+AND_CAPITAL = re.compile(rf" (?:and|&) [{UPPER}]")
 SENTENCE_START = re.compile(r"(?:^|[.!?…:\n*_])[\s\"'“”‘’*_()-]*$")
 
 
@@ -211,40 +211,58 @@ def _is_plausible(text: str, span: EntitySpan, capitalisation: CapitalisationSta
         return False
     if all(word.islower() for word in words) or (len(words) == 1 and found.isupper()):
         # Without a capital that says something, only lists of names can.
+        line = _line_around(text, span)
+        if line != line.lower() and not _is_tagged_language(text, line):
+            return False
         if any(map(_is_given, signs)):
             return True
         are_unknown = not any(map(COMMON_WORD_GROUPS.intersection, signs))
-        return len(signs) > 1 and are_unknown and " " in found and _is_language_known(text, span)
+        return len(signs) > 1 and are_unknown and " " in found and _are_words_known(line)
     is_capital_alone = all(word.islower() for word in words[1:])
     if len(words) > 1 and COMMON_WORD_GROUPS.intersection(signs[0]) and is_capital_alone:
         return False
     if len(words) == 1 and SENTENCE_START.search(text[max(0, span.start - 8) : span.start]):
-        # A word that fills a line of several is a field rather than a sentence.
-        is_field = "\n" in text and REST_OF_FIELD.match(text, span.end) is not None
-        return _is_name_at_start(words[0], signs[0], capitalisation, is_field=is_field)
+        return _is_name_at_start(text, span, words[0], capitalisation=capitalisation)
     return not all(map(_is_other_word, signs))
 
 
 def _is_name_at_start(
-    word: str, sign: str, capitalisation: CapitalisationStats, *, is_field: bool
+    text: str, span: EntitySpan, word: str, *, capitalisation: CapitalisationStats
 ) -> bool:
     """Return True unless a sentence begins with a word: there, any of them has a capital."""
+    sign = load_gazetteer().of(word)
     if _is_given(sign):
         return word.casefold() not in FIRST_OF_ALL_WORDS
+    if "g" in sign and AND_CAPITAL.match(text, span.end):
+        return True
     if NON_PERSON_GROUPS.intersection(sign) or capitalisation.only_begins(word):
         return False
-    if is_field or sign or not load_gazetteer().is_word(word):
+    # A word that fills a line of several is a field rather than a sentence.
+    is_field = "\n" in text and REST_OF_FIELD.match(text, span.end) is not None
+    if is_field or capitalisation.is_capital_inside(word):
         return True
-    return capitalisation.is_capital_inside(word)
+    if load_gazetteer().is_word(word):
+        return False
+    return "f" in sign or _is_tagged_language(text, _line_around(text, span))
 
 
-def _is_language_known(text: str, span: EntitySpan) -> bool:
-    """Return False in a line most of whose words are on no list: in its language, a word that is on
-    none is no likelier to be a name.
-    """
+def _line_around(text: str, span: EntitySpan) -> str:
+    """Return the line of a finding without the finding."""
     end = text.find("\n", span.end)
     line = text[text.rfind("\n", 0, span.start) + 1 : span.start]
-    line += " " + text[span.end : end if end >= 0 else len(text)]
+    return line + " " + text[span.end : end if end >= 0 else len(text)]
+
+
+def _is_tagged_language(text: str, line: str) -> bool:
+    """Return False in a language that the tagger does not know: to it, every word there looks like
+    a name.
+    """
+    language = language_of(text)
+    return language in TAGGED_LANGUAGES or (language == UNDECIDED and _are_words_known(line))
+
+
+def _are_words_known(line: str) -> bool:
+    """Return True if at least half of a line's words are on a list."""
     words = WORD.findall(line)
     known = sum(bool(load_gazetteer().of(word)) for word in words)
     return len(words) < MIN_JUDGED_WORDS or 2 * known >= len(words)
@@ -292,7 +310,7 @@ def _is_german_noun(text: str, span: EntitySpan, signs: list[str]) -> bool:
     if len(signs) != 1 or {"g", "f"} & {*signs[0]}:
         return False
     # A German text capitalises every noun.
-    if len(GERMAN_WORD.findall(text)) < MIN_GERMAN_WORDS:
+    if language_of(text) != "de":
         return False
     before = text[max(0, span.start - 24) : span.start]
     return re.search(r"[a-zäöüß,] $", before) is not None and not GERMAN_NAME_CUE.search(before)

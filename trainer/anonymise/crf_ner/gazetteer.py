@@ -103,9 +103,8 @@ class Gazetteer:
     def is_word(self, word: str) -> bool:
         """Return True for an English word that a dictionary has, also inflected."""
         lower = word.lower()
-        if "c" in self.of(word) or lower in self.dictionary:
-            return True
-        return any(form in self.dictionary for form in _base_forms(lower))
+        forms = (lower, *_base_forms(lower))
+        return any(form in self.dictionary or self._is_common(form) for form in forms)
 
     def _is_common(self, word: str) -> bool:
         return "c" in self.groups.get(word, "")
