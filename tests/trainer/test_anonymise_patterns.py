@@ -59,6 +59,7 @@ FOUND = {
     "CREDIT_CARD": """
         卡号|４１１１１１１１１１１１１１１１|です
         card |4111 1111 1111 1111| please
+        card |4111  1111  1111  1111| or |4111.1111.1111.1111| please
         |378282246310005|
     """,
     "IBAN_CODE": """
@@ -66,6 +67,8 @@ FOUND = {
         stk |0123456789012| vietcombank
         我的账户|DE89370400440532013000|谢谢
         to |ad1200012030200359100100| please
+        to |GB29.NWBK.6016.1331.9268.19|, or |0X52908400098527886E0F7030069857D2E4169EE7|
+        to |BC1QAR0SRRR7XFKVY5L643LYDNW9RE59GTZZWF5MDQ|
         my wallet |0x52908400098527886E0F7030069857D2E4169EE7|, and |bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq|
     """,
     "US_SSN": """
@@ -299,6 +302,8 @@ def test_each_folded_sign_has_its_place_in_the_text(text):
         ("a\u00a0b\u3000c\u2028d", "a b c\nd"),
         ("e\u0301 a\u0302\u0301 한", "é ấ 한"),
         ("nº 3ª m", "nº 3ª m"),
+        ("1ー2ㅡ3·4 ラーメン", "1-2-3-4 ラーメン"),
+        ("b@quay。example 好。", "b@quay.example 好。"),
     ],
 )
 def test_signs_that_stand_for_others_are_folded(written, folded):

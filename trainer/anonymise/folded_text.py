@@ -1,5 +1,6 @@
 """Folds a text to the signs that the patterns are written in, and maps findings back to it."""
 
+import re
 import unicodedata
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ blank Braille pattern, and the frame of a keycap emoji.
 """
 OTHER_DASHES = frozenset("\u02d7\u2043\u2212\u2796")
 """Minus signs and bullets that look like a hyphen, beside the dashes of category Pd."""
+DASH_BETWEEN_DIGITS = re.compile(r"(?<=\d)[ーｰㅡ·・](?=\d)")
+"""Letters and dots that look like a dash; elsewhere they are what they are (ラーメン)."""
+STOP_INSIDE_WORD = re.compile("(?<=[A-Za-z0-9])[。｡](?=[A-Za-z0-9])")
 RAISED = ("<super>", "<sub>")
 """Decompositions of signs that mean something else than the letter that they contain: nº, 3ª."""
 
@@ -78,6 +82,8 @@ def fold(text: str) -> FoldedText:
     """
     if text.isascii():
         return FoldedText(text)
+    text = DASH_BETWEEN_DIGITS.sub("-", text)
+    text = STOP_INSIDE_WORD.sub(".", text)
     folded = text.translate(_FOLDED_SIGNS)
     is_composed = unicodedata.is_normalized("NFC", folded)
     if is_composed and len(folded) == len(text):

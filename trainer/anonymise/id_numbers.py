@@ -27,15 +27,16 @@ CARD_PREFIXES = tuple(
 NUMBER_START = r"(?<![0-9])(?<![0-9][.,])"
 NUMBER_END = r"(?![0-9]|[.,][0-9])"
 """People write numbers directly after words: `sđt0912…`. Checks exclude parts of other tokens."""
-CARD = re.compile(rf"{NUMBER_START}[0-9](?:[ -]?[0-9]){{11,18}}{NUMBER_END}")
+CARD = re.compile(rf"{NUMBER_START}[0-9](?:[ .-]{{0,2}}[0-9]){{11,18}}{NUMBER_END}")
 CARD_CUE = re.compile(r"card|visa|amex|maestro|credit|debit|(?<![a-z])cc(?![a-z])|thẻ|卡|カード")
 COUNTRIES = "|".join(sorted(IBAN_LENGTHS))
 IBANS = (
-    re.compile(rf"(?<![A-Z0-9])(?:{COUNTRIES})[0-9]{{2}}(?=(?:[ -]?[A-Z0-9]){{11}})"),
-    re.compile(rf"(?<![A-Za-z0-9])(?:{COUNTRIES.lower()})[0-9]{{2}}(?=(?:[ -]?[a-z0-9]){{11}})"),
+    re.compile(rf"(?<![A-Z0-9])(?:{COUNTRIES})[0-9]{{2}}(?=(?:[ .-]?[A-Z0-9]){{11}})"),
+    re.compile(rf"(?<![A-Za-z0-9])(?:{COUNTRIES.lower()})[0-9]{{2}}(?=(?:[ .-]?[a-z0-9]){{11}})"),
 )
 WALLET = re.compile(
-    r"(?<![A-Za-z0-9])(?:0x[0-9A-Fa-f]{40}|bc1[02-9ac-hj-np-z]{25,59})(?![A-Za-z0-9])"
+    r"(?<![A-Za-z0-9])(?:0x[0-9A-Fa-f]{40}|bc1[02-9ac-hj-np-z]{25,59})(?![A-Za-z0-9])",
+    re.IGNORECASE,
 )
 """Wallets of Ethereum (ERC-55) and Bitcoin (BIP 173)."""
 SSN = re.compile(r"(?<![0-9])(?<![0-9][-.,])([0-9]{3})([- .]?)([0-9]{2})\2([0-9]{4})(?!-?[0-9])")
@@ -142,7 +143,7 @@ def find_cards(text: str) -> Iterator[EntitySpan]:
     cue word.
     """
     for match in CARD.finditer(text):
-        digits = re.sub("[ -]", "", match[0])
+        digits = re.sub("[ .-]", "", match[0])
         if not is_card(digits) or not _is_grouped(match[0]):
             continue
         is_called = CARD_CUE.search(text_before(text, match.start(), 60)) is not None
@@ -156,15 +157,17 @@ def _is_grouped(written: str) -> bool:
     """Return True for digits without separators, or in groups of three to six with one
     separator.
     """
-    groups = re.split("[ -]", written)
+    groups = re.split("[ .-]{1,2}", written)
     if len(groups) == 1:
         return True
-    separators = {" ", "-"} & set(written)
+    separators = {*" .-"} & {*written}
     return len(separators) == 1 and all(3 <= len(group) <= 6 for group in groups)
 
 
 def find_ibans(text: str) -> Iterator[EntitySpan]:
-    """Find `IBAN_CODE` by length and checksum; spaces are allowed."""
+    """Find `IBAN_CODE` by length and checksum; spaces, dots and dashes are
+    allowed.
+    """
     for form in IBANS:
         for match in form.finditer(text):
             wanted = IBAN_LENGTHS[match[0][:2].upper()]
@@ -174,7 +177,7 @@ def find_ibans(text: str) -> Iterator[EntitySpan]:
                 sign = text[end]
                 if sign.isascii() and sign.isalnum():
                     compact += sign
-                elif sign not in " -":
+                elif sign not in " .-":
                     break
                 end += 1
             following = text[end : end + 1]
