@@ -197,7 +197,7 @@ class Store:
         connection.
 
         Raises `StoreError` when another process has it open for writing, or when the file is
-        damaged, foreign, newer than this program or not writable; the file is left unchanged then.
+        damaged, foreign, from an earlier or newer program, or not writable; the file is left unchanged then.
         """
         _refuse_split_home(path)
         lock = acquire_home_lock(path)
@@ -236,10 +236,6 @@ class Store:
         finally:
             with suppress(OSError):
                 file.unlink(missing_ok=True)
-
-    def compact(self) -> None:
-        """Remove every trace of deleted rows from the file and its WAL."""
-        self._connection.compact()
 
     def merge_later_decisions(self, later: Self) -> BackupMergeCounts:
         """Merge what members and Discord decided since into this older copy, read from the later

@@ -248,7 +248,7 @@ def _forget_in_parts(arguments: argparse.Namespace, home: Path) -> ErasureReceip
         receipt = asyncio.run(runner.run(acknowledged))
     for part in others:  # their copies of the request named the person
         with _open_part(arguments.settings, part) as runner:
-            runner.store.compact()
+            runner.store.truncate_wal()
     return receipt
 
 

@@ -199,7 +199,7 @@ class ErasureRunner:
                 self._erase_rows(PersonIdentifiers.of_json(row.traces), receipt_of(row).until)
                 if self.hooks:
                     await self.hooks.replies_ended()
-                self.store.compact()
+                self.store.truncate_wal()
                 self.store.erasure_requests.acknowledge(row.seq, self.shards.ids)
                 has_erased = True
         return has_erased
@@ -284,8 +284,8 @@ class Erasure:
                 await self._erase_files()
             case "erase":
                 self._traces = PersonIdentifiers()
-            case "compact":  # removes deleted data from the database's free pages
-                self._store.compact()
+            case "compact":  # removes deleted data from the WAL
+                self._store.truncate_wal()
             case "follow":
                 assert self._hooks is not None  # `ErasureRunner.run` ensures it
                 self._receipt = await self._hooks.follow(self._receipt)

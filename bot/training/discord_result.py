@@ -1,8 +1,7 @@
 """The message of a job: its progress as a text, its result as a card with its score card's picture.
 
 Progress stays a text, which is edited until the job has ended. A result is a message of its own, so
-it has its layout from the beginning; one that an earlier Understudy has sent as a text gets it with
-its next change.
+it has its layout from the beginning.
 """
 
 from collections.abc import Sequence

@@ -55,8 +55,6 @@ class ShippedVersions:
     ) -> None:
         versions = self.store.versions
         before = self._newest_shipped(persona_id)
-        if before:
-            self._forget_verdict(before)
         if not self.personas.ships(persona_id) or self.personas.has_copy(persona_id):
             return
         if before is None and versions.ever_installed(persona_id):
@@ -97,13 +95,6 @@ class ShippedVersions:
             if job and job.shipped:
                 return job
         return None
-
-    def _forget_verdict(self, job: TrainingJob) -> None:
-        """Leave out the verdict that release 1.0.0 stored with a shipped version. No migration does
-        it, since that release would not open the home any more.
-        """
-        if job.result and job.result.scorecard.verdict:
-            self.store.jobs.replace_scorecard(job, _unjudged(job.result.scorecard))
 
 
 def _unjudged(metrics: ScoreSummary) -> ScoreSummary:

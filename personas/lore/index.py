@@ -136,8 +136,6 @@ class LoreIndex:
             if self._cache:
                 self._cache.store(owner, lore.vectors())
             self._note_use(owner, lore)
-        if self._cache:
-            self._cache.forget_first_layout()
 
     @property
     def encoder(self) -> str:

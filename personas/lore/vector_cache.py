@@ -12,12 +12,9 @@ from personas.lore.minilm import Vectors
 
 log = logging.getLogger(__name__)
 CACHE_LAYOUT = 2
-"""Version of the cache's tables, its `user_version`. Layout 1 had 0, and one index of all owners'
-texts.
-"""
+"""Version of the cache's tables, its `user_version`."""
 # Vectors take 10 ms each to compute. Words are indexed in memory, so that the file has no text.
 CREATE_CACHE = "create table vectors (owner text, key text, vector blob, primary key (owner, key))"
-FIRST_LAYOUT_TABLES = ("passages_fts", "passages", "stamp", "vectors")
 
 
 class VectorCache:
@@ -31,16 +28,13 @@ class VectorCache:
         try:
             self._db.execute("pragma secure_delete = on").fetchall()  # overwrites what is deleted
             (layout,) = self._db.execute("pragma user_version").fetchone()
-            if layout not in (0, CACHE_LAYOUT):
-                raise sqlite3.DatabaseError(f"the cache has layout {layout}")
             if not self._db.execute("select count(*) from sqlite_master").fetchone()[0]:
                 self._create()
-            self._first_layout: list[tuple[str, bytes]] = []  # it names no owners
-            if layout == 0:
-                self._first_layout = self._db.execute("select key, vector from vectors").fetchall()
-            else:  # reads the whole file, so that damage shows now
-                sql = "select sum(length(vector)) from vectors where owner != ''"
-                self._db.execute(sql).fetchall()
+            elif layout != CACHE_LAYOUT:
+                raise sqlite3.DatabaseError(f"the cache has layout {layout}")
+            # Reads the whole file, so that damage shows now.
+            sql = "select sum(length(vector)) from vectors where owner != ''"
+            self._db.execute(sql).fetchall()
         except BaseException:
             self._db.close()
             raise
@@ -59,13 +53,11 @@ class VectorCache:
         return None
 
     def vectors(self, owner: str, dimensions: int) -> dict[str, Vectors]:
-        """Return an owner's vectors by key; until `forget_first_layout`, those of that layout
-        too.
-        """
-        rows = list(self._first_layout)
+        """Return an owner's vectors by key."""
+        rows = []
         with self._errors():
             sql = "select key, vector from vectors where owner = ?"
-            rows += self._db.execute(sql, [owner]).fetchall()
+            rows = self._db.execute(sql, [owner]).fetchall()
         vectors = {}
         for key, vector in rows:
             if len(vector) == 4 * dimensions:
@@ -73,18 +65,11 @@ class VectorCache:
         return vectors
 
     def keep_owners(self, owners: Iterable[str]) -> None:
-        """Delete the vectors of all other owners, in a file of either layout."""
+        """Delete the vectors of all other owners."""
         with self._errors(), self._transaction():
-            if self._db.execute("pragma user_version").fetchone() == (0,):
-                for table in FIRST_LAYOUT_TABLES:
-                    self._db.execute(f"drop table if exists {table}")
-                self._create()
             stored = {owner for (owner,) in self._db.execute("select distinct owner from vectors")}
             others = [(owner,) for owner in stored - {*owners}]
             self._db.executemany("delete from vectors where owner = ?", others)
-
-    def forget_first_layout(self) -> None:
-        self._first_layout = []
 
     def store(self, owner: str, wanted: Mapping[str, Vectors]) -> None:
         """Store exactly these vectors of an owner."""

@@ -3,14 +3,12 @@ fare.
 """
 
 import asyncio
-import sqlite3
 
 import pytest
 
 from bot.platform.clock import MAX_RETRY_DELAY_S, RETRY_DELAY_S, BackgroundTask
 from bot.platform.db.database import TRIM_STEP_PAGES
 from bot.store import Store, StoreError
-from tests.bot.stored_messages import guild_messages
 from tests.fakes import FakeClock, until
 
 
@@ -87,17 +85,3 @@ def test_a_file_that_is_mostly_empty_shrinks_in_steps(store, tmp_path):
         steps += 1
     after = (tmp_path / "understudy.sqlite").stat().st_size
     assert steps >= (before - after) // (TRIM_STEP_PAGES * 4096) >= 1 and after < before / 4
-
-
-def test_a_database_from_before_can_be_shrunk_from_its_next_start_on(tmp_path):
-    path = tmp_path / "understudy.sqlite"
-    with Store.open(path) as opened:
-        fill(opened, 100)
-    raw = sqlite3.connect(path)
-    raw.execute("pragma auto_vacuum = none")
-    raw.execute("vacuum")
-    assert raw.execute("pragma auto_vacuum").fetchone() == (0,)
-    raw.close()
-    with Store.open(path) as opened:
-        assert opened._connection._raw.execute("pragma auto_vacuum").fetchone() == (2,)
-        assert len(guild_messages(opened, 1)) == 100

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from bot.guilds.store.guilds import GUILD_TABLES
-from bot.platform.db.schema import MIGRATIONS
+from bot.platform.db.schema import scripts_after
 from bot.privacy.retention import DAY_S, Retention, RetentionPeriods
 from sandbox.gateway import guild_create
 from tests.bot.conftest import QUAY, on_stage
@@ -75,7 +75,7 @@ async def test_a_server_that_removes_the_bot_is_deleted_after_the_stated_time(bo
 def test_every_table_with_servers_is_deleted_with_one():
     """`delete` itself handles the other three."""
     raw = sqlite3.connect(":memory:")
-    raw.executescript(";".join(MIGRATIONS))
+    raw.executescript(";".join(script for _, script in scripts_after(0)))
     rows = raw.execute("""select t.name from sqlite_schema t, pragma_table_info(t.name) c
         where t.type = 'table' and c.name = 'guild_id'""")
     assert {name for (name,) in rows} == {*GUILD_TABLES, "jobs", "promotions", "guilds"}

@@ -128,6 +128,7 @@ CARD = "lore/77/mira-25/soup.md"
         (lambda members: with_manifest(members, format=2), "made by a newer Understudy"),
         (lambda members: with_manifest(members, colour="red"), "made by a newer Understudy"),
         (lambda members: with_manifest(members, schema_version=99), "made by a newer Understudy"),
+        (lambda members: with_manifest(members, schema_version=50), "before the first release"),
         *(
             (
                 lambda members, wrong=wrong: with_manifest(members, **wrong),

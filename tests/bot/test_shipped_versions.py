@@ -92,22 +92,6 @@ def test_a_shipped_version_is_not_judged_whatever_its_makers_gate_said(home):
         assert card == held.model_copy(update={"verdict": "", "reasons": (NOT_JUDGED_REASON,)})
 
 
-@pytest.mark.parametrize("is_rewritten", [False, True])
-def test_a_verdict_that_an_earlier_release_stored_goes_at_the_next_start(home, is_rewritten):
-    home.ship()
-    home.start()
-    (installed,) = home.store.versions.ever_installed("oda")
-    held = SCORECARD.model_copy(update={"verdict": "hold", "advice": ("Ask members.",)})
-    home.store.jobs.replace_scorecard(home.store.jobs.get(installed.job_id), held)
-    if is_rewritten:
-        registry = PersonaRegistry(SHIPPED.cards, home.path)
-        registry.rewrite("oda", registry.table("oda") | {"tagline": "Another one."})
-    home.start()
-    unjudged = SCORECARD.model_copy(update={"verdict": "", "reasons": (NOT_JUDGED_REASON,)})
-    assert home.store.jobs.get(installed.job_id).result.scorecard == unjudged
-    assert [row.scorecard for row in home.store.versions.ever_installed("oda")] == [unjudged]
-
-
 def test_the_cards_that_ship_hold_losses_alone_as_is_said_of_them():
     cards = [
         ScoreCard.model_validate_json(file.read_bytes())

@@ -1,11 +1,8 @@
 """The store: what goes in comes out, by concern."""
 
-import sqlite3
-
 import pytest
 
 from bot.chat.store.attempts import RecentReplies
-from bot.platform.db.schema import INITIAL_TABLES
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, Channel, Mute, Store, StoreError, VoteCounts
 from bot.training.store import NewTrainingJob
 from personas.errors import RequestError
@@ -264,26 +261,6 @@ def test_what_was_said_is_found_by_place_persona_and_time_as_long_as_it_is_there
     assert store.replies.get(2).parts == (201,) and said(since=2.0) == [3, 2]
     store.replies.delete_part(201)
     assert said() == [3, 1]
-
-
-def test_replies_of_the_first_schema_keep_their_message_and_who_asked(tmp_path):
-    path = tmp_path / "understudy.sqlite"
-    with sqlite3.connect(path) as raw:
-        raw.executescript(f"{INITIAL_TABLES}; pragma user_version = 1;")
-        raw.execute(
-            f"insert into messages values (3, {GUILD}, 10, 1, 50, {MEMBER}, 'mira', null, 'hi', "
-            "null, 1.0)"
-        )
-        raw.execute("insert into replies values (50, 10, 'oda', 3, 99, 'done', 'v1', 7, 1.0)")
-        raw.execute(
-            "insert into replies values (51, 10, 'oda', null, null, 'waiting', null, null, 2.0)"
-        )
-    raw.close()
-    with Store.open(path) as store:
-        reply = store.replies.get(50)
-        other = store.replies.get(51)
-    assert (reply.parts, reply.guild_id, reply.asked_by, reply.seed) == ((99,), GUILD, MEMBER, 7)
-    assert (other.parts, other.guild_id, other.asked_by, other.state) == ((), 0, 0, "waiting")
 
 
 def test_a_silence_holds_where_and_for_whom_it_was_made(store):

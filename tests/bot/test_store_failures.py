@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.platform.db.schema import MIGRATIONS
+from bot.platform.db.schema import schema_version
 from bot.store import Store, StoreError
 from bot.training.store import NewTrainingJob
 from personas.home.data_subjects import CONSENT_FILE
@@ -158,7 +158,7 @@ def emptied(path):
 
 def newer(path):
     with sqlite3.connect(path) as raw:
-        raw.execute(f"pragma user_version = {len(MIGRATIONS) + 1}")
+        raw.execute(f"pragma user_version = {schema_version() + 1}")
     raw.close()
 
 

@@ -1,10 +1,7 @@
 """Versions on trial in the store: which is on where, what ends it, and what is counted."""
 
-import sqlite3
-
 import pytest
 
-from bot.platform.db.schema import MIGRATIONS
 from bot.store import NewRollout, ReplySelection, ReplyTally, Store
 from bot.versions.rollout.report import compare_rollout
 from bot.versions.rollout.store import OBSERVATION_PERIOD_S
@@ -264,35 +261,3 @@ def test_a_guild_that_goes_takes_its_rollouts_along_and_leaves_others(store):
     assert store.rollouts.of_persona("ballast", GUILD) == []
     assert store.rollouts.of_persona("ballast", 10)[0].seq == kept.seq
     assert {row.guild_id for row in store.versions.history("ballast")} == {0}
-
-
-def test_changes_of_an_older_home_say_what_they_were(tmp_path):
-    path = tmp_path / "understudy.sqlite"
-    raw = sqlite3.connect(path)
-    for number, script in enumerate(MIGRATIONS[:6], start=1):
-        raw.executescript(f"{script}; pragma user_version = {number}")
-    raw.execute("insert into version_numbers values ('oda', 1)")
-    raw.execute(
-        """insert into jobs (job_id, guild_id, channel_id, requested_by, name, request, version, state, queued_at)
-        values ('j', 1, 2, 3, 'oda', '{}', 'v1', 'done', 1.0)"""
-    )
-    raw.execute("insert into versions values ('oda', 'v1', 'j', 1.0, '{}')")
-    for seq, (version, by, why) in enumerate(
-        [
-            ("v1", 7, ""),
-            (None, 7, "rollback"),
-            ("v1", 7, "better"),
-            (None, 0, "somebody is forgotten"),
-        ],
-        start=1,
-    ):
-        raw.execute(
-            "insert into promotions (seq, persona_id, version, promoted_by, at, why) values (?, "
-            "'oda', ?, ?, 1.0, ?)",
-            (seq, version, by, why),
-        )
-    raw.commit()
-    raw.close()
-    with Store.open(path) as store:
-        kinds = [row.kind for row in store.versions.history("oda")]
-        assert kinds == ["promotion", "rollback", "promotion", "withdrawal"]

@@ -214,45 +214,9 @@ def test_what_is_removed_is_gone_from_the_cache_and_others_rows_stay(tmp_path):
     assert {owner for owner, _ in rows_of(cache)} == {"ada", WORLD, guild_owner(1, "ada")}
 
 
-def first_layout(cache, vectors: dict[str, bytes]) -> None:
-    """Write a cache as versions before layout 2 did."""
-    with sqlite3.connect(cache) as db:
-        db.execute(
-            "create table passages (id integer primary key, owner text, source text, heading text, "
-            "text text)"
-        )
-        db.execute(
-            "insert into passages values (0, 'ada', 'ada/a.md', 'Ada', 'A text of long ago.')"
-        )
-        db.execute(
-            "create virtual table passages_fts using fts5(words, tokenize='porter unicode61')"
-        )
-        db.execute("insert into passages_fts (rowid, words) values (0, 'long ago')")
-        db.execute("create table vectors (key text primary key, scheme text, vector blob)")
-        db.executemany("insert into vectors values (?, 'all-MiniLM-L6-v2/1', ?)", vectors.items())
-        db.execute("create table stamp (value text)")
-        db.execute("insert into stamp values ('stale')")
-
-
-def test_a_cache_of_the_first_layout_keeps_its_vectors_and_nothing_else(tmp_path, monkeypatch):
-    index_of(1, tmp_path / "new.sqlite").close()
-    vectors = {key: vector for (_, key), vector in rows_of(tmp_path / "new.sqlite").items()}
-    cache = tmp_path / "old.sqlite"
-    first_layout(cache, {**vectors, "unused": vectors[next(iter(vectors))], "short": b"1234"})
-    monkeypatch.setattr(
-        lore_index, "embed_units", lambda units, encoder="": {key: 1 / 0 for key in units}
-    )
-    index_of(1, cache).close()
-    assert rows_of(cache) == rows_of(tmp_path / "new.sqlite")
-    with sqlite3.connect(cache) as db:
-        assert db.execute("pragma user_version").fetchone() == (2,)
-        assert db.execute(
-            "select name from sqlite_master where name not like 'sqlite_%'"
-        ).fetchall() == [("vectors",)]
-    assert b"long ago" not in cache.read_bytes()
-
-
-@pytest.mark.parametrize("layout", ["later", "foreign", "vectors of another length", "text"])
+@pytest.mark.parametrize(
+    "layout", ["later", "earlier", "foreign", "vectors of another length", "text"]
+)
 def test_a_cache_that_cannot_be_read_is_made_again(tmp_path, layout):
     cache = tmp_path / "lore.sqlite"
     index_of(1, cache).close()
@@ -263,6 +227,7 @@ def test_a_cache_that_cannot_be_read_is_made_again(tmp_path, layout):
         with sqlite3.connect(cache) as db:
             db.execute({
                 "later": "pragma user_version = 3",
+                "earlier": "pragma user_version = 0",
                 "foreign": "alter table vectors rename to other",
                 "vectors of another length": "update vectors set vector = x'00000000'",
             }[layout])  # fmt: skip

@@ -12,7 +12,8 @@ from typing import Annotated, BinaryIO, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from bot.platform.db.schema import MIGRATIONS
+from bot.platform.db.database import EARLIER_ADVICE
+from bot.platform.db.schema import FIRST_VERSION, schema_version
 from bot.store import HOME_DATABASE
 from personas.errors import UnderstudyError
 from personas.outside_names import UnsafeNameError, path_inside, require_safe_name
@@ -174,8 +175,14 @@ class ArchiveReader:
                 manifest = BackupManifest.model_validate_json(self._archive.read(info))
             except ValidationError as error:
                 raise self._wrong_manifest(info, error) from None
-        if manifest.format > FORMAT_VERSION or manifest.schema_version > len(MIGRATIONS):
+        if manifest.format > FORMAT_VERSION or manifest.schema_version > schema_version():
             raise _newer_error(self._path, manifest.program)
+        if manifest.schema_version < FIRST_VERSION:
+            raise BackupError(
+                f"The backup {self._path} was made by an Understudy from before the first release "
+                f"(schema {manifest.schema_version}, read here from {FIRST_VERSION} on).",
+                f"{EARLIER_ADVICE} Nothing was changed.",
+            )
         return manifest
 
     def _wrong_manifest(self, info: zipfile.ZipInfo, error: ValidationError) -> BackupError:
@@ -206,8 +213,8 @@ class ArchiveReader:
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[ArchiveReader]:
-    """Open a backup. Raises `BackupError` for one that is foreign, damaged, or newer than this
-    program.
+    """Open a backup. Raises `BackupError` for one that is foreign, damaged, newer than this
+    program, or from before the first release.
     """
     with _translate_zip_errors(path):
         file = zipfile.ZipFile(path)

@@ -22,7 +22,7 @@ from bot.operations.backup.archive import (
     BackupManifest,
     ProgressCallback,
 )
-from bot.platform.db.database import BUSY_TIMEOUT_S, translate_errors
+from bot.platform.db.database import BUSY_TIMEOUT_S, refuse_other_formats, translate_errors
 from bot.store import HOME_DATABASE, StoreError, refuse_split_home
 from personas.cli_entry import DISK_FULL_ERRNOS
 from personas.home.adapters import adapter_ref, dialogue_adapter_folder
@@ -134,6 +134,7 @@ def copy_database(home: Path, copy: Path) -> tuple[int, list[tuple[str | None, s
     """Copy the database; returns schema version and unfinished jobs. Raises `StoreError`, or
     `OSError` for the copy.
     """
+    refuse_other_formats(home / HOME_DATABASE)
     with translate_errors(home / HOME_DATABASE):
         uri = f"{(home / HOME_DATABASE).absolute().as_uri()}?mode=ro"
         source = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
@@ -153,12 +154,9 @@ def copy_database(home: Path, copy: Path) -> tuple[int, list[tuple[str | None, s
             )
         source.backup(target, pages=SNAPSHOT_PAGES)
         target.execute("pragma journal_mode = delete")  # a single file, without a WAL
-        if target.execute(
-            "select 1 from sqlite_master where name = 'interaction_tokens'"
-        ).fetchone():
-            # Whoever has the backup could edit the latest replies with them.
-            target.execute("pragma secure_delete = on")
-            target.execute("delete from interaction_tokens")
+        # Whoever has the backup could edit the latest replies with them.
+        target.execute("pragma secure_delete = on")
+        target.execute("delete from interaction_tokens")
         query = (
             "select persona, version, request ->> 'job_name' from jobs where state in ('queued', "
             "'running')"

@@ -20,7 +20,7 @@ from bot.operations.backup.archive import (
 )
 from bot.operations.backup.create import ProgressFactory, copy_database
 from bot.operations.backup.reconcile import ReconcileResult, reconcile_home
-from bot.platform.db.database import filesystem_advice
+from bot.platform.db.database import EarlierFormatError, filesystem_advice
 from bot.privacy.consent_files import read_tombstones
 from bot.store import HOME_DATABASE, Store, StoreError, acquire_home_lock, refuse_split_home
 from personas.cli_entry import DISK_FULL_ERRNOS
@@ -131,13 +131,13 @@ def finish_restore(home: Path) -> bool:
 def _prepare(home: Path, archive: ArchiveReader, replay: ReapplyDeletions) -> ReconcileResult:
     new = home / NEW_FOLDER
     made_at = datetime.fromisoformat(archive.manifest.made_at).timestamp()
-    with Store.open(new / HOME_DATABASE) as store:  # migrates an older schema
+    with Store.open(new / HOME_DATABASE) as store:  # migrates it
         with _old_store(home) as (later, lost):
             since = reconcile_home(new, store, old=home, later=later, made_at=made_at, lost=lost)
         # The backup may still have people who were erased since: they must not come back, nor stay
-        # in the file's free pages.
+        # in the WAL.
         replay(new, store)
-        store.compact()
+        store.truncate_wal()
     (new / HOME_DATABASE).with_suffix(".lock").unlink(missing_ok=True)
     return since
 
@@ -167,6 +167,8 @@ def _old_store(home: Path) -> Iterator[tuple[Store | None, str]]:
     try:
         copy_database(home, copy)
         store = Store.open(copy)
+    except EarlierFormatError:  # it is not replaced: nothing of it could be taken over
+        raise
     except StoreError as error:
         yield None, error.message
         return

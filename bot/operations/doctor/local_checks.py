@@ -22,7 +22,7 @@ from bot.platform.backup_folder import (
     automatic_folder,
     find_write_problem,
 )
-from bot.platform.db.schema import MIGRATIONS
+from bot.platform.db.schema import schema_version
 from bot.platform.errors import RENEW_TOKEN_ADVICE
 from bot.platform.localisation import gettext_lazy, localisable_number
 from bot.settings import Settings
@@ -123,7 +123,7 @@ def check_database(folder: Path) -> BotCheck:
     return BotCheck(
         "database",
         "ok",
-        f"readable, schema {len(MIGRATIONS)}; {'a' if running else 'no'} bot is running on it",
+        f"readable, schema {schema_version()}; {'a' if running else 'no'} bot is running on it",
     )
 
 

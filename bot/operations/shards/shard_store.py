@@ -11,6 +11,7 @@ from bot.operations.shards import ShardRange
 from bot.operations.shards.database_choice import SHARED_DB_ADVICE, shared_database
 from bot.operations.shards.shared_log import ShardProcess, SharedLog, SharedStateAwayError
 from bot.operations.shards.shared_state import SharedConnection
+from bot.platform.db.database import refuse_other_formats
 from bot.store import HOME_DATABASE, Store, StoreError
 from personas.home.atomic_files import replace_durably
 
@@ -89,6 +90,7 @@ def split_home(home: Path, shards: ShardRange) -> bool:
     target = shards.file(home)
     if target.exists() or not source.exists():
         return False
+    refuse_other_formats(source)
     with _lock_source(home):
         if target.exists():
             return False

@@ -5,11 +5,11 @@ import logging
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bot.platform.db.schema import MIGRATIONS
+from bot.platform.db.schema import FIRST_VERSION, schema_version, scripts_after
 from personas.errors import UnderstudyError
 from personas.home.data_subjects import CONSENT_FILE
 
@@ -48,6 +48,10 @@ meanwhile.
 """
 WRITE_CHECK_KEY = b"write check"
 """Key of the row that `check_writable` writes; the keys of requests are hashes."""
+EARLIER_ADVICE = (
+    "Start with a new UNDERSTUDY_HOME, or keep using the version that wrote it. With that version, "
+    "export cards and lore that the new home is to have (docs/upgrading.md)."
+)
 MAX_FREE_PAGE_SHARE = 0.25
 """Share of free pages, which are used again, from which on the file is shrunk."""
 TRIM_STEP_PAGES = 256
@@ -56,6 +60,10 @@ TRIM_STEP_PAGES = 256
 
 class StoreError(UnderstudyError):
     """The database cannot be opened, read or written. Data stored before is intact."""
+
+
+class EarlierFormatError(StoreError):
+    """The database is from before the first release."""
 
 
 class StoreLockedError(StoreError):
@@ -162,17 +170,6 @@ class DatabaseConnection:
         self.insert("answered", {"key": WRITE_CHECK_KEY, "request": b"", "status": None, "body": "", "at": at},
                     replace=True)  # fmt: skip
 
-    def compact(self) -> None:
-        """Truncate the WAL, so that nothing deleted remains: in the file, it is overwritten. Not
-        inside `atomic`.
-
-        `trim` shrinks the file; only one that cannot be shrunk in steps is rewritten as a whole.
-        """
-        with translate_errors(self._path):
-            if self._raw.execute("pragma auto_vacuum").fetchone() != (INCREMENTAL,):
-                self._raw.execute("vacuum")
-            self._raw.execute("pragma wal_checkpoint(truncate)").fetchall()
-
     def trim(self) -> bool:
         """Shrink the file by a step where much of it is empty, or else truncate the WAL. False at
         the end.
@@ -189,7 +186,9 @@ class DatabaseConnection:
         return False
 
     def truncate_wal(self) -> None:
-        """Write the WAL into the file and empty it."""
+        """Write the WAL into the file and empty it, so that nothing deleted remains: in the file, it
+        is overwritten. Not inside `atomic`.
+        """
         with translate_errors(self._path):
             self._raw.execute("pragma wal_checkpoint(truncate)").fetchall()
 
@@ -224,13 +223,15 @@ def open_for_writing(
     """Open or create the database and migrate its schema. The caller holds the lock."""
     with translate_errors(path):
         _refuse_lost(path)
+        refuse_other_formats(path)
         if not path.exists():
             path.touch(mode=0o600)  # it holds webhook tokens and private messages
         raw = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
         try:
             # Checked before the first write, so that a foreign or damaged file stays unchanged.
             version = _checked_version(raw, path)
-            _enable_incremental_vacuum(raw, path)
+            if not version:  # a new file, which can be shrunk in steps then
+                raw.execute(f"pragma auto_vacuum = {INCREMENTAL}")
             # One connection writes, all others read: before SQLite 3.51.3 (Python 3.11 has an
             # older one), two that write or checkpoint at once can corrupt a WAL database.
             raw.execute("pragma journal_mode = wal")
@@ -243,20 +244,6 @@ def open_for_writing(
             raise
 
 
-def _enable_incremental_vacuum(raw: sqlite3.Connection, path: Path) -> None:
-    """Make a file that can be shrunk in steps; an older one is rewritten, which takes a second per
-    100 MB, once.
-    """
-    (mode,) = raw.execute("pragma auto_vacuum").fetchone()
-    if mode == INCREMENTAL:
-        return
-    raw.execute(f"pragma auto_vacuum = {INCREMENTAL}")
-    try:
-        raw.execute("vacuum")
-    except sqlite3.OperationalError as error:  # mostly a full disk: it serves as it is
-        log.warning("%s cannot be rewritten to be shrunk later: %s", path, error)
-
-
 def open_read_only(path: Path) -> DatabaseConnection:
     """Open an existing database for reading; the bot may be running on it."""
     with translate_errors(path):
@@ -265,11 +252,10 @@ def open_read_only(path: Path) -> DatabaseConnection:
             raise StoreError(
                 f"There is no database at {path}.", "Start the bot once, or check UNDERSTUDY_HOME."
             )
-        raw = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S
-        )
+        refuse_other_formats(path)
+        raw = _connect_read_only(path)
         try:
-            if _checked_version(raw, path) < len(MIGRATIONS):
+            if _checked_version(raw, path) < schema_version():
                 raise StoreError(
                     f"The database {path} has an older schema.",
                     "Start the bot once to bring it up to date.",
@@ -299,14 +285,41 @@ def _refuse_lost(path: Path) -> None:
         )
 
 
-def _checked_version(raw: sqlite3.Connection, path: Path) -> int:
-    (version,) = raw.execute("pragma user_version").fetchone()
-    if version > len(MIGRATIONS):
+def refuse_other_formats(path: Path) -> None:
+    """Refuse a database of a newer program (`StoreError`), or of one from before the first release
+    (`EarlierFormatError`). Writes nothing: a connection that may write merges the WAL when it
+    closes.
+    """
+    if not path.exists():
+        return
+    has_wal = path.with_name(f"{path.name}-wal").exists()
+    with translate_errors(path), closing(_connect_read_only(path, immutable=not has_wal)) as raw:
+        (version,) = raw.execute("pragma user_version").fetchone()
+    if version > schema_version():
         raise StoreError(
             f"The database {path} was written by a newer Understudy (schema {version}, known here "
-            f"{len(MIGRATIONS)}).",
+            f"{schema_version()}).",
             "Update the project, or name another UNDERSTUDY_HOME.",
         )
+    if 0 < version < FIRST_VERSION:
+        raise EarlierFormatError(
+            f"The database {path} was written by an Understudy from before the first release "
+            f"(schema {version}, read here from {FIRST_VERSION} on).",
+            f"{EARLIER_ADVICE} Nothing was changed.",
+        )
+
+
+def _connect_read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
+    """Connect without the right to write; `immutable`: without a file beside it for locks, which
+    SQLite would leave there.
+    """
+    options = "mode=ro&immutable=1" if immutable else "mode=ro"
+    uri = f"{path.absolute().as_uri()}?{options}"
+    return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S)
+
+
+def _checked_version(raw: sqlite3.Connection, path: Path) -> int:
+    (version,) = raw.execute("pragma user_version").fetchone()
     (tables,) = raw.execute("select count(*) from sqlite_master").fetchone()
     if tables and not version:
         raise StoreError(
@@ -319,7 +332,7 @@ def _checked_version(raw: sqlite3.Connection, path: Path) -> int:
 
 
 def _migrate(raw: sqlite3.Connection, version: int) -> None:
-    for number, script in list(enumerate(MIGRATIONS, start=1))[version:]:
+    for number, script in scripts_after(version):
         # One transaction per step, its number included: a step that is killed starts over.
         raw.executescript(f"begin; {script}; pragma user_version = {number}; commit;")
 
