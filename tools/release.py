@@ -36,6 +36,7 @@ LOCKED_LISTS = ("build.txt", "lock.txt", "model.txt", "torch.txt")
 """What an environment with the project has; the bundled models are packages."""
 NOTES_NAME = "notes.md"
 SBOM_NAME = "sbom.cdx.json"
+UNRELEASED = r"Unreleased\]"
 RELATIVE_LINK = re.compile(r"\]\((?![a-z]+:|#)")
 PIN = re.compile(r"^([a-z0-9-]+)==([^\s;]+)", re.MULTILINE)
 BUILD_CODE = (
@@ -86,24 +87,28 @@ def build_distributions(out: Path, epoch: int) -> tuple[Path, Path]:
     return wheel, sdist
 
 
-def release_notes(changelog: str, version: str) -> str:
-    """Return the section of a version. Raises `ReleaseError` where there is none or it has no date."""
-    section = re.search(
-        rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d\n(.*?)(?=^## \[|^\[[^\]]+\]: |\Z)",
-        changelog,
-        re.MULTILINE | re.DOTALL,
-    )
-    if not section or not section[1].strip():
+def release_notes(changelog: str, version: str, *, allow_changes: bool = False) -> str:
+    """Return the section of a version; with `allow_changes`, else what is not released. Raises
+    `ReleaseError` where there is none or it has no date.
+    """
+    section = _section(changelog, rf"{re.escape(version)}\] - \d{{4}}-\d\d-\d\d")
+    if not section and allow_changes:
+        section = _section(changelog, UNRELEASED)
+    if not section:
         raise ReleaseError(f"CHANGELOG.md has no section `## [{version}] - YYYY-MM-DD` with text.")
-    return section[1].strip() + "\n"
+    return section + "\n"
+
+
+def _section(changelog: str, heading: str) -> str:
+    found = re.search(
+        rf"^## \[{heading}\n(.*?)(?=^## \[|^\[[^\]]+\]: |\Z)", changelog, re.MULTILINE | re.DOTALL
+    )
+    return found[1].strip() if found else ""
 
 
 def refuse_unreleased(changelog: str) -> None:
     """Raise `ReleaseError` where changes have no number: the notes would be without them."""
-    section = re.search(
-        r"^## \[Unreleased\]\n(.*?)(?=^## \[|\Z)", changelog, re.MULTILINE | re.DOTALL
-    )
-    if section and section[1].strip():
+    if _section(changelog, UNRELEASED):
         raise ReleaseError(
             "CHANGELOG.md has text under `## [Unreleased]`. Move it into the section of the version, "
             "or set the next version (CONTRIBUTING.md); --allow-changes builds a trial."
@@ -177,7 +182,8 @@ def release(out: Path, *, allow_changes: bool) -> list[Path]:
     epoch = int(_git("log", "-1", "--format=%ct"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     version = project["version"]
-    notes = with_whole_links(release_notes(changelog, version), version, os.environ)
+    notes = release_notes(changelog, version, allow_changes=allow_changes)
+    notes = with_whole_links(notes, version, os.environ)
     shutil.rmtree(out, ignore_errors=True)
     wheel, sdist = build_distributions(out, epoch)
     _check_metadata(sdist)
