@@ -54,7 +54,7 @@ class VectorCache:
 
     def vectors(self, owner: str, dimensions: int) -> dict[str, Vectors]:
         """Return an owner's vectors by key."""
-        rows = []
+        rows: list[tuple[str, bytes]] = []
         with self._errors():
             sql = "select key, vector from vectors where owner = ?"
             rows = self._db.execute(sql, [owner]).fetchall()
