@@ -18,8 +18,9 @@ PRONOUNS = r"\b(?:it|them|one|ones|es|sie|lo|la|los|las|nó|chúng)\b|它"
 @dataclass(frozen=True)
 class MeansRules:
     """The rules of a language: a message asks about means if `things`, `danger` and `asker` match: a
-    knife for bread is none, one for "my arm" is. `acts` are what can be done with them. A sentence of the reply advises if it `agrees`; if it `advises` one of
-    the things or acts of the message; or if it has `amounts` where `amount_asked` matches.
+    knife for bread is none, one for "my arm" is. `acts` are what can be done with them. A sentence of
+    the reply advises if it `agrees`; if it `advises` one of the things or acts of the message; or if
+    it has `amounts` where `amount_asked` matches.
     """
 
     things: re.Pattern[str]
