@@ -10,13 +10,18 @@ from typing import Any
 from personas.errors import MaterialError
 
 CORPUS_FOLDER = Path(__file__).parents[2] / "data" / "pii"
+HELD_OUT_FOLDER = Path(__file__).with_name("pii_heldout")
+HELD_OUT_SEEDS = (1, 2, 3)
+"""Sets of held-out texts, by the seed that they were generated with (pii_heldout/README.md)."""
 LANGUAGES = ("english", "vietnamese", "chinese", "japanese")
 NOUN_FIRST = "english, noun first"
 """Set of English sentences that begin with a common noun."""
 KNOWN_NAME_KIND = "KNOWN"
 """Marks the name of a speaker of the log; its kind is PERSON."""
-OPTIONAL_KIND = "COUNTRY"
-"""Marks what may be replaced and need not be: the country of an address."""
+OPTIONAL_KINDS = frozenset(("COUNTRY", "PLACE", "DATE_OF_BIRTH", "URL_REST"))
+"""Mark what may be replaced and need not be: the country of an address, what surrounds the naming
+part of a URL, and towns and dates, which the anonymiser keeps on purpose (docs/privacy.md).
+"""
 ANNOTATION = re.compile(r"\{(?P<kind>[A-Z][A-Z_]+):(?P<value>[^{}]+)\}")
 
 
@@ -72,6 +77,16 @@ def read_corpus(folder: Path = CORPUS_FOLDER) -> list[AnnotatedText]:
         text, gold = parse_annotations(row["text"])
         texts.append(AnnotatedText(row["language"], text, gold, tuple(row["speaker"])))
     return texts
+
+
+def read_held_out(seed: int) -> list[AnnotatedText]:
+    """Read the held-out texts of one of `HELD_OUT_SEEDS`."""
+    return read_annotated(HELD_OUT_FOLDER / f"seed-{seed}.jsonl")
+
+
+def read_annotated(path: Path) -> list[AnnotatedText]:
+    """Read a file of texts with their language and annotations."""
+    return [AnnotatedText(row["language"], *parse_annotations(row["text"])) for row in _rows(path)]
 
 
 def read_plain_sentences(folder: Path = CORPUS_FOLDER) -> dict[str, list[str]]:

@@ -3,10 +3,12 @@ their shape stays.
 """
 
 import re
-import tomllib
 
 import pytest
 
+from benchmarks.studies.contact_blocks import development_blocks, held_out_blocks
+from tests.trainer.test_crf_ner import phrases_of
+from tools.name_tagger.synthetic_corpus import TEMPLATES_FOLDER
 from trainer.anonymise.anonymiser import Anonymiser
 from trainer.anonymise.contact_blocks import find_in_blocks
 from trainer.anonymise.phone_numbers import find_phone_numbers
@@ -172,30 +174,16 @@ def test_a_number_and_a_town_need_something_beside_them():
 
 
 def test_the_held_out_blocks_are_held_out():
-    """No four words in a row are in the templates of both sets, and every value is marked."""
-    pytest.importorskip("faker")
-    from benchmarks.studies.contact_blocks import (
-        TEMPLATES_FILE,
-        development_blocks,
-        held_out_blocks,
-    )  # after the check above
-    from tests.trainer.test_crf_ner import phrases_of
-    from tools.name_tagger.synthetic_corpus import TEMPLATES_FOLDER
-
-    material = tomllib.loads(TEMPLATES_FILE.read_text("utf-8"))
-    held_out = {
-        run
-        for text in (*material["templates"], *material["empty"], *material["bodies"])
-        for run in phrases_of(text)
-    }
+    """No four words in a row are in them and in the templates that the tagger is trained on."""
+    texts = held_out_blocks()
+    held_out = {run for one in texts for run in phrases_of(one.text)}
     trained = {
         run
         for path in TEMPLATES_FOLDER.glob("*.txt")
         for run in phrases_of(path.read_text("utf-8"))
     }
     assert len(held_out) > 50 and not held_out & trained
-    texts = held_out_blocks()
-    assert len({one.language for one in texts}) == len(material["locales"]) == 26
+    assert len({one.language for one in texts}) == 26
     assert not any(sign in one.text for one in texts for sign in "{}⟦")
     assert sum(not one.gold for one in texts) >= len(texts) / 4
     kinds = {gold.kind for one in texts for gold in one.gold}

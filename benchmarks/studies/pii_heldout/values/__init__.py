@@ -1,1 +1,0 @@
-"""Names, places, numbers and words that the templates are filled with."""

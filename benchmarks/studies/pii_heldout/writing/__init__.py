@@ -1,1 +1,0 @@
-"""Labels, templates, their filling, and habits of writing."""
