@@ -17,7 +17,7 @@ VLLM_ENV := $(UNDERSTUDY_SCALE_ENV)/vllm
 VLLM_READY := $(VLLM_ENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all adapters audit bench bench-bases bench-chat bench-chat-engine bench-data bench-gate bench-gpu bench-load bench-personas bench-pii bench-scale bench-train bench-votes bench-web chaos fuzz gpu-rows catalogues predictions release docs chromium test test-ray test-shards test-slow test-vllm test-voice check lint style types bandit lock pictures clean
+.PHONY: help setup run sandbox demo demo-all adapters audit bench bench-bases bench-chat bench-chat-engine bench-data bench-gate bench-gpu bench-load bench-personas bench-pii bench-scale bench-train bench-web chaos fuzz gpu-rows catalogues predictions release docs chromium test test-ray test-shards test-slow test-vllm test-voice check lint style types bandit lock pictures clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,7 +56,7 @@ demo-all: $(READY) $(MO)  ## The same for all three personas, then every adapter
 adapters: $(READY)  ## Train and measure the adapters that ship with the project; write data/adapters (as long as demo-all; goes on where it was interrupted).
 	@$(BIN)/python -m tools.shipped_adapters
 
-bench: bench-bases bench-chat bench-chat-engine bench-data bench-gate bench-load bench-pii bench-train bench-votes bench-web  ## Run all benchmarks.
+bench: bench-bases bench-chat bench-chat-engine bench-data bench-gate bench-load bench-pii bench-train bench-web  ## Run all benchmarks.
 
 bench-bases: $(DEV_READY)  ## Measure base models of 0.5B to 4B in the local engine and llama.cpp (builds llama.cpp once).
 	@$(BIN)/python -m benchmarks.bases
@@ -90,9 +90,6 @@ bench-scale: $(DEV_READY) $(VLLM_READY)  ## Measure two vLLM servers, then simul
 
 bench-train: $(DEV_READY)  ## Measure training speed, compared with TRL's SFTTrainer (25 to 50 minutes).
 	@$(BIN)/python -m benchmarks.training_speed
-
-bench-votes: $(DEV_READY)  ## Simulate blind comparisons: members needed, and wrong rulings (a minute).
-	@$(BIN)/python -m benchmarks.studies.vote_test_power
 
 bench-web: $(DEV_READY)  ## Measure pages with 1,000 jobs and 100,000 samples, then with 5,000 personas in 1,000 servers (three minutes).
 	@$(BIN)/python -m benchmarks.dashboard_latency
