@@ -1,1 +1,1 @@
-"""Studies of methods: the gate, the blind test, the anonymiser. Only authors of the project run them."""
+"""Studies of methods: the gate, the anonymiser. Only authors of the project run them."""

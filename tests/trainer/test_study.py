@@ -416,6 +416,13 @@ def test_a_study_of_dialogue_measures_four_tasks_on_the_same_prompts(dialogue, t
     )
 
 
+@pytest.mark.parametrize("runs", ["0", "1001", "1000000000", "two"])
+def test_the_number_of_runs_is_bounded(command, capsys, runs):
+    with pytest.raises(SystemExit):
+        command("study", "scale", "--sizes", "8", "--runs", runs)
+    assert f"1 to 1000 runs, got '{runs}'" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_killed_with_9_the_command_goes_on_and_ends_with_a_table(tiny_base, wanted, tmp_path):
     words = [sys.executable, "-m", "trainer", "study", "scale", "--persona", "ada.toml", "--dataset", "talk.json",

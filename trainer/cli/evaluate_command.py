@@ -81,7 +81,7 @@ def evaluate(options: argparse.Namespace) -> None:
     logging.getLogger().setLevel(logging.WARNING)
     adapter = options.adapter.expanduser().absolute()
     manifest = verify_adapter(adapter, NAME_ADAPTER_ADVICE)
-    folder, spec = find_job(adapter, manifest, options)
+    folder, spec = _find_job(adapter, manifest, options)
     compare = _read_comparison(folder, options)
     prompt_card: CardChoice = "full"
     if options.short_card:
@@ -176,7 +176,7 @@ def _job_at_home(manifest: AdapterManifest, options: argparse.Namespace) -> Path
         ) from None
 
 
-def find_job(
+def _find_job(
     adapter: Path, manifest: AdapterManifest, options: argparse.Namespace
 ) -> tuple[Path, JobSpec]:
     """Find the job that trained the adapter. Raises `RequestError` if there is none or it does not

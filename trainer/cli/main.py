@@ -2,7 +2,7 @@
 
   python -m trainer train …             train an adapter for a persona or for dialogue
   python -m trainer preference …        continue training an adapter on preferences
-  python -m trainer study scale …       measure how much data a persona needs; `study strategies` compares data mixes
+  python -m trainer study scale …       measure how much data a persona needs
   python -m trainer run FOLDER          train the job in FOLDER
   python -m trainer evaluate …          evaluate an adapter: score card and the gate's verdict
   python -m trainer matrix …            compare adapters on each other's held-out replies
@@ -97,7 +97,7 @@ from trainer.cli.options import (
 from trainer.cli.plan_command import add_plan, show_plan, show_run_plan
 from trainer.cli.preference_command import add_preference, draft_preference_job
 from trainer.cli.recipes_command import add_recipes, show_recipes
-from trainer.cli.study_command import add_study, run_quality_command
+from trainer.cli.study_command import add_study, run_scale_command
 from trainer.cli.train_command import add_train, run_train_command
 from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import EventWriter, claim_stdout, failed_event
@@ -413,21 +413,17 @@ def _add_runs(
         command.set_defaults(computes=True)
     train = add_train(commands)
     preference = add_preference(commands)
-    *studies, quality = add_study(commands)
+    study = add_study(commands)
     train_command = with_error_handling(partial(run_train_command, run=_run))
     train.set_defaults(command=train_command, draft=draft_job)
     preference.set_defaults(command=train_command, draft=draft_preference_job)
-    for study in studies:
-        study.set_defaults(
-            command=with_error_handling(lambda options: options.study(options, _run))
-        )
-    quality.set_defaults(command=with_error_handling(run_quality_command), computes=True)
-    drafting = (train, preference, *studies)
+    study.set_defaults(command=with_error_handling(partial(run_scale_command, run=_run)))
+    drafting = (train, preference, study)
     for command in drafting:
         command.set_defaults(stop_on_eof=False, attempt=0)
     for command in (run, *drafting):
         add_options(command, RUN_OPTIONS)
-    for command in (run, quality, *computing, *drafting):
+    for command in (run, *computing, *drafting):
         add_options(command, PROCESS_OPTIONS)
 
 

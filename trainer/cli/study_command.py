@@ -7,18 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from personas.cli_common import add_examples, int_from
-from personas.cli_entry import EXIT_FAILED
 from personas.errors import RequestError
-from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
-from trainer.cli.argtypes import Commands, add_command, positive_int, unit_fraction
+from trainer.cli.argtypes import Commands, add_command, positive_int
 from trainer.cli.create_job import draft_job
 from trainer.cli.error_handling import require_writable, resolve_home
-from trainer.cli.evaluate_command import find_job
 from trainer.cli.options import (
-    ADAPTER,
     BASE_MODEL,
     HOME,
-    JOB,
     JSON,
     NAMES,
     OUT,
@@ -31,28 +26,17 @@ from trainer.cli.options import (
     option,
     repeated,
 )
-from trainer.cli.progress_view import EventPrinter, print_line
+from trainer.cli.progress_view import EventPrinter
 from trainer.cli.train_command import JobRunner
 from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import claim_stdout
-from trainer.study.strategies import (
-    STRATEGIES_FILE,
-    read_strategy_run,
-    strategies_folder,
-    strategy_points,
-    write_strategies,
-)
-from trainer.study.sweep import make_sweep_folders, run_sweep
 
 STUDY_HELP = """\
 Studies consist of many runs. `scale` measures how much data is needed: it trains on increasing amounts, each with
-several seeds. `strategies` compares three ways of using general dialogue: not at all, mixed in at a ratio, and in a
-first stage of its own. `quality` trains nothing: it measures an adapter's replies under several sampling settings.
+several seeds.
 
   python -m trainer study scale --persona ballast --sizes 50,100,200 --runs 3
   python -m trainer study scale --dialogue --dataset A --more B --sizes 100,200,300 --runs 3
-  python -m trainer study strategies --persona ballast --share 0.8 --runs 2
-  python -m trainer study quality --adapter DIR --try temperature=0.3 --try temperature=0.3,min_p=0.05 --runs 3
 
 A study of dialogue grows from one source to the next: B is used once A is exhausted. Larger sizes contain the smaller
 ones. Every adapter answers the same held-out prompts of four tasks: held-out replies of A and B, instructions, general
@@ -62,16 +46,6 @@ Each run's result is stored in the study's folder as soon as it is measured. The
 study; further sizes or runs extend it. The results are a table, JSON and a chart.
 """
 
-QUALITY_HELP = """\
-Measures replies of an adapter, as the bot serves it and with other sampling: whether they make sense (an estimate),
-know the lore, keep the voice over talks of 40 turns, and stay in character. Nothing is trained, but each seed of each
-combination takes some minutes. --try takes temperature, top_p, top_k, min_p, repetition_penalty, max_new_tokens, and
-candidates (the number of beginnings that a reply is chosen from). --against compares other versions of the persona,
-each as served, on the same prompts.
-
-Each seed's result is stored as soon as it is measured. The same command resumes an interrupted study; other settings
-and more seeds extend it. The results are a table (quality.md), JSON (quality.json) and a chart (quality.png, .svg).
-"""
 SCALE_EXAMPLES = (
     "python -m trainer study scale --persona ballast --sizes 50,100,200 --runs 3",
     "python -m trainer study scale --persona oda --sizes 20,40 --runs 2 --set num_train_epochs=1 "
@@ -80,27 +54,11 @@ SCALE_EXAMPLES = (
     "100,200,300 "
     "--task summarising=my-summaries.jsonl",
 )
-STRATEGY_EXAMPLES = (
-    "python -m trainer study strategies --persona ballast --runs 2",
-    "python -m trainer study strategies --persona oda --general chat.jsonl --share 0.5 --set "
-    "num_train_epochs=1 --json",
-)
-QUALITY_EXAMPLES = (
-    "python -m trainer study quality --adapter ~/.understudy/models/persona_adapters/oda/v2 --try "
-    "temperature=0.3",
-    "python -m trainer study quality --adapter runs/oda/adapter --try temperature=0.3,min_p=0.05 "
-    "--try repetition_penalty=1.15 --runs 2 --json",
-    "python -m trainer study quality --adapter runs/oda/adapter --against "
-    "~/.understudy/models/persona_adapters/oda/v2",
-)
 RUN_COUNT = int_from(1, 1000, "runs")
-DEFAULT_QUALITY_OUTPUT = Path("build") / "quality"
 
 
-def add_study(commands: Commands) -> tuple[argparse.ArgumentParser, ...]:
-    """Add `study scale`, `strategies` and `quality`; `study` of the options of the first two runs
-    them.
-    """
+def add_study(commands: Commands) -> argparse.ArgumentParser:
+    """Add `study scale`."""
     study = add_command(commands, "study", "studies of many runs", STUDY_HELP)
     kinds = study.add_subparsers(required=True, metavar="KIND")
     scale = kinds.add_parser(
@@ -133,76 +91,6 @@ def add_study(commands: Commands) -> tuple[argparse.ArgumentParser, ...]:
                 type=positive_int,
                 default=24,
             ),
-        ],
-    )
-    _add_study_options(scale)
-    scale.set_defaults(general=None, study=run_scale_command)
-    text = "held-out and general loss with the persona's data alone, mixed, and in two stages"
-    strategies = kinds.add_parser("strategies", help=text)
-    add_examples(strategies, *STRATEGY_EXAMPLES)
-    add_options(
-        strategies,
-        [
-            PERSONA.but(required=True),
-            option(
-                "--share",
-                "S",
-                "share of general dialogue in the mixed runs (default: 0.8, which is 80:20)",
-                type=unit_fraction,
-                default=0.8,
-            ),
-            option(
-                "--general",
-                "G",
-                "general dialogue to train on (default: two thirds of the shipped)",
-            ),
-        ],
-    )
-    _add_study_options(strategies)
-    strategies.set_defaults(dialogue=False, study=run_strategies_command)
-    return scale, strategies, _add_quality(kinds)
-
-
-def _add_quality(kinds: Commands) -> argparse.ArgumentParser:
-    text = "sense, lore, style, long talks and pressure by sampling settings, with paired intervals"
-    quality = add_command(kinds, "quality", text, QUALITY_HELP)
-    add_examples(quality, *QUALITY_EXAMPLES)
-    add_options(
-        quality,
-        [
-            ADAPTER,
-            JOB,
-            repeated(
-                "--try",
-                "NAME=VALUE,…",
-                "sampling settings to compare with those that the bot serves with; may repeat",
-                dest="tried",
-            ),
-            repeated(
-                "--against",
-                "DIR",
-                "another version of the persona to compare with; may repeat",
-                type=Path,
-            ),
-            option(
-                "--runs",
-                "N",
-                "seeds for each combination of settings (default: 3)",
-                type=RUN_COUNT,
-                default=3,
-            ),
-            OUT.but(help=f"the output folder (default: {DEFAULT_QUALITY_OUTPUT}/PERSONA-VERSION)"),
-            HOME,
-            JSON.but(help="print one JSON object at the end"),
-        ],
-    )
-    return quality
-
-
-def _add_study_options(study: argparse.ArgumentParser) -> None:
-    add_options(
-        study,
-        [
             option(
                 "--runs",
                 "N",
@@ -223,14 +111,20 @@ def _add_study_options(study: argparse.ArgumentParser) -> None:
             JSON.but(help="print one JSON object at the end"),
         ],
     )
-    study.set_defaults(start_from=None, lore_pairs=None, from_card=None, lore=None)
+    scale.set_defaults(start_from=None, lore_pairs=None, from_card=None, lore=None, general=None)
+    return scale
 
 
 def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
     """Run `study scale`; `run` runs a job folder (`options.folder`) and writes its events to a
     stream.
     """
-    home, named = _prepare(options)
+    restart_with_allocator_settings()
+    configure_process(options.nice, options.threads)
+    home = resolve_home(options.home)
+    named = options.out.expanduser().absolute() if options.out else None
+    require_writable(named or home)
+    options.card = "losses"
     # Loads torch, which takes seconds and reads the number of threads.
     from trainer.study import scale, scale_report, scale_tasks
 
@@ -257,89 +151,6 @@ def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
     scale_report.write_study(folder, draft.request.persona, results)
     text = scale_report.study_markdown(draft.request.persona, results)
     return output.report_results(text, folder / "study.svg", folder / scale_report.STUDY_FILE)
-
-
-def run_strategies_command(options: argparse.Namespace, run: JobRunner) -> int:
-    """Run `study strategies`; `run` as in `run_scale_command`."""
-    home, named = _prepare(options)
-    points = strategy_points(options.share, options.runs, options.settings)
-    draft = draft_job(options, home)
-    folder = named or strategies_folder(draft, options.share)
-    jobs = make_sweep_folders(draft, points, folder)
-    output = _StudyOutput(options, run)
-    output.report(str(folder))
-    _, code = run_sweep(jobs, output.run_one, output.report)
-    results = []
-    for point, job in jobs:
-        result = read_strategy_run(point, job)
-        if result:
-            results.append(result)
-    if code or not results:
-        return output.report_stopped(code or EXIT_FAILED)
-    text = write_strategies(folder, draft.request.persona, results)
-    return output.report_results(text, folder / "strategies.svg", folder / STRATEGIES_FILE)
-
-
-def run_quality_command(options: argparse.Namespace) -> None:
-    """Run `study quality`."""
-    logging.getLogger().setLevel(logging.WARNING)
-    adapter = options.adapter.expanduser().absolute()
-    manifest = verify_adapter(adapter, NAME_ADAPTER_ADVICE)
-    folder, spec = find_job(adapter, manifest, options)
-    default_out = DEFAULT_QUALITY_OUTPUT / f"{manifest.persona or 'dialogue'}-{manifest.version}"
-    out = (options.out or default_out).expanduser().absolute()
-    require_writable(out)
-    # These load torch, which takes seconds.
-    from trainer.evaluate.candidates import Candidate
-    from trainer.study import quality, quality_meter, quality_report
-    from trainer.train.job import prepare_job
-
-    points = quality.quality_points(options.tried, options.runs)
-    rivals = []
-    for path in options.against:
-        rival = path.expanduser().absolute()
-        rivals.append(Candidate(_rival_version(rival, manifest.persona), rival))
-    with quality.lock_study(out):
-        job = prepare_job(folder, spec)
-        try:
-            results = quality_meter.measure_versions(
-                out,
-                points,
-                job=job,
-                adapter=Candidate(manifest.version, adapter),
-                rivals=rivals,
-                report=print_line,
-            )
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt("Run the same command again to resume.") from None
-        text = quality_report.write_quality(out, manifest.persona or "", results)
-    if options.json:
-        text = (out / quality_report.QUALITY_FILE).read_text(encoding="utf-8").replace("\n", "")
-    print(text)
-    print_line(str(out))
-
-
-def _rival_version(adapter: Path, persona: str | None) -> str:
-    """Return the version of another adapter of the persona. Raises `UnderstudyError`."""
-    manifest = verify_adapter(adapter, NAME_ADAPTER_ADVICE)
-    if manifest.persona != persona:
-        raise RequestError(
-            f"{adapter} is {manifest.persona or 'nobody'}'s.", f"Name a version of {persona}'s."
-        )
-    return manifest.version
-
-
-def _prepare(options: argparse.Namespace) -> tuple[Path, Path | None]:
-    """Configure the process; returns the home and the named folder. Raises `RequestError` if
-    nothing can be written.
-    """
-    restart_with_allocator_settings()
-    configure_process(options.nice, options.threads)
-    home = resolve_home(options.home)
-    named = options.out.expanduser().absolute() if options.out else None
-    require_writable(named or home)
-    options.card = "losses"
-    return home, named
 
 
 class _StudyOutput:
