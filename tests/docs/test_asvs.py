@@ -46,15 +46,6 @@ def fault_in(row: Row) -> str:
     wrong = [
         fault for test in row.code(4) if test.startswith("tests/") and (fault := fault_of(test))
     ]
-    if refers_to := re.search(
-        r"\bas (?:in )?(\d+\.\d+\.\d+)|same (?:test|process) as (\d+\.\d+\.\d+)", where
-    ):
-        other = next((it for it in ROWS if it.text(0) in refers_to.groups()), None)
-        wrong += (
-            []
-            if other and other.text(3) == answer
-            else [f"{refers_to[0]}, which is answered otherwise"]
-        )
     return "; ".join(wrong)
 
 

@@ -18,15 +18,6 @@ HEADINGS = {
     if before.type == "heading_open"
 }
 THREATS = [row for row in rows(PAGE) if row.line < HEADINGS["Connections"]]
-ACTORS = [
-    "Members",
-    "Moderators",
-    "Web visitors",
-    "Model files",
-    "Model text",
-    "Logs",
-    "Supply chain",
-]
 
 
 @cache
@@ -71,14 +62,6 @@ def faults(row: Row) -> list[str]:
 def test_each_threat_is_stopped_and_shown(row):
     with located(PAGE, row.line):
         assert not (found := faults(row)), f"{row.text(0)}: {'; '.join(found)}"
-
-
-def test_each_actor_has_threats():
-    for actor in ACTORS:
-        assert any(heading.startswith(actor) for heading in HEADINGS), (
-            f"{PAGE} says nothing of {actor}"
-        )
-    assert len({row.text(0) for row in THREATS}) == len(THREATS) >= 40
 
 
 def test_missing_tests_are_found():
