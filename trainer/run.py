@@ -47,7 +47,6 @@ def run_job(folder: Path, control: RunControl) -> None:
     if target.exists():
         _require_same_job(target, spec)
     else:
-        _require_single_process(spec, control)
         # A killed run left them. Only the holder of the folder's lock may remove them.
         for partial in folder.glob(f".{ADAPTER_FOLDER}.*"):
             shutil.rmtree(partial)
@@ -71,12 +70,6 @@ def run_job(folder: Path, control: RunControl) -> None:
     control.emit(Done(adapter=str(target), seconds=read_run_seconds(target)))
 
 
-def _require_single_process(spec: JobSpec, control: RunControl) -> None:
-    """Raise `RequestError` for several processes that are to distil."""
-    if spec.request.distils and control.processes.is_distributed:
-        raise RequestError("Several processes cannot distil together.", "Start one process.")
-
-
 def _require_written(spec: JobSpec) -> None:
     if not spec.request.from_card:
         raise RequestError("This run has no replies to write.", "Leave --only-write out.")
@@ -88,7 +81,6 @@ def run_worker(folder: Path, control: RunControl) -> None:
     """
     spec = read_spec(folder)
     if not (folder / ADAPTER_FOLDER).exists():
-        _require_single_process(spec, control)
         train_worker(prepare_job(folder, spec), folder, control)
 
 
@@ -138,7 +130,6 @@ def make_adapter(
             training_s=training_s,
             caveats=run.caveats,
             coverage=coverage,
-            distils=job.data.distillation is not None,
         )
         seal_adapter(staging, run, record, card, is_audit=is_audit)
     shutil.rmtree(run.checkpoints, ignore_errors=True)

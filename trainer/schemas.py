@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
-
-from pydantic import model_validator
+from typing import Any
 
 from personas.schemas.hyperparameters import RecipeSettings
 
@@ -46,15 +44,6 @@ def prompt_reply_of_line(line: Mapping[str, Any]) -> PromptReply:
 class Recipe(RecipeSettings):
     """A recipe: a value for every setting."""
 
-    @model_validator(mode="after")
-    def _has_two_stages_at_most(self) -> Self:
-        if self.first_stage_epochs and self.distilled_replies:
-            raise ValueError(
-                "first_stage_epochs and distilled_replies are a stage each beside that of the "
-                "persona's samples: set one of them to 0"
-            )
-        return self
-
     def with_values(self, **values: Any) -> Recipe:
         """Return the recipe with other values, which do not count as set by the request
         (`model_fields_set`).
@@ -70,14 +59,6 @@ class Recipe(RecipeSettings):
             "num_train_epochs": self.first_stage_epochs,
             "learning_rate": self.first_stage_learning_rate,
         }
-        return self.model_copy(update={**own, "max_steps": 0, "eval_strategy": "no"})
-
-    @property
-    def distillation_stage(self) -> Recipe:
-        """The recipe of the second of two stages that distils: one epoch over its prompts, with a
-        learning rate of its own, and no evaluation on its way.
-        """
-        own = {"num_train_epochs": 1.0, "learning_rate": self.distillation_learning_rate}
         return self.model_copy(update={**own, "max_steps": 0, "eval_strategy": "no"})
 
     @property

@@ -15,7 +15,6 @@ import psutil
 from pydantic import ValidationError
 
 from bot.personas.base_model_compat import is_same_model
-from bot.platform.localisation import gettext_lazy
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.dataset_paths import resolve_dataset_path
 from bot.training.queue import JobQueue
@@ -32,8 +31,6 @@ from personas.models.base_model import locate
 from personas.models.stored_quantisation import require_unpackable
 from personas.schemas.base import explain_validation_error
 from personas.schemas.training import (
-    CARD_RECIPE,
-    DISTILLING_RECIPE,
     Teacher,
     TrainingRequest,
 )
@@ -108,16 +105,12 @@ class RequestChecks:
 
     def with_defaults(self, body: RequestJson) -> RequestJson:
         """Return a body with what it leaves out: the served base model, and for replies written from
-        a card the teacher of the settings. Raises `RequestError` where that teacher alone makes it
-        invalid.
+        a card the teacher of the settings.
         """
         body = {"base_model": self.base_model, **body}
         if not body.get("from_card") or not self.teacher or "teacher" in body:
             return body
-        sent = {**body, "teacher": self.teacher.model_dump()}
-        if not _is_valid(sent) and _is_valid(body):
-            raise _settings_teacher_error(self.teacher)
-        return sent
+        return {**body, "teacher": self.teacher.model_dump()}
 
     def repeated(self, request: TrainingRequest) -> TrainingRequest:
         """Return a request to be run again by itself: with the teacher of today's settings, as
@@ -125,8 +118,7 @@ class RequestChecks:
         """
         if not request.from_card:
             return request
-        teacher = None if request.distils else self.teacher
-        return request.model_copy(update={"teacher": teacher, "review": None})
+        return request.model_copy(update={"teacher": self.teacher, "review": None})
 
     def parse(self, body: RequestJson) -> TrainingRequest:
         """Parse a body, `with_defaults`. Raises `RequestError`."""
@@ -245,30 +237,6 @@ class RequestChecks:
         if requested_recipe_plan(plan, request.recipe).memory_bytes <= free:
             return body
         return next(_fitting_alternatives(body, plan, free), None)
-
-
-def _is_valid(body: RequestJson) -> bool:
-    try:
-        TrainingRequest.model_validate(body)
-    except ValidationError:
-        return False
-    return True
-
-
-def _settings_teacher_error(teacher: Teacher) -> RequestError:
-    """Return the error of a request that is invalid with the teacher of the settings alone."""
-    return RequestError(
-        gettext_lazy(
-            "`{distilling}` and `distilled_replies` have the base model itself as the teacher, and "
-            "cannot be combined with the one that the operator has set (TEACHER, {model}).",
-            distilling=DISTILLING_RECIPE,
-            model=teacher.model,
-        ),
-        gettext_lazy(
-            "Choose another recipe, such as `{recipe}`, without `distilled_replies`.",
-            recipe=CARD_RECIPE,
-        ),
-    )
 
 
 def available_memory_bytes() -> int:

@@ -172,8 +172,6 @@ class RetrainAll:
             request = self._stored_request(persona_id, request.start_from or "")
         if request is None or request.persona != persona_id:
             return self._trainings.parse({"persona": persona_id, **changes})
-        if request.hyperparameters.distilled_replies:
-            changes["teacher"] = None  # only the base model itself is distilled from
         left_out = {"start_from", "review", *LEFT_TO_THE_BOT}
         kept = request.model_dump(mode="json", exclude_none=True, exclude=left_out)
         changes["hyperparameters"] = request.hyperparameters.model_dump(

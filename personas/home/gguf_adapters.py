@@ -33,7 +33,7 @@ from personas.schemas.chat import AdapterRef
 log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 """Part of each file's name; raised when the same adapter would be written otherwise."""
-TRAIN_AGAIN_ADVICE = "Serve it with ENGINE=local, or train it again with `--set use_dora=false`."
+SERVE_LOCALLY_ADVICE = "Serve it with ENGINE=local."
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class GgufAdapters:
         config, tensors = read_lora(adapter.folder, self.layers, name)
         if config.get("use_dora"):
             raise ExportError(
-                "it is a DoRA, whose magnitudes have no place in such a file.", TRAIN_AGAIN_ADVICE
+                "it is a DoRA, whose magnitudes have no place in such a file.", SERVE_LOCALLY_ADVICE
             )
         modules = []
         for key, tensor in tensors.items():

@@ -36,10 +36,6 @@ class RecipeSettings(FrozenModel):
     lora_alpha: int = Field(ge=1, le=1024)
     lora_dropout: float = Field(ge=0, lt=1)
     target_modules: tuple[str, ...] = Field(min_length=1)
-    use_rslora: bool = False
-    use_dora: bool = False
-    loraplus_lr_ratio: float = Field(0.0, ge=0, le=64)
-    neftune_noise_alpha: float = Field(0.0, ge=0, le=100)
     optim: Literal[
         "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"
     ]
@@ -80,9 +76,6 @@ class RecipeSettings(FrozenModel):
     train_samples: int = Field(0, ge=0, le=1_000_000)
     written_replies: int = Field(160, ge=1, le=100_000)
     written_drafts: int = Field(2, ge=1, le=16)
-    distilled_replies: int = Field(0, ge=0, le=100_000)
-    distillation_learning_rate: float = Field(1e-4, ge=1e-7, le=1e-2)
-    distillation_temperature: float = Field(1.0, gt=0, le=2)
     preference_method: PreferenceMethod = "kto"
     preference_beta: float = Field(0.1, gt=0, le=10)
     preference_share: float = Field(0.1, gt=0, le=1)

@@ -18,7 +18,6 @@ from preferences.
 DEFAULT_RECIPE = "demo-cpu"
 QUICK_RECIPE = "quick"
 CARD_RECIPE = "card"
-DISTILLING_RECIPE = "card-teacher"
 PREFERENCE_RECIPE = "preference"
 JOB_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 JOB_NAME_DESCRIPTION = "up to 64 letters, digits, - and _, the first a letter or digit"
@@ -151,29 +150,6 @@ class TrainingRequest(FrozenModel):
             )
         return self
 
-    @property
-    def distils(self) -> bool:
-        """True if the version is distilled from the base model under a richer prompt at the end."""
-        replies = self.hyperparameters.distilled_replies
-        return bool(self.recipe == DISTILLING_RECIPE if replies is None else replies)
-
-    @model_validator(mode="after")
-    def _consistent_distillation(self) -> Self:
-        if not self.distils:
-            return self
-        if self.from_card is None:
-            raise ValueError(
-                f"the recipe {DISTILLING_RECIPE} and distilled_replies train from a card: set "
-                "from_card, too, or use another recipe"
-            )
-        if self.teacher and (self.teacher.url or self.teacher.model != self.base_model):
-            raise ValueError(
-                f"the recipe {DISTILLING_RECIPE} and distilled_replies have the base model itself as "
-                f"the teacher, and this one is {self.teacher.model}: use the recipe {CARD_RECIPE}, or "
-                "leave the teacher out"
-            )
-        return self
-
 
 class Material(FrozenModel):
     """A file or folder of a job, with its right: who states it, when (ISO 8601), why; and the day
@@ -269,35 +245,14 @@ class WrittenReplies(FrozenModel):
         )
 
 
-class Distillation(FrozenModel):
-    """The second stage of a version from a card, which was trained on its own replies towards the base
-    model under a richer prompt: that model, and how many replies. `before` and `after` are the
-    divergence between the two, in nats per token, in the first and in the last steps.
-    """
-
-    teacher: str
-    replies: int
-    before: float
-    after: float
-
-    @property
-    def text(self) -> str:
-        """Describe it in two sentences."""
-        return (
-            f"Then it was distilled on {self.replies:,} replies of its own from "
-            f"{model_label(self.teacher)} under the card, its lore and notes in the first person. The "
-            f"divergence between them went from {self.before:.3f} to {self.after:.3f} nats per token."
-        )
-
-
 class AdapterManifest(FrozenModel):
     """Content of `manifest.json` in an adapter folder.
 
     `rights` counts samples by right, `threads` is the number of compute threads and `kernels` names
     the kernels used, `caveats` describe deviations from the request, `checksums` maps each other
     file of the folder to its SHA-256. `chat_template` is the base model's `own`, or a default one
-    (`personas.prompt.chat_template`). `written` are replies that a model wrote from the card,
-    `distillation` the stage after them. `source` is set for an adapter that came from outside;
+    (`personas.prompt.chat_template`). `written` are replies that a model wrote from the card.
+    `source` is set for an adapter that came from outside;
     `audit` marks a copy trained with planted texts to measure memorisation, which is never served.
     """
 
@@ -325,7 +280,6 @@ class AdapterManifest(FrozenModel):
     caveats: tuple[str, ...] = ()
     start_from: ParentAdapterInfo | None = None
     written: WrittenReplies | None = None
-    distillation: Distillation | None = None
     source: AdapterSource | None = None
     audit: bool = False
     metrics: ScoreSummary

@@ -18,7 +18,5 @@ async def test_a_request_that_runs_again_asks_neither_a_removed_teacher_nor_a_re
     }
     again = checks.repeated(TrainingRequest(**asked, from_card=1, review=True))
     assert (again.teacher, again.review, again.from_card) == (TODAYS, None, 1)
-    distils = TrainingRequest(**asked | {"teacher": None}, from_card=1, recipe="card-teacher")
-    assert checks.repeated(distils).teacher is None, "it learns from the base model itself"
     log = TrainingRequest(**asked | {"teacher": None}, dataset="history")
     assert checks.repeated(log) is log

@@ -16,10 +16,16 @@ from personas.schemas.hyperparameters import (
 
 def test_settings_are_read_with_their_kinds():
     found = parse_settings(
-        ["learning_rate=2e-4", "lora_r = 8", "use_dora=true", "optim=adamw_torch", "max_length=512"]
+        [
+            "learning_rate=2e-4",
+            "lora_r = 8",
+            "double_quant=true",
+            "optim=adamw_torch",
+            "max_length=512",
+        ]
     )
     assert found == Hyperparameters(
-        learning_rate=2e-4, lora_r=8, use_dora=True, optim="adamw_torch", max_length=512
+        learning_rate=2e-4, lora_r=8, double_quant=True, optim="adamw_torch", max_length=512
     )
     assert (
         parse_settings([])
@@ -55,7 +61,8 @@ def test_a_line_of_settings_may_hold_a_list():
             "optim cannot be 'sgd'.",
             "adamw_8bit, paged_adamw_8bit or paged_adamw_32bit.",
         ),
-        ("use_dora=perhaps", "use_dora cannot be 'perhaps'.", "true or false."),
+        ("double_quant=perhaps", "double_quant cannot be 'perhaps'.", "true or false."),
+        ("use_dora=true", "There is no setting 'use_dora'.", "Known: quant_type"),
         ("lora_r", "'lora_r' is not a setting.", "Write name=value"),
         ("lr=1e-3", "There is no setting 'lr'.", "learning_rate"),
         ("epochs=2", "no setting 'epochs'", "num_train_epochs"),

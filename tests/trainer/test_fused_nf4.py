@@ -25,10 +25,8 @@ from trainer.machine import MachineSpec
 from trainer.train.collator import collate_rows, reply_losses
 from trainer.train.fused_lora import AdapterCopies, LoraGroup, fused_lora
 from trainer.train.kernels import (
-    FEW_CALL_PATCHES,
     FUSED_LORA_NOTE,
     choose_kernels,
-    few_call_patches,
     share_dropout,
     verify_fused_lora,
 )
@@ -217,9 +215,6 @@ def test_a_gpu_retains_what_is_predicted(qwen, recipe, dropout):
 def test_a_micro_batch_takes_few_calls(qwen, recipe):
     """Printed with -s: calls of a micro-batch beside those of plain transformers and peft."""
     plain_model = packed_model(qwen, "bfloat16")
-    # Before there is an adapter, as in a run: its dropout would change the losses that are compared.
-    few_calls = few_call_patches(plain_model, CARD)
-    assert few_calls.keys() == FEW_CALL_PATCHES.keys()
     model = adapted(plain_model, recipe, lora_dropout=0.05)
     samples = step_samples(16)
     batch = collate_rows(samples)
@@ -261,13 +256,11 @@ def test_a_micro_batch_takes_few_calls(qwen, recipe):
     unfused = count(ours, True)
     recomputed = count(ours, True, fused_lora)
     retained = count(ours, False, fused_lora)
-    few = count(ours, False, fused_lora, *few_calls.values())
     for name, counter in {
         "plain, one sample, recomputed": plainly,
         "sixteen samples by peft's layers, recomputed": unfused,
         "sixteen samples, recomputed": recomputed,
         "sixteen samples": retained,
-        "sixteen samples, with norms and rotation in few calls": few,
     }.items():
         dispatches = counter.dispatches / plainly.dispatches
         kernels = counter.kernels / plainly.kernels
@@ -278,6 +271,4 @@ def test_a_micro_batch_takes_few_calls(qwen, recipe):
     assert recomputed.dispatches < 0.75 * unfused.dispatches
     assert recomputed.kernels < 0.85 * unfused.kernels
     assert retained.dispatches < 0.55 * plainly.dispatches
-    assert few.dispatches < 0.42 * plainly.dispatches
-    assert few.kernels < 0.45 * plainly.kernels
-    assert retained.waits == few.waits == 0
+    assert retained.waits == 0

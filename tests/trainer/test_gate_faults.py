@@ -36,7 +36,6 @@ from trainer.evaluate.data_checks import (
 from trainer.evaluate.memorisation import count_pii
 from trainer.gate.criteria import NON_PATTERN_KINDS
 from trainer.gate.verdict import judge, outcomes_of
-from trainer.recipe.recipe_file import load_recipe
 from trainer.schemas import PromptReply
 
 
@@ -158,22 +157,18 @@ def test_a_training_that_rises_is_known_from_one_that_is_noisy(job):
 
 
 def test_losses_are_of_the_stage_on_the_personas_replies(tmp_path):
-    plain = load_recipe(RECIPE)
-    assert read_training_losses(tmp_path, plain) == ()
+    assert read_training_losses(tmp_path) == ()
     report = tmp_path / "report" / "steps.csv"
     report.parent.mkdir()
     report.write_text("step,loss\n1,3.5\n2,2.5\n")
-    assert read_training_losses(tmp_path, plain) == (3.5, 2.5)
+    assert read_training_losses(tmp_path) == (3.5, 2.5)
     report.write_text("step,loss,stage\n1,3.5,1\n2,2.5,2\n")
     steps = [
         Progress(step=step, of=2, epoch=1, loss=loss, lr=0, tokens_per_s=1, eta_s=0,
                  memory_bytes=0, stage=step)
         for step, loss in ((1, 3.5), (2, 2.5))
     ]  # fmt: skip
-    for name, losses in (("two-stage", (2.5,)), ("card-teacher", (3.5,))):
-        recipe = load_recipe(name)
-        assert read_training_losses(tmp_path, recipe) == losses
-        assert training_losses(steps, recipe) == losses
+    assert read_training_losses(tmp_path) == training_losses(steps) == (2.5,)
 
 
 # ------------------------------------------------------------------------------- damages to the log

@@ -9,10 +9,11 @@ import shutil
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
 from personas.errors import AdapterError, RequestError
-from personas.home.adapters import verify_adapter
+from personas.home.adapters import verify_adapter, write_manifest
 from personas.home.data_subjects import read_people, write_people
 from personas.models.loading import load_model
 from tests.tiny_models import make_tiny_model
@@ -31,8 +32,6 @@ pytestmark = pytest.mark.usefixtures("blank_charts")
 @pytest.fixture(scope="module")
 def dialogue(tiny_base, tmp_path_factory):
     """A dialogue adapter, as a run leaves it, that names somebody."""
-    from personas.home.adapters import write_manifest
-
     folder = dialogue_job(tmp_path_factory.mktemp("dialogue"), tiny_base.source)
     run_job(folder, RunControl())
     adapter = folder / "adapter"
@@ -120,7 +119,6 @@ def test_stopped_on_the_way_it_ends_with_the_same_weights(job, whole):
     ("asked", "said"),
     [
         ({"lora_r": 16}, "lora_r cannot be 16: .* has 4"),
-        ({"use_dora": True}, "use_dora cannot be true: .* has false"),
         (
             {"target_modules": ["q_proj"]},
             "target_modules cannot be q_proj: .* has q_proj,k_proj",
@@ -164,16 +162,30 @@ def test_weights_of_another_shape_do_not_fit(dialogue, tiny_base, recipe):
         load_parent_weights(dialogue, add_lora_adapter(load_model(tiny_base, "float32"), fewer))
 
 
-@pytest.mark.parametrize(
-    "kind", [{}, {"use_dora": True}, {"use_rslora": True}], ids=lambda kind: "".join(kind)
-)
-def test_all_weights_of_any_kind_are_put_in_their_places(kind, tiny_base, recipe, tmp_path):
-    made = add_lora_adapter(load_model(tiny_base, "float32"), recipe.model_copy(update=kind))
+@pytest.mark.parametrize("kind", ["DoRA", "rsLoRA"])
+def test_an_adapter_that_is_no_plain_lora_is_refused(job, tiny_base, kind):
+    """Its numbers mean something else: trained further as plain LoRA, it would be another voice."""
+    folder = job()
+    adapter = folder / "material" / "adapter" / "chat"
+    settings = LoraConfig(
+        r=4, target_modules=["q_proj"], task_type="CAUSAL_LM", **{f"use_{kind.lower()}": True}
+    )
+    get_peft_model(load_model(tiny_base, "float32"), settings).save_pretrained(adapter)
+    write_manifest(adapter, verify_unsealed(adapter))
+    request = json.loads((folder / "request.json").read_text())
+    request["materials"][-1] |= described(folder / "material", "adapter", "adapter/chat")
+    (folder / "request.json").write_text(json.dumps(request))
+    with pytest.raises(AdapterError, match=f"is a {kind}, and only plain LoRA"):
+        prepare_job_without_torch(folder)
+
+
+def test_all_weights_are_put_in_their_places(tiny_base, recipe, tmp_path):
+    made = add_lora_adapter(load_model(tiny_base, "float32"), recipe)
     for number, weight in enumerate(trainable_weights(made).values()):
         torch.nn.init.constant_(weight, number + 0.1)
     made.save_pretrained(tmp_path)
     other = add_lora_adapter(
-        load_model(tiny_base, "float32"), recipe.model_copy(update={**kind, "seed": 5})
+        load_model(tiny_base, "float32"), recipe.model_copy(update={"seed": 5})
     )
     load_parent_weights(tmp_path, other)
     kept = trainable_weights(other)

@@ -12,7 +12,7 @@ import pytest
 from personas.errors import RequestError
 from personas.home.adapters import verify_adapter
 from personas.schemas.hyperparameters import Hyperparameters, describe_allowed_values
-from personas.schemas.training import DISTILLING_RECIPE, TrainingRequest
+from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Epoch, Evaluation, Progress
 from tests.trainer.job_folders import export, persona_job, sign, talks
 from trainer.cli.recipes_command import COMMENTED_RECIPE, recipe_comments
@@ -61,13 +61,11 @@ IN_EVERY_RUN = ("auto", "demo-cpu", "s3-persona-16gb")
     [
         name if name in IN_EVERY_RUN else pytest.param(name, marks=pytest.mark.slow)
         for name in recipe_names()
-        if name not in ("s1-t4", DISTILLING_RECIPE)
+        if name != "s1-t4"
     ],
 )
 def test_each_recipe_by_name_ends_in_an_adapter(tmp_path, tiny_base, name):
-    """Whatever lies in the folder; s1-t4 has a test of its own below, and the one that distils in
-    `test_distillation.py`.
-    """
+    """Whatever lies in the folder; s1-t4 has a test of its own below."""
     received, manifest = trained(tmp_path, tiny_base, name)
     assert manifest.recipe == name and manifest.metrics.loss_tuned < manifest.metrics.loss_base
     if name in NAMES:
@@ -282,5 +280,5 @@ def test_a_plan_takes_settings_and_prints_what_is_hardly_meant(tmp_path, command
 
 
 def test_unknown_recipes_are_refused():
-    with pytest.raises(RequestError, match="Known: auto, card, card-teacher, demo-cpu"):
+    with pytest.raises(RequestError, match="Known: auto, card, demo-cpu"):
         recipe_of("s9")

@@ -81,7 +81,7 @@ def test_a_recipe_that_is_not_there_is_reported_with_the_known(here, command, re
         assert (
             code == 1
             and f"There is no recipe {recipe!r}." in errors
-            and "Known: auto, card, card-teacher, demo-cpu" in errors
+            and "Known: auto, card, demo-cpu" in errors
         )
 
 

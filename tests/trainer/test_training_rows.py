@@ -130,7 +130,7 @@ def as_single_samples(tiny_base, renderer, ballast):
     known: dict[tuple[object, ...], dict[str, torch.Tensor]] = {}
 
     def gradients(recipe: Recipe) -> dict[str, torch.Tensor]:
-        key = (recipe.lora_r, recipe.lora_alpha, recipe.target_modules, recipe.use_rslora)
+        key = (recipe.lora_r, recipe.lora_alpha, recipe.target_modules)
         if key not in known:
             plain = recipe.model_copy(
                 update={
@@ -160,7 +160,6 @@ def test_a_step_of_any_recipe_is_one_row_with_the_gradients_of_single_samples(
         quant_type="none",
         optim="adamw_torch",
         lora_dropout=0.0,
-        neftune_noise_alpha=0.0,
         max_length=512,
         max_steps=1,
         gradient_accumulation_steps=STEP_SAMPLES // chosen.per_device_train_batch_size,

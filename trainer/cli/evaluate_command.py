@@ -151,7 +151,7 @@ def _make_score_card(
         compare=compare,
         extent=extent,
         tell=print_line,
-        losses=read_training_losses(adapter, job.recipe),
+        losses=read_training_losses(adapter),
         cache=MeasurementCache.at_home(resolve_home(options.home)),
     )
     return evaluate_version(request)

@@ -13,7 +13,6 @@ from personas.cli_entry import EXIT_DONE
 from personas.errors import RequestError
 from personas.home.adapters import read_epochs, score_card_file
 from personas.home.job_attempt import CHECKPOINTS_FOLDER
-from personas.home.job_folder import read_spec
 from personas.home.written_replies import read_summary, written_file
 from personas.models.base_model import name_with_settings
 from personas.models.base_model_setting import base_model_name
@@ -229,7 +228,7 @@ def _result_lines(options: argparse.Namespace, code: int) -> list[str]:
     written = read_summary(folder)
     return [
         *([written.text] if written else []),
-        epoch_table(read_epochs(folder / "adapter"), distils=read_spec(folder).request.distils),
+        epoch_table(read_epochs(folder / "adapter")),
         "",
         *_next_step_lines(options, folder, folder / "adapter"),
     ]

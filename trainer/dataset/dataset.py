@@ -9,7 +9,6 @@ from personas.home.holdout_index import HoldoutIndex
 from personas.lore.index import LoreIndex
 from personas.prompt.renderer import TokenizedSample
 from personas.schemas.chat import Persona
-from trainer.dataset.distillation import DistillationSet
 from trainer.dataset.ledger import Ledger
 from trainer.dataset.preference_policy import PreferenceSet
 from trainer.dataset.sample_renderer import SampleHash
@@ -73,8 +72,7 @@ class Dataset:
     material. `stated` are the rights that a built data set states in its `stats.json`; `caveats`
     say what differs from the request. The `*_prompt_replies` are the texts of the samples: of
     `train` only the job's own, which come first. `persona` and `lore` are part of their prompts.
-    `preferences` labels the samples of a preference job. `distillation` has the prompts of a second
-    stage, to which the version replies itself. `trimmed` counts samples whose oldest
+    `preferences` labels the samples of a preference job. `trimmed` counts samples whose oldest
     turns did not fit. `with_other_card` are the places of those of `train` whose prompts have another
     card than the held-out ones.
     """
@@ -101,7 +99,6 @@ class Dataset:
     persona: Persona | None = None
     lore: LoreIndex | None = None
     preferences: PreferenceSet | None = None
-    distillation: DistillationSet | None = None
     trimmed: int = 0
     with_other_card: frozenset[int] = frozenset()
 

@@ -173,30 +173,12 @@ def questions_to_write(
 ) -> tuple[int, list[Question]]:
     """Return how many replies to write from a persona's card, and more questions than that, in
     order: not every reply is good enough. `own` are the persona's own conversations.
+
+    Their questions are not asked again, nor those of exchanges that are held out, nor those that
+    measure what a version knows of its lore. What is asked in earnest is asked where its reply is
+    given: a model that plays a part claims to be human there, or jokes.
     """
     count = written_count(recipe.written_replies, count_replies(own), inputs.from_card)
-    return count, _questions_for(count, inputs, persona, own=own, recipe=recipe)
-
-
-def questions_to_distil(inputs: JobInputs, persona: Persona, recipe: Recipe) -> list[Question]:
-    """Return more questions than a job distils replies, as far as there are so many: first those of
-    `questions_to_write`. Raises as `read_job_talk`.
-    """
-    own = read_job_talk(replace(inputs, from_card=0.0), recipe).conversations
-    count = written_count(recipe.written_replies, count_replies(own), inputs.from_card)
-    replies = max(count, recipe.distilled_replies)
-    return _questions_for(replies, inputs, persona, own=own, recipe=recipe)
-
-
-def _questions_for(
-    replies: int, inputs: JobInputs, persona: Persona, own: Sequence[Conversation], recipe: Recipe
-) -> list[Question]:
-    """Draw the questions for so many replies to a persona.
-
-    The questions of its own conversations are not asked again, nor those of exchanges that are held
-    out, nor those that measure what a version knows of its lore. What is asked in earnest is asked
-    where its reply is given: a model that plays a part claims to be human there, or jokes.
-    """
     options = ReadOptions(persona=persona, consent=inputs.consent)
     held_out = _read_conversations(inputs.paths.get("heldout", []), options, [])
     asked = []
@@ -207,10 +189,10 @@ def _questions_for(
     passages = inputs.lore.passages if inputs.lore else []
     asked += reserved_questions(persona, passages)
     questions = draw_questions(
-        persona, passages, replies * QUESTIONS_PER_REPLY, seed=recipe.seed, excluded=asked
+        persona, passages, count * QUESTIONS_PER_REPLY, seed=recipe.seed, excluded=asked
     )
     given = sincere_replies(persona, says_i=measure_style(persona).says_i)
-    return [
+    return count, [
         question
         for question in questions
         if question.kind not in IN_EARNEST or question.text in given

@@ -93,12 +93,8 @@ def loss_bytes(shape: ModelShape, batch: BatchShape, value_bytes: int) -> int:
     if shape.plain_head and not batch.judged:
         logits = min(batch.trained, LOSS_CHUNK_TOKENS) * shape.vocabulary
         states = batch.trained * shape.width
-        copies = FLOAT32_BYTES + 2 * value_bytes
-        if batch.distilled:  # log-probabilities of both, the probabilities, and the gradient
-            copies += LOSS_COPIES * FLOAT32_BYTES
-        return copies * logits + 2 * value_bytes * states
-    copies = LOSS_COPIES * (2 if batch.distilled else 1)
-    return copies * FLOAT32_BYTES * batch.trained * shape.vocabulary
+        return (FLOAT32_BYTES + 2 * value_bytes) * logits + 2 * value_bytes * states
+    return LOSS_COPIES * FLOAT32_BYTES * batch.trained * shape.vocabulary
 
 
 def backward_bytes(
@@ -131,7 +127,7 @@ def uses_rows(recipe: Recipe) -> bool:
     """Report whether a GPU computes batches in rows that share a beginning
     (`trainer.train.kernels`).
     """
-    return recipe.packing != "off" and not recipe.neftune_noise_alpha
+    return recipe.packing != "off"
 
 
 def fragmentation_bytes(
@@ -324,15 +320,9 @@ def memory_of_batches(
 
 
 def adapter_parameter_count(recipe: Recipe, shape: ModelShape) -> int:
-    """Count an adapter's parameters: r · (inputs + outputs) per matrix, and with DoRA a magnitude
-    per output.
-    """
-    weights = 0
-    for inputs, outputs in _adapted_matrices(recipe, shape).values():
-        weights += recipe.lora_r * (inputs + outputs)
-        if recipe.use_dora:
-            weights += outputs
-    return shape.layers * weights
+    """Count an adapter's parameters: r · (inputs + outputs) per matrix."""
+    sizes = _adapted_matrices(recipe, shape).values()
+    return shape.layers * recipe.lora_r * sum(inputs + outputs for inputs, outputs in sizes)
 
 
 def compute_dtype_bytes(recipe: Recipe, machine: MachineSpec) -> int:

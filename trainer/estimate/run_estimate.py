@@ -45,10 +45,6 @@ LAYER_OVERHEAD_S = 1.2e-3
 # Per adapter weight and step: 8-bit state is unpacked and packed again.
 OPTIMISER_UPDATE_S = 2e-9
 OPTIMISER_UPDATE_8BIT_S = 3e-8
-SAMPLED_WEIGHT_S = 1e-10
-"""Seconds that a token of a sampled reply takes for each of these weights: by the products of a step of
-eight rows, timed one by one.
-"""
 FORWARD_SHARE = 0.25  # the forward pass's share of the time beside the products
 DRAFT_WEIGHT_S = 4e-9
 """Seconds that a draft takes for each weight of the layers' matrices, eight drafts at once: the
@@ -81,7 +77,6 @@ class RunCost:
     """The time of a run by activity, in seconds of the reference machine; tokens are counted as in
     the run.
 
-    `distillation_s` is the time of a second stage that distils, which `training_s` leaves out.
     `losses_s` is the time for the losses of one candidate, on held-out replies and general
     dialogue; `evaluations_s` that of all evaluations while it trains; `writing_s` that of replies
     which are written before the training, 0 where it is not known.
@@ -92,7 +87,6 @@ class RunCost:
     evaluations_s: float
     trained_tokens: float
     writing_s: float = 0.0
-    distillation_s: float = 0.0
 
     @property
     def measuring_s(self) -> float:
@@ -126,9 +120,6 @@ def run_cost(recipe: Recipe, shape: ModelShape, work: Workload, value_bytes: int
         losses_s=heldout_s + general_s,
         evaluations_s=heldout_s * _evaluation_count(recipe, steps, epochs),
         trained_tokens=sum(lengths) * epochs,
-        distillation_s=_distillation_seconds(
-            recipe, shape, work=work, trained=trained, measured=measured
-        ),
         writing_s=_writing_seconds(work),
     )
 
@@ -140,27 +131,6 @@ def _writing_seconds(work: Workload) -> float:
     return work.drafts * work.writer.linear_weights * DRAFT_WEIGHT_S
 
 
-def _distillation_seconds(
-    recipe: Recipe,
-    shape: ModelShape,
-    work: Workload,
-    *,
-    trained: Callable[[BatchShape], float],
-    measured: Callable[[BatchShape], float],
-) -> float:
-    """Estimate the stage that distils: replies are sampled, the teacher reads them, and the student
-    learns from both.
-    """
-    lengths = work.fitting(recipe)
-    if not lengths or not work.distils(recipe):
-        return 0.0
-    rows = work.rows(recipe)
-    batch = work.batch(rows, round(statistics.fmean(lengths)))
-    sampled_s = measured(batch) + batch.trained * shape.linear_weights * SAMPLED_WEIGHT_S
-    batch_s = sampled_s + measured(work.taught(batch)) + trained(batch)
-    return batch_s * recipe.distilled_replies / rows
-
-
 def phase_seconds(
     recipe: Recipe, shape: ModelShape, cost: RunCost, *, pace: float, card: EvaluationExtent
 ) -> dict[PhaseName, float]:
@@ -170,18 +140,17 @@ def phase_seconds(
     Only what is computed follows the machine's pace.
     """
     load_s = shape.weight_bytes / LOAD_BYTES_PER_S
-    training_s = cost.training_s + cost.distillation_s
     seconds: dict[PhaseName, float] = {"material": STARTUP_S}
     if cost.writing_s:
         seconds["writing replies"] = load_s + cost.writing_s / pace
     seconds |= {
         "base model": load_s,
         "measuring the base": cost.losses_s / pace,
-        "training": load_s + (training_s + cost.evaluations_s) / pace,
+        "training": load_s + (cost.training_s + cost.evaluations_s) / pace,
     }
     card_s = expected_card_s(
         card,
-        training_s=training_s / pace,
+        training_s=cost.training_s / pace,
         losses_s=cost.losses_s / pace,
         deadline_minutes=recipe.card_deadline_minutes,
         worked_s=sum(seconds.values()),
@@ -273,8 +242,6 @@ def estimate_run(
     shape = model_shape_of(base)
     samples = len(work.fitting(recipe))
     steps = optimiser_steps(recipe, work.counted(recipe))
-    if work.distils(recipe):
-        steps += optimiser_steps(recipe.distillation_stage, recipe.distilled_replies)
     cost = run_cost(recipe, shape, work, compute_dtype_bytes(recipe, machine))
     memory = estimate_memory(recipe, base, work, machine)
     phases = phase_seconds(recipe, shape, cost, pace=speed.pace, card=card)
@@ -400,8 +367,8 @@ def _speed_of_run(
     # A short run says little about the next one.
     if int(last["step"]) < MIN_REFERENCE_STEPS or took_s < MIN_REFERENCE_SECONDS:
         return None
-    # The reference computed, too; or the teacher, and the student wrote.
-    if GOOD_REPLIES_KEY in manifest["dataset"] or manifest.get("distillation"):
+    # The reference computed, too.
+    if GOOD_REPLIES_KEY in manifest["dataset"]:
         return None
     settings = recipe.model_dump()
     for name, value in manifest["hyperparameters"].items():

@@ -71,8 +71,6 @@ class Workload:
     tokens with loss; None if not counted. `judged` is the method of preference training, if any:
     then each sample is a liked or disliked reply. `drafts` is the number of replies that a model is
     yet to write before the training, `writer` the shape of that model, None where it is not known.
-    `teacher_surplus` is the number of tokens by which a teacher's prompts are longer than those of
-    the samples, where these are from a card.
     """
 
     train: Sequence[int]
@@ -83,7 +81,6 @@ class Workload:
     judged: PreferenceMethod | None = None
     drafts: int = 0
     writer: ModelShape | None = None
-    teacher_surplus: int | None = None
 
     @property
     def at_once(self) -> int:
@@ -106,16 +103,7 @@ class Workload:
         """The largest training batch: the longest sample, and others padded to it."""
         lengths = self.seen(recipe)
         rows = min(self.rows(recipe), max(len(lengths), 1))
-        batch = self.batch(rows, max(lengths, default=1))
-        return replace(batch, distilled=self.distils(recipe))
-
-    def distils(self, recipe: Recipe) -> bool:
-        """Report whether a run with this recipe ends with a stage that distils."""
-        return self.teacher_surplus is not None and recipe.distilled_replies > 0
-
-    def taught(self, batch: BatchShape) -> BatchShape:
-        """The batch as the teacher reads it, whose longer prompt begins all samples."""
-        return replace(batch, shared=max(batch.shared + (self.teacher_surplus or 0), 0))
+        return self.batch(rows, max(lengths, default=1))
 
     def seen(self, recipe: Recipe) -> list[int]:
         """The fitting samples that a run reaches before `max_steps` ends its first epoch."""
@@ -128,14 +116,10 @@ class Workload:
         return [lengths[place] for place in group_by_length(lengths, rows, recipe.seed)[:samples]]
 
     def largest_measured(self, recipe: Recipe) -> BatchShape:
-        """The largest batch without gradients: of held-out samples, or of what the teacher reads."""
+        """The largest batch of held-out samples."""
         longest = min(max(self.heldout, default=1), recipe.max_length)
         rows = min(EVAL_BATCH_SIZE, max(EVAL_BATCH_TOKENS // longest, 1), max(len(self.heldout), 1))
-        batch = self.batch(rows, longest)
-        if not self.distils(recipe):
-            return batch
-        taught = self.taught(self.largest_trained(recipe))
-        return max(batch, taught, key=lambda shape: shape.whole.tokens)
+        return self.batch(rows, longest)
 
     def batch(self, rows: int, longest: int) -> BatchShape:
         """Shape of `rows` samples padded to `longest` tokens. A single row shares its whole prompt
@@ -226,8 +210,7 @@ class BatchShape:
     """Shape of a batch: `rows` of `own` padded tokens after `shared` ones computed once; `trained`
     tokens have loss.
 
-    `judged`: replies are preferred or rejected, whose logits are all held at once. `distilled`: the
-    loss compares the logits with the teacher's.
+    `judged`: replies are preferred or rejected, whose logits are all held at once.
     """
 
     rows: int
@@ -235,7 +218,6 @@ class BatchShape:
     shared: int
     trained: int
     judged: bool = False
-    distilled: bool = False
 
     @property
     def whole(self) -> BatchShape:

@@ -80,12 +80,12 @@ def loss_curve_of(losses: Sequence[float]) -> LossCurve | None:
     return LossCurve(steps=len(losses), first=means[0], highest=max(means[1:]), last=means[-1])
 
 
-def training_losses(history: Sequence[StepEvent], recipe: Recipe) -> tuple[float, ...]:
-    """Return the training losses by step; of two stages, those of the one that `recipe.learning_rate`
-    is for.
+def training_losses(history: Sequence[StepEvent]) -> tuple[float, ...]:
+    """Return the training losses by step; of two stages, those of the second, which is on the
+    persona's replies.
     """
     steps = [event for event in history if isinstance(event, Progress)]
-    stage = _judged_stage([event.stage for event in steps], recipe)
+    stage = max((event.stage for event in steps), default=0)
     return tuple(event.loss for event in steps if event.stage == stage)
 
 
@@ -100,22 +100,15 @@ def read_training_seconds(adapter: Path) -> float:
         return DEFAULT_TRAINING_S
 
 
-def read_training_losses(adapter: Path, recipe: Recipe) -> tuple[float, ...]:
+def read_training_losses(adapter: Path) -> tuple[float, ...]:
     """Read from an adapter's report what `training_losses` returns; empty without a report."""
     try:
         with (adapter / STEPS_FILE).open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        stage = _judged_stage([int(row.get("stage", 0)) for row in rows], recipe)
+        stage = max((int(row.get("stage", 0)) for row in rows), default=0)
         return tuple(float(row["loss"]) for row in rows if int(row.get("stage", 0)) == stage)
     except (OSError, KeyError, ValueError):
         return ()
-
-
-def _judged_stage(stages: Sequence[int], recipe: Recipe) -> int:
-    """Return the stage on the persona's replies: of a distillation, the loss is no cross-entropy."""
-    if recipe.distilled_replies:
-        return min(stages, default=0)
-    return max(stages, default=0)
 
 
 def _long_texts(texts: Sequence[str]) -> list[str]:

@@ -231,7 +231,7 @@ def evaluate_trained(
         tell=progress.describe,
         expect=progress.expect,
         between=progress.between,
-        losses=training_losses(history, run.recipe),
+        losses=training_losses(history),
         clock=lambda: time.monotonic() - control.pause.waited_s,
         cache=_measurement_cache(control),
     )
@@ -262,7 +262,7 @@ def evaluate_again(job: PreparedJob, folder: Path, adapter: Path, control: RunCo
             tell=progress.describe,
             expect=progress.expect,
             between=progress.between,
-            losses=read_training_losses(adapter, job.recipe),
+            losses=read_training_losses(adapter),
             clock=lambda: time.monotonic() - control.pause.waited_s,
             cache=_measurement_cache(control),
         )

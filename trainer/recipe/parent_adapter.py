@@ -22,8 +22,6 @@ from trainer.schemas import ALL_LINEAR, Recipe, format_setting
 SHAPE_SETTINGS = {
     "lora_r": "r",
     "lora_alpha": "lora_alpha",
-    "use_rslora": "use_rslora",
-    "use_dora": "use_dora",
     "target_modules": "target_modules",
 }
 """Settings determined by an adapter's weights, with peft's names for them."""
@@ -118,6 +116,13 @@ def find_parent_adapter(folder: Path | None, base: BaseModel) -> ParentAdapter |
     manifest = verify_adapter(folder)
     require_servable(manifest, folder)
     check_lora(folder, None, "The adapter to start from")
+    config = _read_peft_config(folder)
+    if config.get("use_dora") or config.get("use_rslora"):
+        kind = "DoRA" if config.get("use_dora") else "rsLoRA"
+        raise AdapterError(
+            f"The adapter to start from is a {kind}, and only plain LoRA can be trained further.",
+            "Start from another adapter.",
+        )
     if manifest.base_model_hash != fingerprint(base):
         raise AdapterError(
             f"The adapter to start from was made for the base model {manifest.base_model}, not for "

@@ -1,8 +1,6 @@
 """Seals an adapter: its manifest, model card, data sheet, training report and score card."""
 
 import json
-import math
-import statistics
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,14 +12,13 @@ from personas.models.base_model import default_template, fingerprint
 from personas.prompt.renderer import PROMPT_VERSION
 from personas.schemas.formatting import markdown_table, model_label
 from personas.schemas.scorecard import ScoreCard
-from personas.schemas.training import AdapterManifest, Distillation, JobSpec, WrittenReplies
-from personas.schemas.training_events import Progress, ScoreSummary
+from personas.schemas.training import AdapterManifest, JobSpec, WrittenReplies
+from personas.schemas.training_events import ScoreSummary
 from trainer.anonymise.name_detector import describe_name_search
 from trainer.dataset.dataset import Dataset
 from trainer.dataset.dataset_card import render_permission_note
 from trainer.dataset.written_replies import WRITTEN_SOURCE
 from trainer.report.run_report import (
-    DISTILLATION_STAGE,
     REPORT_FOLDER,
     TrainingRecord,
     training_section,
@@ -32,8 +29,6 @@ from trainer.schemas import Recipe
 from trainer.train.job import PreparedJob
 from trainer.train.training_run import Run
 
-DIVERGENCE_SHARE = 0.25
-"""Share of the steps of distillation over which its first and its last divergence are means."""
 DATA_SHEET_FILE = "datasheet.json"
 DATA_SHEET_MARKDOWN = "datasheet.md"
 
@@ -51,9 +46,7 @@ def seal_adapter(
     manifest = make_manifest(run, training).model_copy(update={"audit": is_audit})
     write_scorecard(folder, card)
     write_model_card(folder, manifest, training)
-    write_adapter_data_sheet(
-        folder, job.spec, job.data, written=job.written, distillation=manifest.distillation
-    )
+    write_adapter_data_sheet(folder, job.spec, job.data, written=job.written)
     write_people(folder, job.data.people)
     write_manifest(folder, manifest)
 
@@ -101,25 +94,8 @@ def make_manifest(run: Run, training: TrainingRecord) -> AdapterManifest:
         caveats=run.caveats,
         start_from=job.parent.info if job.parent else None,
         written=job.written,
-        distillation=_describe_distillation(run, training),
         metrics=training.metrics,
         checksums={},
-    )
-
-
-def _describe_distillation(run: Run, training: TrainingRecord) -> Distillation | None:
-    """Describe the stage that distilled, if there was one, by the losses of its steps."""
-    distillation = run.job.data.distillation
-    if distillation is None:
-        return None
-    steps = [event for event in training.history if isinstance(event, Progress)]
-    losses = [event.loss for event in steps if event.stage == DISTILLATION_STAGE]
-    window = math.ceil(len(losses) * DIVERGENCE_SHARE)
-    return Distillation(
-        teacher=run.job.base.name,
-        replies=len(distillation.prompts),
-        before=statistics.fmean(losses[:window]),
-        after=statistics.fmean(losses[-window:]),
     )
 
 
@@ -132,11 +108,7 @@ def _stored_form(job: PreparedJob, recipe: Recipe) -> str:
 
 
 def write_adapter_data_sheet(
-    folder: Path,
-    spec: JobSpec,
-    data: Dataset,
-    written: WrittenReplies | None = None,
-    distillation: Distillation | None = None,
+    folder: Path, spec: JobSpec, data: Dataset, written: WrittenReplies | None = None
 ) -> None:
     """Write `datasheet.json` and its Markdown version, `datasheet.md`. Raises `OSError`."""
     sheet = {
@@ -156,7 +128,6 @@ def write_adapter_data_sheet(
             for material in spec.materials
         ],
         "written": written.model_dump() if written else None,
-        "distillation": distillation.model_dump() if distillation else None,
         "stated": {name: dict(stated) for name, stated in data.stated.items()},
         "hash": data.hash,
     }
@@ -164,16 +135,12 @@ def write_adapter_data_sheet(
         json.dumps(sheet, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     (folder / DATA_SHEET_MARKDOWN).write_text(
-        _data_sheet_markdown(spec, sheet, written=written, distillation=distillation),
-        encoding="utf-8",
+        _data_sheet_markdown(spec, sheet, written), encoding="utf-8"
     )
 
 
 def _data_sheet_markdown(
-    spec: JobSpec,
-    sheet: Mapping[str, Any],
-    written: WrittenReplies | None,
-    distillation: Distillation | None,
+    spec: JobSpec, sheet: Mapping[str, Any], written: WrittenReplies | None
 ) -> str:
     samples = sheet["samples"]
     days = [day for day in sheet["arrived"] if day]
@@ -192,7 +159,6 @@ def _data_sheet_markdown(
         ),
         _inherited_rights(sheet["stated"]),
         _written_note(written),
-        distillation.text if distillation else "",
         "## Sources",
         _counts_table("source", sheet["by_source"]),
         "## Replaced",
@@ -253,7 +219,6 @@ def write_model_card(folder: Path, manifest: AdapterManifest, training: Training
         f"`{manifest.base_model_hash[:16]}…`).",
         _parent_section(manifest),
         manifest.written.text if manifest.written else "",
-        manifest.distillation.text if manifest.distillation else "",
         "## Results",
         _metrics_table(manifest.metrics),
         "## Training",

@@ -3,7 +3,7 @@
 import csv
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +34,6 @@ STEP_COLUMNS = ("step", "epoch", "loss", "lr", "tokens_per_s", "memory_bytes", "
 EPOCH_COLUMNS = ("epoch", "step", "train_loss", "eval_loss", "seconds", "samples_per_s")
 EVALUATION_COLUMNS = ("step", "epoch", "train_loss", "eval_loss")
 STAGE_LABELS = {1: "1: general dialogue", 2: "2: the persona"}
-DISTILLATION_STAGE = 2
-DISTILLING_STAGE_LABELS = {1: "1: the persona", DISTILLATION_STAGE: "2: distillation"}
 REPORT_FOLDER = "report"
 MAX_SHOWN_STEPS = 20
 
@@ -84,7 +82,6 @@ class TrainingRecord:
     `training_s` ends before the adapter's evaluation and excludes waiting. `kernels` describes the
     kernels that computed it, `caveats` what differs from the request. `coverage` is the share of the
     parameters in the blocks' matrices whose layer has an adapter, None where it was not measured.
-    `distils`: the second of two stages did, whose losses are divergences from the teacher.
     """
 
     history: tuple[StepEvent, ...]
@@ -95,7 +92,6 @@ class TrainingRecord:
     training_s: float = 0.0
     caveats: tuple[str, ...] = ()
     coverage: float | None = None
-    distils: bool = False
 
     @property
     def train_loss(self) -> float:
@@ -147,7 +143,7 @@ def training_section(training: TrainingRecord, folder: str) -> str:
         markdown_table(("figure", "value"), figures),
         " ".join(training.kernels),
         _loss_difference_note(training),
-        epoch_table(training.history, distils=training.distils),
+        epoch_table(training.history),
         _evaluation_table(training),
         f"![Loss by step: training, smoothed, and on held-out replies]({folder}loss.svg)",
         f"![Learning rate by step]({folder}learning_rate.svg)",
@@ -175,10 +171,6 @@ def _report_markdown(training: TrainingRecord, curves: LossCurves) -> str:
     legend = f"Losses are nats per reply token. Smoothed: {SMOOTHING_FORMULA}."
     if len(places) < len(curves.steps):
         legend += f" {len(places)} of {len(curves.steps)} steps."
-    if training.distils:
-        legend += (
-            " In the second stage they are the divergence from the teacher, in nats per token."
-        )
     parts += [
         "## The curves as a table",
         legend,
@@ -207,9 +199,9 @@ def _loss_difference_note(training: TrainingRecord) -> str:
     )
 
 
-def epoch_table(history: Sequence[StepEvent], *, distils: bool = False) -> str:
+def epoch_table(history: Sequence[StepEvent]) -> str:
     """Render losses, time and samples per second of each epoch, and how the losses moved; empty
-    without epochs. `distils`: the second stage did.
+    without epochs.
     """
     epochs = [event for event in history if isinstance(event, Epoch)]
     rows = []
@@ -217,19 +209,12 @@ def epoch_table(history: Sequence[StepEvent], *, distils: bool = False) -> str:
         losses = (_format_loss(epoch.train_loss), _format_loss(epoch.eval_loss))
         rows.append((epoch.passes, *losses, format_duration(epoch.seconds), epoch.pace))
     head = ("epoch", "training loss", "held-out loss", "time", "samples/s")
-    parts = [_stage_table(head, rows, events=epochs, labels=_labels(history, distils))]
+    parts = [_stage_table(head, rows, events=epochs)]
     # Losses of two stages are of different texts: from one to the other, nothing has moved.
     summary = "" if has_stages(history) else summarise_epochs(epochs)
     if summary:
         parts.append(f"{summary.capitalize()}.")
     return "\n\n".join(part for part in parts if part)
-
-
-def _labels(history: Iterable[StepEvent], distils: bool) -> Mapping[int, str]:
-    """Return the names of the stages; none of a run that had no two."""
-    if not has_stages(history):
-        return {}
-    return DISTILLING_STAGE_LABELS if distils else STAGE_LABELS
 
 
 def _evaluation_table(training: TrainingRecord) -> str:
@@ -240,24 +225,20 @@ def _evaluation_table(training: TrainingRecord) -> str:
     for event in shown:
         rows.append((event.step, _format_loss(event.train_loss), _format_loss(event.eval_loss)))
     head = ("step", "training loss", "held-out loss")
-    return _stage_table(head, rows, events=shown, labels=_labels(history, training.distils))
+    return _stage_table(head, rows, events=shown)
 
 
 def _stage_table(
-    head: tuple[str, ...],
-    rows: Sequence[tuple[object, ...]],
-    *,
-    events: Sequence[StepEvent],
-    labels: Mapping[int, str],
+    head: tuple[str, ...], rows: Sequence[tuple[object, ...]], *, events: Sequence[StepEvent]
 ) -> str:
     """Render a table of events, with a stage column if there were two stages; empty without
     events.
     """
     if not rows:
         return ""
-    if not labels:
+    if not has_stages(events):
         return markdown_table(head, rows)
-    stages = [(labels[event.stage], *row) for event, row in zip(events, rows, strict=True)]
+    stages = [(STAGE_LABELS[event.stage], *row) for event, row in zip(events, rows, strict=True)]
     return markdown_table(("stage", *head), stages)
 
 

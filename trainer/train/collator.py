@@ -31,11 +31,12 @@ Layout = Literal["padded", "packed", "rows"]
 def lay_out(
     samples: Sequence[TokenizedSample], layout: Layout, *, shares_prefix: bool = True
 ) -> dict[str, Tensor]:
-    """Collate samples in a layout; `pack` shares no prefix."""
+    """Collate samples in a layout; `pack` shares no prefix, and `collate_rows` always does."""
     if layout == "packed":
         return pack(samples)
-    collated = collate_rows if layout == "rows" else collate
-    return collated(samples, shares_prefix=shares_prefix)
+    if layout == "rows":
+        return collate_rows(samples)
+    return collate(samples, shares_prefix=shares_prefix)
 
 
 def collate(samples: Sequence[TokenizedSample], *, shares_prefix: bool = True) -> dict[str, Tensor]:
@@ -62,9 +63,7 @@ def collate(samples: Sequence[TokenizedSample], *, shares_prefix: bool = True) -
     }
 
 
-def collate_rows(
-    samples: Sequence[TokenizedSample], *, shares_prefix: bool = True
-) -> dict[str, Tensor]:
+def collate_rows(samples: Sequence[TokenizedSample]) -> dict[str, Tensor]:
     """Lay samples one after another in as few rows as possible, behind the prefix that they share.
 
     `input_ids`, `position_ids`, `documents`, `labels` [rows, longest row]; empty `prefix_ids`
@@ -73,7 +72,7 @@ def collate_rows(
     a second sample and one is that long, there are no `documents`: causal attention is enough.
     `lengths` is as in `collate`.
     """
-    prefix = shared_prefix_length(samples) if shares_prefix else 0
+    prefix = shared_prefix_length(samples)
     rows = _fill_rows(samples, prefix)
     longest = max(prefix + sum(len(ids) for ids, _ in row) for row in rows)
     longest += -longest % ROW_MULTIPLE_TOKENS

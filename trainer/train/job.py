@@ -16,7 +16,6 @@ from personas.prompt.renderer import Renderer, TokenizedSample
 from personas.schemas.chat import CardChoice
 from personas.schemas.training import JobSpec, TrainingRequest, WrittenReplies
 from trainer.dataset.dataset import Dataset
-from trainer.dataset.distillation import make_distillation_set, teacher_surplus_tokens
 from trainer.dataset.job_inputs import JobInputs, read_job_inputs
 from trainer.dataset.loader import load_job_dataset
 from trainer.dataset.written_replies import WRITTEN_SOURCE
@@ -61,8 +60,7 @@ class PreparedJob:
     `parent` is the adapter that is trained further, None for a new one. `drafts` is the likely
     number of replies that a model is yet to write, for which others stand in, and `writer` the shape
     of that model (`Workload`); `written` describes those that it has written.
-    `teacher_surplus` is the number of tokens by which the prompts of a teacher are longer, None for a
-    job that is not from a card. `card` is the one of the prompts that measure a version.
+    `card` is the one of the prompts that measure a version.
     """
 
     spec: JobSpec
@@ -76,7 +74,6 @@ class PreparedJob:
     parent: ParentAdapter | None = None
     drafts: int = 0
     writer: ModelShape | None = None
-    teacher_surplus: int | None = None
     written: WrittenReplies | None = None
     card: CardChoice = "full"
 
@@ -89,12 +86,7 @@ class PreparedJob:
         """Return the workload of a run that trains on these samples."""
         method = self.data.preferences.method if self.data.preferences else None
         work = workload_of(train, self.data.heldout, self.data.general, method)
-        return replace(
-            work,
-            drafts=self.drafts,
-            writer=self.writer,
-            teacher_surplus=self.teacher_surplus,
-        )
+        return replace(work, drafts=self.drafts, writer=self.writer)
 
 
 def prepare_job_without_torch(folder: Path) -> PreparedJob:
@@ -141,11 +133,6 @@ def prepare_job(
     resolved.require_readable((*data.trained, *data.heldout, *data.general), tokenizer)
     if resolved.parent:
         data = resolved.parent.with_people(data)
-    held_out = {pair.message for pair in data.heldout_prompt_replies}
-    distillation = make_distillation_set(inputs, renderer, recipe, base, held_out=held_out)
-    if distillation:
-        caveats = tuple(filter(None, (*data.caveats, distillation.caveat)))
-        data = replace(data, distillation=distillation, caveats=caveats)
     drafts = _count_drafts(inputs, data, recipe)
     return PreparedJob(
         spec=spec,
@@ -159,7 +146,6 @@ def prepare_job(
         parent=resolved.parent,
         drafts=drafts,
         writer=_writer_shape(spec.request, base) if drafts else None,
-        teacher_surplus=teacher_surplus_tokens(inputs, renderer, recipe, base),
         written=_count_written(folder) if inputs.from_card else None,
         card=card,
     )

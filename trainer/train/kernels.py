@@ -6,8 +6,8 @@ import importlib
 import importlib.util
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -22,7 +22,6 @@ from trainer.estimate.workload import LOSS_CHUNK_TOKENS
 from trainer.machine import MachineSpec
 from trainer.schemas import Recipe
 from trainer.train.collator import Layout, has_plain_head, pack_ids
-from trainer.train.few_calls import norms_in_one_call, rotation_in_few_calls
 from trainer.train.fused_lora import fused_lora
 from trainer.train.layout_probe import (
     adapter_gradients_differ,
@@ -205,35 +204,13 @@ def _liger_patches() -> ModuleType:
     return importlib.import_module("liger_kernel.transformers.monkey_patch")
 
 
-Patch = Callable[[Any], AbstractContextManager[None]]
-"""Changes a model for a `with` block."""
-FEW_CALL_PATCHES: Mapping[str, Patch] = {
-    "RMSNorm: torch's, in one call.": norms_in_one_call,
-    "Rotary embedding: in few calls.": rotation_in_few_calls,
-}
-"""By the notes on them."""
-
-
-def few_call_patches(model: Any, machine: MachineSpec) -> dict[str, Patch]:
-    """Return those of `FEW_CALL_PATCHES` that leave the model's losses as they are; none on a
-    CPU.
-    """
-    if not machine.has_cuda:
-        return {}
-    return {
-        note: patch
-        for note, patch in FEW_CALL_PATCHES.items()
-        if not losses_differ(model, patch(model))
-    }
-
-
 @dataclass(frozen=True)
 class KernelSelection:
     """Selected kernels, and the layout of batches that they need. `notes` explain the selection.
 
     `fuses_lora`: LoRA layers with the same input are computed together. `chunked_loss`: no more
     logits than necessary are kept. `shares_prefix`: what the prompts of a batch share is computed
-    once. `few_calls` patch a model for a `with` block (`trainer.train.few_calls`).
+    once.
     """
 
     layout: Layout
@@ -242,7 +219,6 @@ class KernelSelection:
     fuses_lora: bool = True
     chunked_loss: bool = False
     shares_prefix: bool = True
-    few_calls: tuple[Patch, ...] = ()
 
     @contextmanager
     def in_use(self, model: Any) -> Iterator[None]:
@@ -250,8 +226,6 @@ class KernelSelection:
         with ExitStack() as stack:
             if self.liger:
                 stack.enter_context(liger_kernels(model))
-            for patch in self.few_calls:
-                stack.enter_context(patch(model))
             if self.fuses_lora:
                 stack.enter_context(fused_lora(model))
             yield
@@ -263,17 +237,13 @@ def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSe
     """
     kind, failed_attempts = _choose_layout(model, recipe, machine)
     obstacle = prefix_obstacle(model, trains=True)
-    if kind == "rows" and recipe.neftune_noise_alpha:
-        layout = "samples in one row, each with its own noise on its prompt"
-    elif kind == "rows":
+    if kind == "rows":
         layout = "samples in one row, what their prompts share computed once"
     elif kind == "packed":
         layout = "samples packed without padding"
     elif obstacle:
         layout = f"samples padded, what their prompts share computed for each ({obstacle})"
         log.warning("%s models: %s", model.config.model_type, layout)
-    elif recipe.neftune_noise_alpha:
-        layout = "samples padded, each with its own noise on its prompt"
     elif recipe.gradient_checkpointing:
         # Layers that are computed again keep no KV cache, so there is no prefix to share.
         layout = "samples padded"
@@ -284,14 +254,12 @@ def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSe
     logits = "of trained tokens only"
     if chunked_loss:
         logits += f", {LOSS_CHUNK_TOKENS} at a time"
-    few_calls = few_call_patches(model, machine) if no_liger else {}
     notes = [
         f"Attention: {model.config._attn_implementation}, {layout}.",
         *failed_attempts,
         f"Logits: {logits}.",
         FUSED_LORA_NOTE,
         f"Optimiser: {recipe.optim}.",
-        *few_calls,
         f"Liger: {no_liger or 'its RMSNorm, rotary embedding and gated products'}.",
     ]
     return KernelSelection(
@@ -299,8 +267,7 @@ def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSe
         liger=not no_liger,
         notes=tuple(notes),
         chunked_loss=chunked_loss,
-        shares_prefix=(kind == "rows" or not obstacle) and not recipe.neftune_noise_alpha,
-        few_calls=tuple(few_calls.values()),
+        shares_prefix=not obstacle,
     )
 
 

@@ -27,7 +27,6 @@ from trainer.dataset.preference_policy import (
     shuffle_pairs,
 )
 from trainer.train.collator import IGNORE_INDEX, reply_logits, with_targets
-from trainer.train.embedding_noise import EmbeddingNoise
 from trainer.train.kernels import verify_fused_lora
 from trainer.train.sft_trainer import (
     TrainResult,
@@ -89,7 +88,7 @@ def make_preference_trainer(
         stage.begin(model)
     # After `begin`: TRL copied the adapter while it was still untrained.
     _copy_adapter_to_reference(model)
-    patch_reply_scoring(model.get_base_model(), trainer.noise, shares_prefix=kernels.shares_prefix)
+    patch_reply_scoring(model.get_base_model(), shares_prefix=kernels.shares_prefix)
     return trainer
 
 
@@ -217,10 +216,8 @@ def _copy_adapter_to_reference(model: Any) -> None:
             weight.data = original.detach().clone()
 
 
-def patch_reply_scoring(causal: Any, noise: EmbeddingNoise, *, shares_prefix: bool = True) -> None:
-    """Score replies by `reply_log_probabilities` in calls of TRL, which pass `fused_lm_head`, with
-    noise if any.
-    """
+def patch_reply_scoring(causal: Any, *, shares_prefix: bool = True) -> None:
+    """Score replies by `reply_log_probabilities` in calls of TRL, which pass `fused_lm_head`."""
     forward = causal.forward
 
     @wraps(forward)
@@ -228,8 +225,7 @@ def patch_reply_scoring(causal: Any, noise: EmbeddingNoise, *, shares_prefix: bo
         if not fused_lm_head:
             return forward(*arguments, **more)
         labels = more["labels"]
-        with noise.over(_row_lengths(labels)):
-            log_probs = reply_log_probabilities(causal, more["input_ids"], labels, shares_prefix)
+        log_probs = reply_log_probabilities(causal, more["input_ids"], labels, shares_prefix)
         # TRL makes metrics of these, and no loss.
         nothing = torch.zeros_like(log_probs)
         return FusedCausalLMOutput(
@@ -237,12 +233,6 @@ def patch_reply_scoring(causal: Any, noise: EmbeddingNoise, *, shares_prefix: bo
         )
 
     causal.forward = scoring
-
-
-def _row_lengths(labels: Tensor) -> Tensor:
-    """Return the length of each row up to its last labelled token, [rows, 1]."""
-    places = torch.arange(1, labels.shape[1] + 1, device=labels.device)
-    return (places * (labels != IGNORE_INDEX)).amax(dim=1, keepdim=True).clamp(min=1)
 
 
 def reply_log_probabilities(

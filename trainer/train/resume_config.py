@@ -41,9 +41,6 @@ LATER_FIELDS = frozenset(
         "review",
         "written_replies",
         "written_drafts",
-        "distilled_replies",
-        "distillation_learning_rate",
-        "distillation_temperature",
     }
 )
 """Fields of requests that were added later: unset, they are no part of the hash, which stays that
@@ -240,8 +237,6 @@ def batches_hash(data: Dataset, recipe: Recipe) -> str:
     digest = _sample_order_hash(data.train, recipe)
     if data.preferences:
         digest += data.preferences.marks
-    if data.distillation:
-        digest += data.distillation.hash
     if not data.first:
         return digest
     return hashlib.sha256((_sample_order_hash(data.first, recipe) + digest).encode()).hexdigest()

@@ -41,7 +41,6 @@ from trainer.train.collator import (
     lay_out,
     reply_losses,
 )
-from trainer.train.embedding_noise import sample_lengths
 from trainer.train.kernels import (
     KernelSelection,
     choose_kernels,
@@ -86,8 +85,7 @@ class ReplySFTTrainer(TrainerBase, SFTTrainer):  # type: ignore[misc]  # TRL is 
         num_items_in_batch: Any = None,
     ) -> Any:
         """Mean over the trained tokens of the whole optimiser step."""
-        with self.noise.over(sample_lengths(inputs)):
-            losses = reply_losses(model, inputs, self.kernels.chunked_loss)
+        losses = reply_losses(model, inputs, self.kernels.chunked_loss)
         self.samples_done += len(inputs["lengths"])
         self.tokens_done += inputs["tokens"]
         if num_items_in_batch is None:
@@ -301,8 +299,6 @@ def add_lora_adapter(model: Any, recipe: Recipe) -> Any:
         lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,
         target_modules=targets,
-        use_rslora=recipe.use_rslora,
-        use_dora=recipe.use_dora,
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, lora)

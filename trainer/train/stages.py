@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,12 +16,7 @@ from personas.errors import TrainingError, is_out_of_memory
 from personas.home.atomic_files import atomic_folder
 from personas.models.probe import Float16OverflowError
 from personas.prompt.renderer import TokenizedSample
-from personas.schemas.formatting import model_label
 from personas.schemas.training_events import TRAINER_EVENT, Epoch, Evaluation, Phase, Progress
-from trainer.dataset.distillation import DistillationSet
-from trainer.estimate.memory_model import compute_dtype_bytes
-from trainer.estimate.model_shape import model_shape_of
-from trainer.estimate.run_estimate import run_cost
 from trainer.machine import probe_machine, release_memory
 from trainer.process.events import StepEvent
 from trainer.recipe.parent_adapter import load_parent_weights
@@ -166,7 +161,7 @@ class FirstStageResult:
 @dataclass(frozen=True)
 class _StagePlan:
     """One of two stages: its samples and recipe. `detail` says for people what it trains on, and
-    `rate_setting` names its learning rate. `pace` is the time of a token in the other stage's.
+    `rate_setting` names its learning rate.
     """
 
     samples: tuple[TokenizedSample, ...]
@@ -174,7 +169,6 @@ class _StagePlan:
     recipe: Recipe
     initial_loss: float | None = None
     rate_setting: str = "learning_rate"
-    pace: float = 1.0
 
 
 @contextmanager
@@ -206,7 +200,7 @@ class _StageTrainer:
             self._enter(f"{len(data.train)} judged replies, by {data.preferences.method.upper()}")
             return self._train_stage(self._stage(data.train, begin=begin))
         loss, _ = self.initial_losses
-        if not data.first and not data.distillation:
+        if not data.first:
             self._enter(f"{len(data.train)} replies")
             return self._train_stage(self._stage(data.train, begin=begin, initial_loss=loss))
 
@@ -222,7 +216,7 @@ class _StageTrainer:
             listen=lambda event: self.listen(shift(event)),
         )
         with _naming(second, "In the second stage"):
-            trained = self._train_stage(stage, data.distillation)
+            trained = self._train_stage(stage)
         return replace(trained, history=(*first.history, *map(shift, trained.history)))
 
     def _two_stages(self) -> tuple[_StagePlan, _StagePlan]:
@@ -233,19 +227,6 @@ class _StageTrainer:
         own = _StagePlan(
             data.train, detail=f"{len(data.train)} replies", recipe=recipe, initial_loss=loss
         )
-        if data.distillation:
-            from trainer.train.distillation_trainer import prompt_samples  # imports torch: seconds
-
-            prompts = prompt_samples(data.distillation)
-            teacher = model_label(self.run.job.base.name)
-            distilled = _StagePlan(
-                prompts,
-                detail=f"{len(prompts)} replies of its own, with {teacher} as the teacher",
-                recipe=recipe.distillation_stage,
-                rate_setting="distillation_learning_rate",
-                pace=self._distillation_pace(prompts),
-            )
-            return own, distilled
         general = _StagePlan(
             data.first,
             detail=f"{len(data.first)} general replies",
@@ -254,15 +235,6 @@ class _StageTrainer:
             rate_setting="first_stage_learning_rate",
         )
         return general, own
-
-    def _distillation_pace(self, prompts: Sequence[TokenizedSample]) -> float:
-        """Return how many times longer than in the first stage a token is expected to take."""
-        job = self.run.job
-        recipe = self.run.recipe
-        value_bytes = compute_dtype_bytes(recipe, probe_machine())
-        cost = run_cost(recipe, model_shape_of(job.base), job.workload, value_bytes)
-        prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
-        return cost.distillation_s / prompt_tokens * cost.trained_tokens / cost.training_s
 
     def _first_stage(
         self, plan: _StagePlan, later: _StagePlan, begin: AdapterLoader | None
@@ -282,7 +254,7 @@ class _StageTrainer:
             _shift_event,
             stage=1,
             after=optimiser_steps(later.recipe, len(later.samples)),
-            after_tokens=tokens * epoch_count(later.recipe, len(later.samples)) * later.pace,
+            after_tokens=tokens * epoch_count(later.recipe, len(later.samples)),
         )
         stage = self._stage(
             plan.samples,
@@ -347,14 +319,8 @@ class _StageTrainer:
             begin=begin,
         )
 
-    def _train_stage(
-        self, stage: StageInputs, distillation: DistillationSet | None = None
-    ) -> TrainResult:
+    def _train_stage(self, stage: StageInputs) -> TrainResult:
         job = self.run.job
-        if distillation:
-            from trainer.train.distillation_trainer import train_distillation  # imports torch
-
-            return train_distillation(job.base, job.tokenizer, stage, distillation)
         if job.data.preferences:
             from trainer.train.preference_trainer import train_preferences  # imports torch
 

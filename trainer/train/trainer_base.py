@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft.optimizers import create_loraplus_optimizer
 from safetensors import SafetensorError
 from torch import nn
 from transformers.trainer_callback import ExportableState
@@ -31,7 +30,6 @@ from trainer.train.checkpoint import (
     restore_weights,
     trainable_weights,
 )
-from trainer.train.embedding_noise import EmbeddingNoise
 from trainer.train.kernels import KernelSelection
 from trainer.train.losses import mean_loss, measure_reply_losses
 from trainer.train.training_run import RunControl
@@ -81,13 +79,12 @@ class TrainerBase:
     In this process, `samples_done` and `tokens_done` count samples and their own tokens,
     `measuring_s` the seconds of evaluation without pauses. The result of `remembers` is saved in
     every checkpoint; after a resume `remembered` holds it. `trouble` says why the last checkpoint
-    could not be written, empty if it could. `noise` is NEFTune's.
+    could not be written, empty if it could.
     """
 
     def __init__(self, stage: StageInputs, kernels: KernelSelection, **options: Any) -> None:
         self.stage = stage
         self.kernels = kernels
-        self.noise = EmbeddingNoise(options["model"], stage.recipe.neftune_noise_alpha)
         self.samples_done = self.tokens_done = 0
         self.measuring_s = 0.0
         self.remembered: dict[str, Any] = {}
@@ -110,23 +107,6 @@ class TrainerBase:
         super().__init__(**options)
         if stage.recipe.precision == "fp16" and self.accelerator.device.type == "cpu":
             _enable_cpu_fp16(self.accelerator)
-
-    def create_optimizer(self, model: Any = None) -> Any:
-        """Create the recipe's optimiser; with LoRA+ (arXiv 2402.12354) B learns faster than A by
-        its ratio.
-        """
-        ratio = self.stage.recipe.loraplus_lr_ratio
-        if ratio and self.optimizer is None:
-            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)  # type: ignore[attr-defined]
-            self.optimizer = create_loraplus_optimizer(
-                self.model,
-                kind,
-                loraplus_lr_ratio=ratio,
-                loraplus_weight_decay=self.args.weight_decay,
-                **options,
-            )
-        given = (model,) if model is not None else ()
-        return super().create_optimizer(*given)  # type: ignore[misc]  # the other base is a trainer of TRL's
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Return 0: the count is reported nowhere, and transformers walks all modules for it at

@@ -35,7 +35,6 @@ from bot.training.web.requests import (
 )
 from bot.training.web.run_details import RunDetails, read_log_tail, read_run_details, run_seconds
 from bot.training.web.run_history import (
-    DISTILLING_STAGE_NAMES,
     MAX_SMOOTHING,
     STAGE_NAMES,
     smoothing_formula,
@@ -198,7 +197,7 @@ async def get_run(request: web.Request) -> web.Response:
         notes=[redact_paths(note, services.home) for note in record.settings.notes],
         error=redact_paths(job.error or "", services.home),
         advice=redact_paths(job.advice or "", services.home),
-        stages=_stage_names(job),
+        stages=STAGE_NAMES,
         evaluations=record.course.evaluations[-MAX_SHOWN_EVALUATIONS:],
         weight=weight,
         most_weight=MAX_SMOOTHING,
@@ -238,15 +237,6 @@ def other_runs(services: Services, job: TrainingJob | None) -> list[TrainingJob]
     same_ids = {run.job_id for run in same}
     others = [run for run in jobs.page(MAX_OTHER_RUNS) if run.job_id not in same_ids]
     return [*same, *others]
-
-
-def _stage_names(job: TrainingJob) -> Mapping[int, str]:
-    """Name the stages of a run that has two."""
-    try:
-        request: TrainingRequest = job.request
-    except RequestError:
-        return STAGE_NAMES
-    return DISTILLING_STAGE_NAMES if request.distils else STAGE_NAMES
 
 
 def requested_settings(services: Services, job: TrainingJob) -> dict[str, str]:

@@ -25,7 +25,6 @@ BLOCK_BYTES = 2**20
 """Bytes read at once; longer lines are skipped."""
 EVENT_PREFIX = b'{"event":'
 STAGE_NAMES = {1: gettext_lazy("general dialogue"), 2: gettext_lazy("the persona")}
-DISTILLING_STAGE_NAMES = {1: gettext_lazy("the persona"), 2: "distillation"}
 DEFAULT_SMOOTHING = 0.9
 MAX_SMOOTHING = 0.99
 REPORT_FILES = (

@@ -13,14 +13,12 @@ SETTING_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "per_device_train_batch_size", "gradient_accumulation_steps", "optim", "weight_decay", "max_grad_norm",
         "gradient_checkpointing", "checkpoint_every_n_layers", "packing", "seed")),
     (gettext_lazy("Adapter"), (
-        "lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora", "loraplus_lr_ratio",
-        "neftune_noise_alpha")),
+        "lora_r", "lora_alpha", "lora_dropout", "target_modules")),
     (gettext_lazy("Base model while it trains"), ("quant_type", "double_quant", "precision")),
     (gettext_lazy("Samples"), (
         "max_length", "chat_template", "rope_scaling_factor", "rope_scaling_type", "history_turns",
         "session_gap_minutes", "cross_session_share", "lore_share", "short_card_share", "trained_replies", "reasoning",
         "heldout_share", "train_samples", "written_replies", "written_drafts")),
-    (gettext_lazy("Distillation"), ("distilled_replies", "distillation_learning_rate", "distillation_temperature")),
     (gettext_lazy("Measuring"), (
         "logging_steps", "eval_strategy", "eval_steps", "early_stopping_patience", "card_deadline_minutes")),
     (gettext_lazy("General dialogue"), ("general_share", "first_stage_epochs", "first_stage_learning_rate")),

@@ -59,7 +59,7 @@ async def run(dashboard):
 async def test_the_form_is_filled_with_what_the_run_used(dashboard, run):
     assert run["job_name"] == "dusk-2" and run["persona"] == "oda" and run["recipe"] == "demo-cpu"
     assert run["set.learning_rate"] == "0.0004" and run["set.target_modules"] == "q_proj, v_proj"
-    assert run["set.double_quant"] == "true" and run["set.use_dora"] == ""
+    assert run["set.double_quant"] == "true" and run["set.gradient_checkpointing"] == ""
     status, _, html = await send(dashboard, "/dashboard/training/j1/repeat", run, do="compare")
     assert status == 200 and "None, except the name." in words(html)
 

@@ -139,10 +139,6 @@ async def test_a_teacher_that_is_not_here_is_refused_before_anything_is_queued(d
     assert status == 422 and [error["field"] for error in body["errors"]] == ["teacher"]
     assert "'nobody/nothing' is not on" in body["detail"] and dashboard.store.jobs.page(1) == []
     server = teacher | {"url": "http://127.0.0.1:1/v1"}
-    distils = asked | {"recipe": "card-teacher", "from_card": 1, "teacher": server}
-    status, body, _ = await dashboard.start(**distils)
-    assert status == 422 and "use the recipe card, or leave the teacher out" in str(body)
-    assert dashboard.store.jobs.page(1) == []
     assert (await dashboard.start(**asked, from_card=1, teacher=server))[0] == 202
 
 
@@ -157,9 +153,6 @@ async def test_without_a_teacher_that_of_the_settings_writes(dashboard, monkeypa
     assert status == 303
     _, page, _ = await dashboard.page(headers["Location"])
     assert "lore are sent to the server <code>127.0.0.1</code>" in page
-    distils = form | {"recipe": "card-teacher"}
-    status, page, _ = await dashboard.submit("/dashboard/data/plan", **distils)
-    assert status == 422 and "Choose another recipe, such as <code>card</code>" in page
     assert dashboard.backend.plans[-1].teacher == teacher
     elsewhere = await dashboard.ask("POST", POST, json={**asked, "base_model": "nobody/nothing"})
     assert elsewhere[1]["would_work"] == asked, "it proposes changes of what was sent"

@@ -71,8 +71,6 @@ def lore_questions(data: Dataset) -> list[FactQuestion]:
     if data.persona is None or data.lore is None:
         return []
     trained = {pair.message for pair in data.train_prompt_replies}
-    if data.distillation:
-        trained.update(data.distillation.questions)
     return fact_questions(data.persona, data.lore, trained)
 
 
