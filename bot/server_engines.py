@@ -17,7 +17,6 @@ from personas.schemas.training import ServingPrecision
 # What works with servers is imported only where the setting names them.
 if TYPE_CHECKING:
     from personas.engine.remote.llamacpp_engine import LlamaCppEngine
-    from personas.engine.remote.ollama_engine import OllamaEngine
     from personas.engine.remote.openai_engine import OpenAIEngine
     from personas.engine.remote.replica import ReplicaLimits
     from personas.engine.remote.vllm_engine import VllmEngine
@@ -66,8 +65,6 @@ async def create_server_engine(
     )
     if settings.engine == "llamacpp":
         return await _create_llamacpp_engine(settings, options)
-    if settings.engine == "ollama":
-        return await _create_ollama_engine(settings, options)
     if settings.engine == "openai":
         return _create_openai_engine(settings, options)
     return _create_vllm_engine(settings, options)
@@ -115,16 +112,3 @@ async def _create_llamacpp_engine(settings: Settings, options: EngineOptions) ->
         program=program,
         candidates=settings.max_reply_candidates,
     )
-
-
-async def _create_ollama_engine(settings: Settings, options: EngineOptions) -> "OllamaEngine":
-    from personas.engine.remote.ollama_engine import DEFAULT_URL, OLLAMA_LIMITS, OllamaEngine
-    from personas.models.gguf_base_file import find_base_gguf
-
-    model_file = await asyncio.to_thread(find_base_gguf, options["base"], settings.engine_model)
-    options["urls"] = settings.engine_urls or (DEFAULT_URL,)
-    log.info("asking Ollama at %s to serve %s …", ", ".join(options["urls"]), model_file)
-    options["limits"] = replace(
-        OLLAMA_LIMITS, rows=settings.engine_rows, adapters=settings.engine_loras
-    )
-    return OllamaEngine(**options, model_file=model_file)

@@ -61,10 +61,10 @@ FetchPolicy = Literal["off", "operator", "moderators"]
 ScoreCardLevel = Literal["full", "quick", "losses"]
 TrainerKind = Literal["local", "ray"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-EngineKind = Literal["local", "llamacpp", "ollama", "vllm", "openai"]
+EngineKind = Literal["local", "llamacpp", "vllm", "openai"]
 
 DEFAULT_ROWS = 32
-ROWS_BY_ENGINE = {"llamacpp": 4, "ollama": 1}
+ROWS_BY_ENGINE = {"llamacpp": 4}
 
 
 class SettingsError(UnderstudyError):
@@ -116,7 +116,7 @@ class Settings(BaseSettings):
         default="auto", description=", ".join(PRECISION_BY_SETTING)
     )
     engine: Annotated[EngineKind, BeforeValidator(str.lower)] = Field(
-        default="local", description="local, llamacpp, ollama, vllm, openai"
+        default="local", description="local, llamacpp, vllm, openai"
     )
     engine_urls: Annotated[tuple[str, ...], BeforeValidator(parse_server_urls)] = Field(
         default=(),
@@ -129,8 +129,7 @@ class Settings(BaseSettings):
     engine_home: ServerFolder = Field(default="", description="an absolute path on the servers")
     engine_model: str = Field(
         default="",
-        description="the model's name at the servers, if they list several; with llamacpp and ollama the base model's "
-        "GGUF file",
+        description="the model's name at the servers, if they list several; with llamacpp the base model's GGUF file",
     )
     # Whether the servers' model is given the pictures that members send; auto finds out
     vision: Annotated[VisionSetting, BeforeValidator(str.lower)] = Field(
@@ -141,7 +140,7 @@ class Settings(BaseSettings):
         default="",
         description="a folder, a hub id, or a size of Whisper: tiny, base, small, medium, large-v3",
     )
-    # A server of the bot's own has a context of its own for each reply; Ollama computes one at a time
+    # A server of the bot's own has a context of its own for each reply
     engine_rows: Integer = Field(
         default_factory=lambda values: ROWS_BY_ENGINE.get(values.get("engine", ""), DEFAULT_ROWS),
         ge=1,
@@ -516,10 +515,10 @@ def _describe_setting(field: str, info: FieldInfo) -> Setting:
 SETTINGS = tuple(_describe_setting(field, info) for field, info in Settings.model_fields.items())
 SETTINGS_BY_NAME = {setting.name: setting for setting in SETTINGS}
 READ_ONLY_WITH = (
-    ("engine", "llamacpp ollama vllm openai", "ENGINE_KEY ENGINE_ROWS"),
-    ("engine", "llamacpp ollama vllm", "ENGINE_LORAS"),
+    ("engine", "llamacpp vllm openai", "ENGINE_KEY ENGINE_ROWS"),
+    ("engine", "llamacpp vllm", "ENGINE_LORAS"),
     ("engine", "vllm", "ENGINE_HOME VLLM_PYTHON"),
-    ("engine", "llamacpp ollama openai", "ENGINE_MODEL"),
+    ("engine", "llamacpp openai", "ENGINE_MODEL"),
     ("engine", "llamacpp", "LLAMA_SERVER"),
     ("engine", "llamacpp vllm openai", "VISION"),
     ("trainer", "ray", "RAY_ADDRESS RAY_AUTH_TOKEN SHARED TRAINER_SLOTS TRAINER_GPUS"),

@@ -172,7 +172,7 @@ def test_pages_and_discord_name_the_started_script(monkeypatch, tmp_path):
 
 
 def test_texts_name_documents_by_their_paths_in_an_installed_package(monkeypatch):
-    advice = "Choose another model; docs/models.md and docs/howto/ollama.md name some."
+    advice = "Choose another model; docs/models.md and docs/howto/llamacpp.md name some."
     assert as_typed(advice) == advice
     monkeypatch.setattr(cli_common, "IS_SOURCE_TREE", False)
     named = re.findall(r"(/\S+\.md)", as_typed(advice))

@@ -117,11 +117,6 @@ class StreamingDetokenizer:
         self._encode_given(is_whole=False)
         self._advance()
 
-    @property
-    def given_text(self) -> str:
-        """The text of a server so far, without thoughts."""
-        return "" if self._given is None else self.spoken.text
-
     def end_given(self) -> None:
         """Take the text of a server for spoken if it was to begin with a thought, and ended without
         the end of that thought.

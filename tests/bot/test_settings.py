@@ -483,7 +483,7 @@ def test_the_hubs_token_of_the_file_is_found_by_the_hub_library_and_never_shown(
 
 @pytest.mark.parametrize(
     ("engine", "is_read"),
-    [("local", False), ("ollama", False), ("llamacpp", True), ("vllm", True), ("openai", True)],
+    [("local", False), ("llamacpp", True), ("vllm", True), ("openai", True)],
 )
 def test_vision_is_read_with_the_engines_that_show_pictures(tmp_path, caplog, engine, is_read):
     file = tmp_path / ".env"

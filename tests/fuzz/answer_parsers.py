@@ -31,7 +31,6 @@ from bot.platform.errors import RefusedError
 from bot.platform.weekly_time import WeeklyTime
 from bot.safety.rules import SafetyRules
 from personas.engine.remote.llamacpp_client import LlamaCppClient
-from personas.engine.remote.ollama_client import OllamaClient
 from personas.engine.remote.openai_client import OpenAIServerClient
 from personas.engine.remote.vllm_client import VllmClient
 from personas.errors import BaseModelError, UnderstudyError
@@ -140,8 +139,6 @@ def read_server_answer(file: Path, out: Path) -> None:
         lambda: VllmClient(URL, session()).tokenize("base", "hi"),
         lambda: VllmClient(URL, session()).prompt_logprobs("base", TOKEN_IDS, ""),
         lambda: OpenAIServerClient(URL, session()).model_lengths(),
-        lambda: OllamaClient(URL, session()).version(),
-        lambda: OllamaClient(URL, session()).model_sizes(),
         lambda: LlamaCppClient(URL, session(lora_adapters=adapters)).models(),
         lambda: LlamaCppClient(URL, session(props=props)).models(),
     ]
@@ -153,8 +150,7 @@ def read_server_answer(file: Path, out: Path) -> None:
             refused.append(error)
     if len(refused) == len(calls):
         raise refused[0]
-    for client in (VllmClient(URL, session()), OllamaClient(URL, session())):
-        wait_for(client.metric("vllm:num_requests_running"))
+    wait_for(VllmClient(URL, session()).metric("vllm:num_requests_running"))
     wait_for(OpenAIServerClient(URL, session()).tokenize("base", "hi"))
 
 
@@ -192,16 +188,11 @@ def server_streams() -> list[Seed]:
         {**step, "completion_probabilities": [top]},
         {**step, "tokens": [], "tokens_predicted": 1, "stop": True, "stop_type": "eos"},
     ]
-    ollama = [
-        {"response": "Aye", "done": False},
-        {"response": "", "done": True, "done_reason": "stop"},
-    ]
     events = [
         "".join(f"data: {json.dumps(event)}\n\n" for event in stream) + "data: [DONE]\n\n"
         for stream in (vllm, openai, llama)
     ]
-    lines = "".join(f"{json.dumps(event)}\n" for event in ollama)
-    return [Seed(text.encode(), "stream") for text in (*events, lines)]
+    return [Seed(text.encode(), "stream") for text in events]
 
 
 def change_stream(rng: random.Random, seed: Seed, others: Sequence[bytes]) -> bytes:
@@ -222,7 +213,6 @@ def read_server_stream(file: Path, out: Path) -> None:
         (VllmClient, {"model": "base", "prompt": [*TOKEN_IDS], "max_tokens": 9}),
         (OpenAIServerClient, {"model": "base", "messages": [], "max_tokens": 9}),
         (LlamaCppClient, {"prompt": [*TOKEN_IDS]}),
-        (OllamaClient, {"model": "base", "prompt": "hi"}),
     ]
     refused: list[UnderstudyError] = []
     for client, body in bodies:

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from bot.training.backends.ray_jobs import RayJob, RayJobsClient
     from personas.engine.remote.server_checks import ServerCheck
 
-LABELS = {"vllm": "vLLM", "llamacpp": "llama.cpp", "ollama": "Ollama", "openai": "engine"}
+LABELS = {"vllm": "vLLM", "llamacpp": "llama.cpp", "openai": "engine"}
 """Names of the checks by ENGINE."""
 NO_CARD_TEXT = "no graphics card is found here: vLLM would compute on the processor"
 NO_CARD_REMEDY = (
-    "leave ENGINE out, or set ENGINE=llamacpp or ENGINE=ollama: they are made for processors. If "
+    "leave ENGINE out, or set ENGINE=llamacpp: they are made for processors. If "
     "there is a card, install its driver until `nvidia-smi` lists it"
 )
 OLDEST_RAY = (2, 40)
