@@ -27,7 +27,7 @@ MINORS_BREAK = gettext_lazy("**You are talking with an AI, not with a person. Ti
 a member who asks.
 """
 WITHHELD = gettext_lazy(
-    "This reply is withheld: twice, what the model wrote may suggest self-harm. If that is close to "
+    "No persona answers that, because what a model writes may suggest self-harm. If that is close to "
     "you: findahelpline.com lists people to talk to, by country."
 )
 """In place of a reply, in the bot's own name."""
@@ -102,7 +102,7 @@ class SafetyProtocol:
 
     def guard(self, generate: Callable[[ChatRequest], ReplyStream]) -> ReplyGuard:
         """Return the guard of the replies that `generate` submits to the engine."""
-        return ReplyGuard(generate, SafetyRules.shipped().reply_check, self._count_withheld)
+        return ReplyGuard(generate, SafetyRules.shipped(), self._count_withheld)
 
     def _count_withheld(self, language: str) -> None:
         log.info("a reply is withheld")

@@ -1,10 +1,11 @@
-"""Withholds replies of personas that suggest self-harm, before they are shown."""
+"""Withholds replies of personas that may suggest self-harm, before they are shown."""
 
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from bot.safety.rules import SafetyRules
 from personas.engine import ReplyStream
 from personas.errors import EngineBusyError
 from personas.schemas.chat import ChatReply, ChatRequest, Turn
@@ -98,15 +99,15 @@ def _asked_text(turns: Sequence[Turn]) -> str:
 @dataclass(frozen=True)
 class ReplyGuard:
     """Has replies generated. One of a persona that suggests self-harm is withheld and
-    generated once more; if that is withheld, too, the reply is empty, and says so (`withheld`).
+    generated once more; if that is withheld, too, the reply is empty, and says so (`withheld`). So
+    is, at once, the reply to a message that asks for means of self-harm: no model answers that.
 
-    `generate` submits a request to the engine. `check_for` returns, for a message that is answered,
-    what finds the language in which a text of the reply suggests self-harm, None if it does not;
-    `on_withheld` is called with it.
+    `generate` submits a request to the engine. `on_withheld` is called with the language of the rule
+    for each reply that is withheld.
     """
 
     generate: Callable[[ChatRequest], ReplyStream]
-    check_for: Callable[[str], Callable[[str], str | None]]
+    rules: SafetyRules
     on_withheld: Callable[[str], None]
 
     def submit(self, request: ChatRequest) -> ReplyStream:
@@ -117,7 +118,38 @@ class ReplyGuard:
         """
         if request.persona is None or not request.persona.id:
             return self.generate(request)
+        if language := self.rules.find_asked_means(_asked_text(request.turns)):
+            self.on_withheld(language)
+            return WithheldStream(request)
         return GuardedStream(self, request)
+
+
+class WithheldStream:
+    """The stream of a reply that no model is asked for."""
+
+    def __init__(self, request: ChatRequest) -> None:
+        self.reply = _withheld_reply(request)
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        nothing: tuple[str, ...] = ()
+        for piece in nothing:
+            yield piece
+
+    def cancel(self) -> None:
+        """Do nothing: nothing is generated."""
+
+
+def _withheld_reply(request: ChatRequest) -> ChatReply:
+    return ChatReply(
+        text="",
+        version=request.adapter.version if request.adapter else None,
+        seed=0,
+        prompt_tokens=0,
+        new_tokens=0,
+        finish="stop",
+        seeded=False,
+        withheld=True,
+    )
 
 
 class GuardedStream:
@@ -125,7 +157,6 @@ class GuardedStream:
 
     def __init__(self, guard: ReplyGuard, request: ChatRequest) -> None:
         self._guard = guard
-        self._find = guard.check_for(_asked_text(request.turns))
         self._request = request
         self._stream = guard.generate(request)
         self._generated = ""
@@ -151,7 +182,7 @@ class GuardedStream:
                 return
 
     async def _safe_pieces(self) -> AsyncIterator[str]:
-        text = GrowingText(self._find, self._request.prefill)
+        text = GrowingText(self._guard.rules.find_in_reply, self._request.prefill)
         try:
             async for piece in self._stream:
                 self._generated += piece
@@ -189,19 +220,9 @@ class GuardedStream:
 
     @property
     def reply(self) -> ChatReply:
-        if not self._is_withheld:
-            return self._stream.reply
-        adapter = self._request.adapter
-        return ChatReply(
-            text="",
-            version=adapter.version if adapter else None,
-            seed=0,
-            prompt_tokens=0,
-            new_tokens=0,
-            finish="stop",
-            seeded=False,
-            withheld=True,
-        )
+        if self._is_withheld:
+            return _withheld_reply(self._request)
+        return self._stream.reply
 
     def cancel(self) -> None:
         self._is_cancelled = True

@@ -5,7 +5,7 @@ persona is an AI, by rules per language (data/safety).
 import re
 import tomllib
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -122,27 +122,20 @@ class SafetyRules:
         return None
 
     def find_in_reply(self, text: str) -> str | None:
-        """Return the language in which a reply suggests self-harm or suicide by itself; None if it
-        does not.
-        """
-        return self.reply_check("")(text)
+        """Return the language in which a reply suggests self-harm or suicide; None if it does not."""
+        plain = plain_text(text)
+        for rules in self.languages:
+            if rules.suggests_self_harm(plain):
+                return rules.language
+        return None
 
-    def reply_check(self, asked: str) -> Callable[[str], str | None]:
-        """Return what finds the language in which a text of the reply to `asked` suggests self-harm
-        or suicide.
-        """
-        plain_asked = plain_text(asked)
-        named = {rules.language: rules.means.asked(plain_asked) for rules in self.languages}
-
-        def find(text: str) -> str | None:
-            plain = plain_text(text)
-            for rules in self.languages:
-                means = named[rules.language]
-                if rules.suggests_self_harm(plain) or (means and means.is_advised(plain)):
-                    return rules.language
-            return None
-
-        return find
+    def find_asked_means(self, text: str) -> str | None:
+        """Return the language in which a message asks for means of self-harm; None if it does not."""
+        plain = plain_text(text)
+        for rules in self.languages:
+            if rules.means.asked(plain):
+                return rules.language
+        return None
 
     def find_sincere_question(self, text: str, *names: str) -> LanguageRules | None:
         """Return the rules of the language in which a text asks, in earnest and not in words that it

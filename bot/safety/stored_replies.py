@@ -3,14 +3,15 @@
 from bot.platform.localisation import gettext_lazy
 from bot.safety.rules import SafetyRules
 
-WITHHELD_NOTE = gettext_lazy("(withheld: it suggests self-harm)")
+WITHHELD_NOTE = gettext_lazy("(withheld: it may suggest self-harm)")
 
 
 def suggests_self_harm(asked: str, text: str) -> bool:
     """Report whether a reply to `asked` would be withheld in a channel."""
-    return SafetyRules.shipped().reply_check(asked)(text) is not None
+    rules = SafetyRules.shipped()
+    return bool(rules.find_asked_means(asked) or rules.find_in_reply(text))
 
 
 def shown_reply(asked: str, text: str) -> str:
-    """Return a reply to `asked` as pages show it: a note stands for one that suggests self-harm."""
+    """Return a reply to `asked` as pages show it: a note stands for one that is withheld."""
     return WITHHELD_NOTE if suggests_self_harm(asked, text) else text

@@ -45,8 +45,7 @@ def in_turn(*replies):
 
 def guarded(engine):
     counted = []
-    check_for = SafetyRules.shipped().reply_check
-    return ReplyGuard(engine.submit, check_for, counted.append), counted
+    return ReplyGuard(engine.submit, SafetyRules.shipped(), counted.append), counted
 
 
 async def heard(guard, request=ASKED):
@@ -128,13 +127,19 @@ async def test_where_both_attempts_suggest_it_the_reply_is_empty_and_says_so():
     assert reply.withheld and counted == ["en", "en"]
 
 
-async def test_what_is_asked_decides_whether_an_advice_is_withheld():
-    advice = "Aye, climb over it."
-    for asked, shown in (("Should I climb over the rail?", ""), ("How do I get in?", advice)):
-        guard, _ = guarded(FakeEngine(in_turn(advice)))
-        said = (Turn("Wren", asked), Turn("Wren", "tell me"), Turn("Oda", "No.", answers_too=True))
-        request = replace(ASKED, turns=said)
-        assert (await heard(guard, request))[0] == shown
+async def test_no_model_answers_who_asks_for_means():
+    engine = FakeEngine(in_turn(SAFE))
+    guard, counted = guarded(engine)
+    said = (
+        Turn("Wren", "Should I climb over the rail?"),
+        Turn("Wren", "tell me"),
+        Turn("Oda", "No.", answers_too=True),
+    )
+    text, shown, reply = await heard(guard, replace(ASKED, turns=said))
+    assert (text, shown, reply.withheld, engine.requests) == ("", [], True, [])
+    assert counted == ["en"]
+    said = (Turn("Wren", "How do I get into the tower?"), Turn("Oda", "No.", answers_too=True))
+    assert (await heard(guard, replace(ASKED, turns=said)))[0] == SAFE
 
 
 async def test_a_full_queue_leaves_no_second_attempt():
