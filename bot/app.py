@@ -23,7 +23,6 @@ from bot.operations.shards.shard_store import open_shard_store
 from bot.operations.shards.shared_state import SharedConnection
 from bot.operations.shards.state_follower import StateFollower
 from bot.operations.startup_checks import require_startable
-from bot.operations.web.discord_sign_in_pages import DiscordLogin
 from bot.personas.base_model_compat import IncompatibleVersions, find_incompatible_versions
 from bot.personas.guild_lore import read_all_lore
 from bot.personas.registry import PersonaRegistry
@@ -116,9 +115,7 @@ async def open_app(
         delete_path(settings.home / PREVIEWS_FOLDER)
 
         # The web server answers from here on; until `web_server.open` below with 503.
-        web_server = WebServer(
-            _authenticator(settings), login=DiscordLogin(settings.discord_client_secret)
-        )
+        web_server = WebServer(_authenticator(settings))
         sandbox = None
         if settings.in_sandbox:
             sandbox = await _open_sandbox(settings, town, web_server, stack)

@@ -175,10 +175,6 @@ class Settings(BaseSettings):
         default=(),
         description="addresses or networks with commas between them, such as 127.0.0.1 or 10.0.0.0/8",
     )
-    # With it, moderators sign in to the dashboard with Discord
-    discord_client_secret: Token = Field(
-        default="", repr=False, description="the application's client secret alone, without spaces"
-    )
     fetch_adapters: Annotated[FetchPolicy, BeforeValidator(str.lower)] = Field(
         default="operator", description="off, operator, moderators"
     )
@@ -349,13 +345,6 @@ class Settings(BaseSettings):
                 f"WEB_HOST is {self.web_host}, which other machines reach, and there is no WEB_TOKEN.",
                 "Set one, such as `python -c 'import secrets; print(secrets.token_urlsafe(32))'` makes; or leave "
                 "WEB_HOST out.",
-            )
-        if self.discord_client_secret and not self.web_token:
-            raise SettingsError(
-                "DISCORD_CLIENT_SECRET is set, but there is no WEB_TOKEN: without one, everybody who "
-                "reaches the dashboard is the operator.",
-                "Set one, such as `python -c 'import secrets; print(secrets.token_urlsafe(32))'` makes; or leave "
-                "DISCORD_CLIENT_SECRET out.",
             )
         return self
 

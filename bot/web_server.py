@@ -23,26 +23,16 @@ from bot.generation.web import http as generation_routes
 from bot.generation.web import pages as generation_pages
 from bot.models.web import http as model_routes
 from bot.models.web import pages as model_pages
-from bot.moderation.web import blind_test_pages as member_blind_test_pages
-from bot.moderation.web import block_pages as member_block_pages
-from bot.moderation.web import card_pages as member_card_pages
-from bot.moderation.web import operator_pages as moderation_pages
-from bot.moderation.web import pages as member_pages
-from bot.moderation.web import report_pages as member_report_pages
-from bot.moderation.web import rule_pages as member_rule_pages
-from bot.moderation.web import score_card_pages as member_score_card_pages
-from bot.moderation.web import training_pages as member_training_pages
-from bot.moderation.web import version_pages as member_version_pages
-from bot.moderation.web.access import MEMBER_CHECKS, MemberChecks, MemberRoutes
+from bot.moderation.web import block_pages, rule_pages
+from bot.moderation.web import pages as moderation_pages
 from bot.openai_api.web import http as openai_routes
 from bot.openai_api.web.errors import is_openai_path, openai_error_response
 from bot.operations.doctor.connection_checks import PermissionReport
-from bot.operations.web import discord_sign_in_pages, document_pages
+from bot.operations.web import document_pages
 from bot.operations.web import http as system_routes
 from bot.operations.web import overview_pages as overview_page
 from bot.operations.web import pages as system_page
 from bot.operations.web import sign_in_pages as sign_in_page
-from bot.operations.web.discord_sign_in_pages import DISCORD_LOGIN, DiscordLogin
 from bot.operations.web.system_state import PERMISSION_REPORT, WriteProbe
 from bot.personas.web import card_http as card_routes
 from bot.personas.web import card_pages, creation_pages, lore_pages
@@ -122,22 +112,10 @@ PAGE_MODULES = (
     source_pages, build_pages, set_pages, plan_pages, training_pages, rerun_page, written_pages,
     playground_page, blind_test_pages,
     scorecard_pages, compare_pages, system_page, safety_page, model_pages, retrain_pages,
-    document_pages, schedule_pages, discord_sign_in_pages, member_pages,
-    member_score_card_pages, member_card_pages, member_training_pages, member_version_pages,
-    member_blind_test_pages, member_block_pages, member_rule_pages, member_report_pages,
-    moderation_pages,
+    document_pages, schedule_pages, moderation_pages, block_pages, rule_pages,
 )  # fmt: skip
 ROUTES = Routes(chain.from_iterable(module.routes for module in (*API_MODULES, *PAGE_MODULES)))
 """All routes of the API and of the dashboard."""
-MEMBER_ROUTES = frozenset(
-    (method, path)
-    for module in PAGE_MODULES
-    if isinstance(module.routes, MemberRoutes)
-    for method, path, _ in module.routes
-) | {("POST", sign_in_page.SIGN_OUT)}
-"""Methods and paths of what members reach who signed in with Discord, each with its own guard. All
-others are the operator's alone.
-"""
 
 
 def filter_bad_requests(record: logging.LogRecord) -> bool:
@@ -156,14 +134,11 @@ class WebServer:
         self,
         authenticator: Authenticator | None = None,
         limits: ConnectionLimits | None = None,
-        login: DiscordLogin | None = None,
     ) -> None:
         self._context = AppContext()
         self._authenticator = authenticator or Authenticator()
         self._limits = limits or ConnectionLimits(is_proxy=self._authenticator.is_proxy)
-        self._login = login or DiscordLogin()
         self._own: set[web.AbstractRoute] = set()
-        self._for_members: set[web.AbstractRoute] = set()
 
     def open(self, services: Services) -> None:
         self._context.services = services
@@ -186,12 +161,6 @@ class WebServer:
         app[templating.FLASH_MESSAGES] = templating.FlashMessages()
         app[openapi.MOUNTED_ROUTES] = ROUTES
         app[AUTHENTICATOR] = self._authenticator
-        app[DISCORD_LOGIN] = self._login
-        # Without a token, everybody who reaches the server is the operator.
-        app[sign_in_page.OFFERS_DISCORD] = (
-            bool(self._login.client_secret) and self._authenticator.demands_token
-        )
-        app[MEMBER_CHECKS] = MemberChecks(self._authenticator.now)
         app[idempotency.IDEMPOTENCY_STATE] = idempotency.IdempotencyState()
         set_up_playground(app)
         app[PLAN_CACHE] = PlanCache()
@@ -204,12 +173,9 @@ class WebServer:
             routes.append(("GET", "/", templating.redirect_to_dashboard))
         for method, path, handler in routes:
             resource = app.router.add_resource(path)
-            added = {resource.add_route(method, handler)}
+            self._own.add(resource.add_route(method, handler))
             if method == "GET":
-                added.add(resource.add_route("HEAD", handler))
-            self._own |= added
-            if (method, path) in MEMBER_ROUTES:
-                self._for_members |= added
+                self._own.add(resource.add_route("HEAD", handler))
 
         @web.middleware
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -240,11 +206,7 @@ class WebServer:
         require_short_url(request)
         is_public = request.path.startswith(PUBLIC_PATHS)
         if not is_public and not self._authenticator.lets_in(request):
-            if self._authenticator.member_of(request) is None:
-                return _ask_to_sign_in(request)
-            # Before anything else, so that a member learns nothing of what there is.
-            if request.match_info.route not in self._for_members:
-                return _refuse_member(request)
+            return _ask_to_sign_in(request)
         refusal = request.match_info.http_exception
         is_form_address = isinstance(refusal, web.HTTPMethodNotAllowed)
         is_missing = isinstance(refusal, web.HTTPNotFound)
@@ -293,18 +255,6 @@ def _ask_to_sign_in(request: web.Request) -> web.Response:
         "A token is needed.",
         f"Send `Authorization: Bearer …`, or sign in at {sign_in_page.SIGN_IN}.",
         headers={"WWW-Authenticate": 'Bearer realm="Understudy"'},
-    )
-
-
-def _refuse_member(request: web.Request) -> web.Response:
-    """Lead a member from the operator's first page to theirs. Raises `Problem` everywhere else."""
-    is_first_page = request.path == templating.DASHBOARD and request.method == "GET"
-    if is_first_page and templating.accepts_html(request):
-        return templating.redirect_to(request, templating.MEMBERS_HOME)
-    raise Problem(
-        "not-allowed",
-        gettext_lazy("This is the operator's alone."),
-        gettext_lazy("You are signed in with Discord: your pages are those of your servers."),
     )
 
 

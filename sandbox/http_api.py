@@ -164,15 +164,14 @@ def mount_api(app: web.Application, shared: SharedComponents, routes: tuple[Rout
     """Serve the route table. Literal paths must precede the templates that would match them."""
     for method, path, handler in routes:
         app.router.add_route(
-            method, API_PREFIX + path, request_handler(shared, method, path, handler)
+            method, API_PREFIX + path, _request_handler(shared, method, path, handler)
         )
     app.router.add_route("*", API_PREFIX + "/{rest:.*}", _unknown_route)
 
 
-def request_handler(
+def _request_handler(
     shared: SharedComponents, method: str, path: str, handler: Handler
 ) -> Callable[[web.Request], Any]:
-    """Return the handler of a request of the bot."""
     # These have a secret in the path, and discord.py sends no bot token with them; they do not
     # count as the bot's requests either.
     is_open = path.startswith(("/interactions/", "/webhooks/{webhook_id}/{token}"))

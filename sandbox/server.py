@@ -13,7 +13,7 @@ import discord.http
 from aiohttp import web
 from yarl import URL
 
-from sandbox import api_routes, http_api, outside_places, page_api
+from sandbox import http_api, outside_places, page_api
 from sandbox.account_deletion import (
     DepartingMember,
     delete_account_content,
@@ -24,7 +24,6 @@ from sandbox.container import FaultControls, SandboxContainer, SharedComponents
 from sandbox.gateway import ShardLimits
 from sandbox.guild_seed import MEMBER_PERMISSIONS, GuildSeed
 from sandbox.member_client import MemberClient
-from sandbox.oauth2 import OAuth2Server, mount_oauth2
 from sandbox.proxy_bot import ProxyBot
 from sandbox.sandbox_errors import Json, NotLoopback
 from sandbox.traffic_log import EventLog, EventPredicate
@@ -94,7 +93,6 @@ class Sandbox(FaultControls):
         )
         super().__init__(self._shared.guilds[0])
         self._shared.conditions.on_change = self.publish
-        self.oauth2 = OAuth2Server(self._shared)
         self._runner: web.AppRunner | None = None
         self._closed = False
         self.url = ""
@@ -174,8 +172,6 @@ class Sandbox(FaultControls):
         )
         app.router.add_get("/gateway", self._container.gateway.serve)
         app.router.add_get("/gateway/", self._container.gateway.serve)
-        as_bot = http_api.request_handler(self._shared, "GET", "/users/@me", api_routes.me)
-        mount_oauth2(app, self.oauth2, as_bot)
         http_api.mount_api(app, self._shared, ROUTES)
         page_api.mount_page(app, self._shared, links)
         return app

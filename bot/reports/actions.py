@@ -144,15 +144,6 @@ class ReplyReports:
         version = report.version or gettext_lazy("base model")
         return gettext_lazy("**{persona}** ({version})", persona=name, version=version)
 
-    def stored_text(self, report: Report) -> str | None:
-        """Return what is stored of the reported reply, which may have been made anew since; None
-        where nothing is any more.
-        """
-        reply = self.store.replies.get(report.event_id)
-        if reply is None or not reply.parts:
-            return None
-        return self.store.messages.text_of(reply.parts[0])
-
 
 def reply_link(report: Report) -> str:
     """Return the link to the reported message, which shows no preview."""

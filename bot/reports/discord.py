@@ -49,10 +49,8 @@ ASK_TEXT = gettext_lazy(
 )
 MAX_LISTED = 20
 """Reported replies that are read for a list; fewer have room in a message."""
-MAX_LISTED_NOTES = 2
-"""Notes on a reported reply in a list, whose length is limited; the dashboard has all of them, but
-none on age-restricted replies.
-"""
+MAX_NOTES_CHARS = 1200
+"""Of the notes on a reported reply in a list, whose length is limited: any two have room."""
 ARCHIVED_TEXT = gettext_lazy(
     "Notes are not shown: its channel is archived or deleted. A message in a thread opens it again."
 )
@@ -260,20 +258,16 @@ def _notes(interaction: Interaction, first: Report) -> list[str]:
     is_restricted = age.restricts_reply(persona, channel, guild_id=guild_id)
     if is_restricted and not is_age_restricted(interaction.channel):
         return [RESTRICTED_TEXT]
-    lines = [
-        discord.utils.escape_markdown(" ".join(note.split())) for note in notes[-MAX_LISTED_NOTES:]
-    ]
-    more = len(notes) - len(lines)
-    if more and is_restricted:  # the dashboard does not show them
+    room = MAX_NOTES_CHARS
+    lines: list[str] = []
+    for note in reversed(notes):
+        line = discord.utils.escape_markdown(" ".join(note.split()))
+        room -= len(line)
+        if room < 0:
+            break
+        lines.insert(0, line)
+    if more := len(notes) - len(lines):
         lines.append(
             ngettext_lazy("… and {count} earlier note", "… and {count} earlier notes", more)
-        )
-    elif more:
-        lines.append(
-            ngettext_lazy(
-                "… and {count} earlier note, which the dashboard has",
-                "… and {count} earlier notes, which the dashboard has",
-                more,
-            )
         )
     return lines

@@ -160,13 +160,14 @@ async def test_a_note_goes_to_moderators_who_see_the_channel_and_not_into_the_au
     (report,) = stored(stage)
     assert stage.store.reports.notes(report.event_id) == [note]
     assert stage.store.erasure.rows_of(int(stage.member.id))["reports"][0]["note"] == note
-    for user in range(2):
-        stage.store.reports.add(
-            replace(_report(stage, report.event_id, user=user), note=f"note {user}")
-        )
+    long = ["*" * MAX_NOTE_CHARS, "_" * MAX_NOTE_CHARS]  # each is escaped
+    for user, text in enumerate(("short", *long)):
+        stage.store.reports.add(replace(_report(stage, report.event_id, user=user), note=text))
+        if text == "short":
+            assert f"{shown}> short\n" in await listed(stage), "all that have room"
     text = await listed(stage)
-    earlier = "… and 1 earlier note, which the dashboard has"
-    assert f"\n> note 0\n> note 1\n> {earlier}\n" in text and "about me" not in text
+    shown = "".join(f"> {discord.utils.escape_markdown(note)}\n" for note in long)
+    assert f"{shown}> … and 2 earlier notes\n" in text and "about me" not in text
 
 
 async def noted_in(stage, thread_id):
@@ -218,7 +219,7 @@ async def test_notes_on_age_restricted_replies_are_shown_in_age_restricted_chann
     for user in range(2):
         stage.store.reports.add(replace(report, seq=0, user_id=user, note=f"note {user + 1}"))
     quay = stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"]))
-    shown = "\n> note 1\n> note 2\n> … and 1 earlier note\n"  # which the dashboard hides
+    shown = "\n> note 0\n> note 1\n> note 2\n"
     withheld = "Notes are not shown here: the reply is for age-restricted channels."
 
     async def listed_in(channel):

@@ -26,7 +26,6 @@ from bot.chat.chat_words import first_named, is_laughter, is_link, order_named
 from bot.chat.message_text import ANONYMOUS_NAMES, has_words, quoted_text, readable_text, said_text
 from bot.chat.proxies import is_without_tags
 from bot.chat.reply_text import split_message
-from bot.platform.discord_kit import oauth2
 from bot.platform.errors import RefusedError
 from bot.platform.weekly_time import WeeklyTime
 from bot.safety.rules import SafetyRules
@@ -229,41 +228,6 @@ def read_server_stream(file: Path, out: Path) -> None:
         raise refused[0]
 
 
-# ------------------------------------------------------------------------------- Discord's sign-in
-
-TOKEN = {"access_token": "abc", "token_type": "Bearer", "scope": "identify guilds"}
-USER = {"id": "7", "username": "wren", "global_name": "Wren Castle"}
-GUILDS = [{"id": "9", "owner": False, "permissions": "32"}, {"id": "10", "owner": True}]
-SIGN_IN = {"/oauth2/token": TOKEN, "/users/@me": USER, "/users/@me/guilds": GUILDS}
-
-
-def sign_ins() -> list[Seed]:
-    """Each answer of a sign-in; the file's name says which."""
-    answers = [*SIGN_IN.values(), {"error": "invalid_grant"}]
-    names = ("token", "user", "guilds", "token")
-    return [
-        Seed(json.dumps(answer).encode(), "json", name)
-        for answer, name in zip(answers, names, strict=True)
-    ]
-
-
-def read_sign_in(file: Path, out: Path) -> None:
-    paths = dict(zip(("token", "user", "guilds"), SIGN_IN, strict=True))
-    answers = {path: json.dumps(answer).encode() for path, answer in SIGN_IN.items()}
-    answers[paths[file.name]] = file.read_bytes()
-    # The longest first: one path ends as another does.
-    by_path = {path: answers[path] for path in sorted(answers, key=len, reverse=True)}
-
-    @asynccontextmanager
-    async def session(user_agent: str) -> AsyncIterator[Any]:
-        yield Served(b"{}", by_path)
-
-    client = oauth2.DiscordOAuth2(1, "secret", "fuzz")
-    with mock.patch.object(oauth2, "_session", session):
-        user = wait_for(client.identify(code="c", verifier="v", redirect_uri=URL))
-    assert all(isinstance(guild.guild_id, int) for guild in user.guilds)
-
-
 # ----------------------------------------------------------------------------- messages of members
 
 ATTACHMENT = {
@@ -463,7 +427,6 @@ ANSWER_PARSERS: tuple[Parser, ...] = (
         5,
         change_stream,
     ),
-    Parser("Discord's sign-in", sign_ins, read_sign_in, (oauth2.OAuth2Error,), 4),
     Parser("Discord message", messages, read_message, (NothingSaidError,), 5, change_message),
     Parser("GGUF header", gguf_files, read_gguf, (BaseModelError,), 3),
     Parser("typed time", typed_times, read_typed_time, (RefusedError,), 2),

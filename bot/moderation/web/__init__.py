@@ -1,1 +1,1 @@
-"""Pages of members who signed in with Discord: what they may see and do for their servers."""
+"""The operator's pages of blocks, limits, mutes, roles and age restrictions."""

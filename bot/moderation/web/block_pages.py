@@ -1,39 +1,230 @@
-"""`/dashboard/servers/ID/blocks`: whom personas do not answer, and how often they answer others, as
-`/moderation blocks`, `block`, `unblock` and `limits` do.
+"""`/dashboard/moderation/ID`: whom personas do not answer in a server or in direct messages, and how
+often they answer others.
 """
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from aiohttp import web
 
-from bot.moderation.web.access import GuildAccess, MemberRoutes
-from bot.moderation.web.blocks import (
-    block_member,
-    lift_block,
-    set_limits,
-    show_blocks,
+from bot.moderation.actions import MAX_COOLDOWN_S, MAX_PER_DAY, LimitValue
+from bot.moderation.store import ReplyLimits
+from bot.moderation.texts import LIMIT_NAMES, limits_text, persona_text
+from bot.moderation.web.moderated_server import (
+    LIST_ADVICE,
+    SERVER,
+    ModeratedServer,
+    server_in_path,
 )
-from bot.moderation.web.lookup import SERVER
-from bot.moderation.web.moderated_server import ModeratedServer
+from bot.moderation.web.people import Person, find_people, is_named
+from bot.platform.errors import RefusedError
+from bot.platform.localisation import gettext_lazy
+from bot.platform.request_origin import OPERATOR_ORIGIN
+from bot.platform.web_kit.app_context import Routes
+from bot.platform.web_kit.paging import integer_query
+from bot.platform.web_kit.problems import Problem, field_error, field_problem
+from bot.platform.web_kit.request_body import changed_fields, errors_as_problems, read_form
+from bot.platform.web_kit.templating import redirect_to, render_page
+from bot.schedules.web.ids import read_id
+from bot.training.web.run_view import MEMBER_NAMES
 
-BLOCKS = f"{SERVER}/blocks"
-routes = MemberRoutes()
+PAGE_SIZE = 25
+MAX_CHOICES = 20
+"""Members to choose from."""
+MAX_PAGE = 10_000
+NUMBER_FIELDS = {"per_day": MAX_PER_DAY, "cooldown_s": MAX_COOLDOWN_S}
+NOTHING_GIVEN: Mapping[str, str] = MappingProxyType({"member": "", "persona": ""})
+UNKNOWN_ADVICE = gettext_lazy(
+    "Write a name as Discord shows it, or its beginning; the id of whoever is no member any more."
+)
+ID_ADVICE = gettext_lazy(
+    "Write the id: with Discord's developer mode on, the menu of a person has “Copy User ID”."
+)
+routes = Routes()
 
 
-@routes.add(f"GET {BLOCKS}")
-async def get_blocks(access: GuildAccess, request: web.Request) -> web.Response:
-    """Page of who is blocked, and of the limits."""
-    return await show_blocks(request, ModeratedServer.of_moderator(access))
+@routes.add(f"GET {SERVER}")
+async def get_blocks(request: web.Request) -> web.Response:
+    """Page of who is blocked in a server, and of its limits."""
+    return await _render(request, server_in_path(request))
 
 
-@routes.add(f"POST {BLOCKS}")
-async def post_block(access: GuildAccess, request: web.Request) -> web.Response:
-    return await block_member(request, ModeratedServer.of_moderator(access))
+@routes.add(f"POST {SERVER}")
+async def post_block(request: web.Request) -> web.Response:
+    """Block the member of the form, if it names one alone; else show those whom it may mean."""
+    server = server_in_path(request)
+    form = await read_form(request)
+    given = {name: form.get(name, "").strip() for name in NOTHING_GIVEN}
+    found: Sequence[Person] = ()
+    try:
+        persona = None
+        if given["persona"]:
+            persona = server.chosen_persona(given["persona"], field="persona")
+        found = await _find_people(server, given["member"])
+        if len(found) != 1 or not is_named(found[0], given["member"]):
+            raise field_problem("member", gettext_lazy("Whom do you mean? Choose below."))
+        try:
+            blocked = server.services.moderation.block(
+                server.guild_id, found[0], persona, by=OPERATOR_ORIGIN.user_id
+            )
+        except RefusedError as error:
+            found = ()
+            raise field_problem("member", error.message, error.advice) from error
+    except Problem as problem:
+        return await _render(request, server, given=given, found=found, problem=problem)
+    message = gettext_lazy(
+        "{member} is not answered by {persona} any more.",
+        member=found[0].display_name,
+        persona=persona_text(server.services.personas, blocked.persona_id, server.guild_id),
+    )
+    return redirect_to(request, server.blocks_path, message)
 
 
-@routes.add(f"POST {BLOCKS}/lift")
-async def post_lift(access: GuildAccess, request: web.Request) -> web.Response:
-    return await lift_block(request, ModeratedServer.of_moderator(access))
+@routes.add(f"POST {SERVER}/lift")
+async def post_lift(request: web.Request) -> web.Response:
+    """Lift exactly the block of the form."""
+    server = server_in_path(request)
+    form = await read_form(request)
+    text = form.get("user", "")
+    user_id = read_id(text.removeprefix("-"), LIST_ADVICE)
+    if text.startswith("-"):  # the keyed id of somebody who is erased
+        user_id = -user_id
+    persona_id = form.get("persona", "")
+    key = (server.guild_id, user_id)
+    names = await request.app[MEMBER_NAMES].names_of(server.services.client, [key])
+    try:
+        with errors_as_problems("not-found"):
+            server.services.moderation.unblock(
+                server.guild_id, user_id, persona_id, by=OPERATOR_ORIGIN.user_id, name=names[key]
+            )
+    except Problem as problem:
+        return await _render(request, server, problem=problem)
+    message = gettext_lazy(
+        "{member} is answered again by {persona}.",
+        member=names[key],
+        persona=persona_text(server.services.personas, persona_id, server.guild_id),
+    )
+    return redirect_to(request, server.blocks_path, message)
 
 
-@routes.add(f"POST {BLOCKS}/limits")
-async def post_limits(access: GuildAccess, request: web.Request) -> web.Response:
-    return await set_limits(request, ModeratedServer.of_moderator(access))
+@routes.add(f"POST {SERVER}/limits")
+async def post_limits(request: web.Request) -> web.Response:
+    """Save the limits that the form changes; one that somebody else has changed meanwhile is
+    refused.
+    """
+    server = server_in_path(request)
+    form = await read_form(request)
+    given = {name: form.get(name, "").strip() for name in LIMIT_NAMES}
+    try:
+        changes, seen = changed_fields(form, given, _read_limits)
+        if not changes:
+            return redirect_to(request, server.blocks_path, gettext_lazy("Nothing was changed."))
+        with errors_as_problems("conflict"):
+            server.services.moderation.change_limits(
+                server.guild_id, changes, seen, by=OPERATOR_ORIGIN.user_id
+            )
+    except Problem as problem:
+        return await _render(request, server, given_limits=given, problem=problem)
+    return redirect_to(
+        request, server.blocks_path, gettext_lazy("It holds from the next message on.")
+    )
+
+
+async def _find_people(server: ModeratedServer, text: str) -> list[Person]:
+    """Find those whom a form may mean. Raises `Problem` where there is nobody."""
+    advice = UNKNOWN_ADVICE if server.is_server else ID_ADVICE
+    if not text:
+        raise field_problem("member", gettext_lazy("Whom?"), advice)
+    client = server.services.client
+    guild = server.guild
+    if server.is_server and guild is None:
+        raise field_problem(
+            "member", gettext_lazy("This process is not connected to that server on Discord.")
+        )
+    if client is None:
+        raise field_problem("member", gettext_lazy("This process is not connected to Discord."))
+    try:
+        found = await find_people(client, guild, text)
+    except Problem as problem:
+        raise field_problem("member", problem.message, problem.advice) from problem
+    if not found:
+        unknown = gettext_lazy("Nobody is called {name} here.", name=text)
+        if not server.is_server:
+            unknown = gettext_lazy("Nobody on Discord has the id {id}.", id=text)
+        raise field_problem("member", unknown, advice)
+    return found
+
+
+def _read_limits(texts: Mapping[str, str]) -> dict[str, LimitValue]:
+    """Read the form's limits; an empty one and 0 are none. Raises `Problem`."""
+    limits: dict[str, LimitValue] = {"exempts_moderators": texts.get("exempts_moderators") == "yes"}
+    errors = []
+    for name, most in NUMBER_FIELDS.items():
+        text = texts.get(name, "") or "0"
+        if text.isascii() and text.isdecimal() and len(text) < 10 and int(text) <= most:
+            limits[name] = int(text) or None
+        else:
+            detail = gettext_lazy("Write a whole number from 0 to {most}.", most=most)
+            errors.append(field_error(name, detail))
+    if errors:
+        raise Problem("invalid-request", "A limit is no number.", errors=errors)
+    return limits
+
+
+def _limit_texts(limits: ReplyLimits) -> dict[str, str]:
+    """Return the limits as the form shows them."""
+    return {
+        "per_day": str(limits.per_day or ""),
+        "cooldown_s": str(limits.cooldown_s or ""),
+        "exempts_moderators": "yes" if limits.exempts_moderators else "no",
+    }
+
+
+async def _render(
+    request: web.Request,
+    server: ModeratedServer,
+    *,
+    given: Mapping[str, str] = NOTHING_GIVEN,
+    given_limits: Mapping[str, str] | None = None,
+    found: Sequence[Person] = (),
+    problem: Problem | None = None,
+) -> web.Response:
+    services = server.services
+    guild_id = server.guild_id
+    blocks = services.store.blocks.of_guild(guild_id)[::-1]
+    number = integer_query(request, "page", 1, MAX_PAGE) or 1
+    shown = blocks[(number - 1) * PAGE_SIZE : number * PAGE_SIZE]
+    has_next = len(blocks) > number * PAGE_SIZE
+    named = [user_id for each in shown for user_id in (each.user_id, each.blocked_by) if user_id]
+    names = await request.app[MEMBER_NAMES].names_of(
+        services.client, [(guild_id, user_id) for user_id in named]
+    )
+    limits = services.store.limits.get(guild_id)
+    title = gettext_lazy("Blocks and limits in direct messages and user installs")
+    if server.is_server:
+        title = gettext_lazy("Blocks and limits in {server}", server=server.name)
+    return render_page(
+        request,
+        "servers/blocks.html",
+        title=title,
+        problem=problem,
+        server=server,
+        blocks=[
+            (each, persona_text(services.personas, each.persona_id, guild_id)) for each in shown
+        ],
+        names=names,
+        links={
+            "first": server.blocks_path,
+            "next": f"{server.blocks_path}?page={number + 1}" if has_next else "",
+        },
+        is_first=number == 1,
+        personas=list(services.personas.of(guild_id).values()),
+        given=given,
+        id_advice=ID_ADVICE,
+        found=found[:MAX_CHOICES],
+        is_cut=len(found) > MAX_CHOICES,
+        limits=limits_text(limits, guild_id),
+        limit_names=LIMIT_NAMES,
+        given_limits=given_limits or _limit_texts(limits),
+        seen_limits=_limit_texts(limits),
+    )

@@ -1,54 +1,36 @@
-"""The server of a page that its moderators and the operator share."""
+"""The server that an address of the operator's pages of moderation names."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
-import aiohttp
 import discord
+from aiohttp import web
 
 from bot.chat.places import GuildChannel
-from bot.moderation.web.access import GuildAccess
-from bot.moderation.web.lookup import not_answering_problem, server_path
 from bot.personas.web.lookup import guild_name
 from bot.platform.localisation import gettext_lazy
+from bot.platform.web_kit.app_context import get_services
+from bot.platform.web_kit.problems import Problem, field_problem
+from bot.platform.web_kit.templating import DASHBOARD
+from bot.schedules.web.ids import read_id
 from bot.services import Services
+from personas.schemas.chat import Persona
 
-LOOKUP_TIMEOUT_S = 5.0
+SERVERS_PATH = f"{DASHBOARD}/moderation"
+SERVER = f"{SERVERS_PATH}/{{guild_id}}"
 DIRECT_MESSAGES = 0
 """The id that stands for a server: direct messages, and places where the bot is not."""
+SERVERS_ADVICE = gettext_lazy("The list of servers has those with the bot.")
+LIST_ADVICE = gettext_lazy("The page lists what there is.")
 
 
 @dataclass(frozen=True)
 class ModeratedServer:
-    """A server or (`DIRECT_MESSAGES`) the talks outside servers, and who moderates it: a member, or
-    (0) the operator, who has no `access`. `blocks_path` and `rules_path` are the addresses of its
-    pages, `above` that of the page above, with its title.
-    """
+    """A server or (`DIRECT_MESSAGES`) the talks outside servers."""
 
     services: Services
     guild_id: int
-    by: int
-    blocks_path: str
-    rules_path: str
-    above: tuple[str, str]
-    access: GuildAccess | None = None
-
-    @classmethod
-    def of_moderator(cls, access: GuildAccess) -> ModeratedServer:
-        """Return the server for its moderators. Raises `Problem` for other members."""
-        access.require()
-        home = server_path(access)
-        return cls(
-            access.services,
-            access.guild_id,
-            by=access.member.id,
-            blocks_path=f"{home}/blocks",
-            rules_path=f"{home}/rules",
-            above=(home, access.guild.name),
-            access=access,
-        )
 
     @property
     def name(self) -> str:
@@ -59,56 +41,50 @@ class ModeratedServer:
         return self.guild_id != DIRECT_MESSAGES
 
     @property
+    def blocks_path(self) -> str:
+        return f"{SERVERS_PATH}/{self.guild_id}"
+
+    @property
+    def rules_path(self) -> str:
+        return f"{self.blocks_path}/rules"
+
+    @property
     def guild(self) -> discord.Guild | None:
         """The server on Discord; None where this process does not serve it."""
         client = self.services.client
         return client.get_guild(self.guild_id) if client else None
 
-    def channels(self) -> list[GuildChannel]:
-        """List the channels with messages that who moderates sees, in Discord's order, then their
-        threads.
+    def chosen_persona(self, persona_id: str, *, field: str) -> Persona:
+        """Return the persona of a form's field, the server's own or a shared one. Raises
+        `Problem`.
         """
+        persona = self.services.personas.get(persona_id, self.guild_id)
+        if persona is None:
+            raise field_problem(
+                field,
+                gettext_lazy("There is no such persona here."),
+                gettext_lazy("Choose another one."),
+            )
+        return persona
+
+    def channels(self) -> list[GuildChannel]:
+        """List the channels with messages, in Discord's order, then their threads."""
         if self.guild is None:
             return []
         channels = [channel for _, group in self.guild.by_category() for channel in group]
         return [
             channel
             for channel in (*channels, *self.guild.threads)
-            if isinstance(channel, GuildChannel) and self._sees(channel)
+            if isinstance(channel, GuildChannel)
         ]
 
-    def hides(self, channel_id: int) -> bool:
-        """True for a channel on Discord that who moderates does not see there."""
-        channel = self.guild.get_channel_or_thread(channel_id) if self.guild else None
-        return channel is not None and not self._sees(channel)
-
-    async def hides_on_discord(self, channel_id: int) -> bool:
-        """The same, also for an archived thread, which is looked up on Discord. Raises `Problem`."""
-        if self.access is None or self.guild is None or not channel_id:
-            return False
-        channel: object = self.guild.get_channel_or_thread(channel_id)
-        if channel is None:
-            try:
-                async with asyncio.timeout(LOOKUP_TIMEOUT_S):
-                    channel = await self.guild.fetch_channel(channel_id)
-            except discord.NotFound:
-                return False
-            except discord.Forbidden:
-                return True
-            except (discord.DiscordException, aiohttp.ClientError, OSError, TimeoutError) as error:
-                raise not_answering_problem() from error
-        return not self._sees(channel)
-
     def channel_name(self, channel_id: int) -> str:
-        """Return a channel's name as Discord shows it to who moderates."""
+        """Return a channel's name as Discord shows it."""
         if self.guild is None:
             return gettext_lazy("channel {channel_id}", channel_id=channel_id)
         channel = self.guild.get_channel_or_thread(channel_id)
         if channel is None:
             return gettext_lazy("channel {channel_id} (deleted or archived)", channel_id=channel_id)
-        if not self._sees(channel):
-            # Translators: it follows "in".
-            return gettext_lazy("a channel that you do not see")
         return f"#{channel.name}"
 
     def roles(self) -> list[discord.Role]:
@@ -125,12 +101,37 @@ class ModeratedServer:
             return gettext_lazy("role {role_id} (deleted)", role_id=role_id)
         return role.name
 
-    def _sees(self, channel: object) -> bool:
-        return self.access is None or self.access.sees(channel)
-
 
 def moderated_name(services: Services, guild_id: int) -> str:
     """Return the name of a server, or of `DIRECT_MESSAGES`."""
     if guild_id == DIRECT_MESSAGES:
         return gettext_lazy("Direct messages and user installs")
     return guild_name(services, guild_id)
+
+
+def moderated_ids(services: Services) -> list[int]:
+    """List direct messages, where this process has them, then the servers with the bot, and those for
+    which something was set, which another process may serve, by name.
+    """
+    store = services.store
+    guild_ids = {
+        *store.blocks.counts(),
+        *store.limits.guilds(),
+        *store.mutes.guilds(),
+        *store.action_roles.guilds(),
+        *store.age_restrictions.guilds(),
+    }
+    if services.client:
+        guild_ids |= {guild.id for guild in services.client.guilds}
+    guild_ids.discard(DIRECT_MESSAGES)
+    by_name = sorted(guild_ids, key=lambda guild_id: (guild_name(services, guild_id), guild_id))
+    return [DIRECT_MESSAGES, *by_name] if store.has_guild(DIRECT_MESSAGES) else by_name
+
+
+def server_in_path(request: web.Request) -> ModeratedServer:
+    """Return the server of the address. Raises `Problem`."""
+    services = get_services(request)
+    guild_id = read_id(request.match_info["guild_id"], SERVERS_ADVICE)
+    if guild_id not in moderated_ids(services):
+        raise Problem("not-found", gettext_lazy("There is no such server."), SERVERS_ADVICE)
+    return ModeratedServer(services, guild_id)

@@ -7,7 +7,8 @@ from contextlib import suppress
 import aiohttp
 import discord
 
-from bot.moderation.web.lookup import not_answering_problem
+from bot.platform.localisation import gettext_lazy
+from bot.platform.web_kit.problems import Problem
 
 MAX_FOUND = 100
 """Most that Discord looks for."""
@@ -36,7 +37,11 @@ async def find_people(
                 return []
             members = await guild.query_members(name[:MAX_NAME_CHARS], limit=MAX_FOUND, cache=False)
     except (discord.DiscordException, aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise not_answering_problem() from error
+        raise Problem(
+            "not-connected",
+            gettext_lazy("Discord does not answer right now."),
+            gettext_lazy("Try again in a minute."),
+        ) from error
     people: list[Person] = [member for member in members if not member.bot]
     return [each for each in people if is_named(each, text)] or people
 

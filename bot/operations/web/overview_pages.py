@@ -211,7 +211,7 @@ def _failed_jobs(services: Services, now: float) -> Iterator[DashboardAlert]:
                 name=name,
                 version=job.version,
             )
-            yield DashboardAlert("warn", what, READ_FIRST_TEXT, written_path(path))
+            yield DashboardAlert("warn", what, READ_FIRST_TEXT, written_path(job.job_id))
             continue
         error = redact_paths(job.error or "", services.home)
         advice: str = redact_paths(job.advice or "", services.home)

@@ -5,7 +5,6 @@ from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
-from bot.platform.discord_kit.oauth2 import consent_origin
 from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.auth import (
@@ -18,19 +17,13 @@ from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import PUBLIC_BODY_TIMEOUT_S, read_form
 from bot.platform.web_kit.templating import (
     DASHBOARD,
-    PAGE_CONTENT_SECURITY_POLICY,
-    FormError,
     redirect_to,
     render_page,
 )
 
 SIGN_IN = f"{DASHBOARD}/sign-in"
 SIGN_OUT = f"{DASHBOARD}/sign-out"
-MAX_PAGE_CHARS = 512
-"""Of a page to go on with: it is kept for whoever begins a sign-in."""
 OWN_PAGE_PATTERN = re.compile(rf"{DASHBOARD}(?:[/?][\w\-.~%/?&=+:,@!]*)?")
-OFFERS_DISCORD = web.AppKey("offers discord", bool)
-"""True where members can sign in with Discord."""
 routes = Routes()
 
 
@@ -85,36 +78,18 @@ def redirect_to_sign_in(request: web.Request) -> web.Response:
 
 
 def render_sign_in(
-    request: web.Request,
-    to: str,
-    error: str = "",
-    *,
-    discord_error: str = "",
-    status: int = 200,
+    request: web.Request, to: str, error: str = "", *, status: int = 200
 ) -> web.Response:
-    """Render the sign-in page: `error` is that of the token, `discord_error` of the way over
-    Discord.
-    """
-    page = render_page(
+    return render_page(
         request,
         "sign_in.html",
         title=gettext_lazy("Sign in"),
         status=status,
-        faults=[FormError(discord_error)] if discord_error else (),
         to=to,
         error=error,
-        discord=request.app[OFFERS_DISCORD],
     )
-    if request.app[OFFERS_DISCORD]:
-        # Browsers hold a form's redirections to its policy, too.
-        policy = PAGE_CONTENT_SECURITY_POLICY.replace(
-            "form-action 'self'", f"form-action 'self' {consent_origin()}"
-        )
-        page.headers["Content-Security-Policy"] = policy
-    return page
 
 
 def own_page(path: str) -> str:
     """The path, if it is one of the dashboard's; else the first page."""
-    is_own = len(path) <= MAX_PAGE_CHARS and OWN_PAGE_PATTERN.fullmatch(path)
-    return path if is_own else DASHBOARD
+    return path if OWN_PAGE_PATTERN.fullmatch(path) else DASHBOARD

@@ -4,7 +4,6 @@ saving.
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -21,11 +20,10 @@ from bot.personas.base_model_compat import (
     require_token_budget,
     token_counter_or_estimate,
 )
-from bot.personas.card_import import recording_contributor
 from bot.personas.web.lookup import OwnedPersona
 from bot.platform.localisation import gettext_lazy
 from bot.platform.messages import markdown_name
-from bot.platform.request_origin import RequestOrigin
+from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.openapi import ApiModel
 from bot.platform.web_kit.problems import Problem, field_error
 from bot.platform.web_kit.request_body import errors_as_problems
@@ -410,21 +408,12 @@ async def replace_card(owned: OwnedPersona, card: CardCheck) -> Persona:
 async def replace_card_table(owned: OwnedPersona, table: JsonObject) -> Persona:
     """Save a card's table. Raises `Problem` if another persona has its name."""
     personas = owned.services.personas
-    with errors_as_problems("conflict"), _recording(owned):
+    with errors_as_problems("conflict"):
         persona = await asyncio.to_thread(personas.rewrite, owned.id, table)
     edited = gettext_lazy("edited the card of {persona}", persona=f"**{markdown_name(persona)}**")
-    owned.services.audit.record(owned.guild_id, owned.by, edited)
+    owned.services.audit.record(owned.guild_id, OPERATOR_ORIGIN.user_id, edited)
     warm_up_prompt(owned, persona)
     return persona
-
-
-def _recording(owned: OwnedPersona) -> AbstractContextManager[None]:
-    """Record the card that the block stores as a member's, so that their erasure finds it."""
-    if not owned.is_members:
-        return nullcontext()
-    services = owned.services
-    origin = RequestOrigin(owned.guild_id, channel_id=0, user_id=owned.by)
-    return recording_contributor(services.store.people, services.personas, origin, owned.id)
 
 
 def warm_up_prompt(owned: OwnedPersona, persona: Persona) -> None:

@@ -64,11 +64,8 @@ class StoredCard:
 
 @routes.add("GET /dashboard/personas/{persona_id}")
 async def get_card_page(request: web.Request) -> web.Response:
-    return await render_card_page(request, require_persona_in_path(request))
-
-
-async def render_card_page(request: web.Request, owned: OwnedPersona) -> web.Response:
     """Page with the stored card in its form."""
+    owned = require_persona_in_path(request)
     now = await _stored_card(owned)
     return _render_card(request, owned, now, CardDraft(now.card))
 
@@ -89,11 +86,8 @@ async def render_rejected_card(
 
 @routes.add("POST /dashboard/personas/{persona_id}")
 async def save_card(request: web.Request) -> web.Response:
-    return await save_card_form(request, require_persona_in_path(request))
-
-
-async def save_card_form(request: web.Request, owned: OwnedPersona) -> web.Response:
     """Save the form's card; if it is invalid, show the form again with the errors."""
+    owned = require_persona_in_path(request)
     form = await read_form(request)
     now = await _stored_card(owned)
     draft = await _draft_from_form(owned, form, now)
@@ -144,11 +138,8 @@ async def post_preview_page(request: web.Request) -> web.Response:
 
 @routes.add("GET /dashboard/personas/{persona_id}/earlier/{number}")
 async def get_revision_page(request: web.Request) -> web.Response:
-    return await render_revision(request, require_persona_in_path(request))
-
-
-async def render_revision(request: web.Request, owned: OwnedPersona) -> web.Response:
     """Page of an earlier card, the address's `number`, beside the current one."""
+    owned = require_persona_in_path(request)
     before, revision = await _require_revision(owned, request.match_info["number"])
     now = owned.services.personas.table(owned.id)
     differences = []
@@ -174,11 +165,8 @@ async def render_revision(request: web.Request, owned: OwnedPersona) -> web.Resp
 
 @routes.add("POST /dashboard/personas/{persona_id}/earlier/{number}")
 async def post_revision(request: web.Request) -> web.Response:
-    return await restore_revision(request, require_persona_in_path(request))
-
-
-async def restore_revision(request: web.Request, owned: OwnedPersona) -> web.Response:
     """Restore an earlier card, the address's `number`; the picture stays."""
+    owned = require_persona_in_path(request)
     before, _ = await _require_revision(owned, request.match_info["number"])
     persona = await card_editing.replace_card_table(owned, before)
     return redirect_to(

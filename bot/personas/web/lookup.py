@@ -30,14 +30,11 @@ MAX_CHOICES = 100
 
 @dataclass(frozen=True)
 class OwnedPersona:
-    """A persona and the server that owns it; 0 for a persona of all servers. `by` is the user who
-    changes it, by default the operator.
-    """
+    """A persona and the server that owns it; 0 for a persona of all servers."""
 
     services: Services
     guild_id: int
     persona: Persona
-    by: int = OPERATOR_ORIGIN.user_id
 
     @property
     def id(self) -> str:
@@ -46,11 +43,6 @@ class OwnedPersona:
     @property
     def page(self) -> str:
         return f"/dashboard/personas/{self.id}"
-
-    @property
-    def is_members(self) -> bool:
-        """True if a member of its server looks at it, who signed in with Discord."""
-        return self.by != OPERATOR_ORIGIN.user_id
 
     @property
     def is_lore_set(self) -> bool:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from bot.personas.base_model_compat import token_counter_or_estimate
-from bot.personas.guild_lore import GuildLore, contribute_lore, lore_file_name, set_choice_text
+from bot.personas.guild_lore import GuildLore, lore_file_name, set_choice_text
 from bot.personas.lore_upload import AddedLore, add_lore
 from bot.personas.web.lookup import OwnedPersona, guild_name
 from bot.platform.localisation import gettext_lazy
@@ -118,7 +118,7 @@ def choose_set(owned: OwnedPersona, set_id: str, is_taken: bool | None, guild_id
 
 
 def _record(owned: OwnedPersona, guild_id: int, what: str) -> None:
-    owned.services.audit.record(guild_id, owned.by, what)
+    owned.services.audit.record(guild_id, OPERATOR_ORIGIN.user_id, what)
 
 
 def require_own_set(services: Services, set_id: str) -> LoreSet:
@@ -274,29 +274,11 @@ async def write_lore_file(
             persona=owned.persona,
             name=name,
             content=content,
-            store=partial(_store_file, owned, guild_id),
+            store=partial(lore.add, guild_id, owned.id),
             replace=replace,
         )
     record_lore_change(owned, guild_id, *added.files)
     return added
-
-
-async def _store_file(
-    owned: OwnedPersona, guild_id: int, name: str, content: bytes
-) -> tuple[str, int]:
-    """Store a file; a member's is recorded as theirs, so that their erasure finds it."""
-    lore = lore_store(owned.services)
-    if not owned.is_members:
-        return await lore.add(guild_id, owned.id, name, content)
-    return await contribute_lore(
-        owned.services.store.people,
-        lore,
-        guild_id=guild_id,
-        persona_id=owned.id,
-        name=name,
-        content=content,
-        user_id=owned.by,
-    )
 
 
 async def restore_lore_file(owned: OwnedPersona, guild_id: int, name: str, *, number: str) -> None:
@@ -305,7 +287,7 @@ async def restore_lore_file(owned: OwnedPersona, guild_id: int, name: str, *, nu
     with errors_as_problems("not-found"):
         if number:
             before = await asyncio.to_thread(lore.earlier(guild_id, owned.id, name).read, number)
-            await _store_file(owned, guild_id, name=name, content=before)
+            await lore.add(guild_id, owned.id, name, before)
         elif guild_id == OPERATOR_GUILD_ID and shipped_text(owned, name) is not None:
             await lore.remove(guild_id, owned.id, name)
         else:

@@ -56,21 +56,15 @@ class LoreDraft:
 
 @routes.add("GET /dashboard/personas/{persona_id}/lore")
 async def get_lore_page(request: web.Request) -> web.Response:
-    return await render_lore_page(request, require_lore_owner(request))
-
-
-async def render_lore_page(request: web.Request, owned: OwnedPersona) -> web.Response:
     """Page of a persona's lore files."""
+    owned = require_lore_owner(request)
     return await _render_lore(request, owned, LoreDraft())
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/lore")
 async def post_lore_form(request: web.Request) -> web.Response:
-    return await use_lore_form(request, require_lore_owner(request))
-
-
-async def use_lore_form(request: web.Request, owned: OwnedPersona) -> web.Response:
     """Match a message against the lore, or add a new file."""
+    owned = require_lore_owner(request)
     form = await read_form(request)
     if "ask" not in form:
         return await _add_file(
@@ -86,11 +80,8 @@ async def use_lore_form(request: web.Request, owned: OwnedPersona) -> web.Respon
 
 @routes.add("POST /dashboard/personas/{persona_id}/lore-sets/{set}")
 async def post_lore_set(request: web.Request) -> web.Response:
-    return await choose_lore_set(request, require_persona_in_path(request))
-
-
-async def choose_lore_set(request: web.Request, owned: OwnedPersona) -> web.Response:
     """Have a persona use the set of lore in the address, or not."""
+    owned = require_persona_in_path(request)
     is_taken = (await read_form(request)).get("taken", "") == "yes"
     chosen = lore_files.choose_set(owned, request.match_info["set"], is_taken, owned.guild_id)
     text = gettext_noop("{name} does not use {lore} from the next reply on.")
@@ -157,11 +148,8 @@ def _require_set(request: web.Request) -> OwnedPersona:
 
 @routes.add(f"GET {LORE_FILE_PATH}")
 async def get_lore_file_page(request: web.Request) -> web.Response:
-    return await render_lore_file(request, require_lore_owner(request))
-
-
-async def render_lore_file(request: web.Request, owned: OwnedPersona) -> web.Response:
     """Page of the lore file in the address, or of one that was removed and has revisions."""
+    owned = require_lore_owner(request)
     guild_id, name = _file_in_path(request, owned)
     try:
         text = await asyncio.to_thread(lore_files.read_lore_file, owned, guild_id, name)
@@ -175,11 +163,8 @@ async def render_lore_file(request: web.Request, owned: OwnedPersona) -> web.Res
 
 @routes.add(f"POST {LORE_FILE_PATH}")
 async def post_lore_file(request: web.Request) -> web.Response:
-    return await save_lore_file(request, require_lore_owner(request))
-
-
-async def save_lore_file(request: web.Request, owned: OwnedPersona) -> web.Response:
     """Save the lore file in the address; a refused text is shown beside its field."""
+    owned = require_lore_owner(request)
     guild_id, name = _file_in_path(request, owned)
     text = (await read_form(request)).get("text", "")
     try:
@@ -226,11 +211,8 @@ async def upload_lore_file(request: web.Request) -> web.Response:
 
 @routes.add(f"POST {LORE_FILE_PATH}/remove")
 async def post_lore_file_removal(request: web.Request) -> web.Response:
-    return await remove_lore_file(request, require_lore_owner(request))
-
-
-async def remove_lore_file(request: web.Request, owned: OwnedPersona) -> web.Response:
     """Remove the lore file in the address; its text is stored as a revision."""
+    owned = require_lore_owner(request)
     guild_id, name = _file_in_path(request, owned)
     await lore_files.remove_lore_file(owned, guild_id, name)
     return redirect_to(
@@ -244,11 +226,8 @@ async def remove_lore_file(request: web.Request, owned: OwnedPersona) -> web.Res
 
 @routes.add(f"POST {LORE_FILE_PATH}/bring-back")
 async def post_lore_file_revision(request: web.Request) -> web.Response:
-    return await restore_lore_file(request, require_lore_owner(request))
-
-
-async def restore_lore_file(request: web.Request, owned: OwnedPersona) -> web.Response:
     """Restore a revision of the file in the address; without a number, the shipped text."""
+    owned = require_lore_owner(request)
     guild_id, name = _file_in_path(request, owned)
     number = (await read_form(request)).get("number", "")
     await lore_files.restore_lore_file(owned, guild_id, name, number=number)
@@ -300,7 +279,7 @@ async def _render_lore(
         owned=owned,
         standing=persona_status(services, owned.id),
         files=files,
-        skipped=[] if owned.is_members else [each for each in shipped if each.skipped],
+        skipped=[each for each in shipped if each.skipped],
         removed=lore_files.lore_store(owned.services).removed(owned.guild_id, owned.id),
         shared=[] if owned.is_lore_set else lore_files.shared_sets(owned, owned.guild_id),
         about=lore_set.about if lore_set else "",

@@ -1,5 +1,5 @@
-"""Authentication: the access token, sessions of those who signed in with it or with Discord, and a
-limit on failed logins.
+"""Authentication: the access token, sessions of those who signed in with it, and a limit on failed
+logins.
 """
 
 import hashlib
@@ -31,8 +31,6 @@ MAX_SESSION_AGE_S = 7 * 24 * 3600.0
 case.
 """
 MAX_SESSIONS = 1000
-MAX_MEMBER_SESSIONS = 5
-"""Sessions of one member: a further one ends the one unused longest, never anybody else's."""
 # Wrong tokens that are allowed in this time, from one address and from all
 FAILED_LOGIN_WINDOW_S = 60.0
 MAX_FAILED_LOGINS_PER_ADDRESS = 5
@@ -40,27 +38,15 @@ MAX_FAILED_LOGINS = 50
 MAX_TRACKED_ADDRESSES = 10_000
 
 
-@dataclass(frozen=True)
-class SignedInMember:
-    """Who signed in with Discord, and the servers, among the bot's, of which pages may be theirs.
-    What they may do there is checked anew for each page (`bot.moderation.web.access`).
-    """
-
-    user_id: int
-    name: str
-    guild_ids: frozenset[int]
-
-
 @dataclass
 class _LoginSession:
-    """A session: the operator's, or a `member`'s. One that began over HTTPS (`is_secure`) is in the
-    cookie of HTTPS alone, which nobody but this host can have set.
+    """A session. One that began over HTTPS (`is_secure`) is in the cookie of HTTPS alone, which
+    nobody but this host can have set.
     """
 
     began: float
     used: float
-    member: SignedInMember | None = None
-    is_secure: bool = False
+    is_secure: bool
 
 
 @dataclass
@@ -89,25 +75,15 @@ class FailedLogins:
         if len(self._by_address) > MAX_TRACKED_ADDRESSES:
             self._by_address.popitem(last=False)
 
-    def take_back(self, address: str, now: float) -> None:
-        """Take back an attempt of this time that was recorded before it was known to be right."""
-        for attempts in (self._by_address.get(address, deque()), self._all):
-            if now in attempts:
-                attempts.remove(now)
-
     def right(self, address: str) -> None:
         """Record a right token: the attempts from its address no longer count."""
         self._by_address.pop(address, None)
 
 
-# There are no accounts: the operator has a token, members have theirs on Discord. Either is
-# exchanged for a session in memory.
+# There are no accounts: the operator has a token, which is exchanged for a session in memory.
 class Authenticator:
     """Authenticates requests; without a token it accepts all, as the server then listens on
     loopback only.
-
-    Whatever it lets in is the operator's. A member's session (`member_of`) is never let in: it
-    reaches only the routes that are marked for members (`bot.web_server`).
     """
 
     def __init__(
@@ -196,76 +172,36 @@ class Authenticator:
         address = _parse_address(text)
         return address is not None and any(address in network for network in self._proxies)
 
-    def begin(
-        self,
-        request: web.Request,
-        member: SignedInMember | None = None,
-        *,
-        is_secure: bool = False,
-    ) -> str:
-        """Start a session, the operator's or a member's, in place of the request's; returns its id,
-        for a cookie.
-        """
+    def begin(self, request: web.Request, *, is_secure: bool) -> str:
+        """Start a session in place of the request's; returns its id, for a cookie."""
         self.end(request)
         now = self.now()
         session_id = secrets.token_urlsafe(32)
-        way = " with Discord" if member else ""
-        if member:
-            self._make_room_for(member)
-        log.info("%s has signed in to the web server%s", self.client_address(request), way)
-        self._sessions[_session_key(session_id)] = _LoginSession(now, now, member, is_secure)
-        if len(self._sessions) > MAX_SESSIONS:  # many members never sign the operator out
-            oldest = next(iter(self._sessions))
-            members = (key for key, session in self._sessions.items() if session.member)
-            del self._sessions[next(members, oldest)]
+        log.info("%s has signed in to the web server", self.client_address(request))
+        self._sessions[_session_key(session_id)] = _LoginSession(now, now, is_secure)
+        if len(self._sessions) > MAX_SESSIONS:
+            self._sessions.popitem(last=False)
         return session_id
 
-    def _make_room_for(self, member: SignedInMember) -> None:
-        own = [
-            key
-            for key, session in self._sessions.items()
-            if session.member and session.member.user_id == member.user_id
-        ]
-        for key in own[: max(0, len(own) - MAX_MEMBER_SESSIONS + 1)]:
-            del self._sessions[key]
-
     def has_session(self, request: web.Request) -> bool:
-        """True if the request has a valid session of the operator, whose idle time starts anew."""
-        session = self._session(request)
-        return session is not None and session.member is None
-
-    def member_of(self, request: web.Request) -> SignedInMember | None:
-        """Return the member of the request's session, whose idle time starts anew; None for the
-        operator's, and without one.
-        """
-        session = self._session(request)
-        return session.member if session else None
-
-    def _session(self, request: web.Request) -> _LoginSession | None:
-        """Return the request's valid session, whose idle time starts anew."""
+        """True if the request has a valid session, whose idle time starts anew."""
         key = _session_key(_session_id(request))
         now = self.now()
         session = self._sessions.get(key)
         if session is None or (session.is_secure and not request.cookies.get(HTTPS_SESSION_COOKIE)):
-            return None
+            return False
         if now - session.used > SESSION_IDLE_TIMEOUT_S or now - session.began > MAX_SESSION_AGE_S:
             del self._sessions[key]
-            return None
+            return False
         session.used = now
         self._sessions.move_to_end(key)
-        return session
+        return True
 
     def end(self, request: web.Request) -> None:
         self._sessions.pop(_session_key(_session_id(request)), None)
 
 
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
-
-
-def is_signed_in(request: web.Request) -> bool:
-    """True for a session, the operator's or a member's."""
-    door = request.app[AUTHENTICATOR]
-    return door.has_session(request) or door.member_of(request) is not None
 
 
 def set_session_cookie(answer: web.Response, session_id: str, *, is_secure: bool) -> None:

@@ -32,7 +32,6 @@ PROBLEMS: Mapping[str, tuple[int, str]] = {
     "bad-query": (400, gettext_lazy("Invalid query parameter")),
     "sign-in": (401, gettext_lazy("Sign-in required")),
     "not-from-here": (403, gettext_lazy("Cross-site request rejected")),
-    "not-allowed": (403, gettext_lazy("Not allowed")),
     "not-found": (404, gettext_lazy("Not found")),
     "method-not-allowed": (405, gettext_lazy("Method not allowed")),
     "too-slow": (408, gettext_lazy("The request did not arrive in time")),

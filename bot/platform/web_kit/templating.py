@@ -30,7 +30,7 @@ from bot.platform.localisation import (
     translate,
 )
 from bot.platform.web_kit.app_context import Routes
-from bot.platform.web_kit.auth import AUTHENTICATOR, is_signed_in
+from bot.platform.web_kit.auth import AUTHENTICATOR
 from bot.platform.web_kit.page_language import language_tag, request_language
 from bot.platform.web_kit.page_texts import PageTexts
 from bot.platform.web_kit.problems import Problem
@@ -39,8 +39,6 @@ from personas.cli_common import commands_as_typed
 from personas.schemas.formatting import format_size, format_time_left
 
 DASHBOARD = "/dashboard"
-MEMBERS_HOME = f"{DASHBOARD}/servers"
-"""The first page of members who signed in with Discord."""
 DOCUMENTS_PATH = f"{DASHBOARD}/docs"
 STATIC_FOLDER = Path(__file__).with_name("static")
 ASSET_PATTERN = re.compile(r"[a-z0-9_-]+\.(css|js|svg|png)")
@@ -66,9 +64,7 @@ NAVIGATION = {
     "system": gettext_lazy("System"),
     "docs": gettext_lazy("Documents"),
 }
-"""Labels of the operator's sections, each with its addresses."""
-MEMBER_NAVIGATION = {"servers": gettext_lazy("Your servers")}
-"""Those of members who signed in with Discord: what they reach."""
+"""Labels of the sections, each with its addresses."""
 TEMPLATE_FOLDERS = {
     "personas": "personas",
     "versions": "versions",
@@ -96,9 +92,7 @@ SECTION_OF_PREFIX = {
     "schedules": "personas",
     "servers": "system",
 }
-"""The section of a prefix where they differ: versions and replies are part of a persona's pages. A
-member's pages are all of "servers".
-"""
+"""The section of a prefix where they differ: versions and replies are part of a persona's pages."""
 DAY_S = 86_400
 HOUR_S = 3_600
 MINUTE_S = 60
@@ -219,16 +213,13 @@ def render_page(
     if number:
         flash = request.app[FLASH_MESSAGES].take(number)
     prefix = template.partition("/")[0]
-    is_member = request.app[AUTHENTICATOR].member_of(request) is not None
     frame = {
-        "section": "servers" if is_member else SECTION_OF_PREFIX.get(prefix, prefix),
+        "section": SECTION_OF_PREFIX.get(prefix, prefix),
         "faults": faults,
-        "sections": MEMBER_NAVIGATION if is_member else NAVIGATION,
-        "home": MEMBERS_HOME if is_member else DASHBOARD,
-        "is_member": is_member,
+        "sections": NAVIGATION,
         "flash": flash,
         "has_sandbox_page": request.app[HAS_SANDBOX_PAGE],
-        "signed_in": is_signed_in(request),
+        "signed_in": request.app[AUTHENTICATOR].has_session(request),
         "problem": problem,
     }
     language = request_language(request)

@@ -75,9 +75,9 @@ def run_path(job_id: str) -> str:
     return f"{TRAINING_PATH}/{job_id}"
 
 
-def written_path(path: str) -> str:
+def written_path(job_id: str) -> str:
     """Return the page of a run's written replies, below the page of the run."""
-    return f"{path}/written"
+    return f"{run_path(job_id)}/written"
 
 
 async def requester_names(request: web.Request, jobs: Sequence[TrainingJob]) -> RequesterNames:
@@ -109,7 +109,7 @@ def job_list_item(
         path=run_path(job.job_id),
         state=job_state_text(job),
         kind="" if job.waits_for_review else STATE_CLASSES[job.state],
-        review_path=written_path(run_path(job.job_id)) if job.waits_for_review else "",
+        review_path=written_path(job.job_id) if job.waits_for_review else "",
         server=job_guild_name(services, job.guild_id),
         person=names.get((job.guild_id, job.requested_by), gettext_lazy("the operator")),
         own_name=given_job_name(job),

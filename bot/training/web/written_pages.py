@@ -40,122 +40,20 @@ def can_change(job: TrainingJob, folder: Path) -> bool:
 @routes.add(f"GET {run_view.TRAINING_PATH}/{{job_id}}/written")
 async def get_written_page(request: web.Request) -> web.Response:
     """Page of the written replies in order, with a form for each while they can be changed."""
-    job = require_job(request)
-    return await render_written(request, job, run_view.run_path(job.job_id))
+    return await _render(request, require_job(request))
 
 
 @routes.add(f"POST {run_view.TRAINING_PATH}/{{job_id}}/written")
 async def post_written_page(request: web.Request) -> web.Response:
-    """Change a written reply, strike it out, or put it back. Raises `Problem` where it is trained on already."""
-    job = require_job(request)
-    return await change_written(request, job, run_view.run_path(job.job_id))
-
-
-async def render_written(
-    request: web.Request,
-    job: TrainingJob,
-    run_path: str,
-    *,
-    may_change: bool = True,
-    typed: Mapping[str, str] = MappingProxyType({}),
-    faults: Mapping[str, LocalisableText] = MappingProxyType({}),
-) -> web.Response:
-    """Render the page of a job's written replies, below the page of its run. By a reply's number,
-    `typed` is shown in its place, and `faults` say why it is not stored.
-    """
-    require_known_parameters(request, "first")
-    services = get_services(request)
-    folder = job_folder(services.home, job.job_id)
-    written = await asyncio.to_thread(written_edits.read_all, folder)
-    replies = written.replies
-    first = integer_query(request, "first", 0, len(replies)) or 0
-    shown = replies[first : first + REPLIES_PER_PAGE]
-    places = {str(reply.number): place for place, reply in enumerate(replies, start=1)}
-    after = first + len(shown)
-    return render_page(
-        request,
-        "training/written.html",
-        title=gettext_lazy("Written for {job_label}", job_label=run_view.job_label(services, job)),
-        job=job,
-        run_path=run_path,
-        replies=shown,
-        withheld={
-            reply.number
-            for reply in shown
-            if suggests_self_harm(reply.question, reply.reply) and str(reply.number) not in typed
-        },
-        withheld_note=WITHHELD_NOTE,
-        count=len(replies),
-        left=len(replies) - len(written.struck),
-        edited=sum(
-            reply.by == "edited" and reply.number not in written.struck for reply in replies
-        ),
-        names_user=any("{{user}}" in f"{reply.question} {reply.reply}" for reply in shown),
-        struck=written.struck,
-        first=first,
-        summary=written.summary,
-        taken_from=_earlier_path(written.summary, run_path),
-        state="" if written.is_whole else _state_text(job, len(replies)),
-        goes_on=not written.is_whole and not job.has_ended,
-        can_change=may_change and written.is_whole and can_change(job, folder),
-        most_chars=written_edits.MAX_REPLY_CHARS,
-        typed=typed,
-        status=409 if faults else 200,
-        wrong={f"reply-{number}": fault for number, fault in faults.items()},
-        faults=[
-            FormError(
-                fault,
-                f"reply-{number}",
-                gettext_lazy("Reply {value}", value=places.get(number, number)),
-            )
-            for number, fault in faults.items()
-        ],
-        next=f"{run_view.written_path(run_path)}?first={after}" if after < len(replies) else "",
-    )
-
-
-def _earlier_path(summary: WrittenReplies | None, run_path: str) -> str:
-    """Return the path of the run from which the replies were taken over; empty without one."""
-    if summary is None or not summary.taken_from:
-        return ""
-    return f"{run_path.rpartition('/')[0]}/{summary.taken_from}"
-
-
-def _state_text(job: TrainingJob, count: int) -> LocalisableText:
-    """Say how many replies are written so far, and why no more are."""
-    progress = job.progress
-    wanted = progress.of if isinstance(progress, Phase) and progress.of else None
-    so_far = gettext_lazy("Nothing is written yet.")
-    if count:
-        so_far = gettext_lazy("{count} are written so far.", count=localisable_number(f"{count:,}"))
-    if count and wanted:
-        so_far = gettext_lazy(
-            "{count} of {wanted} are written so far.",
-            count=localisable_number(f"{count:,}"),
-            wanted=localisable_number(f"{max(wanted, count):,}"),
-        )
-    if job.state == "running":
-        rest = gettext_lazy("The others are being written now, and appear here.")
-    elif job.state == "queued":
-        rest = gettext_lazy("The others are written once it is this training's turn.")
-    elif job.can_resume:
-        rest = gettext_lazy("The training has stopped. Resume writes the others.")
-    else:
-        rest = gettext_lazy("The training has ended, and no more are written.")
-    return join_texts(so_far, rest)
-
-
-async def change_written(request: web.Request, job: TrainingJob, run_path: str) -> web.Response:
-    """Store the replies of a job that were edited, and strike out or put back the one whose button was
+    """Store the replies that were edited, and strike out or put back the one whose button was
     pressed. What cannot be stored stays in the form, with the reason beside it.
 
     Raises `Problem` where the replies are trained on already.
     """
-    services = get_services(request)
     first = integer_query(request, "first", 0, sys.maxsize)
     form = await read_form(request)
-    job = services.store.jobs.get(job.job_id) or job  # resumed meanwhile, it learns from them
-    folder = job_folder(services.home, job.job_id)
+    job = require_job(request)  # after the form: one that was resumed meanwhile learns from them
+    folder = job_folder(get_services(request).home, job.job_id)
     if not can_change(job, folder) or not written_file(folder).exists():
         raise Problem(
             "conflict",
@@ -181,10 +79,102 @@ async def change_written(request: web.Request, job: TrainingJob, run_path: str) 
     faults = await asyncio.to_thread(written_edits.change, folder, edits) | refused
     if faults:
         typed = {number: edit.typed for number, edit in edits.items() if number in faults}
-        return await render_written(request, job, run_path, typed=typed, faults=faults)
+        return await _render(request, job, typed=typed, faults=faults)
     query = f"?first={first}" if first else ""
     place = f"#written-{number}" if number.isascii() and number.isdecimal() else ""
-    return redirect_to(request, f"{run_view.written_path(run_path)}{query}{place}", done)
+    return redirect_to(request, f"{run_view.written_path(job.job_id)}{query}{place}", done)
+
+
+async def _render(
+    request: web.Request,
+    job: TrainingJob,
+    *,
+    typed: Mapping[str, str] = MappingProxyType({}),
+    faults: Mapping[str, LocalisableText] = MappingProxyType({}),
+) -> web.Response:
+    """Render the page of a job's written replies. By a reply's number, `typed` is shown in its place,
+    and `faults` say why it is not stored.
+    """
+    require_known_parameters(request, "first")
+    services = get_services(request)
+    folder = job_folder(services.home, job.job_id)
+    written = await asyncio.to_thread(written_edits.read_all, folder)
+    replies = written.replies
+    first = integer_query(request, "first", 0, len(replies)) or 0
+    shown = replies[first : first + REPLIES_PER_PAGE]
+    places = {str(reply.number): place for place, reply in enumerate(replies, start=1)}
+    after = first + len(shown)
+    return render_page(
+        request,
+        "training/written.html",
+        title=gettext_lazy("Written for {job_label}", job_label=run_view.job_label(services, job)),
+        job=job,
+        run_path=run_view.run_path(job.job_id),
+        replies=shown,
+        withheld={
+            reply.number
+            for reply in shown
+            if suggests_self_harm(reply.question, reply.reply) and str(reply.number) not in typed
+        },
+        withheld_note=WITHHELD_NOTE,
+        count=len(replies),
+        left=len(replies) - len(written.struck),
+        edited=sum(
+            reply.by == "edited" and reply.number not in written.struck for reply in replies
+        ),
+        names_user=any("{{user}}" in f"{reply.question} {reply.reply}" for reply in shown),
+        struck=written.struck,
+        first=first,
+        summary=written.summary,
+        taken_from=_earlier_path(written.summary),
+        state="" if written.is_whole else _state_text(job, len(replies)),
+        goes_on=not written.is_whole and not job.has_ended,
+        can_change=written.is_whole and can_change(job, folder),
+        most_chars=written_edits.MAX_REPLY_CHARS,
+        typed=typed,
+        status=409 if faults else 200,
+        wrong={f"reply-{number}": fault for number, fault in faults.items()},
+        faults=[
+            FormError(
+                fault,
+                f"reply-{number}",
+                gettext_lazy("Reply {value}", value=places.get(number, number)),
+            )
+            for number, fault in faults.items()
+        ],
+        next=f"{run_view.written_path(job.job_id)}?first={after}" if after < len(replies) else "",
+    )
+
+
+def _earlier_path(summary: WrittenReplies | None) -> str:
+    """Return the path of the run from which the replies were taken over; empty without one."""
+    if summary is None or not summary.taken_from:
+        return ""
+    return run_view.run_path(summary.taken_from)
+
+
+def _state_text(job: TrainingJob, count: int) -> LocalisableText:
+    """Say how many replies are written so far, and why no more are."""
+    progress = job.progress
+    wanted = progress.of if isinstance(progress, Phase) and progress.of else None
+    so_far = gettext_lazy("Nothing is written yet.")
+    if count:
+        so_far = gettext_lazy("{count} are written so far.", count=localisable_number(f"{count:,}"))
+    if count and wanted:
+        so_far = gettext_lazy(
+            "{count} of {wanted} are written so far.",
+            count=localisable_number(f"{count:,}"),
+            wanted=localisable_number(f"{max(wanted, count):,}"),
+        )
+    if job.state == "running":
+        rest = gettext_lazy("The others are being written now, and appear here.")
+    elif job.state == "queued":
+        rest = gettext_lazy("The others are written once it is this training's turn.")
+    elif job.can_resume:
+        rest = gettext_lazy("The training has stopped. Resume writes the others.")
+    else:
+        rest = gettext_lazy("The training has ended, and no more are written.")
+    return join_texts(so_far, rest)
 
 
 def _edits(form: Form) -> dict[str, written_edits.Edit]:

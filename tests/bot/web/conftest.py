@@ -27,7 +27,7 @@ from bot.web_server import WebServer, run_server
 from personas.home.job_material import ShippedData
 from personas.lore.index import LoreIndex
 from personas.schemas.training import TrainingRequest
-from tests.bot.web.moderator_stage import ModeratorStage, moderator_stage
+from tests.bot.web.two_servers import TwoServers, two_servers
 from tests.fake_engine import FakeEngine
 from tests.fakes import PLAN, FakeClock, FakeTrainingBackend
 
@@ -193,7 +193,7 @@ async def dashboard(tmp_path: Path) -> AsyncIterator[DashboardClient]:
 
 
 @pytest.fixture
-async def town(tmp_path: Path) -> AsyncIterator[ModeratorStage]:
-    """A bot in two servers, and browsers of members who sign in with Discord."""
-    async with moderator_stage(tmp_path) as made:
+async def town(tmp_path: Path) -> AsyncIterator[TwoServers]:
+    """A bot in two servers, and the operator's browser."""
+    async with two_servers(tmp_path) as made:
         yield made

@@ -137,6 +137,9 @@ async def test_over_https_the_cookie_is_for_https_alone(locked):
         assert answer.headers["Strict-Transport-Security"].startswith("max-age=31536000"), (
             "it has a name of its own"
         )
+    own["Cookie"] = cookie.partition(";")[0].removeprefix("__Host-")
+    async with locked.session.get("/dashboard", headers=own, allow_redirects=False) as answer:
+        assert answer.status == 303, "a page of a sibling host can have set it"
     own["Cookie"] = cookie.partition(";")[0]
     async with locked.session.get("/dashboard", headers=own, allow_redirects=False) as answer:
         assert answer.status == 200
@@ -149,13 +152,16 @@ async def test_over_https_the_cookie_is_for_https_alone(locked):
 
 
 async def test_whoever_signs_in_again_leaves_no_session_behind(locked):
+    planted = "planted-by-somebody-else"
+    locked.session.cookie_jar.update_cookies({SESSION_COOKIE: planted})
     _, _, headers = await signed_in(locked)
     first = headers["Set-Cookie"].partition(";")[0]
     _, _, headers = await signed_in(locked)
     second = headers["Set-Cookie"].partition(";")[0]
     locked.session.cookie_jar.clear()
     assert (await locked.page("/dashboard", headers={"Cookie": second}))[0] == 200
-    assert (await locked.page("/dashboard", headers={"Cookie": first}))[0] == 303
+    for cookie in (f"{SESSION_COOKIE}={planted}", first):
+        assert (await locked.page("/dashboard", headers={"Cookie": cookie}))[0] == 303
 
 
 async def test_signing_in_wrong_tokens_and_refusals_are_logged_without_the_token(locked, caplog):
@@ -265,7 +271,10 @@ async def test_sessions_end_when_they_are_not_used_and_after_a_week(locked, time
 
 def test_sessions_are_not_kept_without_end():
     door = Authenticator(TOKEN)
-    ids = {door.begin(make_mocked_request("POST", SIGN_IN)) for _ in range(MAX_SESSIONS + 5)}
+    ids = {
+        door.begin(make_mocked_request("POST", SIGN_IN), is_secure=False)
+        for _ in range(MAX_SESSIONS + 5)
+    }
     assert len(ids) == MAX_SESSIONS + 5 and len(door._sessions) == MAX_SESSIONS
     assert not ids & set(door._sessions), "an id itself is kept nowhere"
 

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from bot.app import open_app
-from bot.demo_guild import MODERATOR, SKERROW_SEED
+from bot.demo_guild import SKERROW_SEED
 from bot.settings import load_settings
 from personas.home.adapters import verify_adapter
 from personas.home.job_material import ShippedData
@@ -22,7 +22,6 @@ from personas.models.base_model import fingerprint, locate
 from sandbox import Sandbox, patch_discord
 from tests.bot.conftest import QUAY
 from tests.bot.web.conftest import LITERAL, put_talk
-from tests.bot.web.moderator_stage import SERVERS, Browser
 from tests.fakes import until
 
 SHIPPED = ShippedData.from_source_tree()
@@ -214,7 +213,7 @@ async def test_opened_to_others_it_demands_the_token_and_the_guild_stays_on_this
                 await asked(session, "/finetune/jobs", Host=host, Authorization=f"Bearer {TOKEN}")
             )["jobs"] == []
         for path in (
-            "/page-api/state", "/api/v10/users/@me", "/gateway", "/page/app.js", "/oauth2/authorize",
+            "/page-api/state", "/api/v10/users/@me", "/gateway", "/page/app.js",
         ):  # fmt: skip
             async with session.get(path, headers={"Authorization": f"Bearer {TOKEN}"}) as answer:
                 assert answer.status == 404, "the guild is not served there"
@@ -224,20 +223,6 @@ async def test_opened_to_others_it_demands_the_token_and_the_guild_stays_on_this
             assert answer.headers["Location"] == "/dashboard"
         async with session.get(app.sandbox.url) as page:
             assert page.status == 200 and "Sandbox" in await page.text()
-
-
-async def test_a_moderator_of_the_local_guild_signs_in_with_its_discord(settings):
-    more = {"web_token": TOKEN, "discord_client_secret": "any-text-does-here"}
-    jar = aiohttp.CookieJar(unsafe=True)
-    async with (
-        open_app(settings.model_copy(update=more), SHIPPED) as app,
-        aiohttp.ClientSession(cookie_jar=jar) as session,
-    ):
-        browser = Browser(session, app.url)
-        assert (await browser.sign_in(MODERATOR)).status == 200
-        page = await browser.get(SERVERS)
-        assert page.status == 200 and SKERROW_SEED.name in page.text
-        assert (await browser.get("/finetune/jobs")).status == 403
 
 
 def curls():
