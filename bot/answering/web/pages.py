@@ -79,7 +79,7 @@ async def post_answering_form(request: web.Request) -> web.Response:
     place = _find_place(owned, form.get("place", ""))
     given = {name: form.get(name, "").strip() for name in FIELDS}
     try:
-        changes, seen = changed_fields(form, given, read_fields)
+        changes, seen = changed_fields(form, given, _read_fields)
         if not changes:
             return redirect_to(request, _path(place), gettext_lazy("Nothing was changed."))
         with errors_as_problems("conflict"):
@@ -130,13 +130,9 @@ def _stored(place: GenerationPlace | None) -> AnsweringSettings:
 
 
 def _stored_texts(place: GenerationPlace | None) -> dict[str, str]:
-    return setting_texts(_stored(place))
-
-
-def setting_texts(settings: AnsweringSettings) -> dict[str, str]:
     """Return the fields as the form shows them, an unset one empty."""
     texts = {}
-    for name, value in vars(settings).items():
+    for name, value in vars(_stored(place)).items():
         if value is None:
             texts[name] = ""
         elif isinstance(value, bool):
@@ -146,7 +142,7 @@ def setting_texts(settings: AnsweringSettings) -> dict[str, str]:
     return texts
 
 
-def read_fields(texts: Mapping[str, str]) -> dict[str, SettingValue | None]:
+def _read_fields(texts: Mapping[str, str]) -> dict[str, SettingValue | None]:
     """Read the form's fields, an empty one as None. Raises `Problem`."""
     body = {name: texts.get(name, "") for name in FIELDS if texts.get(name, "")}
     fields = parse_body(AnsweringForm, body, is_form=True)

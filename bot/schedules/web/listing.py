@@ -63,43 +63,29 @@ class ListedGreeting(ListedSchedule):
     greeting: MemberGreeting
 
 
-def list_trainings(
-    services: Services, persona_id: str | None = None, *, guild_id: int | None = None
-) -> list[ListedTraining]:
-    """List the scheduled trainings of a persona, or of all, in one server or all, oldest first."""
-    schedules = services.store.training_schedules
+def list_trainings(services: Services, persona_id: str | None = None) -> list[ListedTraining]:
+    """List the scheduled trainings of a persona, or of all, oldest first."""
     listed = []
-    for schedule in schedules.all() if guild_id is None else schedules.of_guild(guild_id):
+    for schedule in services.store.training_schedules.all():
         if persona_id is None or schedule.persona_id == persona_id:
             listed.append(_describe_training(services, schedule))
     return listed
 
 
-def list_lines(
-    services: Services, persona_id: str | None = None, *, guild_id: int | None = None
-) -> list[ListedLine]:
-    """List the lines of the channels in which a persona comes first, or of all, in one server or
-    all, oldest first.
-    """
-    lines = services.store.scheduled_lines
+def list_lines(services: Services, persona_id: str | None = None) -> list[ListedLine]:
+    """List the lines of the channels in which a persona comes first, or of all, oldest first."""
     listed = []
-    for line in lines.all() if guild_id is None else lines.of_guild(guild_id):
+    for line in services.store.scheduled_lines.all():
         speaker = _speaker(services, line.guild_id, line.channel_id)
         if persona_id is None or (speaker and speaker.id == persona_id):
             listed.append(_describe_line(services, line, speaker))
     return listed
 
 
-def list_greetings(
-    services: Services, persona_id: str | None = None, *, guild_id: int | None = None
-) -> list[ListedGreeting]:
-    """List the greetings in the channels in which a persona comes first, or all, in one server or
-    all, oldest first.
-    """
+def list_greetings(services: Services, persona_id: str | None = None) -> list[ListedGreeting]:
+    """List the greetings in the channels in which a persona comes first, or all, oldest first."""
     listed = []
     for greeting in services.store.member_greetings.all():
-        if guild_id not in (None, greeting.guild_id):
-            continue
         speaker = _speaker(services, greeting.guild_id, greeting.channel_id)
         if persona_id is None or (speaker and speaker.id == persona_id):
             listed.append(_describe_greeting(services, greeting, speaker))

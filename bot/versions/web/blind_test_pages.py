@@ -58,7 +58,7 @@ async def get_comparison_form(request: web.Request) -> web.Response:
         contest, page["why_not"] = _requested_contest(services, persona, request)
         if contest:
             page["contest"] = contest
-            page["standing"] = await vote_summary(services, contest)
+            page["standing"] = await _vote_summary(services, contest)
             guild_id = _guild_id(services, persona)
             shown = services.blind_tests.find_open(contest, OPERATOR_ORIGIN.user_id, guild_id)
             page["shown"] = shown
@@ -138,15 +138,13 @@ async def get_revealed(request: web.Request) -> web.Response:
         vote=CHOICE_LABELS[comparison.choice],
         contest=contest,
         again=_contest_path(contest),
-        standing=await vote_summary(services, contest),
+        standing=await _vote_summary(services, contest),
     )
 
 
-async def vote_summary(
-    services: Services, contest: Contest, guild_id: int | None = None
-) -> dict[str, Any]:
-    """Members' votes in a server, or in all, as template variables."""
-    judgement, counts = await services.blind_tests.judge(contest, guild_id)
+async def _vote_summary(services: Services, contest: Contest) -> dict[str, Any]:
+    """Members' votes in all servers as template variables."""
+    judgement, counts = await services.blind_tests.judge(contest)
     one, other = map(version_label, contest.names)
     strength = ""
     if judgement.strength:

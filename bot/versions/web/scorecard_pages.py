@@ -3,7 +3,6 @@ card.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -212,35 +211,10 @@ async def get_card_list(request: web.Request) -> web.Response:
 
 @routes.add(f"GET {SCORECARDS_PATH}/{{persona}}/{{version}}")
 async def get_card(request: web.Request) -> web.Response:
+    """Page of a card, with files and other cards to choose from."""
     services = get_services(request)
     place = require_location(services, _card_name_in_path(request))
-    return render_card(
-        request,
-        place,
-        await read_full_card(place),
-        files={name: label for name, label in SCORECARD_FILES.items() if place.file(name)},
-        others=_other_cards(services, place),
-        is_live=place.version in services.store.versions.live_anywhere(place.persona or ""),
-        export_bytes=await _export_bytes(services, place),
-    )
-
-
-def render_card(
-    request: web.Request,
-    place: ScoreCardLocation,
-    card: ScoreCard | None,
-    *,
-    files: Mapping[str, str],
-    others: Sequence[str],
-    is_live: bool,
-    export_bytes: int,
-    untold: str = "",
-    back: str = "",
-) -> web.Response:
-    """Page of a card, with files and other cards to choose from. `untold` says why its replies are
-    not shown; `back` is the page of the versions for a member.
-    """
-    services = get_services(request)
+    card = await read_full_card(place)
     short = read_card_summary(services, place)
     return render_page(
         request,
@@ -259,12 +233,10 @@ def render_card(
         sides=scorecard_view.SIDE_TEXTS,
         reply_order=scorecard_view.SIDES_BY_INTEREST,
         colours=scorecard_view.VERDICT_CLASSES,
-        files=files,
-        others=others,
-        is_live=is_live,
-        export_bytes=export_bytes,
-        untold=untold,
-        back=back,
+        files={name: label for name, label in SCORECARD_FILES.items() if place.file(name)},
+        others=_other_cards(services, place),
+        is_live=place.version in services.store.versions.live_anywhere(place.persona or ""),
+        export_bytes=await _export_bytes(services, place),
         is_shipped=services.served_versions.is_shipped(place.persona or "", place.version),
         served_card=services.store.versions.card_of(place.persona or "", place.version),
     )
