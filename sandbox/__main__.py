@@ -22,12 +22,11 @@ from sandbox import (
 
 LAST_PORT = 65_535
 MAX_GUILDS = 100
-MAX_CONCURRENCY = 16
 MAX_SHARDS = 1_000
 EPILOG = """examples:
   python -m sandbox
   python -m sandbox --port 0 --name "My test guild" --state guild.sqlite
-  python -m sandbox --guilds 6 --shards 3 --max-concurrency 2
+  python -m sandbox --guilds 6 --shards 3
 
 It prints the address of a page and a token; connect a bot to the same address with that token
 (sandbox/README.md).
@@ -115,7 +114,6 @@ def command_line() -> argparse.ArgumentParser:
     for name, most, text in (
         ("guilds", MAX_GUILDS, "the number of guilds the bot is in"),
         ("shards", MAX_SHARDS, "the number of shards that GET /gateway/bot recommends"),
-        ("max-concurrency", MAX_CONCURRENCY, "shards that may identify at once, each 5 seconds"),
     ):
         parser.add_argument(
             f"--{name}", type=_count(most), default=1, help=f"{text} (default: %(default)s)"
@@ -131,8 +129,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         more = [example_guild(f"{args.name} {number}") for number in range(2, args.guilds + 1)]
-        limits = {"shards": args.shards, "max_concurrency": args.max_concurrency}
-        sandbox = Sandbox(example_guild(args.name), args.state, more_guilds=more, **limits)
+        seed = example_guild(args.name)
+        sandbox = Sandbox(seed, args.state, more_guilds=more, shards=args.shards)
         asyncio.run(serve(sandbox, args.host, args.port))
         return 0
     except SandboxError as error:

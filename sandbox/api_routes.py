@@ -34,8 +34,8 @@ def gateway_bot(parts: SandboxContainer, call: ApiCall) -> Json:
         "total": SESSION_START_LIMIT.most,
         "remaining": left,
         "reset_after": int(seconds * 1000),
+        "max_concurrency": 1,
     }
-    starts["max_concurrency"] = parts.gateway.max_concurrency
     return {"url": parts.gateway.url, "shards": parts.gateway.shards, "session_start_limit": starts}
 
 

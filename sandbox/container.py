@@ -10,7 +10,7 @@ from sandbox.account_deletion import delete_departed_accounts
 from sandbox.application_commands import CommandRegistry
 from sandbox.channel_messages import MessageManager
 from sandbox.channel_webhooks import WebhookManager
-from sandbox.gateway import Gateway, ShardLimits
+from sandbox.gateway import Gateway
 from sandbox.guild import Guild, open_guild_facts
 from sandbox.guild_seed import GuildSeed, Permission
 from sandbox.interactions import InteractionManager
@@ -35,7 +35,7 @@ class SharedComponents:
         seeds: Sequence[GuildSeed],
         state: Path | None,
         rate_window: float,
-        shards: ShardLimits,
+        shards: int,
     ) -> None:
         """Build everything over the state file. Raises StateUnreadable."""
         self.clock = SimulatedClock()

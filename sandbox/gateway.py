@@ -6,7 +6,6 @@ Source: discord.com/developers/docs/topics/gateway.
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -38,14 +37,6 @@ HEARTBEAT_ACK_S = 0.05
 MESSAGE_EVENTS = ("MESSAGE_CREATE", "MESSAGE_UPDATE")
 HIDDEN_FIELDS = ("poll", "message_snapshots")
 """Further fields that a message has no more without the content intent."""
-
-
-@dataclass(frozen=True)
-class ShardLimits:
-    """The number of shards that Discord recommends, and how many may identify at once."""
-
-    recommended: int = 1
-    max_concurrency: int = 1
 
 
 def without_content(message: Json, bot_id: str) -> Json:
@@ -84,11 +75,11 @@ class Gateway:
         guilds: Sequence[Guild],
         conditions: NetworkConditions,
         rates: RateLimits,
-        limits: ShardLimits,
+        shards: int,
     ) -> None:
+        """`shards` is the number of sessions that Discord recommends."""
         self.url = ""
-        self.shards = limits.recommended
-        self.max_concurrency = limits.max_concurrency
+        self.shards = shards
         self._guilds = {guild.id: guild for guild in guilds}
         self._conditions = conditions
         self._rates = rates
@@ -210,10 +201,9 @@ class Gateway:
         if intents & GUILD_MEMBERS and not self._conditions.members:
             raise GatewayClosed(4014)
         spend = self._rates.spend
-        bucket = ("identify", shard.id % self.max_concurrency)
         may_start = (
             not self._conditions.session_refused
-            and spend(bucket, IDENTIFY_LIMIT)
+            and spend(("identify",), IDENTIFY_LIMIT)
             and spend(("starts",), SESSION_START_LIMIT)
         )
         if not may_start:

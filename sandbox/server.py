@@ -21,7 +21,6 @@ from sandbox.account_deletion import (
 )
 from sandbox.api_routes import ROUTES
 from sandbox.container import FaultControls, SandboxContainer, SharedComponents
-from sandbox.gateway import ShardLimits
 from sandbox.guild_seed import MEMBER_PERMISSIONS, GuildSeed
 from sandbox.member_client import MemberClient
 from sandbox.proxy_bot import ProxyBot
@@ -80,17 +79,14 @@ class Sandbox(FaultControls):
         rate_window: float = 1.0,
         more_guilds: Sequence[GuildSeed] = (),
         shards: int = 1,
-        max_concurrency: int = 1,
     ) -> None:
         """Open or continue the state (None: in memory). Raises StateUnreadable.
 
         `rate_window` scales rate limits. The bot is in the guild of `seed` and in `more_guilds`;
-        members of the same name are the same account. `shards` and `max_concurrency` are what `GET
-        /gateway/bot` recommends and allows.
+        members of the same name are the same account. `shards` is what `GET /gateway/bot`
+        recommends.
         """
-        self._shared = SharedComponents(
-            (seed, *more_guilds), state, rate_window, ShardLimits(shards, max_concurrency)
-        )
+        self._shared = SharedComponents((seed, *more_guilds), state, rate_window, shards)
         super().__init__(self._shared.guilds[0])
         self._shared.conditions.on_change = self.publish
         self._runner: web.AppRunner | None = None
