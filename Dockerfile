@@ -14,11 +14,10 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 UV_NO_CACHE=1 UV_COMPILE_
 WORKDIR /app
 COPY pyproject.toml ./
 COPY requirements requirements
-# As in the Makefile, everything by its hash. `shards` is the driver of the database that processes share
-# (docs/howto/shards.md).
+# As in the Makefile, everything by its hash.
 # hadolint ignore=SC2086
 RUN python -m venv /opt/venv \
-    && TORCH_ARGS=${TORCH_ARGS} requirements/install.sh /opt/venv/bin/python lock model shards ${EXTRAS}
+    && TORCH_ARGS=${TORCH_ARGS} requirements/install.sh /opt/venv/bin/python lock model ${EXTRAS}
 COPY LICENSE README.md hatch_build.py ./
 COPY personas personas
 COPY trainer trainer

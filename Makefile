@@ -17,7 +17,7 @@ VLLM_ENV := $(UNDERSTUDY_SCALE_ENV)/vllm
 VLLM_READY := $(VLLM_ENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sandbox demo demo-all adapters audit bench bench-bases bench-chat bench-chat-engine bench-data bench-gate bench-gpu bench-load bench-personas bench-pii bench-scale bench-train bench-web chaos fuzz gpu-rows catalogues predictions release docs chromium test test-ray test-shards test-slow test-vllm test-voice check lint style types bandit lock pictures clean
+.PHONY: help setup run sandbox demo demo-all adapters audit bench bench-bases bench-chat bench-chat-engine bench-data bench-gate bench-gpu bench-load bench-personas bench-pii bench-scale bench-train bench-web chaos fuzz gpu-rows catalogues predictions release docs chromium test test-ray test-slow test-vllm test-voice check lint style types bandit lock pictures clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -136,11 +136,6 @@ test: $(DEV_READY) $(MO) chromium  ## Run the tests; what fails runs once more, 
 	@$(TEST) --cache-clear --numprocesses auto --maxprocesses 4 --dist worksteal || { \
 	  test $$? -eq 1 && echo "Once more, alone, what failed:" && $(TEST) $(RETRY) && \
 	  echo "These passed alone, and failed beside others. Mend the test, or the race that it found."; }
-
-SHARDS_ENV := $(UNDERSTUDY_SCALE_ENV)/shards
-test-shards: $(DEV_READY)  ## Kill and suspend two sharded bots and a real PostgreSQL 15; print the losses (minutes).
-	@test -d $(SHARDS_ENV)/psycopg || $(PIP) --require-hashes --target $(SHARDS_ENV) --requirement requirements/shards.txt
-	@PYTHONPATH=$(SHARDS_ENV) $(BIN)/python -m tests.bot.shard_faults
 
 VOICE_ENV := $(UNDERSTUDY_SCALE_ENV)/voice
 test-voice: $(DEV_READY)  ## Have a real Whisper, of two layers, recognise recordings (a minute).

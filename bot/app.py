@@ -17,11 +17,8 @@ from bot.demo_guild import SKERROW_HARBOUR, DemoGuild
 from bot.models.measured_speeds import SpeedRecorder
 from bot.operations.backup.automatic import AutomaticBackup, BackupSchedule
 from bot.operations.backup.restore import finish_restore
+from bot.operations.doctor.connection_checks import fetch_shard_count
 from bot.operations.metrics import BotMetrics
-from bot.operations.shards.request_limiter import RequestLimiter, open_limiter
-from bot.operations.shards.shard_store import open_shard_store
-from bot.operations.shards.shared_state import SharedConnection
-from bot.operations.shards.state_follower import StateFollower
 from bot.operations.startup_checks import require_startable
 from bot.personas.base_model_compat import IncompatibleVersions, find_incompatible_versions
 from bot.personas.guild_lore import read_all_lore
@@ -110,7 +107,8 @@ async def open_app(
         stack.push_async_callback(metrics.findings.close)
         await require_startable(settings)
         finish_restore(settings.home)
-        store, shared_state = _open_store(settings, stack)
+        store = Store.open(settings.home / HOME_DATABASE)
+        stack.callback(store.close)
         # A bot that was killed may have left members' messages in it.
         delete_path(settings.home / PREVIEWS_FOLDER)
 
@@ -128,13 +126,7 @@ async def open_app(
         # Erasures come before anything reads the home, so that nothing of an erased person is read.
         personas = await asyncio.to_thread(PersonaRegistry, shipped.cards, settings.home)
         privacy = _privacy_services(settings, sandbox)
-        await resume_erasures(
-            settings.home,
-            store,
-            privacy=privacy,
-            personas=personas.all_names(),
-            shards=settings.shards,
-        )
+        await resume_erasures(settings.home, store, privacy=privacy, personas=personas.all_names())
         await asyncio.to_thread(personas.reload_guild_cards)
         if not personas.of(0):
             raise NoPersonasError(
@@ -152,13 +144,12 @@ async def open_app(
         opening = _open_lore(settings, shipped, personas, stack)
         lore = await _start_beside(engine, opening, stack)
         base_hash = engine.fingerprint  # computed anew each time
-        if shipped.adapters and _serves_adapters(settings) and _is_primary(settings):
+        if shipped.adapters and _serves_adapters(settings):
             # A few files of 10 MB, once in the life of a home.
             ShippedVersions(settings.home, store, personas).install(
                 shipped.adapters, settings.base_model, base_hash
             )
         catalogue = DatasetCatalog(shipped, settings.base_model, settings.home, store)
-        catalogue.shards = settings.shards
 
         def compare(job: TrainingJob) -> ComparisonTargets:
             return comparison_targets(settings.home, store, personas, job)
@@ -187,8 +178,6 @@ async def open_app(
             await demo_guild.assign_channel_personas(
                 client, sandbox, services.reply_service, town.homes
             )
-        if shared_state:
-            _follow_other_processes(client, shared_state, stack)
         warmup = ChannelPrefixWarmup(
             store=store,
             personas=personas,
@@ -199,8 +188,8 @@ async def open_app(
         _start_retention(client, settings, stack)
         _start_speed_log(services, speed, stack)
         stack.push_async_callback(services.data_jobs.close)
-        if client.is_primary:
-            _start_primary_tasks(services, settings, stack)
+        _start_backups(services, settings, stack)
+        _start_trainings(services, stack)
         web_server.open(services)
         stack.callback(web_server.close)
         yield App(client, sandbox, running, url)
@@ -215,30 +204,6 @@ async def _open_transcriber(settings: Settings, stack: AsyncExitStack) -> Transc
     transcriber = Transcriber(worker_command(folder))
     stack.push_async_callback(transcriber.close)
     return transcriber
-
-
-def _open_store(settings: Settings, stack: AsyncExitStack) -> tuple[Store, SharedConnection | None]:
-    """Open the database; with a part of the shards alone, also the state that all processes
-    share.
-    """
-    if settings.shards is None or settings.is_whole_bot:
-        store = Store.open(settings.home / HOME_DATABASE)
-        stack.callback(store.close)
-        store.guilds.forget_removed_personas()
-        return store, None
-    store, shared_state = open_shard_store(settings.home, settings.shards, settings.shared_db)
-    stack.callback(store.close)
-    stack.callback(shared_state.leave)
-    return store, shared_state
-
-
-def _follow_other_processes(
-    client: BotClient, shared_state: SharedConnection, stack: AsyncExitStack
-) -> None:
-    assert isinstance(client, ShardedBotClient)  # shared state comes with SHARDS alone
-    follower = StateFollower(shared_state, client.take_up, client.close)
-    follower.start()
-    stack.push_async_callback(follower.stop)
 
 
 def _start_retention(client: BotClient, settings: Settings, stack: AsyncExitStack) -> None:
@@ -264,17 +229,19 @@ def _start_speed_log(services: Services, speed: SpeedRecorder, stack: AsyncExitS
     stack.push_async_callback(task.stop)
 
 
-def _start_primary_tasks(services: Services, settings: Settings, stack: AsyncExitStack) -> None:
-    """Start the tasks of one process alone: automatic backups, automatic promotion and the training
-    queue.
-    """
-    if settings.makes_backups:
-        folder = automatic_folder(settings.home, settings.backup_folder)
-        schedule = BackupSchedule(settings.backup_hours * HOUR_S, settings.backup_keep, folder)
-        backup = AutomaticBackup(settings.home, services.store, SystemClock(), schedule)
-        services.background.append(backup.task)
-        backup.task.start()
-        stack.push_async_callback(backup.task.stop)
+def _start_backups(services: Services, settings: Settings, stack: AsyncExitStack) -> None:
+    if not settings.backup_hours:
+        return
+    folder = automatic_folder(settings.home, settings.backup_folder)
+    schedule = BackupSchedule(settings.backup_hours * HOUR_S, settings.backup_keep, folder)
+    backup = AutomaticBackup(settings.home, services.store, SystemClock(), schedule)
+    services.background.append(backup.task)
+    backup.task.start()
+    stack.push_async_callback(backup.task.stop)
+
+
+def _start_trainings(services: Services, stack: AsyncExitStack) -> None:
+    """Start automatic promotion and the training queue."""
     promotion = AutomaticPromotion(services.store, services.versions, services.queue)
     promotion.start()
     services.background.append(promotion.worker)
@@ -287,15 +254,10 @@ def _start_primary_tasks(services: Services, settings: Settings, stack: AsyncExi
 async def _open_lore(
     settings: Settings, shipped: ShippedData, personas: PersonaRegistry, stack: AsyncExitStack
 ) -> LoreIndex:
-    if _is_primary(settings):
-        everybody = [(guild_id, persona.id) for guild_id, persona in personas.everybody()]
-        LoreSets(shipped.lore, settings.home).adopt(everybody)
+    everybody = [(guild_id, persona.id) for guild_id, persona in personas.everybody()]
+    LoreSets(shipped.lore, settings.home).adopt(everybody)
     passages = await asyncio.to_thread(read_all_lore, shipped.lore, personas.of(0), settings.home)
-    file_name = "lore.sqlite"
-    if settings.shards and not settings.is_whole_bot:
-        # The processes of a bot may share a home, and the cache has one writer.
-        file_name = f"lore.sqlite-shard-{settings.shards.first}"
-    cache = settings.home / "cache" / file_name
+    cache = settings.home / "cache" / "lore.sqlite"
     lore = await asyncio.to_thread(LoreIndex, passages, cache, settings.lore_encoder)
     stack.callback(lore.close)
     return lore
@@ -333,11 +295,6 @@ async def _find_incompatible(
 
 def _serves_adapters(settings: Settings) -> bool:
     return settings.engine != "openai"
-
-
-def _is_primary(settings: Settings) -> bool:
-    """Report whether this process does the work that is done once for all shards."""
-    return settings.shards is None or settings.shards.has_first
 
 
 def _privacy_services(settings: Settings, sandbox: Sandbox | None) -> PrivacyServices:
@@ -415,13 +372,13 @@ async def _connect(
     stack: AsyncExitStack,
 ) -> tuple[BotClient, asyncio.Task[None]]:
     """Log in and wait until ready; without the privileged intents that Discord does not grant."""
-    limiter = None
-    if settings.shards is not None:
-        limiter = open_limiter(settings.home, settings.shared_db)
-        stack.push_async_callback(limiter.close)
+    client_type = BotClient
+    if not sandbox and await fetch_shard_count(settings.discord_token) > 1:
+        client_type = ShardedBotClient
+    settle_s = SANDBOX_GUILDS_SETTLE_S if sandbox else GUILDS_SETTLE_S
 
     async def log_in(intents: PrivilegedIntents) -> tuple[BotClient, asyncio.Task[None]]:
-        client = _create_client(settings, limiter, intents)
+        client = client_type(guilds_settle_s=settle_s, **vars(intents))
         client.services = compose(settings, dependencies, client)
         token = sandbox.token if sandbox else settings.discord_token
         running = asyncio.create_task(client.start(token), name="discord")
@@ -474,17 +431,6 @@ def _warn_of_refused(wanted: PrivilegedIntents, granted: PrivilegedIntents) -> N
                 f"needed to {need.why}; without it {need.cost}",
                 field_name.upper(),
             )
-
-
-def _create_client(
-    settings: Settings, limiter: RequestLimiter | None, intents: PrivilegedIntents
-) -> BotClient:
-    settle_s = SANDBOX_GUILDS_SETTLE_S if settings.in_sandbox else GUILDS_SETTLE_S
-    if settings.shards is None or limiter is None:
-        return BotClient(guilds_settle_s=settle_s, **vars(intents))
-    return ShardedBotClient(
-        guilds_settle_s=settle_s, shards=settings.shards, limiter=limiter, **vars(intents)
-    )
 
 
 async def _wait_until_ready(client: BotClient, running: asyncio.Task[None]) -> None:

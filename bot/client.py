@@ -1,10 +1,8 @@
 """The discord.py client: intents, cogs, buttons and forms, and the events of its connection."""
 
 import asyncio
-import json
 import logging
-from collections.abc import Coroutine, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import aiohttp
 import discord
@@ -29,9 +27,6 @@ from bot.faces.discord import FaceCog
 from bot.lessons.discord import TEACH_FORM_PREFIX, UnteachButton, store_lesson
 from bot.memory.discord import MEMORY_BUTTONS, MEMORY_FORM_PREFIX, MemoryCog, edit_memory
 from bot.operations.doctor.connection_checks import missing_permissions
-from bot.operations.shards import ShardRange
-from bot.operations.shards.request_limiter import RequestLimiter
-from bot.operations.shards.shared_log import SharedRow
 from bot.personas.discord_cards import CARD_BUTTONS, IMPORT_FORM_PREFIX, import_from_form
 from bot.personas.discord_create import (
     CREATE_FORM_PREFIX,
@@ -110,8 +105,6 @@ class BotClient(Bot):
         message_content: bool,
         guilds_settle_s: float,
         members: bool = False,
-        shards: ShardRange | None = None,
-        http_trace: aiohttp.TraceConfig | None = None,
     ) -> None:
         """`message_content` and `members` ask for these privileged intents. `guilds_settle_s` is the
         time to wait for further guilds before the client is ready.
@@ -135,11 +128,7 @@ class BotClient(Bot):
             allowed_mentions=discord.AllowedMentions.none(),
             chunk_guilds_at_startup=False,
             guild_ready_timeout=guilds_settle_s,
-            shard_ids=shards.ids if shards else None,
-            shard_count=shards.count if shards else None,
-            http_trace=http_trace,
         )
-        self.shard_range = shards
 
     async def connect(self, *, reconnect: bool = True) -> None:
         """Connect, and stay connected until closed. A first connection that fails is tried again
@@ -189,8 +178,7 @@ class BotClient(Bot):
         offer_commands(self.tree, user_install=self.services.allows_user_install)
         await self.tree.set_translator(CommandTranslator())
         self.add_dynamic_items(*PERSISTENT_ITEMS)
-        if self.is_primary:
-            await sync_commands(self.tree, self.services.home)
+        await sync_commands(self.tree, self.services.home)
 
     async def close(self) -> None:
         await self.services.dialogue_runner.close()
@@ -229,35 +217,9 @@ class BotClient(Bot):
 
 
 class ShardedBotClient(BotClient, commands.AutoShardedBot):
-    """The bot for the guilds of some shards. Only the process with shard 0 registers the
-    commands.
+    """The bot with several connections, as many as Discord recommends, each for a part of its
+    guilds. A single one is better off without: discord.py resumes its session after more faults.
     """
-
-    def __init__(
-        self,
-        *,
-        message_content: bool,
-        guilds_settle_s: float,
-        shards: ShardRange,
-        limiter: RequestLimiter,
-        members: bool = False,
-    ) -> None:
-        """`limiter` keeps all processes of the application within Discord's limits."""
-        super().__init__(
-            message_content=message_content,
-            guilds_settle_s=guilds_settle_s,
-            members=members,
-            shards=shards,
-            http_trace=limiter.trace(),
-        )
-        self._limiter = limiter
-        self._background: list[asyncio.Task[None]] = []
-
-    async def setup_hook(self) -> None:
-        self._limiter.max_concurrency = max(
-            (await self.fetch_session_start_limits()).max_concurrency, 1
-        )
-        await super().setup_hook()
 
     async def on_connect(self) -> None:
         """Do nothing: other shards may be without a connection."""
@@ -274,52 +236,9 @@ class ShardedBotClient(BotClient, commands.AutoShardedBot):
     async def on_shard_disconnect(self, shard_id: int) -> None:
         self.connection_lost(shard_id)
 
-    async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:
-        """Wait for the turn of the shard's bucket, which all processes share. (discord.py knows one
-        bucket.)
+    async def on_shard_ready(self, shard_id: int) -> None:
+        """Let a shard's new session be followed as that of a bot without shards: discord.py calls
+        only the first ones of all shards `ready`.
         """
-        await self._limiter.identify(shard_id or 0)
-
-    @property
-    def edit_stretch_s(self) -> float:
-        """Seconds by which edits of streamed replies are postponed."""
-        return self._limiter.edit_stretch_s
-
-    def take_up(self, rows: Sequence[SharedRow]) -> None:
-        """React to rows of the shared state that other processes have written."""
-        for row in rows:
-            self._take_up_row(row.table, json.loads(row.row or "{}"))
-        self._background = [task for task in self._background if not task.done()]
-
-    def _take_up_row(self, table: str, values: dict[str, Any]) -> None:
-        match table:
-            case "jobs" if values:
-                self._start(self._take_up_job(values["job_id"]))
-            case "promotions" if values:
-                self.dispatch("version_changed", values["guild_id"], values["persona_id"])
-            case "withdrawn" if values:
-                self._start(self._take_up_withdrawal(values["persona_id"], values["version"]))
-            case "removed_personas" if values:
-                self._start(self._take_up_removal(values["persona_id"]))
-            case "forgettings":
-                self.dispatch("forgetting_changed", bool(values) and not values["step"])
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        self._background.append(asyncio.create_task(work))
-
-    async def _take_up_job(self, job_id: str) -> None:
-        if self.is_primary:
-            # The persona may have been changed on another shard.
-            await asyncio.to_thread(self.services.personas.reload_guild_cards)
-        self.services.queue.take_up(job_id)
-
-    async def _take_up_removal(self, persona_id: str) -> None:
-        await asyncio.to_thread(self.services.personas.reload_guild_cards)
-        self.services.reply_service.stop_replies(persona_id=persona_id)
-        if self.services.personas.get(persona_id, 0) is None:
-            # Decided by the card, not by times: the clocks of two hosts may differ.
-            self.services.store.guilds.forget_persona_settings(persona_id)
-
-    async def _take_up_withdrawal(self, persona_id: str, version: str) -> None:
-        self.services.reply_service.stop_replies(persona_id=persona_id)
-        await self.services.engine.drop(self.services.served_versions.adapter(persona_id, version))
+        if self.is_ready():
+            self.dispatch("ready")

@@ -29,7 +29,6 @@ from bot.models.actions import ModelActions
 from bot.models.engine_advice import PresentEngine
 from bot.moderation.actions import ModerationActions
 from bot.operations.metrics import BotMetrics
-from bot.operations.shards import ShardRange
 from bot.personas.base_model_compat import compatibility_notes
 from bot.personas.creation import PersonaCreation
 from bot.personas.guild_lore import GuildLore
@@ -308,7 +307,6 @@ class Bot(commands.Bot):
     """A client whose cogs reach everything through `services`, which are set before it connects."""
 
     services: Services
-    shard_range: ShardRange | None = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """Arguments and options are discord.py's."""
@@ -341,12 +339,3 @@ class Bot(commands.Bot):
             del self._interaction_ids[oldest]
         self._interaction_ids[interaction_id] = None
         return True
-
-    def serves(self, guild_id: int) -> bool:
-        """Report whether this process serves a guild. The process with shard 0 serves guild 0."""
-        return self.shard_range is None or self.shard_range.has(guild_id)
-
-    @property
-    def is_primary(self) -> bool:
-        """Whether this process does the work that is done once for all shards."""
-        return self.shard_range is None or self.shard_range.has_first

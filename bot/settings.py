@@ -20,7 +20,6 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from bot.operations.shards import ShardRange, parse_database_url
 from bot.platform.time_zones import environment_zone, zone_name
 from bot.safety.texts import read_texts
 from bot.setting_values import (
@@ -268,16 +267,6 @@ class Settings(BaseSettings):
         description=f"a sentence of at least {MIN_STATEMENT_CHARS} letters that says which permission, given by whom, "
         "and when (a date or a year)",
     )
-    # This process's shards; None for a bot without shards. All processes share `shared_db`.
-    shards: Annotated[ShardRange | None, BeforeValidator(ShardRange.parse)] = Field(
-        default=None, description="auto, all such as 0/1 or 0-9/10, or a part such as 0-4/10"
-    )
-    shared_db: Annotated[str, AfterValidator(parse_database_url)] = Field(
-        default="",
-        repr=False,
-        description="a PostgreSQL URL, such as postgresql://user:password@host/database, with @, : and / "
-        "in the password written %40, %3A and %2F",
-    )
     # Days for which conversations are kept, the data of servers that have removed the bot, and the
     # data of ended training jobs
     history_days: Integer = Field(default=90, ge=1, le=3650)
@@ -337,7 +326,6 @@ class Settings(BaseSettings):
         self._check_trainer()
         self._check_teacher()
         self._check_engine()
-        self._check_shards()
         self._check_safety_texts()
         self._check_backup_folder()
         if not self.is_local and not self.web_token:
@@ -421,24 +409,6 @@ class Settings(BaseSettings):
                 "Name a folder outside of it, best on another disk: a home cannot contain its own backup.",
             )
 
-    def _check_shards(self) -> None:
-        if self.shared_db and self.is_whole_bot:
-            raise SettingsError(
-                f"SHARED_DB is set, but SHARDS is {self.shards or 'not'}: this process is the whole bot.",
-                "Set SHARDS to a part, such as 0-4/10, or leave SHARED_DB out.",
-            )
-        if not self.is_whole_bot and self.user_install:
-            raise SettingsError(
-                f"USER_INSTALL is true, but SHARDS is {self.shards}, a part of the bot: what people say "
-                "where the bot is not would be in several databases.",
-                "Leave USER_INSTALL out, or let one process serve all shards, such as SHARDS=auto.",
-            )
-        if not self.is_whole_bot and not self.discord_token:
-            raise SettingsError(
-                f"SHARDS is {self.shards}, a part of the bot, but there is no DISCORD_TOKEN.",
-                "Set it too, or leave SHARDS out.",
-            )
-
     @property
     def wandb(self) -> dict[str, str]:
         """The trainer's environment variables for wandb; empty unless `trainer_wandb` is on."""
@@ -460,16 +430,6 @@ class Settings(BaseSettings):
     def in_sandbox(self) -> bool:
         """Without a token the bot runs against its own sandbox instead of Discord."""
         return not self.discord_token
-
-    @property
-    def is_whole_bot(self) -> bool:
-        """No other process serves a part of the guilds."""
-        return self.shards is None or self.shards.is_whole
-
-    @property
-    def makes_backups(self) -> bool:
-        """The bot makes automatic backups: parts of one bot do not."""
-        return bool(self.backup_hours) and self.is_whole_bot
 
     @property
     def is_local(self) -> bool:

@@ -1,6 +1,6 @@
 """The bot's database: one SQLite file, `<home>/understudy.sqlite`, written by the bot alone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -57,7 +57,6 @@ from bot.versions.blind_test.store import (
     BASE_MODEL_NAME,
     BlindComparison,
     BlindComparisons,
-    GuildFeedback,
     JudgementCounts,
     NewBlindComparison,
     VoteChoice,
@@ -119,10 +118,8 @@ __all__ = [
     "VoteCounts",
     "VotePreference",
     "acquire_home_lock",
-    "find_databases",
     "guild_suffix",
     "is_in_use",
-    "refuse_split_home",
 ]  # fmt: skip
 
 
@@ -172,37 +169,24 @@ class Store:
         self.greeted_members = GreetedMembers(connection)
         self.answering = StoredAnswering(connection)
         self.comparisons = BlindComparisons(connection)
-        self.guild_feedback = GuildFeedback(connection)
         self.idempotency_keys = IdempotencyKeys(connection)
         self.erasure = Erasure(connection, erased_ids)
         self.erasure_requests = ErasureRequests(connection)
 
-    def has_guild(self, guild_id: int) -> bool:
-        """Report whether a guild's data are here, and not with another process; 0 for direct
-        messages.
-        """
-        return self._connection.has_guild(guild_id)
-
-    def atomic(self, *, shared: bool = False) -> AbstractContextManager[None]:
-        """Write everything in the block in one transaction, or nothing of it; `shared`: also what
-        shards share.
-        """
-        return self._connection.atomic(shared=shared)
+    def atomic(self) -> AbstractContextManager[None]:
+        """Write everything in the block in one transaction, or nothing of it."""
+        return self._connection.atomic()
 
     @classmethod
-    def open(
-        cls, path: Path, connect: Callable[..., DatabaseConnection] = DatabaseConnection
-    ) -> Self:
-        """Open the file for writing, creating it and its folder where missing; `connect` makes the
-        connection.
+    def open(cls, path: Path) -> Self:
+        """Open the file for writing, creating it and its folder where missing.
 
         Raises `StoreError` when another process has it open for writing, or when the file is
         damaged, foreign, from an earlier or newer program, or not writable; the file is left unchanged then.
         """
-        _refuse_split_home(path)
         lock = acquire_home_lock(path)
         try:
-            return cls(open_for_writing(path, connect), lock)
+            return cls(open_for_writing(path), lock)
         except BaseException:
             lock.release()
             raise
@@ -212,7 +196,6 @@ class Store:
         """Open the file for reading, also while a bot writes to it. Raises `StoreError`, as every
         write does.
         """
-        _refuse_split_home(path)
         return cls(open_read_only(path))
 
     def open_reader(self) -> "Store":
@@ -269,34 +252,6 @@ class Store:
         at: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def find_databases(home: Path) -> list[Path]:
-    """Return a home's databases: one, or one for each process among which it is split; none before
-    the first start.
-
-    The first one has direct messages, and of what shards share each has a copy.
-    """
-    return _find_parts(home) or [path for path in (home / HOME_DATABASE,) if path.exists()]
-
-
-def refuse_split_home(home: Path, advice: str) -> None:
-    """Raise `StoreError` for a home that is split among shards."""
-    if parts := _find_parts(home):
-        raise StoreError(
-            f"The home {home} is split among shards ({', '.join(part.name for part in parts)}).",
-            advice,
-        )
-
-
-def _find_parts(home: Path) -> list[Path]:
-    return sorted(home.glob("shards-*-of-*.sqlite"))
-
-
-def _refuse_split_home(path: Path) -> None:
-    if path.name == HOME_DATABASE:
-        advice = "Set SHARDS as before; docs/howto/shards.md says what works on such a home."
-        refuse_split_home(path.parent, advice)
 
 
 def acquire_home_lock(path: Path) -> FileLock:

@@ -51,7 +51,7 @@ echo "$torch" | compile - --no-deps --output-file torch.txt
     $(echo "$torch" | compile - | grep -E '^(nvidia|cuda|triton)' | without)
   before=(build.txt torch.txt lock.txt)
   echo "$torch" | compile - --constraint lock.txt $(without "${before[@]}") --output-file cuda.txt
-  for extra in dev gpu llamacpp notebooks shards tracking voice; do
+  for extra in dev gpu llamacpp notebooks tracking voice; do
     compile "$PROJECT" --extra "$extra" --constraint "$constraint" --constraint build.txt --constraint lock.txt $(without "${before[@]}" cuda.txt) --output-file "$extra.txt"
   done
 }

@@ -336,14 +336,7 @@ class ChatCog(commands.Cog):
         """Delete the rows of a channel and its threads: discord.py sends events for those threads
         alone that are not archived.
         """
-        gone_ids = await self._store_change(partial(self._forget_places, guild_id, channel_id))
-        # Apart from the others: where processes share these, this fails while the shared database
-        # is away, and an event that fails holds all that follow.
-        try:
-            for gone_id in gone_ids or ():
-                self.bot.services.store.generation.forget_channel(gone_id)
-        except StoreError as error:
-            log.warning("the settings of the deleted channel %d are kept: %s", channel_id, error)
+        await self._store_change(partial(self._forget_places, guild_id, channel_id))
         await self._forget_gone()
 
     async def _forget_gone(self) -> None:
@@ -357,17 +350,13 @@ class ChatCog(commands.Cog):
             while await self._store_change(forget_talk):  # noqa: ASYNC110  each step deletes more
                 await asyncio.sleep(0)
 
-    def _forget_places(self, guild_id: int, channel_id: int) -> list[int]:
-        """Delete what is set for a channel and its threads, and note that they are gone. Returns
-        their ids.
-        """
+    def _forget_places(self, guild_id: int, channel_id: int) -> None:
+        """Delete what is set for a channel and its threads, and note that they are gone."""
         channels = self.bot.services.store.channels
         with self.bot.services.store.atomic():
-            gone_ids = [channel_id, *channels.threads_of(channel_id)]
-            for gone_id in gone_ids:
+            for gone_id in [channel_id, *channels.threads_of(channel_id)]:
                 self._forget_place(guild_id, gone_id)
                 channels.note_gone(guild_id, gone_id)
-        return gone_ids
 
     def _forget_place(self, guild_id: int, channel_id: int) -> None:
         """Delete what is set for a channel or thread."""
@@ -377,6 +366,7 @@ class ChatCog(commands.Cog):
         store.scheduled_lines.forget_channel(channel_id)
         store.member_greetings.forget_channel(channel_id)
         store.answering.forget_channel(channel_id)
+        store.generation.forget_channel(channel_id)
         store.age_restrictions.forget_told(channel_id)
         store.channels.set_topic_told(guild_id, channel_id, False)
 

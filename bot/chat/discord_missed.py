@@ -88,8 +88,7 @@ async def answer_missed(
 
     try:
         channels = list(_server_channels(client, services, since))
-        if client.serves(0):
-            channels += await _direct_channels(client, services)
+        channels += await _direct_channels(client, services)
     except StoreError as error:
         log.error("what was said while the bot was away is not looked for: %s", error)
         return
@@ -224,7 +223,7 @@ async def _read_missed(
 
 
 def _is_handled(services: Services, message: discord.Message) -> bool:
-    """Report whether a message was answered, or taken by this process, as after a connection that was
+    """Report whether a message was answered, or taken already, as after a connection that was
     lost later than it seemed. An edit may since have made one that was left alone a call.
     """
     noted = services.decisions.find(message.channel.id, message.id)

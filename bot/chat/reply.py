@@ -702,9 +702,8 @@ class Reply:
         return True
 
     def _edit_stretch_s(self) -> float:
-        """Return by how much edits are postponed, for all of the bot's and of the channel's."""
-        in_channel_s = self.context.unfinished.edit_stretch_s(self.place.home_id)
-        return self.context.senders.edit_stretch_s + in_channel_s
+        """Return by how much edits are postponed, for all of the channel's."""
+        return self.context.unfinished.edit_stretch_s(self.place.home_id)
 
 
 def forget_reply(store: Store, event_id: int, parts: Iterable[int]) -> None:

@@ -105,13 +105,6 @@ class SenderRegistry:
         # One for each channel whose webhook sends.
         self._picture_locks: WeakValueDictionary[int, PictureLock] = WeakValueDictionary()
 
-    @property
-    def edit_stretch_s(self) -> float:
-        """Seconds by which edits are postponed while requests wait; a client without shards shares
-        no limit.
-        """
-        return float(getattr(self._client, "edit_stretch_s", 0.0))
-
     async def of(self, persona: Persona, channel: ReplyChannel) -> MessageSender:
         """Return the persona's sender: `FaceSender` where it is the bot's face, `InteractionSender`
         where the bot is not.

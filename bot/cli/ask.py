@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bot.cli import existing_file
 from bot.settings import Settings, load_settings, set_hub_token
-from bot.store import ALL_GUILDS, Store, find_databases
+from bot.store import ALL_GUILDS, HOME_DATABASE, Store
 from personas.cli_common import CommandParser, seed_number
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.engine import Engine
@@ -265,7 +265,7 @@ def _ask_target(
 def _shipped_adapter(home: Path, persona: Persona, base: base_model.BaseModel) -> AdapterRef | None:
     """Find the adapter that a bot would make live at its first start in this home."""
     folder = ShippedData.from_source_tree().adapters
-    if folder is None or find_databases(home):
+    if folder is None or (home / HOME_DATABASE).exists():
         return None
     shipped = find_shipped_adapters(folder, base_model.fingerprint(base)).get(persona.id)
     return AdapterRef(persona.id, SHIPPED_VERSION, shipped[0]) if shipped else None
@@ -275,13 +275,13 @@ def _stored_adapter(home: Path, persona: Persona, version: str | None) -> Adapte
     """Return the named version once it is known to be installed, or the one that is live for all
     servers, with the card that it is served with.
     """
-    databases = find_databases(home)
-    if not databases:
+    file = home / HOME_DATABASE
+    if not file.exists():
         if version:
             why = f"{persona.name} has no version {version}: no bot has run in {home}."
             raise RequestError(why, "Train a version first.")
         return None
-    with Store.read_only(databases[0]) as store:
+    with Store.read_only(file) as store:
         if version:
             store.versions.require_installed(persona.id, version)
         version = version or store.versions.live(persona.id, ALL_GUILDS)

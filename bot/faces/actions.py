@@ -176,9 +176,7 @@ class FaceActions:
         return self.problem(guild.id)
 
     async def bring_up_to_date(self) -> None:
-        """Have Discord show the wanted face wherever it does not, of the guilds that this process
-        serves.
-        """
+        """Have Discord show the wanted face wherever it does not."""
         for face in self.store.faces.all():
             await asyncio.sleep(0)  # there may be thousands
             guild = self.client.get_guild(face.guild_id) if self.client else None

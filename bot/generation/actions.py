@@ -2,7 +2,6 @@
 it how far.
 """
 
-import time
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -170,7 +169,7 @@ class GenerationActions:
         for name, value in changes.items():
             if value is not None:
                 _require_within(name, value, bounds[name])
-        with self.store.atomic(shared=True):
+        with self.store.atomic():
             stored = vars(self.store.generation.get(scope))
             for name in changes:
                 if seen is not None and seen.get(name) != stored[name]:
@@ -182,7 +181,7 @@ class GenerationActions:
                         ),
                         gettext_lazy("Look at it again."),
                     )
-            settings = self.store.generation.change(scope, changes, time.time())
+            settings = self.store.generation.change(scope, changes)
         changed = [
             gettext_lazy("{setting}: {value}", setting=LABELS[name], value=_value_text(value))
             for name, value in changes.items()

@@ -80,26 +80,23 @@ class StoredGeneration(Table):
         return [_scoped(row) for row in self._db.read(sql)]
 
     def change(
-        self, scope: GenerationScope, changes: Mapping[str, SettingValue | None], at: float
+        self, scope: GenerationScope, changes: Mapping[str, SettingValue | None]
     ) -> GenerationSettings:
-        """Set the fields that `changes` name (None removes one) at a time, and return all of the
-        scope's.
-        """
+        """Set the fields that `changes` name (None removes one), and return all of the scope's."""
         # Only the named columns are written: two moderators who change different fields at the same
         # time both have their way.
         names = [name for name in FIELDS if name in changes]
         columns = "".join(f", {name}" for name in names)
         values = "".join(f", :{name}" for name in names)
-        updates = ", ".join(f"{name} = excluded.{name}" for name in ("set_at", *names))
+        updates = ", ".join(f"{name} = excluded.{name}" for name in names)
         key = "guild_id = :guild_id and channel_id = :channel_id and persona_id = :persona_id"
         empty = " and ".join(f"{name} is null" for name in FIELDS)
-        with self._db.atomic(shared=True):
+        with self._db.atomic():
             self._db.write(
-                f"""insert into generation_settings (guild_id, channel_id, persona_id, set_at{columns})
-                values (:guild_id, :channel_id, :persona_id, :at{values})
+                f"""insert into generation_settings (guild_id, channel_id, persona_id{columns})
+                values (:guild_id, :channel_id, :persona_id{values})
                 on conflict (guild_id, channel_id, persona_id) do update set {updates}""",
                 **vars(scope),
-                at=at,
                 **{name: changes[name] for name in names},
             )
             self._db.write(
@@ -115,10 +112,8 @@ class StoredGeneration(Table):
 
     def forget_channel(self, channel_id: int) -> None:
         """Remove the settings of a channel that is deleted."""
-        # Read first: where the table is shared, writing waits for the log.
-        sql = "from generation_settings where channel_id = :channel"
-        if self._db.first(f"select 1 {sql}", channel=channel_id):
-            self._db.write(f"delete {sql}", channel=channel_id)
+        sql = "delete from generation_settings where channel_id = :channel"
+        self._db.write(sql, channel=channel_id)
 
 
 def _scoped(row: Row) -> ScopedSettings:

@@ -21,7 +21,7 @@ from bot.models.switch import (
 from bot.models.table import ModelTable, build_table, speed_text
 from bot.personas.base_model_compat import VersionKey
 from bot.settings import SettingsError
-from bot.store import Store, find_databases
+from bot.store import HOME_DATABASE, Store
 from personas.cli_common import LogProgress, commands_as_typed, confirm
 from personas.models.model_fit import RESERVE_BYTES, ModelFit
 from personas.shipped_folders import IS_SOURCE_TREE
@@ -149,12 +149,11 @@ async def _plan_use(arguments: argparse.Namespace, home: Path) -> SwitchPlan:
 
 
 def _live_versions(home: Path) -> list[VersionKey]:
-    live: dict[VersionKey, None] = {}
-    for file in find_databases(home):
-        store = Store.read_only(file)
-        live |= dict.fromkeys(store.versions.all_live())
-        store.close()
-    return list(live)
+    file = home / HOME_DATABASE
+    if not file.exists():
+        return []
+    with Store.read_only(file) as store:
+        return list(store.versions.all_live())
 
 
 def table_lines(table: ModelTable) -> Iterator[str]:

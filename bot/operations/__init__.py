@@ -1,1 +1,1 @@
-"""Running the bot: backup, doctor, shards, metrics and state."""
+"""Running the bot: backup, doctor, metrics and state."""

@@ -13,7 +13,7 @@ from bot.platform.trash import require_entry
 from bot.store import Store
 from personas.card.spec_card import JsonObject
 from personas.home.lore_sets import LoreSets
-from personas.home.shared_personas import CARD_FILE, OPERATOR_GUILD_ID
+from personas.home.shared_personas import CARD_FILE
 from personas.home.trash import KEPT_S, TrashEntry, delete_entry, list_entries
 from personas.schemas.chat import Persona
 
@@ -100,9 +100,8 @@ class PersonaRemoval:
 
         Raises `RefusedError` for a bundled one, and `OSError`.
         """
-        is_shared = guild_id == OPERATOR_GUILD_ID
         self.personas.require_removable(guild_id, persona)
-        with self.store.atomic(shared=is_shared):
+        with self.store.atomic():
             settings = self._settings(persona.id)
             entry = TrashEntry(
                 guild_id=guild_id,
@@ -112,7 +111,6 @@ class PersonaRemoval:
                 at=time.time(),
                 facts=settings,
             )
-            # Other processes reload the cards when they learn of a shared one's.
             self.store.guilds.record_persona_removal(persona.id, entry.at)
             self.store.guilds.forget_persona_settings(persona.id)
             self.personas.remove(guild_id, persona, entry, self._lore_part(guild_id, persona.id))

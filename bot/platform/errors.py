@@ -44,13 +44,9 @@ RENEW_TOKEN_ADVICE = "Copy it again: Developer Portal → the application → Bo
 NETWORK_ADVICE = "Check the network, and whether Discord is up (discordstatus.com)."
 CLOSE_CODES = {
     4004: ("Discord does not accept DISCORD_TOKEN any more.", RENEW_TOKEN_ADVICE),
-    4010: (
-        "Discord does not accept the number of this shard.",
-        "Check SHARDS, the same count in each process.",
-    ),
     4011: (
-        "The bot is in too many servers for one connection.",
-        "Set SHARDS=auto: docs/howto/shards.md.",
+        "The bot is in too many servers for its number of connections.",
+        "Start it again: it then opens as many as Discord recommends.",
     ),
     4012: (
         "Discord no longer speaks this version of its protocol.",

@@ -8,21 +8,20 @@ import functools
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bot import demo_guild
 from bot.operations.backup.restore import finish_restore
-from bot.operations.shards import ShardRange
 from bot.personas.registry import PersonaRegistry
 from bot.privacy.consent_files import ConsentMirror
 from bot.privacy.erasure_receipt import ErasureReceipt, receipt_of
 from bot.privacy.erasure_runner import ErasureRunner
 from bot.privacy.erasure_service import OperatorErasureRequest, leave_request
-from bot.privacy.member_report import MemberReport, count_rows, export_member
+from bot.privacy.member_report import MemberReport
 from bot.settings import Settings
-from bot.store import HOME_DATABASE, HomeInUseError, Store, find_databases, is_in_use
+from bot.store import HOME_DATABASE, HomeInUseError, Store
 from bot.training.stored_datasets import write_history
 from personas.cli_common import LogProgress
 from personas.errors import RequestError
@@ -38,12 +37,9 @@ ERASURE_TIMEOUT_S = 600.0
 ERASURE_POLL_INTERVAL_S = 0.2
 
 
-def format_member_report(reports: Sequence[MemberReport]) -> list[str]:
-    """Format what is stored about a person in each database of the home, and when they were
-    erased.
-    """
-    stored = list(_stored_lines(reports))
-    about = reports[0]
+def format_member_report(about: MemberReport) -> list[str]:
+    """Format what is stored about a person in the home, and when they were erased."""
+    stored = list(_stored_lines(about))
     lines = [f"Stored about {about.user_id} in {about.runner.home}:", *(stored or ["  nothing"])]
     decision = about.store.people.decision(about.user_id)
     if decision and decision.opted_in:
@@ -56,11 +52,9 @@ def format_member_report(reports: Sequence[MemberReport]) -> list[str]:
     return lines
 
 
-def _stored_lines(reports: Sequence[MemberReport]) -> Iterator[str]:
-    counts = count_rows(reports)
-    about = reports[0]
-    starts = [report.store.erasure.since(report.user_id) for report in reports]
-    oldest = min((at for at in starts if at is not None), default=None)
+def _stored_lines(about: MemberReport) -> Iterator[str]:
+    counts = about.store.erasure.counts(about.user_id)
+    oldest = about.store.erasure.since(about.user_id)
     if oldest is not None:
         yield (
             f"  messages: {counts['messages']}, the oldest of {_day(oldest)}; each is kept for "
@@ -68,12 +62,10 @@ def _stored_lines(reports: Sequence[MemberReport]) -> Iterator[str]:
         )
     if counts["votes"]:
         yield f"  votes on replies: {counts['votes']}"
-    for report in reports:
-        for gift in report.store.people.contributions_of(report.user_id):
-            yield (
-                f"  given to the persona {gift.persona_id} of the server {gift.guild_id}: "
-                f"{gift.what}"
-            )
+    for gift in about.store.people.contributions_of(about.user_id):
+        yield (
+            f"  given to the persona {gift.persona_id} of the server {gift.guild_id}: {gift.what}"
+        )
     if counts["taught"]:
         yield f"  replies taught to personas: {counts['taught']}"
     if counts["memories"]:
@@ -133,18 +125,18 @@ def _day(at: float) -> str:
 
 def run_show(arguments: argparse.Namespace, home: Path) -> int:
     """Print what is stored about a person. Raises `UnderstudyError`."""
-    with _open_reports(arguments, home) as reports:
+    with _open_report(arguments, home) as report:
         if arguments.json:
-            print(export_member(reports).decode())
+            print(report.export().decode())
         else:
-            print("\n".join(format_member_report(reports)))
+            print("\n".join(format_member_report(report)))
     return 0
 
 
 def run_export(arguments: argparse.Namespace, home: Path) -> int:
     """Write everything about a person to a file. Raises `UnderstudyError`."""
-    with _open_reports(arguments, home) as reports:
-        content = export_member(reports)
+    with _open_report(arguments, home) as report:
+        content = report.export()
     try:
         with arguments.out.open("xb") as out:
             arguments.out.chmod(0o600)
@@ -164,15 +156,12 @@ def run_export(arguments: argparse.Namespace, home: Path) -> int:
 def run_forget(arguments: argparse.Namespace, home: Path) -> int:
     """Erase a person; a running bot does it where there is one. Raises `UnderstudyError`."""
     finish_restore(home)
-    if not find_databases(home):
+    if not (home / HOME_DATABASE).exists():
         raise RequestError(f"There is no database in {home}.", "Check UNDERSTUDY_HOME.")
     if not arguments.yes and not _sure(arguments.user):
         return 1
     try:
-        if ShardRange.in_home(home):
-            receipt = _forget_in_parts(arguments, home)
-        else:
-            receipt = _forget_here(arguments, home)
+        receipt = _forget_here(arguments, home)
     except HomeInUseError:
         receipt = _have_forgotten(arguments, home)
     if arguments.json:
@@ -185,7 +174,7 @@ def run_forget(arguments: argparse.Namespace, home: Path) -> int:
 def run_history(arguments: argparse.Namespace, home: Path) -> int:
     """Write a guild's history with a persona to a file. Raises `UnderstudyError`."""
     fence = ErasureFence.begin(home)
-    with _open_store(home, arguments.guild) as store:
+    with Store.read_only(home / HOME_DATABASE) as store:
         runner = _erasure_runner(arguments.settings, store)
         permission = Consent(permission=arguments.settings.discord_permission)
         try:
@@ -218,54 +207,6 @@ def _forget_here(arguments: argparse.Namespace, home: Path) -> ErasureReceipt:
         return asyncio.run(runner.run(runner.begin(traces)))
 
 
-def _forget_in_parts(arguments: argparse.Namespace, home: Path) -> ErasureReceipt:
-    """Erase a person from a home that is split among shards, part by part, while no bot runs on
-    any.
-    """
-    first, *others = ShardRange.in_home(home)
-    missing = set(range(first.count or 0))
-    for part in (first, *others):
-        missing.difference_update(part.ids or ())
-    if missing:
-        numbers = ", ".join(map(str, sorted(missing)))
-        raise RequestError(
-            f"The home has no data of the shards {numbers}.", "Start a process with them once."
-        )
-    running = [part for part in others if is_in_use(part.file(home))]
-    if running and not is_in_use(first.file(home)):
-        advice = f"Start the process with SHARDS={first} too, which erases; or stop all of them."
-        raise RequestError(f"A process with the shards {running[0]} runs on this home.", advice)
-    with _open_part(arguments.settings, first) as runner:
-        row = runner.begin(runner.traces(arguments.user, sure_names=arguments.name))
-        asyncio.run(runner.run(row))
-    for part in others:
-        with _open_part(arguments.settings, part) as runner:
-            asyncio.run(runner.erase_own_share())
-    # Read anew: meanwhile, the other parts have recorded in it that their share is done.
-    with _open_part(arguments.settings, first) as runner:
-        acknowledged = runner.store.erasure_requests.get(row.seq)
-        assert acknowledged is not None  # rows are never deleted
-        receipt = asyncio.run(runner.run(acknowledged))
-    for part in others:  # their copies of the request named the person
-        with _open_part(arguments.settings, part) as runner:
-            runner.store.truncate_wal()
-    return receipt
-
-
-@contextmanager
-def _open_part(settings: Settings, part: ShardRange) -> Iterator[ErasureRunner]:
-    """Open a part of a home as its process would. Raises `HomeInUseError` where that one runs."""
-    # Only for a home that is split.
-    from bot.operations.shards.shard_store import open_shard_store
-
-    store, mirror = open_shard_store(settings.home, part, settings.shared_db)
-    try:
-        yield _erasure_runner(settings, store, part)
-    finally:
-        mirror.leave()
-        store.close()
-
-
 def _have_forgotten(arguments: argparse.Namespace, home: Path) -> ErasureReceipt:
     """Leave the request for the running bot, and wait until it is done."""
     since = time.time()
@@ -278,7 +219,7 @@ def _have_forgotten(arguments: argparse.Namespace, home: Path) -> ErasureReceipt
         progress.update("waiting for the running bot")
         if file.exists():
             continue
-        with _open_store(home) as store:
+        with Store.read_only(home / HOME_DATABASE) as store:
             person = _erasure_runner(arguments.settings, store).keyed(str(arguments.user))
             requests = store.erasure_requests.of(person)
         for request in requests:
@@ -290,9 +231,7 @@ def _have_forgotten(arguments: argparse.Namespace, home: Path) -> ErasureReceipt
     )
 
 
-def _erasure_runner(
-    settings: Settings, store: Store, shards: ShardRange | None = None
-) -> ErasureRunner:
+def _erasure_runner(settings: Settings, store: Store) -> ErasureRunner:
     consents = ConsentMirror(settings.home, store, settings.discord_permission)
     personas = PersonaRegistry(ShippedData.from_source_tree().cards, settings.home)
     forget_in_sandbox = None
@@ -306,7 +245,6 @@ def _erasure_runner(
         hooks=None,
         personas=personas.all_names(),
         forget_in_sandbox=forget_in_sandbox,
-        shards=shards,
     )
 
 
@@ -315,25 +253,9 @@ def _sure(user_id: int) -> bool:
     return answer.strip() == str(user_id)
 
 
-def _open_store(home: Path, guild_id: int = 0) -> Store:
-    """Open the database with a guild's data."""
-    file = home / HOME_DATABASE
-    for part in ShardRange.in_home(home):
-        if part.has(guild_id):
-            file = part.file(home)
-            break
-    return Store.read_only(file)
-
-
 @contextmanager
-def _open_reports(arguments: argparse.Namespace, home: Path) -> Iterator[list[MemberReport]]:
-    """Open a report for each database of the home."""
+def _open_report(arguments: argparse.Namespace, home: Path) -> Iterator[MemberReport]:
     settings = arguments.settings
-    names = tuple(arguments.name)
-    with ExitStack() as stack:
-        reports = []
-        for file in find_databases(home) or [home / HOME_DATABASE]:
-            store = stack.enter_context(Store.read_only(file))
-            runner = _erasure_runner(settings, store)
-            reports.append(MemberReport(runner, arguments.user, names, settings.history_days))
-        yield reports
+    with Store.read_only(home / HOME_DATABASE) as store:
+        runner = _erasure_runner(settings, store)
+        yield MemberReport(runner, arguments.user, tuple(arguments.name), settings.history_days)

@@ -40,7 +40,7 @@ class ConsentMirror:
         with the decision stored.
         """
         failure: OSError | KeyFileError | None = None
-        with self.store.atomic(shared=True):
+        with self.store.atomic():
             self.store.people.decide(decision)
             if not decision.opted_in:
                 try:

@@ -41,13 +41,6 @@ class PrivacyCog(
         super().__init__()
         self.erasures = ErasureService(bot)
 
-    @commands.Cog.listener()
-    async def on_forgetting_changed(self, is_finished: bool) -> None:
-        """React to an erasure request that another process has stored or carried out."""
-        self.erasures.changed()
-        if is_finished:
-            await self.erasures.reload_files()
-
     async def cog_load(self) -> None:
         self.erasures.start()
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from bot.operations.shards import ShardRange
 from bot.personas.guild_lore import LORE_PART
 from bot.personas.revisions import REVISIONS_FOLDER
 from bot.privacy import consent_files
@@ -70,8 +69,7 @@ class ErasureRunner:
 
     Without `hooks` the bot does not run, and the last step waits until it does. `personas` are the
     names of personas, which belong to no member. `forget_in_sandbox` erases the member from the
-    sandbox. With a part of the `shards`, the process with shard 0 runs the steps; the person's
-    identifiers stay until every shard has deleted its guilds' rows.
+    sandbox.
     """
 
     home: Path
@@ -81,7 +79,6 @@ class ErasureRunner:
     hooks: BotHooks | None = None
     personas: frozenset[str] = frozenset()
     forget_in_sandbox: Callable[[PersonIdentifiers], None] | None = None
-    shards: ShardRange | None = None
 
     def keyed(self, identifier: str) -> str:
         """Return the key of an id, or of `name:` and a name, in lists of this home. Raises
@@ -172,59 +169,8 @@ class ErasureRunner:
         """
         row = erasure_request
         while row.step and (self.hooks or row.step != "follow"):
-            if row.step == "erase" and self._waits_for_shards(row):
-                break
             row = await Erasure(self, row).run_step()
         return receipt_of(row)
-
-    def _waits_for_shards(self, row: ErasureRequest) -> bool:
-        if self.shards is None or self.shards.count is None:
-            return False
-        if receipt_of(row).scope != "everything":
-            return False
-        return len(self.store.erasure_requests.acknowledged(row.seq)) < self.shards.count
-
-    async def erase_own_share(self) -> bool:
-        """Delete the rows of this process's guilds for all requests that have come so far; returns
-        whether any had.
-        """
-        assert self.shards is not None and self.shards.ids is not None  # a part of the shards
-        has_erased = False
-        for row in self.store.erasure_requests.unfinished():
-            steps = ERASURE_STEPS[receipt_of(row).scope]
-            if "store" not in steps or steps.index(row.step) < steps.index("store"):
-                continue  # the identifiers are not complete yet
-            if not self.store.erasure_requests.acknowledged(row.seq).issuperset(self.shards.ids):
-                self.store.erasure.date_back(self.now(), receipt_of(row).until)
-                self._erase_rows(PersonIdentifiers.of_json(row.traces), receipt_of(row).until)
-                if self.hooks:
-                    await self.hooks.replies_ended()
-                self.store.truncate_wal()
-                self.store.erasure_requests.acknowledge(row.seq, self.shards.ids)
-                has_erased = True
-        return has_erased
-
-    def erase_buried(self) -> None:
-        """Delete again what an older copy of this process's file has of people who were erased
-        since.
-        """
-        key = HomeKey.of(self.home).people()
-        buried = self.store.people.tombstones()
-        for user_id in sorted(self.store.erasure.user_ids()):
-            at = buried.get(keyed_person(key, str(user_id)))
-            first = self.store.erasure.first_seen(user_id)
-            if at is not None and first is not None and first <= at:
-                self._erase_rows(self.traces(user_id, until=at), at)
-
-    def _erase_rows(self, traces: PersonIdentifiers, until: float) -> None:
-        """Delete a person's rows and the lore that they gave to guilds of these shards."""
-        for user_id in map(int, traces.ids):
-            for file in lore_files(self.home, self._given_lore(user_id, until)):
-                delete_path(file)
-            names = self.store.erasure.names(user_id)
-            own = traces.with_names(sorted(names), self.barred_names(user_id, names))
-            own = self.with_parts(own.with_texts(self.store.erasure.texts(user_id)), user_id)
-            self.store.erasure.erase(user_id, until, IdentifierMatcher(own).redacted)
 
     async def finish(self) -> None:
         """Run the remaining steps of all requests."""
@@ -340,9 +286,6 @@ class Erasure:
             await self._hooks.replies_ended()
         if self._runner.forget_in_sandbox:
             self._runner.forget_in_sandbox(self._traces)
-        shards = self._runner.shards
-        if shards and shards.ids:
-            self._store.erasure_requests.acknowledge(self._row.seq, shards.ids)
 
     async def _withdraw_adapters(self) -> None:
         """Withdraw the versions trained on the person: the version before becomes live, or the base

@@ -19,7 +19,6 @@ from pydantic import Field, ValidationError
 
 from bot.chat.model_names import version_label
 from bot.chat.places import GuildChannel
-from bot.operations.shards import ShardRange
 from bot.personas.guild_lore import GuildLore, remove_stale_contributions
 from bot.platform.clock import BackgroundTask
 from bot.platform.localisation import language_of
@@ -27,7 +26,7 @@ from bot.platform.messages import NO_MENTIONS
 from bot.privacy import consent_files
 from bot.privacy.alias_search import identify_in_files, identify_in_texts
 from bot.privacy.consent_files import ConsentMirror
-from bot.privacy.erasure_receipt import ErasureReceipt, ErasureScope, WithdrawnVersion, receipt_of
+from bot.privacy.erasure_receipt import ErasureReceipt, ErasureScope, WithdrawnVersion
 from bot.privacy.erasure_runner import ErasureRunner, redact_people_being_erased
 from bot.privacy.home_files import HomeFiles
 from bot.privacy.identifier_matcher import IdentifierMatcher
@@ -204,7 +203,6 @@ class ErasureService:
             hooks=LiveBotHooks(self._bot),
             personas=services.personas.all_names(),
             forget_in_sandbox=services.privacy.forget_in_sandbox,
-            shards=split_range(self._bot.shard_range),
         )
 
     def start(self) -> None:
@@ -243,16 +241,13 @@ class ErasureService:
         self._stop_serving(user_id)
 
     def _stop_serving(self, user_id: int) -> None:
-        self._end_replies(user_id)
-        self._wake.set()
-
-    def _end_replies(self, user_id: int) -> None:
         services = self._bot.services
         services.reply_service.stop_replies(member_id=user_id)
         services.dialogue_runner.stop_requested_by(user_id)
         for channel_id, message in list(services.unanswered.items()):
             if message.author_id == user_id:
                 del services.unanswered[channel_id]
+        self._wake.set()
 
     async def _work(self) -> None:
         await self._bot.wait_until_ready()
@@ -267,48 +262,15 @@ class ErasureService:
             async with asyncio.timeout(POLL_INTERVAL_S):
                 await self._wake.wait()
 
-    def changed(self) -> None:
-        """Look at the requests now: another process has changed one."""
-        self._wake.set()
-
-    async def reload_files(self) -> None:
-        """Read cards and lore again, in which another process has erased somebody."""
-        home = self._bot.services.home
-        lore = [path.relative_to(home) / "any" for path in home.glob("lore/*/*/")]
-        own = [str(path) for path in lore if self._bot.serves(int(path.parts[1]))]
-        await LiveBotHooks(self._bot).files_changed(["personas", *own])
-        self._bot.services.store.truncate_wal()  # the copy of the request named them
-
     async def _run_unfinished(self) -> None:
-        requests = self._bot.services.store.erasure_requests
-        if self._bot.is_primary:
-            for row in requests.unfinished():
-                await self.runner.run(row)
-                await self._tell()
-        else:
-            for user_id in self._people_to_erase():
-                self._end_replies(user_id)
-            if await self.runner.erase_own_share():
-                await _clear_caches(self._bot)
-        await self._tell()
-
-    def _people_to_erase(self) -> list[int]:
-        user_ids: list[int] = []
+        """Run the requests, and report the ends of those that members made."""
         for row in self._bot.services.store.erasure_requests.unfinished():
-            user_ids += map(int, PersonIdentifiers.of_json(row.traces).ids)
-        return user_ids
-
-    async def _tell(self) -> None:
-        """Report the ends of the requests made here, by whichever process they were carried out."""
-        for seq in list(self._callbacks):
-            row = self._bot.services.store.erasure_requests.get(seq)
-            if row is not None and not row.step:
-                await self._callbacks.pop(seq)(receipt_of(row))
+            receipt = await self.runner.run(row)
+            if tell := self._callbacks.pop(row.seq, None):
+                await tell(receipt)
 
     def _take_requests(self) -> None:
         """Begin the requests that `leave_request` has left."""
-        if not self._bot.is_primary:
-            return
         for file in sorted((self._bot.services.home / REQUESTS_FOLDER).glob("*.json")):
             try:
                 request = OperatorErasureRequest.model_validate_json(file.read_bytes())
@@ -376,23 +338,13 @@ async def replay_erasures(runner: ErasureRunner, *, files: bool) -> list[Erasure
     return receipts
 
 
-def split_range(shards: ShardRange | None) -> ShardRange | None:
-    """Return the range where it is a part of all shards."""
-    return None if shards is None or shards.is_whole else shards
-
-
 async def resume_erasures(
-    home: Path,
-    store: Store,
-    privacy: PrivacyServices,
-    personas: frozenset[str],
-    shards: ShardRange | None = None,
+    home: Path, store: Store, privacy: PrivacyServices, personas: frozenset[str]
 ) -> None:
     """Mirror consent, finish interrupted erasures, replay tombstones before the start. Raises
     `UnderstudyError`.
     """
     consents = ConsentMirror(home, store, privacy.permission)
-    part = split_range(shards)
     runner = ErasureRunner(
         home,
         store,
@@ -400,15 +352,10 @@ async def resume_erasures(
         time.time,
         personas=personas,
         forget_in_sandbox=privacy.forget_in_sandbox,
-        shards=part,
     )
-    if part and not part.has_first:
-        await runner.erase_own_share()
-        runner.erase_buried()
-    else:
-        consents.mirror()
-        await runner.finish()
-        await replay_erasures(runner, files=False)
-        mark_erasure(home, running=False)
+    consents.mirror()
+    await runner.finish()
+    await replay_erasures(runner, files=False)
+    mark_erasure(home, running=False)
     # Last, because an erasure renames files.
     remove_stale_contributions(store.people, home)

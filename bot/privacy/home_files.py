@@ -27,7 +27,7 @@ from personas.home.external_files import list_review_files
 from personas.home.gguf_cache import gguf_adapter_files
 from personas.home.job_folder import SHARED_FOLDERS
 
-DATABASES = (HOME_DATABASE, "sandbox.sqlite", "shards-", "shared.sqlite", "rate_limits.sqlite")
+DATABASES = (HOME_DATABASE, "sandbox.sqlite")
 """Beginnings of the names of databases in the home, which are erased row by row."""
 EXCLUDED_PATHS = ("keys", "consent.json", "exports.jsonl", "heldout", FETCHED_FOLDER)
 """Paths that are not searched: they are rewritten from the store, list people by key only, or are a

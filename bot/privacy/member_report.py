@@ -2,8 +2,6 @@
 
 import json
 import time
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,6 @@ from personas.home.external_files import find_exports_containing
 from personas.home.persona_ids import short_id
 from personas.schemas.chat import Persona
 
-COPIED_CONTENT = frozenset({
-    "consent", "jobs", "promotions", "rollouts", "in_training_material_of", "in_files_that_left", "forgotten_before",
-})  # fmt: skip
-"""Content of a report that each database of a home split among shards repeats."""
 RECEIPT_TABLES = ("messages", "replies", "votes", "memories", "mentions")
 ACTION_TABLES = ("jobs", "promotions", "rollouts", "channels", "mutes")
 
@@ -111,7 +105,7 @@ class MemberReport:
         return []
 
     def collect(self) -> dict[str, Any]:
-        """Return everything stored about the member in this database and the home's files."""
+        """Return everything stored about the member, in the database and the home's files."""
         traces = self.runner.traces(self.user_id, self.names)
         people = self.runner.people(traces)
         return {
@@ -130,7 +124,8 @@ class MemberReport:
         }
 
     def export(self) -> bytes:
-        return export_member([self])
+        """Return everything stored about the member as JSON."""
+        return json.dumps(self.collect(), ensure_ascii=False, indent=1).encode()
 
     def _given_files(self) -> list[dict[str, str]]:
         files = []
@@ -145,27 +140,6 @@ class MemberReport:
                     }
                 )
         return files
-
-
-def export_member(reports: Sequence[MemberReport]) -> bytes:
-    """Return everything about a member as JSON; there is a report for each database of the home."""
-    whole, *others = (report.collect() for report in reports)
-    for other in others:
-        for name in whole.keys() - COPIED_CONTENT:
-            if isinstance(whole[name], list):
-                whole[name] += other[name]
-        whole["names"] = sorted({*whole["names"], *other["names"]})
-    return json.dumps(whole, ensure_ascii=False, indent=1).encode()
-
-
-def count_rows(reports: Sequence[MemberReport]) -> Counter[str]:
-    """Count the rows about a member by table, in all databases of the home."""
-    first, *others = (report.store.erasure.counts(report.user_id) for report in reports)
-    for counts in others:
-        first.update(
-            {table: count for table, count in counts.items() if table not in COPIED_CONTENT}
-        )
-    return first
 
 
 def format_receipt(receipt: ErasureReceipt, language: Language, operator: str) -> str:

@@ -121,8 +121,7 @@ class Retention:
         known = guilds.known() | find_guilds_on_disk(self._services.home)
         others = guilds.guilds_of_other_account(client.application_id)
         for guild_id in known - guild_ids - others:
-            if client.serves(guild_id):
-                guilds.record_left(guild_id, self._clock.now())
+            guilds.record_left(guild_id, self._clock.now())
 
     def _record_present(self, guild_ids: set[int]) -> None:
         # It has logged in.
@@ -175,8 +174,7 @@ class Retention:
         for guild_id in due_guilds:
             with self._logged(f"the server {guild_id}"):
                 await self._delete_guild(guild_id, now)
-        if self._client is None or self._client.is_primary:
-            await self._tidy_home(cutoff, now)
+        await self._tidy_home(cutoff, now)
         with self._logged("deleted rows in the database"):
             await _in_steps(self._services.store.trim)
         return not self._failures

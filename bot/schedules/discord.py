@@ -57,7 +57,7 @@ PersonaTaskType = Literal["persona", "preference"]
 
 
 class ScheduleCog(commands.Cog):
-    """Runs what is due at set times in the servers that this process serves."""
+    """Runs what is due at set times."""
 
     def __init__(self, bot: Bot) -> None:
         self.bot = bot
@@ -82,8 +82,8 @@ class ScheduleCog(commands.Cog):
             await self._tell(refused)
 
     async def _take(self, due: ScheduledLine) -> None:
-        """Have a line said that is due, if this process serves its server. While Discord does not
-        answer, it waits.
+        """Have a line said that is due, if the bot is in its server. While Discord does not answer, it
+        waits.
         """
         guild = self.bot.get_guild(due.guild_id)
         if guild is None or guild.unavailable:

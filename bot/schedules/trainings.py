@@ -179,7 +179,7 @@ class ScheduledTrainings:
         self, place_of: Callable[[TrainingSchedule], ChannelRef | None]
     ) -> list[RefusedTraining]:
         """Queue the trainings that are due; returns those that were refused. `place_of` returns a
-        schedule's channel, None where this process does not serve its guild.
+        schedule's channel, None where the bot is not in its guild.
 
         What conflicts with a present job waits for its end, what is due in the channel's quiet hours
         for theirs, and what cannot be stored for the database.

@@ -81,15 +81,10 @@ class CardCompletions:
     def cancel(self, job_id: str) -> TrainingJob | None:
         """Leave the rest of a card unmeasured. Returns None where it is not to be completed."""
         cancelled = self._store.jobs.end_card(job_id, "cancelled")
-        if cancelled:
-            self.cancel_elsewhere(job_id)
+        if cancelled and job_id == self._job_id:
+            self._stop_task()
         self._publish(cancelled)
         return cancelled
-
-    def cancel_elsewhere(self, job_id: str) -> None:
-        """Stop a card that another process of the bot has cancelled."""
-        if job_id == self._job_id:
-            self._stop_task()
 
     def make_way(self) -> None:
         """Stop what is being completed, for a training; it waits again."""

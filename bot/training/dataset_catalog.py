@@ -10,7 +10,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Self
 
-from bot.operations.shards import ShardRange
 from bot.platform.errors import redact_paths
 from bot.platform.localisation import gettext_lazy
 from bot.store import Store
@@ -57,9 +56,6 @@ class DatasetCatalog:
     """The data sets, personas and recipes that a request may name, and the names by which
     moderators take data sets. Reads the folders at each call.
     """
-
-    shards: ShardRange | None = None
-    """The shards whose guilds the store has."""
 
     def __init__(
         self, shipped: ShippedData, base_model: str, home: Path, store: Store | None = None

@@ -74,10 +74,8 @@ class ProgressMessages:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def follow(self, job: TrainingJob) -> None:
-        """Show a changed job, unless it is of no server, a task does so already, or another process
-        serves its server.
-        """
-        if job.guild_id == OPERATOR_GUILD_ID or not self._bot.serves(job.guild_id):
+        """Show a changed job, unless it is of no server, or a task does so already."""
+        if job.guild_id == OPERATOR_GUILD_ID:
             return
         task = self._tasks.get(job.job_id)
         if task is None or task.done():

@@ -450,16 +450,6 @@ class JobQueue:
         """End a subscription."""
         self._listeners.remove(on_change)
 
-    def take_up(self, job_id: str) -> None:
-        """React to a job that another process of the bot has queued, changed or cancelled."""
-        job = self._store.jobs.get(job_id)
-        if job and job.state == "cancelled":
-            self._stop_attempt(job_id)
-        if job and job.card_state == "cancelled":
-            self._cards.cancel_elsewhere(job_id)
-        self.publish(job)
-        self._wake.set()
-
     def publish(self, changed: TrainingJob | None) -> None:
         """Notify the subscribers of a changed job; does nothing for None."""
         if changed is None:

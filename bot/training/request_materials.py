@@ -14,8 +14,6 @@ from bot.training.dataset_paths import resolve_dataset_path
 from bot.training.member_names import MemberNames
 from bot.training.stored_datasets import (
     HISTORY_DATASET,
-    all_authors,
-    guild_store,
     history_material,
     preferences_material,
 )
@@ -117,9 +115,7 @@ class RequestMaterials:
         return tuple(materials)
 
     def _without_members(self, materials: Sequence[SourceMaterial]) -> list[SourceMaterial]:
-        """Take members out of card and lore, which a teacher's server gets; what ships has none.
-        Raises `RequestError` where their names are on another machine.
-        """
+        """Take members out of card and lore, which a teacher's server gets; what ships has none."""
         ships = (self._shipped.cards, self._shipped.lore)
         written: set[Path] = set()
         for material in materials:
@@ -129,19 +125,7 @@ class RequestMaterials:
         store = self._catalogue.store
         if store is None or not written:
             return list(materials)
-        try:
-            names = MemberNames(self._members(store, written), self._persona_names())
-        except RequestError:
-            raise RequestError(
-                gettext_lazy(
-                    "Not all members are known on the machine that trains, so card and lore might "
-                    "name them to the teacher's server."
-                ),
-                gettext_lazy(
-                    "Name a teacher on this machine, or let all processes of the bot use one "
-                    "UNDERSTUDY_HOME."
-                ),
-            ) from None
+        names = MemberNames(store.messages.authors(), self._persona_names())
 
         def edit(source: Path, text: str) -> str:
             if any(map(source.is_relative_to, ships)):
@@ -155,17 +139,6 @@ class RequestMaterials:
             sent = material.kind in ("card", "lore")
             edited.append(replace(material, edit=edit) if sent else material)
         return edited
-
-    def _members(self, store: Store, written: set[Path]) -> list[tuple[int, str]]:
-        """Ids and names of those whom files of the home may name: all members for the operator's, which
-        every server has, else those in the database of the server that wrote them.
-        """
-        guild_ids = {int(source.relative_to(self._home).parts[1]) for source in written}
-        if OPERATOR_GUILD_ID in guild_ids:
-            return all_authors(self._home, store, self._catalogue.shards)
-        (guild_id,) = guild_ids
-        with guild_store(self._home, store, self._catalogue.shards, guild_id) as reader:
-            return reader.messages.authors()
 
     def _persona_names(self) -> set[str]:
         """The id and names of the request's persona, and the names of all shared ones."""
@@ -267,10 +240,9 @@ class RequestMaterials:
         return shipped_file_material("log", file, self._consent)
 
     def _history(self, store: Store, persona_id: str) -> SourceMaterial:
-        with guild_store(self._home, store, self._catalogue.shards, self._guild_id) as messages:
-            return history_material(
-                messages, self._consent, self._guild_id, persona_id, reads=self._reads_texts
-            )
+        return history_material(
+            store, self._consent, self._guild_id, persona_id, reads=self._reads_texts
+        )
 
     def _lore_pairs(
         self, persona_id: str, lore: Sequence[SourceMaterial], talk: Sequence[SourceMaterial]
@@ -314,10 +286,9 @@ class RequestMaterials:
             )
         folder = adapter_ref(self._home, persona_id, version).folder
         before = adapter_material(folder, version, self._consent, verify=self._reads_texts)
-        with guild_store(self._home, store, self._catalogue.shards, self._guild_id) as reader:
-            preferences = preferences_material(
-                self._home, reader, self._guild_id, persona_id, reads=self._reads_texts
-            )
+        preferences = preferences_material(
+            self._home, store, self._guild_id, persona_id, reads=self._reads_texts
+        )
         return [before, preferences]
 
     def _version_before(self, persona_id: str) -> str:

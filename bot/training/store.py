@@ -196,7 +196,7 @@ class TrainingJobs:
 
     def add(self, new: NewTrainingJob, at: float) -> TrainingJob:
         """Queue a job and reserve its version, in one transaction."""
-        with self._db.atomic(shared=True):
+        with self._db.atomic():
             self._insert(new, self._versions.reserve(new.name), at)
         return self._sure(new.job_id)
 
@@ -204,7 +204,7 @@ class TrainingJobs:
         self, new: NewTrainingJob, version: str, result: JobResult, at: float
     ) -> TrainingJob:
         """Store the job of a persona's version whose adapter was imported and is installed."""
-        with self._db.atomic(shared=True):
+        with self._db.atomic():
             self._insert(new, version, at)
             done = self._end(new.job_id, None, "done", at, result=result)
             # It was queued just now, and dialogue adapters have no versions.
@@ -369,7 +369,7 @@ class TrainingJobs:
         stale token.
         """
         # Together, so that after a crash no finished job lacks its version.
-        with self._db.atomic(shared=True):
+        with self._db.atomic():
             done = self._end(job_id, token, "done", at, result=result)
             if done and result.scorecard.pending:
                 done = self._set_card(job_id, "waiting")
@@ -464,7 +464,7 @@ class TrainingJobs:
         """Store the summary of a completed score card, of the job and of its version. Returns None
         where it was not being completed.
         """
-        with self._db.atomic(shared=True):
+        with self._db.atomic():
             job = self.get(job_id)
             if job is None or job.card_state != "running" or job.result is None:
                 return None
@@ -475,7 +475,7 @@ class TrainingJobs:
         """Store another summary of a score card, of a finished job and of its version."""
         assert job.result is not None
         result = job.result.model_copy(update={"scorecard": summary})
-        with self._db.atomic(shared=True):
+        with self._db.atomic():
             self._db.write(
                 "update jobs set result = :result where job_id = :job",
                 result=result.model_dump_json(),

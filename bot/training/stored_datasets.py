@@ -7,13 +7,12 @@ import os
 import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from bot.operations.shards import ShardRange
 from bot.platform.localisation import gettext_lazy
 from bot.store import Lesson, Store, StoredMessage, VotePreference
 from bot.training.source_rights import requirements_text
@@ -293,47 +292,3 @@ def _preference(source: Lesson | VotePreference, key: bytes, **fields: Any) -> P
 
 def _day(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).date().isoformat()
-
-
-@contextmanager
-def guild_store(
-    home: Path, own: Store, shards: ShardRange | None, guild_id: int
-) -> Iterator[Store]:
-    """Open the store with a guild's messages and votes, also where another process has it. Raises
-    `RequestError`.
-    """
-    if shards is None or shards.has(guild_id):
-        yield own
-        return
-    for part in ShardRange.in_home(home):
-        if part.has(guild_id):
-            with Store.read_only(part.file(home)) as store:
-                yield store
-            return
-    raise _elsewhere_error()
-
-
-def all_authors(home: Path, own: Store, shards: ShardRange | None) -> list[tuple[int, str]]:
-    """List ids and names of the authors in all guilds, also where other processes have them. Raises
-    `RequestError`.
-    """
-    authors = own.messages.authors()
-    if shards is None or shards.count is None:
-        return authors
-    others = [part for part in ShardRange.in_home(home) if part != shards]
-    covered = {shard for part in (shards, *others) for shard in part.ids or ()}
-    if len(covered) < shards.count:
-        raise _elsewhere_error()
-    for part in others:
-        with Store.read_only(part.file(home)) as store:
-            authors += store.messages.authors()
-    return authors
-
-
-def _elsewhere_error() -> RequestError:
-    return RequestError(
-        gettext_lazy("The messages of this server are not on the machine that trains."),
-        gettext_lazy(
-            "Name another data set, or let all processes of the bot use one UNDERSTUDY_HOME."
-        ),
-    )

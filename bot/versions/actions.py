@@ -211,7 +211,7 @@ class LiveVersions:
             return self.store.jobs.decide(job.job_id, "manual")
         origin = RequestOrigin(job.guild_id, job.channel_id, OPERATOR_ORIGIN.user_id)
         new = _live(job.persona, job.version, origin)
-        with self.store.atomic(shared=True):  # a crash stores both or neither
+        with self.store.atomic():  # a crash stores both or neither
             promoted = self.store.rollouts.promote(new, time.time(), kind="automatic promotion")
             decided = self.store.jobs.decide(job.job_id, "promoted" if promoted else "manual")
         if promoted:
@@ -403,7 +403,7 @@ class LiveVersions:
         removed = adapter.folder.with_name(f".{job.version}.{secrets.token_hex(4)}")
         # The row is written with the renaming, and rolled back where that fails: a version that can
         # be promoted has its files.
-        with self.store.atomic(shared=True):
+        with self.store.atomic():
             self.store.versions.withdraw(job.name, job.version, time.time(), "removed")
             with suppress(FileNotFoundError):
                 adapter.folder.rename(removed)

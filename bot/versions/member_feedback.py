@@ -1,5 +1,4 @@
-"""Members' feedback on a version: summarised, shared with other processes, and written for the
-gate.
+"""Members' feedback on a version: summarised, and written for the gate.
 
 The gate reads it with the versions that a new one is compared with: the live one, and the guild's
 other personas'.
@@ -8,9 +7,7 @@ other personas'.
 import asyncio
 import logging
 import time
-from itertools import permutations
 from pathlib import Path
-from typing import Self
 
 from bot.chat.model_names import version_label
 from bot.personas.registry import PersonaRegistry
@@ -21,7 +18,6 @@ from bot.store import (
     BlindComparison,
     ReplySelection,
     Store,
-    StoreError,
     TrainingJob,
 )
 from bot.versions.rollout.report import compare_rollout
@@ -38,63 +34,10 @@ from personas.home.comparison_targets import (
     NeighbourPaths,
     write_comparison_targets,
 )
-from personas.schemas.base import FrozenModel
 from personas.schemas.scorecard import MemberFeedback
 
 log = logging.getLogger(__name__)
 EVEN_SHARE = 0.5
-
-
-class VoteSummary(FrozenModel):
-    """Votes for a version beside another, without who cast them: of one guild, or of all.
-
-    `members` are when each is complete, and their score (`completed_scores`); `up` and `down` the 👍
-    and 👎 on the version's replies, then on the other's; `evidence` as in `MemberFeedback`.
-    """
-
-    votes: int = 0
-    members: tuple[tuple[float, float], ...] = ()
-    up: tuple[int, int] = (0, 0)
-    down: tuple[int, int] = (0, 0)
-    evidence: float | None = None
-
-    def plus(self, other: Self) -> Self:
-        """Return both together; their members are different ones."""
-        known = [value for value in (self.evidence, other.evidence) if value is not None]
-        return self.model_copy(
-            update={
-                "votes": self.votes + other.votes,
-                "members": tuple(
-                    sorted(self.members + other.members, key=lambda member: member[0])
-                ),
-                "up": (self.up[0] + other.up[0], self.up[1] + other.up[1]),
-                "down": (self.down[0] + other.down[0], self.down[1] + other.down[1]),
-                "evidence": max(known, default=None),
-            }
-        )
-
-
-def _summarise_stored_votes(
-    store: Store, persona_id: str, version: str, against: str, guild_id: int | None
-) -> VoteSummary:
-    """Summarise the votes of this process's guilds."""
-    pair = {version, against}
-    other_version = None if against == BASE_MODEL_NAME else against
-    votes = [
-        vote for vote in store.comparisons.voted(persona_id, guild_id) if set(vote.versions) == pair
-    ]
-    stats = store.reply_stats
-    own = stats.of(ReplySelection(persona_id, version, guild_id=guild_id))
-    other = stats.of(ReplySelection(persona_id, other_version, guild_id=guild_id))
-    return VoteSummary(
-        votes=len(votes),
-        members=tuple(completed_scores(votes, version)),
-        up=(own.up, other.up),
-        down=(own.down, other.down),
-        evidence=_max_rollout_evidence(
-            store, persona_id, version=version, live=other_version, guild_id=guild_id
-        ),
-    )
 
 
 def _max_rollout_evidence(
@@ -119,7 +62,7 @@ async def summarise_votes(
     *,
     live_in: int = ALL_GUILDS,
 ) -> MemberFeedback | None:
-    """Summarise votes in a guild, or (None) in all, also those of other processes' shards.
+    """Summarise votes in a guild, or (None) in all.
 
     They are about the version beside the one that is live in the guild, or in `live_in`. None for
     the live version, and without any feedback.
@@ -128,14 +71,17 @@ async def summarise_votes(
     if live == version:
         return None
     against = live or BASE_MODEL_NAME
-    summary = _summarise_stored_votes(
-        store, persona_id, version=version, against=against, guild_id=guild_id
-    )
-    for text in store.guild_feedback.of_others(persona_id, version, against, guild_id):
-        summary = summary.plus(VoteSummary.model_validate_json(text))
-    if not (summary.votes or summary.up[0] or summary.down[0]):
+    votes = [
+        vote
+        for vote in store.comparisons.voted(persona_id, guild_id)
+        if set(vote.versions) == {version, against}
+    ]
+    stats = store.reply_stats
+    own = stats.of(ReplySelection(persona_id, version, guild_id=guild_id))
+    other = stats.of(ReplySelection(persona_id, live, guild_id=guild_id))
+    if not (votes or own.up or own.down):
         return None
-    scores = [score for at, score in summary.members if at <= now]
+    scores = [score for at, score in completed_scores(votes, version) if at <= now]
     least = None
     most = None
     if len(scores) >= MIN_RULING_MEMBERS:
@@ -144,13 +90,15 @@ async def summarise_votes(
         most = bounds.high
     return MemberFeedback(
         against=against,
-        votes=summary.votes,
+        votes=len(votes),
         members=len(scores),
         least=least,
         most=most,
-        up=summary.up,
-        down=summary.down,
-        evidence=summary.evidence,
+        up=(own.up, other.up),
+        down=(own.down, other.down),
+        evidence=_max_rollout_evidence(
+            store, persona_id, version=version, live=live, guild_id=guild_id
+        ),
     )
 
 
@@ -188,36 +136,10 @@ async def record_vote(
     home: Path, store: Store, personas: PersonaRegistry, vote: BlindComparison
 ) -> None:
     """After a blind vote, store the members' feedback on both versions for the gate."""
-    share_votes(store, vote.persona_id, *vote.versions, vote.guild_id)
     for version in vote.versions:
         await record_member_feedback(
             home, store, personas=personas, persona_id=vote.persona_id, version=version
         )
-
-
-def share_votes(store: Store, persona_id: str, version: str, against: str, guild_id: int) -> None:
-    """Publish a guild's votes, for both versions, to the other processes of a bot with shards.
-
-    Where the shared database cannot be reached, they are published later.
-    """
-    if not store.guild_feedback.is_shared:
-        return
-    try:
-        for judged, other in permutations((version, against)):
-            if judged not in (other, BASE_MODEL_NAME):
-                summary = _summarise_stored_votes(
-                    store, persona_id, version=judged, against=other, guild_id=guild_id
-                )
-                store.guild_feedback.publish(
-                    guild_id=guild_id,
-                    persona_id=persona_id,
-                    version=judged,
-                    against=other,
-                    summary=summary.model_dump_json(),
-                )
-    except StoreError as error:
-        # The votes are stored here, and are published with the next one, or at the next start.
-        log.warning("votes on %s of %s could not be shared: %s", version, persona_id, error)
 
 
 async def record_member_feedback(

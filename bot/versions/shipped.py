@@ -73,7 +73,7 @@ class ShippedVersions:
         )
         now = time.time()
         # A crash leaves all of it or nothing; a copied folder has the same number next time.
-        with self.store.atomic(shared=True):
+        with self.store.atomic():
             version = versions.reserve(persona_id)
             target = adapter_ref(self.home, persona_id, version).folder
             install_adapter_folder(source, target, advice=SHIPPED_ADVICE)

@@ -338,7 +338,7 @@ class Versions(Table):
 
         Returns these changes: none where the version was not live. Idempotent.
         """
-        with self._db.atomic(shared=True):
+        with self._db.atomic():
             self._db.insert(
                 "withdrawn", {"persona_id": persona_id, "version": version, "at": at}, ignore=True
             )

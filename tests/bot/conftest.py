@@ -17,7 +17,7 @@ from unittest import mock
 import pytest
 
 from bot.app import DASHBOARD_LINK
-from bot.client import BotClient
+from bot.client import BotClient, ShardedBotClient
 from bot.compose import Dependencies, compose
 from bot.demo_guild import (
     MEMBER,
@@ -142,6 +142,7 @@ async def on_stage(
     *,
     seed: Any = SKERROW_SEED,
     more_guilds: Sequence[Any] = (),
+    shards: int = 1,
     engine: FakeEngine | None = None,
     message_content: bool = True,
     members: bool = False,
@@ -163,7 +164,8 @@ async def on_stage(
     )
     shipped = ShippedData.from_source_tree()
     personas = PersonaRegistry(shipped.cards, home)
-    sandbox = Sandbox(seed, home / "sandbox.sqlite", rate_window=0.02, more_guilds=more_guilds)
+    file = home / "sandbox.sqlite"
+    sandbox = Sandbox(seed, file, rate_window=0.02, more_guilds=more_guilds, shards=shards)
     front = web_server or WebServer()
     await sandbox.start(mount=front.mount, links=(DASHBOARD_LINK,))
     engine = engine or FakeEngine()
@@ -188,7 +190,8 @@ async def on_stage(
             clock=clock or SystemClock(),
             transcriber=transcriber,
         )
-        client = BotClient(message_content=message_content, members=members, guilds_settle_s=0.1)
+        client_type = ShardedBotClient if shards > 1 else BotClient
+        client = client_type(message_content=message_content, members=members, guilds_settle_s=0.1)
         client.services = compose(settings, dependencies, client)
         queue = client.services.queue
         running = asyncio.create_task(client.start(sandbox.token))

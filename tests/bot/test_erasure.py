@@ -348,7 +348,7 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
         "taught": {"persona_id", "right"},
         "comparisons": {"persona_id", "prompt_id", "version_a", "version_b", "choice"}, "memories": {"persona_id"},
         "tombstones": {"person"}, "forgettings": {"person", "step", "traces", "receipt"},
-        "withdrawn": {"persona_id", "version"}, "guild_feedback": {"persona_id", "version", "against", "summary"},
+        "withdrawn": {"persona_id", "version"},
     }  # fmt: skip
     raw = sqlite3.connect(":memory:")
     raw.executescript(";".join(script for _, script in scripts_after(0)))
@@ -380,7 +380,7 @@ def test_settings_of_direct_messages_go_with_who_talks_there(home):
         for guild_id, channel_id in ((0, DIRECT), (GUILD, CHANNEL)):
             store.answering.change(guild_id, channel_id, {"wait_s": 3.0}, 1.0)
             scope = GenerationScope(guild_id, channel_id=channel_id)
-            store.generation.change(scope, {"temperature": 0.5}, 1.0)
+            store.generation.change(scope, {"temperature": 0.5})
         store.erasure.erase(WHO, time.time(), str)
         kept = store.generation.get(GenerationScope(GUILD, channel_id=CHANNEL))
         gone = store.generation.get(GenerationScope(0, channel_id=DIRECT))

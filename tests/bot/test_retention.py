@@ -251,8 +251,6 @@ async def test_it_works_at_the_start_then_every_hour_and_a_failure_comes_again_s
     bench, monkeypatch, caplog
 ):
     class Client:
-        is_primary = True
-
         def add_listener(self, *_): ...
 
         remove_listener = add_listener
@@ -285,8 +283,6 @@ async def test_it_works_at_the_start_then_every_hour_and_a_failure_comes_again_s
 
 async def test_a_locked_database_is_tried_again_and_does_not_end_retention(bench, tmp_path, caplog):
     class Client:
-        is_primary = True
-
         def add_listener(self, *_): ...
 
         remove_listener = add_listener
@@ -430,8 +426,6 @@ async def test_what_it_had_made_of_a_shipped_persona_stays_where_others_use_it(b
 class Login:
     """A client that is ready: the account it is, and the servers it is in."""
 
-    is_primary = True
-
     class Guild:
         def __init__(self, guild_id):
             self.id = guild_id
@@ -441,9 +435,6 @@ class Login:
         self.application_id = account
 
     def is_ready(self):
-        return True
-
-    def serves(self, guild_id):
         return True
 
 

@@ -99,3 +99,18 @@ def test_a_home_of_before_is_refused_by_name_and_left_alone(home, tmp_path, vers
         assert every_byte(home) == before
     assert check_database(home).state == "fail" and every_byte(home) == before
     assert not (tmp_path / "of-before.zip").exists()
+
+
+def test_a_home_that_was_split_among_processes_is_refused_by_name_and_left_alone(home, tmp_path):
+    backup = create_backup(home, tmp_path / "b.zip", NOW, quiet).path
+    (home / DATABASE).rename(home / "shards-0-4-of-10.sqlite")
+    before = every_byte(home)
+    for attempt in (
+        lambda: Store.open(home / DATABASE),
+        lambda: Store.read_only(home / DATABASE),
+        lambda: put_back(backup, home, keep=True),
+    ):
+        with pytest.raises(StoreError, match="split among several processes") as refused:
+            attempt()
+        assert refused.value.advice.startswith("Start with a new UNDERSTUDY_HOME, or keep using")
+        assert every_byte(home) == before

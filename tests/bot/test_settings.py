@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from huggingface_hub import get_token
 
-from bot.operations.shards import ShardRange
 from bot.settings import (
     SETTINGS,
     SETTINGS_BY_NAME,
@@ -82,13 +81,6 @@ WRONG = {
     "WANDB_API_KEY": ["two words"],
     "LOG_LEVEL": ["LOUD"],
     "DISCORD_PERMISSION": ["yes", "granted to us long ago by mail"],
-    "SHARDS": ["4-0/10", "0-10/10", "0", "all", "0/0", "-1/3", "0-4/10x"],
-    "SHARED_DB": [
-        "two words",
-        "mysql://host/db",
-        "postgresql://u:p@ss@h/d",
-        "postgresql://u:p/w@h/d",
-    ],
     "HISTORY_DAYS": ["0", "3651", "ever", "٣", "1_0", "+3"],
     "GUILD_DAYS": ["-1", "366"],
     "COMPARISONS_PER_DAY": ["0", "1001"],
@@ -142,8 +134,6 @@ DISCORD_PERMISSION="By letter of Discord's platform team, 3 March 2026."
 HISTORY_DAYS=30
 GUILD_DAYS=0
 COMPARISONS_PER_DAY=5
-SHARDS=0-4/10
-SHARED_DB=postgresql://bot:secret@db/understudy
 """
     assert load_settings(env_file(tmp_path, text), {}) == Settings(
         discord_token="abc.def-ghi.j_k=",
@@ -178,8 +168,6 @@ SHARED_DB=postgresql://bot:secret@db/understudy
         history_days=30,
         guild_days=0,
         comparisons_per_day=5,
-        shards=ShardRange(0, 4, 10),
-        shared_db="postgresql://bot:secret@db/understudy",
     )
 
 
@@ -190,31 +178,6 @@ def test_only_sampling_that_is_set_takes_the_place_of_the_base_models():
         "top_p": 0.5,
         "max_new_tokens": 120,
     }
-
-
-@pytest.mark.parametrize(
-    ("text", "ids", "is_whole", "has_first"),
-    [("auto", None, True, True), ("0/1", [0], True, True), ("0-2/3", [0, 1, 2], True, True),
-     ("3/10", [3], False, False), ("0-4/10", [0, 1, 2, 3, 4], False, True)],
-)  # fmt: skip
-def test_shards_are_all_or_a_range(text, ids, is_whole, has_first):
-    shards = load_settings(None, {"SHARDS": text, "DISCORD_TOKEN": "a.b.c"}).shards
-    assert (shards.ids, shards.is_whole, shards.has_first) == (ids, is_whole, has_first)
-    assert load_settings(None, {}).shards is None
-
-
-def test_a_part_of_the_shards_needs_discord_and_a_shared_database_shards():
-    with pytest.raises(SettingsError, match=r"part of the bot.*no DISCORD_TOKEN"):
-        load_settings(None, {"SHARDS": "0-4/10"})
-    for shards, words in (("", "not"), ("auto", "auto"), ("0/1", "0/1"), ("0-2/3", "0-2/3")):
-        with pytest.raises(
-            SettingsError,
-            match=f"SHARED_DB is set, but SHARDS is {words}: this process is the whole",
-        ):
-            load_settings(
-                None, {"SHARED_DB": "postgresql://bot:secret@db/understudy", "SHARDS": shards}
-            )
-    assert str(ShardRange(1, 1, 3)) == "1/3"
 
 
 def test_on_discord_the_intents_are_off_until_asked_for():
@@ -278,25 +241,12 @@ def test_llama_cpp_needs_no_address_and_computes_fewer_replies_at_once():
 @pytest.mark.parametrize(
     "environ",
     [{"ENGINE_URLS": "http://bot:hidden@gpu:8001"}, {"ENGINE_URLS": "http://a:1, http://hid@d,en@gpu/v1"},
-     {"TRAINER": "ray", "RAY_ADDRESS": "http://bot:hidden@head:8265"},
-     {"SHARED_DB": "postgresql://bot:hid/den@db/understudy", "SHARDS": "0-4/10", "DISCORD_TOKEN": "a.b.c"}],
+     {"TRAINER": "ray", "RAY_ADDRESS": "http://bot:hidden@head:8265"}],
 )  # fmt: skip
 def test_a_password_in_an_address_is_refused_and_not_shown(environ):
     with pytest.raises(SettingsError) as refused:
         load_settings(None, environ)
     assert not re.search("hid|den|bot:", str(refused.value))
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["postgresql://bot:hid%2Fden@db:5432/understudy", "postgres://db", "postgresql:///understudy?host=/run/postgresql",
-     "postgresql://bot@[::1]:5432/understudy?sslmode=require"],
-)  # fmt: skip
-def test_forms_of_a_databases_address(url):
-    assert (
-        load_settings(None, {"SHARED_DB": url, "SHARDS": "0/2", "DISCORD_TOKEN": "a.b.c"}).shared_db
-        == url
-    )
 
 
 def test_a_setting_that_another_one_leaves_without_effect_is_warned_about(tmp_path, caplog):

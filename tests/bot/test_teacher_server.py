@@ -14,7 +14,6 @@ import pytest
 from aiohttp import web
 
 from bot.chat.store.quoted_messages import QuotedMessage
-from bot.operations.shards import ShardRange
 from bot.platform.clock import SystemClock
 from bot.reports.store import Report
 from bot.store import ConsentDecision, Lesson, Memory, Store, guild_suffix
@@ -26,7 +25,6 @@ from bot.training.queue import JobQueue
 from bot.training.request_materials import gather_materials
 from bot.training.store import NewTrainingJob
 from personas.card.toml_card import read_card
-from personas.errors import RequestError
 from personas.home.data_subjects import Consent, write_consent
 from personas.home.job_folder import read_spec
 from personas.home.job_material import ShippedData
@@ -284,23 +282,9 @@ async def test_a_job_takes_over_what_a_cancelled_one_of_its_server_wrote_as_it_w
     assert read_struck(second) == replies[1:2]
 
 
-def test_without_the_members_names_nothing_is_sent(catalogue):
-    """They are in the database of another process, on another machine."""
-    here = next(place for place in (0, 1) if not ShardRange(place, place, 2).has(GUILD))
-    catalogue.shards = ShardRange(here, here, 2)
-    with pytest.raises(RequestError, match="Not all members are known") as refused:
-        make_folder(catalogue, "http://127.0.0.1:1/v1", from_card=1)
-    assert "Name a teacher on this machine" in refused.value.advice
-    assert make_folder(catalogue, "", from_card=1)
-
-
 @pytest.mark.parametrize("named_in", ["card", "lore", "set"])
-def test_what_the_operator_wrote_names_no_member_of_another_processs_servers(catalogue, named_in):
+def test_what_the_operator_wrote_names_no_member_of_another_server(catalogue, named_in):
     home = catalogue.home
-    here, there = (ShardRange(place, place, 2) for place in (0, 1))
-    far = GUILD
-    if here.has(far):
-        far += 1 << 22
     who = "Xanthe Brambleford"
     persona = ADA if named_in == "set" else "ada"
     card = CARD.replace("the harbour.", f"the harbour for {who}.") if named_in == "card" else CARD
@@ -309,25 +293,11 @@ def test_what_the_operator_wrote_names_no_member_of_another_processs_servers(cat
         owner = "_oil" if named_in == "set" else "ada"
         put(home, "lore", 0, owner, "oil.md", text=f"# Oil\n\n{who} brings it.")
     put(home, "lore", GUILD, "sets.json", text=f'{{"{ADA}": {{"_oil": true}}}}')
-
-    with Store.open(here.file(home)) as own:
-        catalogue.shards = here
-        catalogue.store = own
-        url = "http://127.0.0.1:1/v1"
-        with pytest.raises(RequestError, match="Not all members are known"):
-            make_folder(catalogue, url, from_card=1, persona=persona)
-        with Store.open(there.file(home)) as store:
-            say(store, 5, who, "Is it late?", "No.", 1, guild_id=far)
-        folder = make_folder(catalogue, url, from_card=1, persona=persona)
+    say(catalogue.store, 5, who, "Is it late?", "No.", 50, guild_id=ELSEWHERE)
+    folder = make_folder(catalogue, "http://127.0.0.1:1/v1", from_card=1, persona=persona)
     inputs = read_job_inputs(folder, read_spec(folder))
     sent = f"{inputs.persona}{inputs.lore.passages if inputs.lore else ''}"
     assert "someone" in sent and "Xanthe" not in sent and "Brambleford" not in sent
-
-
-def test_without_members_to_take_out_nobodys_names_are_asked_for(catalogue):
-    """What ships goes as it is, wherever the members are."""
-    catalogue.shards = ShardRange(0, 0, 2)
-    assert make_folder(catalogue, "http://127.0.0.1:1/v1", from_card=1, persona="oda")
 
 
 def test_names_that_are_words_of_cards_and_lore_break_neither(catalogue):

@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.operations.shards.shared_log import SharedStateAwayError
 from bot.platform.errors import RefusedError
 from bot.platform.weekly_time import DAY_SETS, WeeklyTime
-from bot.store import Lesson
+from bot.store import Lesson, StoreError
 from bot.training.backend_protocol import TrainingFailed
 from bot.training.request_materials import check_request
 from personas.errors import RequestError
@@ -225,20 +224,19 @@ async def test_a_refused_training_is_told_in_the_channel_once(tmp_path):
         assert "refused" not in await answer(stage, "show")
 
 
-async def test_a_training_waits_while_the_shared_database_is_away(tmp_path, monkeypatch, caplog):
+async def test_a_training_waits_while_the_database_cannot_store_it(tmp_path, monkeypatch, caplog):
     clock = AheadClock(FRIDAY)
     async with on_stage(tmp_path, clock=clock) as stage:
         caplog.set_level(logging.INFO, "bot.schedules")
         await answer(stage, "set", weekday="Saturday", time="03:30")
 
         def away(*_):
-            raise SharedStateAwayError("The shared database cannot be reached.")
+            raise StoreError("The disk is full.")
 
-        # Its own tables, where the schedule is, can be written.
         with monkeypatch.context() as outage:
             outage.setattr(stage.store.jobs, "add", away)
             clock.at += timedelta(hours=7)
-            await until(lambda: "waits: The shared database cannot be reached" in caplog.text)
+            await until(lambda: "waits: The disk is full" in caplog.text)
             assert "refused" not in await answer(stage, "show")
         await until(lambda: len(jobs(stage)) == 1)
 

@@ -15,7 +15,6 @@ from bot.chat import reply as reply_module
 from bot.moderation import age
 from bot.platform.db.database import MAX_TIMESTAMP_S
 from bot.platform.discord_kit.command_installs import OUTSIDE_COMMANDS
-from bot.settings import Settings, SettingsError
 from sandbox import Permission, SandboxRefusal
 from sandbox.guild_seed import MEMBER_PERMISSIONS
 from tests.bot.conftest import MODERATOR, QUAY, on_stage
@@ -157,13 +156,6 @@ async def test_the_token_of_a_reply_goes_with_its_end(stage):
     reply = await begin(stage, stage.sandbox.outside_channel("elsewhere"), "hello")
     tokens = stage.store.interaction_tokens
     await until(lambda: tokens.get(event_of(reply), 0.0) is None)
-
-
-def test_a_part_of_a_bot_cannot_be_installed_by_people(tmp_path):
-    settings = {"discord_token": "a.b.c", "home": tmp_path, "user_install": True}
-    assert Settings(**settings, shards="auto").user_install
-    with pytest.raises(SettingsError, match="USER_INSTALL is true, but SHARDS is"):
-        Settings(**settings, shards="0-4/10", shared_db="postgresql://a:b@host/db")
 
 
 # --------------------------------------------------------------------------------- conversations

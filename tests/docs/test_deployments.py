@@ -25,10 +25,10 @@ FOLDER = ROOT / "docs" / "howto" / "kubernetes"
 OBJECTS = read_manifests(FOLDER)
 OPERATOR = {
     "WEB_TOKEN": "0123456789-abcdefghijklmn", "ENGINE_KEY": "engine-key", "RAY_AUTH_TOKEN": "ray-token",
-    "POSTGRES_PASSWORD": "database-password", "DISCORD_TOKEN": "a.b.c",
+    "DISCORD_TOKEN": "a.b.c",
 }  # fmt: skip
 VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
-DEFAULT_PORTS = {"vllm": 8000, "ray-head": 8265, "postgres": None}
+DEFAULT_PORTS = {"vllm": 8000, "ray-head": 8265}
 
 
 def interpolated(value: str) -> str:
@@ -64,7 +64,7 @@ BOTS = [name for name in SERVICES if name.startswith("bot")]
 def test_each_bot_of_compose_has_valid_settings_and_reaches_what_they_name(name, tmp_path):
     service = SERVICES[name]
     settings = settings_of(environment(name), tmp_path)
-    addresses = [*settings.engine_urls, *filter(None, [settings.ray_address, settings.shared_db])]
+    addresses = [*settings.engine_urls, *filter(None, [settings.ray_address])]
     for url in map(urlsplit, addresses):
         server = SERVICES[url.hostname]
         assert server["profiles"] == service["profiles"] and url.hostname in service["depends_on"]
@@ -95,20 +95,6 @@ def test_the_servers_of_compose_have_the_bots_keys_and_its_home():
             == "ray-token"
         )
     assert SERVICES["ray-worker"]["command"] == ["--address=ray-head:6379"]
-    postgres = environment("postgres")
-    url = urlsplit(environment("bot-shards-a")["SHARED_DB"])
-    assert (url.username, url.password) == (
-        postgres["POSTGRES_USER"],
-        postgres["POSTGRES_PASSWORD"],
-    )
-
-
-def test_the_shards_of_compose_are_all_shards(tmp_path):
-    names = ("bot-shards-a", "bot-shards-b")
-    shards = [settings_of(environment(name), tmp_path).shards for name in names]
-    assert sorted(one for it in shards for one in it.ids) == list(range(shards[0].count))
-    published = [port.split(":")[1] for name in names for port in SERVICES[name]["ports"]]
-    assert len(set(published)) == 2
 
 
 def test_what_compose_names_is_declared_and_pinned():
@@ -181,7 +167,7 @@ def test_the_settings_of_the_cluster_are_valid_and_name_its_pods(tmp_path):
     assert not any(secret.values()), "an example has no secrets"
     (bot,) = workloads(OBJECTS)["bot"]["spec"]["template"]["spec"]["containers"]
     given = {one["name"]: one["value"] for one in bot["env"]}
-    settings = settings_of({**config["data"], **secret, **OPERATOR_SECRETS, **given}, tmp_path)
+    settings = settings_of({**config["data"], **secret, **OPERATOR, **given}, tmp_path)
     vllm, (server,) = workloads(OBJECTS)["vllm"]["spec"], _containers("vllm")
     port = server["ports"][0]["containerPort"]
     pods = tuple(
@@ -203,9 +189,6 @@ def test_the_settings_of_the_cluster_are_valid_and_name_its_pods(tmp_path):
         settings.trainer_slots * settings.trainer_gpus
         == worker["replicas"] * gpus["nvidia.com/gpu"]
     )
-
-
-OPERATOR_SECRETS = {name: value for name, value in OPERATOR.items() if name != "POSTGRES_PASSWORD"}
 
 
 def _containers(name: str) -> list[dict]:

@@ -39,7 +39,7 @@ class Channels(Table):
             self._clear_further(channel.guild_id, channel.channel_id)
             for position, persona_id in enumerate(further):
                 row = {**place, "persona_id": persona_id, "position": position}
-                self._db.insert("channel_personas", {**row, "set_at": channel.set_at})
+                self._db.insert("channel_personas", row)
 
     def further(self, channel: Channel) -> list[str]:
         """List the ids of a channel's further personas, in their order."""

@@ -4,17 +4,17 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from bot.memory.store import forget_memories
-from bot.platform.db.database import MAX_TIMESTAMP_S, Table
+from bot.platform.db.database import Table
 from personas.card.spec_card import JsonObject
 
-SHARED_TABLES = (
+GUILD_PERSONA_TABLES = (
     "replies", "channels", "mutes", "gifts", "taught", "comparisons", "memories",
     "generation_settings", "training_schedules", "channel_personas", "persona_aliases",
     "age_restrictions", "reports", "bot_faces",
 )  # fmt: skip
 """Tables whose rows name a guild and a persona."""
 GUILD_TABLES = (
-    "messages", "quoted_messages", "rollouts", *SHARED_TABLES, "guild_feedback", "webhooks", "threads", "promoting",
+    "messages", "quoted_messages", "rollouts", *GUILD_PERSONA_TABLES, "webhooks", "threads", "promoting",
     "reply_candidates", "time_zones", "told_topics", "scheduled_lines", "answering_settings", "member_greetings",
     "talks", "minor_guilds", "blocks", "reply_limits", "age_notices", "gone_channels", "audit_channels",
     "action_roles", "greeted_members", "reply_attempts",
@@ -30,8 +30,7 @@ PERSONA_TABLES = (
     "rollouts",
     "withdrawn",
     "versions",
-    "guild_feedback",
-    *SHARED_TABLES,
+    *GUILD_PERSONA_TABLES,
 )
 """Tables whose rows are deleted with the personas of a guild."""
 PERSONA_SETTINGS = ("training_schedules", "generation_settings")
@@ -164,7 +163,7 @@ class Guilds(Table):
 
     def delete(self, guild_id: int, personas: Collection[str] = ()) -> None:
         """Delete all data of a guild and of its own personas."""
-        with self._db.atomic(shared=True):
+        with self._db.atomic():
             self.forget_new_conversations(guild_id)
             for table in GUILD_TABLES:
                 self._db.write(f"delete from {table} where guild_id = :guild", guild=guild_id)
@@ -208,20 +207,11 @@ class Guilds(Table):
         self._db.write(sql, guild=guild_id)
 
     def record_persona_removal(self, persona_id: str, at: float) -> None:
-        """Record that a shared persona is removed; every process then calls
-        `forget_removed_personas`.
-        """
+        """Record that a persona is removed: what it remembers goes later."""
         self._db.insert("removed_personas", {"persona_id": persona_id, "at": at}, replace=True)
 
-    def forget_removed_personas(self) -> None:
-        """Delete the settings that other processes, or this one before it was killed, have not
-        deleted of removed personas.
-        """
-        for row in self._db.read("select persona_id, at from removed_personas"):
-            self.forget_persona_settings(row["persona_id"], row["at"])
-
     def personas_removed_before(self, at: float) -> list[str]:
-        """List the personas that were removed before a time, those of other processes too."""
+        """List the personas that were removed before a time."""
         sql = "select persona_id from removed_personas where at < :at"
         return self._db.column(str, sql, at=at)
 
@@ -297,7 +287,7 @@ class Guilds(Table):
         sql = "delete from channel_personas where guild_id = :guild_id and channel_id = :channel_id"
         self._db.write(sql, **place)
         for position, other in enumerate(further):
-            row = {**place, "persona_id": other, "position": position, "set_at": at}
+            row = {**place, "persona_id": other, "position": position}
             self._db.insert("channel_personas", row)
         return True
 
@@ -307,30 +297,24 @@ class Guilds(Table):
         values = ", ".join(f":{name}" for name in row)
         self._db.write(f"insert or ignore into {table} ({columns}) values ({values})", **row)
 
-    def forget_persona_settings(self, persona_id: str, until: float = MAX_TIMESTAMP_S) -> None:
-        """Delete the channels and settings that a removed persona had up to a time: nobody could
-        look at them.
-        """
+    def forget_persona_settings(self, persona_id: str) -> None:
+        """Delete the channels and settings of a removed persona: nobody could look at them."""
         with self._db.atomic():
-            sql = "delete from channel_personas where persona_id = :persona and set_at <= :until"
-            self._db.write(sql, persona=persona_id, until=until)
-            self._let_next_answer(persona_id, until)
-            sql = "delete from channels where persona_id = :persona and set_at <= :until"
-            self._db.write(sql, persona=persona_id, until=until)
-            sql = "delete from training_schedules where persona_id = :persona and set_at <= :until"
-            self._db.write(sql, persona=persona_id, until=until)
-            # Read first: where the table is shared, writing waits for the log.
-            rows = "from generation_settings where persona_id = :persona and set_at <= :until"
-            if self._db.first(f"select 1 {rows}", persona=persona_id, until=until):
-                self._db.write(f"delete {rows}", persona=persona_id, until=until)
+            sql = "delete from channel_personas where persona_id = :persona"
+            self._db.write(sql, persona=persona_id)
+            self._let_next_answer(persona_id)
+            for table in ("channels", *PERSONA_SETTINGS):
+                self._db.write(
+                    f"delete from {table} where persona_id = :persona", persona=persona_id
+                )
 
-    def _let_next_answer(self, persona_id: str, until: float) -> None:
+    def _let_next_answer(self, persona_id: str) -> None:
         """Make the next persona of each channel its first, where this one is."""
         here = "guild_id = channels.guild_id and channel_id = channels.channel_id"
         sql = f"""update channels set persona_id = (select persona_id from channel_personas
-            where {here} order by position limit 1) where persona_id = :persona and set_at <= :until
+            where {here} order by position limit 1) where persona_id = :persona
             and exists (select 1 from channel_personas where {here})"""
-        if self._db.write(sql, persona=persona_id, until=until):
+        if self._db.write(sql, persona=persona_id):
             sql = """delete from channel_personas where exists (select 1 from channels
                 where channels.guild_id = channel_personas.guild_id
                 and channels.channel_id = channel_personas.channel_id

@@ -50,7 +50,7 @@ class ModeratedServer:
 
     @property
     def guild(self) -> discord.Guild | None:
-        """The server on Discord; None where this process does not serve it."""
+        """The server on Discord; None where the bot is not in it, or not connected."""
         client = self.services.client
         return client.get_guild(self.guild_id) if client else None
 
@@ -110,8 +110,8 @@ def moderated_name(services: Services, guild_id: int) -> str:
 
 
 def moderated_ids(services: Services) -> list[int]:
-    """List direct messages, where this process has them, then the servers with the bot, and those for
-    which something was set, which another process may serve, by name.
+    """List direct messages, then the servers with the bot, and those for which something was set, by
+    name.
     """
     store = services.store
     guild_ids = {
@@ -125,7 +125,7 @@ def moderated_ids(services: Services) -> list[int]:
         guild_ids |= {guild.id for guild in services.client.guilds}
     guild_ids.discard(DIRECT_MESSAGES)
     by_name = sorted(guild_ids, key=lambda guild_id: (guild_name(services, guild_id), guild_id))
-    return [DIRECT_MESSAGES, *by_name] if store.has_guild(DIRECT_MESSAGES) else by_name
+    return [DIRECT_MESSAGES, *by_name]
 
 
 def server_in_path(request: web.Request) -> ModeratedServer:

@@ -23,7 +23,7 @@ from bot.operations.backup.archive import (
     ProgressCallback,
 )
 from bot.platform.db.database import BUSY_TIMEOUT_S, refuse_other_formats, translate_errors
-from bot.store import HOME_DATABASE, StoreError, refuse_split_home
+from bot.store import HOME_DATABASE, StoreError
 from personas.cli_entry import DISK_FULL_ERRNOS
 from personas.home.adapters import adapter_ref, dialogue_adapter_folder
 from personas.home.atomic_files import fsync_path, lock_folder, replace_durably
@@ -31,10 +31,6 @@ from personas.home.external_files import EVERYBODY, record_export
 
 STAGING_PREFIX = ".understudy-backup."
 SNAPSHOT_PAGES = 2048
-SPLIT_HOME_ADVICE = (
-    "Stop its processes and copy the folder, for instance with tar; with SHARED_DB, also `pg_dump "
-    "--schema=understudy`."
-)
 ProgressFactory = Callable[[int], ProgressCallback]
 """Receives the total number of bytes, and returns the callback for each part."""
 
@@ -72,7 +68,6 @@ def create_backup(
 
 
 def _output_path(home: Path, out: Path, now: float) -> Path:
-    refuse_split_home(home, SPLIT_HOME_ADVICE)
     if not (home / HOME_DATABASE).exists():
         raise StoreError(
             f"There is no database in {home}.", "Start the bot once, or check UNDERSTUDY_HOME."

@@ -20,9 +20,9 @@ from bot.operations.backup.archive import (
 )
 from bot.operations.backup.create import ProgressFactory, copy_database
 from bot.operations.backup.reconcile import ReconcileResult, reconcile_home
-from bot.platform.db.database import EarlierFormatError, filesystem_advice
+from bot.platform.db.database import EarlierFormatError, filesystem_advice, refuse_split_home
 from bot.privacy.consent_files import read_tombstones
-from bot.store import HOME_DATABASE, Store, StoreError, acquire_home_lock, refuse_split_home
+from bot.store import HOME_DATABASE, Store, StoreError, acquire_home_lock
 from personas.cli_entry import DISK_FULL_ERRNOS
 from personas.errors import KeyFileError, MaterialError
 from personas.home.atomic_files import fsync_path, fsync_tree, replace_durably, write_private_file
@@ -89,9 +89,6 @@ def restore_backup(
         if keep_previous and not is_new:
             keep = _previous_home_path(home, now)
         if not is_new:  # reports a running bot at once
-            refuse_split_home(
-                home, "Name another folder with --home, or put the copy of this one back."
-            )
             stack.callback(acquire_home_lock(home / HOME_DATABASE).release)
         progress = start_progress(2 * archive.unpacked_bytes)
         archive.verify(progress)
@@ -159,6 +156,7 @@ def _old_store(home: Path) -> Iterator[tuple[Store | None, str]]:
     """Open a copy of the old home's store that can be migrated; None where there is none or it
     cannot be read.
     """
+    refuse_split_home(home)
     if not (home / HOME_DATABASE).exists():
         yield None, ""
         return

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 
 import discord
 
@@ -11,9 +11,11 @@ from bot.operations.doctor.checks import BotCheck, CheckState
 from bot.platform import permissions
 from bot.platform.errors import DiscordError, connection_error
 from bot.settings import Settings
-from bot.store import Store, find_databases
+from bot.store import HOME_DATABASE, Store
 
 DISCORD_TIMEOUT_S = 30.0
+SHARD_START_S = 6.0
+"""Time that each further shard takes: Discord lets one begin in five seconds."""
 GUILDS_AT_ONCE = 20
 """Servers whose permissions are searched before the event loop goes on: some milliseconds."""
 # In more than so many servers, missing permissions are searched again only after this time.
@@ -37,6 +39,19 @@ async def fetch_application_id(token: str) -> int:
         await client.close()
 
 
+async def fetch_shard_count(token: str) -> int:
+    """Return how many connections Discord recommends to a bot. Raises `DiscordError`."""
+    client = _create_client(discord.Intents(guilds=True))
+    try:
+        await client.login(token)
+        count, _, _ = await client.http.get_bot_gateway()
+        return count
+    except Exception as error:  # as above
+        raise connection_error(error) from error
+    finally:
+        await client.close()
+
+
 async def check_discord(settings: Settings) -> list[BotCheck]:
     """Check what Discord grants this bot; no checks without a token. The bot may run meanwhile."""
     if not settings.discord_token:
@@ -55,19 +70,23 @@ async def check_discord(settings: Settings) -> list[BotCheck]:
         return [BotCheck("Discord", state, translated.message, translated.advice)]
 
 
-def _create_client(intents: discord.Intents) -> discord.Client:
+def _create_client(intents: discord.Intents, shards: int = 1) -> discord.Client:
     # discord.py warns that libraries for voice are missing; nothing here has voice features.
     discord.VoiceClient.warn_nacl = False
     discord.VoiceClient.warn_dave = False
-    return discord.Client(
+    client_type = discord.AutoShardedClient if shards > 1 else discord.Client
+    return client_type(
         intents=intents, chunk_guilds_at_startup=False, guild_ready_timeout=GUILD_SETTLE_S
     )
 
 
 async def _connected_checks(settings: Settings, *, content: bool, members: bool) -> list[BotCheck]:
+    async with asyncio.timeout(DISCORD_TIMEOUT_S):
+        shards = await fetch_shard_count(settings.discord_token)
+    intents = discord.Intents(guilds=True, message_content=content, members=members)
     async with (
-        asyncio.timeout(DISCORD_TIMEOUT_S),
-        _connected(settings.discord_token, content=content, members=members) as client,
+        asyncio.timeout(DISCORD_TIMEOUT_S + SHARD_START_S * (shards - 1)),
+        _connected(settings.discord_token, _create_client(intents, shards)) as client,
     ):
         count = len(client.guilds)
         servers = "1 server" if count == 1 else f"{count} servers"
@@ -81,9 +100,8 @@ async def _connected_checks(settings: Settings, *, content: bool, members: bool)
 
 
 @asynccontextmanager
-async def _connected(token: str, *, content: bool, members: bool) -> AsyncIterator[discord.Client]:
+async def _connected(token: str, client: discord.Client) -> AsyncIterator[discord.Client]:
     """Connect a client that only receives its guilds; errors of the connection are raised here."""
-    client = _create_client(discord.Intents(guilds=True, message_content=content, members=members))
     running = asyncio.create_task(client.start(token))
     ready = asyncio.create_task(client.wait_until_ready())
     try:
@@ -151,16 +169,12 @@ def _check_permissions(client: discord.Client, settings: Settings) -> Iterator[B
         yield BotCheck("permissions", "warn", "the bot is in no server yet", f"invite it: {url}")
         return
     is_complete = True
-    with ExitStack() as stack:
-        stores = [
-            stack.enter_context(Store.read_only(file)) for file in find_databases(settings.home)
-        ]
+    file = settings.home / HOME_DATABASE
+    with Store.read_only(file) if file.exists() else nullcontext() as store:
         for guild in client.guilds:
-            channels = []
-            for store in stores:
-                channels += channels_in_use(guild, store)
+            channels = channels_in_use(guild, store) if store else []
             lacks = permissions.find_missing_permissions(guild, channels)
-            if any(store.faces.get(guild.id) for store in stores):
+            if store and store.faces.get(guild.id):
                 lacks += permissions.find_missing_for_face(guild)
             for lack in lacks:
                 is_complete = False

@@ -15,7 +15,6 @@ from typing import Any
 
 from bot.operations.doctor.checks import BotCheck
 from bot.operations.doctor.effect_checks import check_effects
-from bot.operations.doctor.shard_checks import check_shards
 from bot.platform.backup_folder import (
     FOLDER_ADVICE,
     automatic_backups,
@@ -26,7 +25,7 @@ from bot.platform.db.schema import schema_version
 from bot.platform.errors import RENEW_TOKEN_ADVICE
 from bot.platform.localisation import gettext_lazy, localisable_number
 from bot.settings import Settings
-from bot.store import Store, StoreError, find_databases, is_in_use
+from bot.store import HOME_DATABASE, Store, StoreError, is_in_use
 from bot.transcription.transcriber import find_load_problem
 from bot.transcription.voice_model import ModelNotHereError, VoiceModelError, locate_voice_model
 from personas.home.job_material import ShippedData
@@ -43,9 +42,8 @@ def check_machine(settings: Settings, *, token_accepted: bool = False) -> Iterat
     yield check_token(settings.discord_token, accepted=token_accepted)
     yield check_home(settings.home)
     yield check_database(settings.home)
-    yield from check_shards(settings)
     yield check_disk(settings.home)
-    if settings.makes_backups:
+    if settings.backup_hours:
         yield check_backups(automatic_folder(settings.home, settings.backup_folder))
     yield check_port(settings.web_port, settings.home)
     yield check_lore(ShippedData.from_source_tree().lore, settings.home)
@@ -99,27 +97,20 @@ def check_home(folder: Path) -> BotCheck:
 
 
 def check_database(folder: Path) -> BotCheck:
-    """Check that the database, or each part of it, can be read, and whether a bot is running on
-    it.
-    """
-    files = find_databases(folder)
-    if not files:
+    """Check that the database can be read, and whether a bot is running on it."""
+    file = folder / HOME_DATABASE
+    if not file.exists():
         return BotCheck("database", "ok", "none yet")
     try:
-        for file in files:
-            Store.read_only(file).close()
+        Store.read_only(file).close()
     except StoreError as error:
         return BotCheck(
             "database", "fail", error.message, error.advice or "restore a backup: docs/backup.md"
         )
     try:
-        running = [file.name for file in files if is_in_use(file)]
+        running = is_in_use(file)
     except StoreError as error:
         return BotCheck("database", "fail", error.message, error.advice)
-    if len(files) > 1:
-        return BotCheck(
-            "database", "ok", f"{len(files)} parts, readable; bots run on {len(running)} of them"
-        )
     return BotCheck(
         "database",
         "ok",
@@ -205,8 +196,9 @@ def check_voice(name: str) -> Iterator[BotCheck]:
 
 
 def _is_in_use(folder: Path) -> bool:
+    file = folder / HOME_DATABASE
     try:
-        return any(map(is_in_use, find_databases(folder)))
+        return file.exists() and is_in_use(file)
     except StoreError:  # `database` reports it
         return False
 

@@ -28,7 +28,7 @@ async def get_picture(request: web.Request) -> web.StreamResponse:
 
 @routes.add(f"GET {DOCUMENTS_PATH}/{{name:.+}}")
 async def get_document(request: web.Request) -> web.Response:
-    """Page of a document, such as `howto/shards`; a path with `.md` leads there."""
+    """Page of a document, such as `howto/vllm`; a path with `.md` leads there."""
     name = request.match_info["name"]
     plain = name.removesuffix(".md")
     if documents.document_file(plain) is None:

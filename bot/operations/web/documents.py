@@ -32,7 +32,7 @@ class Document:
 
 
 def document_file(name: str) -> Path | None:
-    """Return the file of a document such as `howto/shards`; None if there is no such document."""
+    """Return the file of a document such as `howto/vllm`; None if there is no such document."""
     file = SHIPPED_DOCS / f"{name}.md"
     return file if NAME_PATTERN.fullmatch(name) and file.is_file() else None
 

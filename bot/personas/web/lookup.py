@@ -314,7 +314,7 @@ def worn_faces(services: Services, persona_id: str) -> list[WornFace]:
     faces = []
     for guild_id in services.store.faces.guilds_of(persona_id):
         if services.client and services.client.get_guild(guild_id) is None:
-            continue  # the bot has left, or another process serves it
+            continue  # the bot has left
         state = services.faces.state(guild_id)
         faces.append(WornFace(guild_name(services, guild_id), state.problem))
     return faces

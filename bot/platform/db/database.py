@@ -35,6 +35,7 @@ with _without_pandas():
     from sqlite_utils import Database
 
 HOME_DATABASE = "understudy.sqlite"
+SPLIT_HOME_FILES = "shards-*-of-*.sqlite"
 Row = dict[str, Any]
 T = TypeVar("T")
 INCREMENTAL = 2
@@ -73,9 +74,6 @@ class StoreLockedError(StoreError):
 class DatabaseConnection:
     """One SQLite connection, for the thread that opened it. Every method raises `StoreError`."""
 
-    is_part = False
-    """It has the guilds of some shards; other processes have the others'."""
-
     def __init__(self, raw: sqlite3.Connection, path: Path) -> None:
         self._raw = raw
         self._path = path
@@ -83,10 +81,6 @@ class DatabaseConnection:
         self._is_locked = False
         raw.execute("pragma foreign_keys = on")
         self._db = Database(raw, execute_plugins=False)
-
-    def has_guild(self, guild_id: int) -> bool:
-        """Report whether a guild's data are here."""
-        return True
 
     def read(self, sql: str, /, **values: object) -> list[Row]:
         """Return all rows of a query."""
@@ -141,10 +135,8 @@ class DatabaseConnection:
             )
 
     @contextmanager
-    def atomic(self, *, shared: bool = False) -> Iterator[None]:
-        """Run the block as one transaction; `shared`: it writes tables that shards share
-        (`bot.operations.shards.shared_state`).
-        """
+    def atomic(self) -> Iterator[None]:
+        """Run the block as one transaction."""
         with self._writing(), self._db.atomic():
             yield
 
@@ -216,14 +208,11 @@ class Table:
                 self._db.write(sql, seq=seq, text=text, vector=vector, encoder=encoder)
 
 
-def open_for_writing(
-    path: Path,
-    connect: Callable[[sqlite3.Connection, Path], DatabaseConnection] = DatabaseConnection,
-) -> DatabaseConnection:
+def open_for_writing(path: Path) -> DatabaseConnection:
     """Open or create the database and migrate its schema. The caller holds the lock."""
     with translate_errors(path):
-        _refuse_lost(path)
         refuse_other_formats(path)
+        _refuse_lost(path)
         if not path.exists():
             path.touch(mode=0o600)  # it holds webhook tokens and private messages
         raw = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
@@ -238,7 +227,7 @@ def open_for_writing(
             raw.execute("pragma synchronous = full")
             raw.execute("pragma secure_delete = on")  # overwrites what is deleted
             _migrate(raw, version)
-            return connect(raw, path)
+            return DatabaseConnection(raw, path)
         except BaseException:
             raw.close()
             raise
@@ -247,12 +236,12 @@ def open_for_writing(
 def open_read_only(path: Path) -> DatabaseConnection:
     """Open an existing database for reading; the bot may be running on it."""
     with translate_errors(path):
+        refuse_other_formats(path)
         _refuse_lost(path)
         if not path.exists():
             raise StoreError(
                 f"There is no database at {path}.", "Start the bot once, or check UNDERSTUDY_HOME."
             )
-        refuse_other_formats(path)
         raw = _connect_read_only(path)
         try:
             if _checked_version(raw, path) < schema_version():
@@ -271,10 +260,10 @@ def _refuse_lost(path: Path) -> None:
     would start over.
 
     The first start creates an empty file, too, but stores `consent.json` only once there are
-    tables. Files of shards that are new in a home are made.
+    tables.
     """
     consent = path.parent / CONSENT_FILE
-    is_lost = path.stat().st_size == 0 if path.exists() else path.name == HOME_DATABASE
+    is_lost = not path.exists() or path.stat().st_size == 0
     if is_lost and consent.exists():
         what = "damaged: it is empty, and" if path.exists() else "gone, although"
         raise StoreError(
@@ -290,6 +279,7 @@ def refuse_other_formats(path: Path) -> None:
     (`EarlierFormatError`). Writes nothing: a connection that may write merges the WAL when it
     closes.
     """
+    refuse_split_home(path.parent)
     if not path.exists():
         return
     has_wal = path.with_name(f"{path.name}-wal").exists()
@@ -305,6 +295,16 @@ def refuse_other_formats(path: Path) -> None:
         raise EarlierFormatError(
             f"The database {path} was written by an Understudy from before the first release "
             f"(schema {version}, read here from {FIRST_VERSION} on).",
+            f"{EARLIER_ADVICE} Nothing was changed.",
+        )
+
+
+def refuse_split_home(home: Path) -> None:
+    """Refuse a home that was split among several processes, likewise."""
+    if any(home.glob(SPLIT_HOME_FILES)):
+        raise EarlierFormatError(
+            f"The home {home} was split among several processes, by an Understudy from before the "
+            "first release.",
             f"{EARLIER_ADVICE} Nothing was changed.",
         )
 

@@ -342,17 +342,6 @@ create table answered (
 ) strict;
 create index answered_by_age on answered (at);
 
--- With shards: what members of a guild say of a version beside another, from the process that has
--- their votes. `summary` is JSON without their ids (`bot.versions.member_feedback.VoteSummary`).
-create table guild_feedback (
-    guild_id integer not null,
-    persona_id text not null,
-    version text not null,
-    against text not null,
-    summary text not null,
-    primary key (guild_id, persona_id, version, against)
-) strict;
-
 -- A member's contribution through a form or a file: `what` is the name of a lore file, or `card`. A
 -- file that was being replaced when the bot ended may be the old member's or the new one's: it has
 -- both.
@@ -409,8 +398,7 @@ create table message_vectors (
     vector blob not null
 ) strict;
 
--- Shared personas that were removed, and when last: each shard's process forgets what its guilds
--- have of them.
+-- Personas that were removed, and when last: what they remember of members goes later.
 create table removed_personas (
     persona_id text primary key,
     at real not null
@@ -449,7 +437,7 @@ create index quoted_messages_of_channel on quoted_messages (channel_id);
 
 -- Length, sampling and context of the replies in a channel, whoever speaks (`persona_id` is empty),
 -- or of a persona in a guild (`channel_id` is 0), where guild 0 stands for all. A null value is
--- left to the next scope. `set_at` is the time of the last change in seconds since 1970.
+-- left to the next scope.
 create table generation_settings (
     guild_id integer not null,
     channel_id integer not null,
@@ -458,7 +446,6 @@ create table generation_settings (
     temperature real check (temperature between 0 and 2),
     top_p real check (top_p > 0 and top_p <= 1),
     context_tokens integer check (context_tokens > 0),
-    set_at real not null,
     primary key (guild_id, channel_id, persona_id)
 ) strict;
 create index generation_settings_of_channel on generation_settings (channel_id);
@@ -564,7 +551,6 @@ create table channel_personas (
     channel_id integer not null,
     persona_id text not null,
     position integer not null,
-    set_at real not null,
     primary key (guild_id, channel_id, persona_id)
 ) strict;
 create index channel_personas_of_persona on channel_personas (persona_id);

@@ -14,10 +14,6 @@ DIRECT_CHANNELS_SQL = """select distinct channel_id from messages
     where guild_id = 0 and author_id = :user and at <= :until"""
 """The person's direct-message channels, in which only they and personas write."""
 DELETE_STATEMENTS = {
-    # It does not tell whose votes it counts. It is written again from those that stay.
-    "guild_feedback": f"""delete from guild_feedback where guild_id in
-        (select guild_id from comparisons where user_id = :user union select guild_id from replies where
-        event_id in (select event_id from votes where user_id = :user) or event_id in ({REPLIES_TO_MEMBER_SQL}))""",
     "replies": f"""delete from messages where persona_id is not null
         and (channel_id in ({DIRECT_CHANNELS_SQL}) and at <= :until
         or discord_message_id in (select message_id from reply_parts where event_id in ({REPLIES_TO_MEMBER_SQL})))""",
@@ -257,7 +253,7 @@ class Erasure(Table):
         """Date rows from after a time to another one: the clock was ahead when they were stored,
         and was set back.
         """
-        with self._db.atomic(shared=True):
+        with self._db.atomic():
             for table, column in TIME_COLUMNS.items():
                 self._db.write(
                     f"update {table} set {column} = :to where {column} > :after", after=after, to=to
@@ -267,7 +263,7 @@ class Erasure(Table):
         """Erase a member in one transaction; `redacted` removes them from texts. Returns the number
         of rows by kind.
         """
-        with self._db.atomic(shared=True):
+        with self._db.atomic():
             done = self._delete(user_id, until)
             for rows in self._rows_by_table(until):
                 done["mentions"] += self._redact(*rows, redacted)
@@ -282,11 +278,11 @@ class Erasure(Table):
         Others may use the store between two steps. One that is killed has to be repeated with the
         same `redacted`.
         """
-        with self._db.atomic(shared=True):
+        with self._db.atomic():
             done = self._delete(user_id, until)
         yield done
         for rows in self._rows_by_table(until):
-            with self._db.atomic(shared=True):
+            with self._db.atomic():
                 mentions = self._redact(*rows, redacted)
             yield Counter(mentions=mentions)
 

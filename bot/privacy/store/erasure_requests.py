@@ -1,6 +1,5 @@
 """The requests for erasures, which outlive the process that carries them out."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bot.platform.db.database import Row, Table
@@ -48,26 +47,6 @@ class ErasureRequests(Table):
         )
         assert request is not None  # rows are never deleted
         return request
-
-    def get(self, seq: int) -> ErasureRequest | None:
-        """Return the request with this number."""
-        return self._db.one(ErasureRequest, "select * from forgettings where seq = :seq", seq=seq)
-
-    def acknowledge(self, seq: int, shards: Iterable[int]) -> None:
-        """Store that these shards have deleted the person's data of their guilds. For a store of
-        shards only.
-        """
-        with self._db.atomic(shared=True):
-            for shard in shards:
-                self._db.insert("forgetting_acks", {"forgetting": seq, "shard": shard}, ignore=True)
-
-    def acknowledged(self, seq: int) -> set[int]:
-        """Return the shards that have deleted the person's data. For a store of shards only."""
-        return set(
-            self._db.column(
-                int, "select shard from forgetting_acks where forgetting = :seq", seq=seq
-            )
-        )
 
     def unfinished(self) -> list[ErasureRequest]:
         """List the requests with a step left, oldest first."""

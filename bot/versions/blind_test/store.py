@@ -215,60 +215,6 @@ class BlindComparisons(Table):
         return JudgementCounts(for_a, for_b, ties=chosen[None] - bad, both_bad=bad)
 
 
-class GuildFeedback(Table):
-    """Members' votes on versions by guild, where several processes have a part of the guilds
-    each.
-    """
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether other processes have guilds, too."""
-        return self._db.is_part
-
-    def publish(
-        self, guild_id: int, persona_id: str, version: str, against: str, summary: str
-    ) -> None:
-        """Store what a guild of this process says of a version beside another, for the other
-        processes.
-        """
-        if not self._db.is_part or not self._db.has_guild(guild_id):
-            return
-        row = {
-            "guild_id": guild_id,
-            "persona_id": persona_id,
-            "version": version,
-            "against": against,
-        }
-        sql = """select 1 from guild_feedback where guild_id = :guild_id and persona_id = :persona_id
-            and version = :version and against = :against and summary = :summary"""
-        if self._db.first(sql, **row, summary=summary) is None:
-            self._db.insert("guild_feedback", {**row, "summary": summary}, replace=True)
-
-    def of_others(
-        self, persona_id: str, version: str, against: str, guild_id: int | None
-    ) -> list[str]:
-        """Return what guilds of other processes say, of one guild or (None) of all."""
-        sql = """select guild_id, summary from guild_feedback where persona_id = :persona and version = :version
-            and against = :against and (:guild is null or guild_id = :guild) order by guild_id"""
-        rows = self._db.read(
-            sql, persona=persona_id, version=version, against=against, guild=guild_id
-        )
-        return [row["summary"] for row in rows if not self._db.has_guild(row["guild_id"])]
-
-    def pairs(self) -> list[tuple[int, str, str, str]]:
-        """List guild, persona and two versions of what this process has to publish."""
-        sql = f"""select guild_id, persona_id, coalesce(version_a, '{BASE_MODEL_NAME}') as version,
-            coalesce(version_b, '{BASE_MODEL_NAME}') as against from comparisons where choice is not null
-            union select guild_id, persona_id, version, coalesce(before, '{BASE_MODEL_NAME}') from rollouts"""
-        if not self._db.is_part:
-            return []
-        pairs = []
-        for row in self._db.read(sql):
-            if self._db.has_guild(row["guild_id"]):
-                pairs.append((row["guild_id"], row["persona_id"], row["version"], row["against"]))
-        return pairs
-
-
 def _preferences(vote: BlindComparison) -> list[VotePreference]:
     a = vote.text_a
     b = vote.text_b

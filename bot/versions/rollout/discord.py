@@ -67,7 +67,6 @@ class RolloutCog(commands.Cog):
             personas=services.personas,
             versions=services.versions,
             buttons=ended_rollout_view,
-            serves=bot.serves,
         )
 
     @commands.Cog.listener()

@@ -16,9 +16,9 @@ from bot.chat.places import fetch_channel
 from bot.personas.registry import PersonaRegistry
 from bot.platform.localisation import SOURCE_LANGUAGE, Language, language_of, localise
 from bot.platform.messages import NO_MENTIONS, markdown_name
-from bot.store import BASE_MODEL_NAME, Rollout, Store
+from bot.store import Rollout, Store
 from bot.versions.actions import LiveVersions
-from bot.versions.member_feedback import record_member_feedback, share_votes
+from bot.versions.member_feedback import record_member_feedback
 from bot.versions.rollout import report as rollout_report
 
 log = logging.getLogger(__name__)
@@ -29,8 +29,7 @@ class RolloutMonitor:
     """Stores how each rollout ends, then announces it; a failed announcement is repeated at the
     next occasion.
 
-    `buttons` creates the buttons under the announcement. `serves`: rollouts of other guilds are
-    other processes'.
+    `buttons` creates the buttons under the announcement.
     """
 
     client: discord.Client
@@ -39,7 +38,6 @@ class RolloutMonitor:
     personas: PersonaRegistry
     versions: LiveVersions
     buttons: Callable[[Rollout, Language], discord.ui.View | None]
-    serves: Callable[[int], bool] = lambda guild_id: True
     _announcement_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def on_reply_judged(self, event_id: int) -> None:
@@ -50,7 +48,6 @@ class RolloutMonitor:
         if reply is None:
             return
         await self.evaluate(reply.persona_id)
-        live = self.store.versions.live(reply.persona_id, reply.guild_id) or BASE_MODEL_NAME
         # A reply of the live version counts for the version on trial, too: it is compared with it.
         versions = set()
         if reply.adapter_version:
@@ -61,9 +58,6 @@ class RolloutMonitor:
         if rollout:
             versions.add(rollout.version)
         for version in versions:
-            share_votes(
-                self.store, reply.persona_id, version=version, against=live, guild_id=reply.guild_id
-            )
             await record_member_feedback(
                 self.home,
                 self.store,
@@ -75,8 +69,6 @@ class RolloutMonitor:
     async def evaluate(self, persona_id: str) -> None:
         """Roll back each version that turned out worse."""
         for rollout in self.store.rollouts.running(persona_id, time.time()):
-            if not self.serves(rollout.guild_id):
-                continue
             comparison = rollout_report.compare_rollout(self.store, rollout)
             if comparison.worse:
                 reason = rollout_report.rollback_reason(rollout, comparison)
@@ -90,8 +82,6 @@ class RolloutMonitor:
 
     async def settle_all(self) -> None:
         """Settle and announce, at start-up, everything that ended or turned out worse meanwhile."""
-        for guild_id, persona_id, version, against in self.store.guild_feedback.pairs():
-            share_votes(self.store, persona_id, version=version, against=against, guild_id=guild_id)
         for persona_id in self.store.rollouts.personas():
             self.store.rollouts.end_superseded(persona_id, time.time())
             await self.evaluate(persona_id)
@@ -101,8 +91,6 @@ class RolloutMonitor:
         """Announce the ended rollouts that have not been announced."""
         async with self._announcement_lock:
             for rollout in self.store.rollouts.unannounced():
-                if not self.serves(rollout.guild_id):
-                    continue
                 try:
                     await self._announce(rollout)
                 except (discord.HTTPException, aiohttp.ClientError, OSError) as error:

@@ -182,7 +182,7 @@ class Rollouts:
                 gettext_lazy("{version} is being rolled out already.", version=running.version),
                 gettext_lazy("Stop that with `/finetune rollout stop`, or wait."),
             )
-        with self._db.atomic(shared=True):
+        with self._db.atomic():
             self.end_superseded(new.persona_id, at)
             return self._add(new, live, at, None)
 
@@ -207,7 +207,7 @@ class Rollouts:
 
         Raises `RequestError` for one that is not installed, or that the guild may not use.
         """
-        with self._db.atomic(shared=True):
+        with self._db.atomic():
             live = self._versions.live(new.persona_id, new.guild_id)
             promotion = self._versions.promote(
                 new.persona_id,
@@ -229,7 +229,7 @@ class Rollouts:
         """Make the version before live in a guild, or for all (0). Raises `RequestError` when there
         is none.
         """
-        with self._db.atomic(shared=True):
+        with self._db.atomic():
             promotion = self._versions.rollback(persona_id, by, at, guild_id=guild_id)
             self.end_superseded(persona_id, at, by)
         return promotion
@@ -238,7 +238,7 @@ class Rollouts:
         """End a rollout whose version is worse, and roll a promoted version back. False when it had
         ended before.
         """
-        with self._db.atomic(shared=True):
+        with self._db.atomic():
             if not self.end(rollout.seq, "worse", at, why=why):
                 return False
             if rollout.is_promoted and self._versions.revert(

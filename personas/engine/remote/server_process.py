@@ -29,7 +29,7 @@ MAX_BACKOFF_S = 60.0
 STEADY_S = 300.0
 """A server that has run for so long is started again at once after a crash."""
 LAST_LINES = 12
-SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "API_KEY", "SHARED_DB", "ENGINE_KEY")
+SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "API_KEY", "ENGINE_KEY")
 
 
 class ServerStartError(ServerError):

@@ -90,9 +90,9 @@ def test_what_a_document_has_of_html_is_text(tmp_path, monkeypatch):
 
 
 def test_a_text_links_the_documents_that_it_names():
-    shown = format_inline_code("Set `SHARDS=auto`: docs/howto/shards.md, <b> `docs/gate.md#rules`.")
+    shown = format_inline_code("Set `ENGINE=vllm`: docs/howto/vllm.md, <b> `docs/gate.md#rules`.")
     assert shown == (
-        f'Set <code>SHARDS=auto</code>: <a href="{DOCS}/howto/shards">docs/howto/shards.md</a>, '
+        f'Set <code>ENGINE=vllm</code>: <a href="{DOCS}/howto/vllm">docs/howto/vllm.md</a>, '
         f'&lt;b&gt; <code><a href="{DOCS}/gate#rules">docs/gate.md#rules</a></code>.'
     )
     assert "<a" not in format_inline_code("docs/gate.md", links=False)

@@ -232,7 +232,7 @@ class TestAdapters:
     ):
         engine = await open_engine(servers[0].url)
         ref = version(1)
-        servers[0].adapters[ref.name] = str(ref.folder)  # by another shard, since the engine looked
+        servers[0].adapters[ref.name] = str(ref.folder)  # by another bot, since the engine looked
         await engine.load(ref)
         assert servers[0].loads == []
 
