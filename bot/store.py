@@ -15,7 +15,13 @@ from bot.chat.store.interaction_tokens import InteractionToken, InteractionToken
 from bot.chat.store.messages import EarlierTalk, Exchange, MessageHistory, StoredMessage
 from bot.chat.store.quoted_messages import QuotedMessage, QuotedMessages
 from bot.chat.store.replies import ReplyState, StoredReplies, StoredReply, VoteCounts
-from bot.chat.store.reply_stats import JudgedReply, ReplySelection, ReplyStats, ReplyTally
+from bot.chat.store.reply_stats import (
+    JudgedReply,
+    MemberRating,
+    ReplySelection,
+    ReplyStats,
+    ReplyTally,
+)
 from bot.faces.store import BotFaces
 from bot.generation.store import GenerationScope, GenerationSettings, StoredGeneration
 from bot.guilds.store.channels import MAX_CHANNEL_PERSONAS, AnswerMode, Channel, Channels
@@ -96,6 +102,7 @@ __all__ = [
     "JudgedReply",
     "JudgementCounts",
     "Lesson",
+    "MemberRating",
     "MemberRecords",
     "Memory",
     "Mute",

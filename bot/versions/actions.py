@@ -200,7 +200,7 @@ class LiveVersions:
         A version that cannot be loaded is left to a moderator. None when it was decided before.
         Raises `StoreError`.
         """
-        if job.persona is None or not await self._is_automatic(job, job.persona):
+        if job.persona is None or not self._is_automatic(job, job.persona):
             return self.store.jobs.decide(job.job_id, "manual")
         try:
             await self.load(job.persona, job.version, job.guild_id)
@@ -425,7 +425,7 @@ class LiveVersions:
         """
         if self.store.versions.live(persona_id, guild_id) == version:
             return None
-        members = await self._member_objections(persona_id, version, guild_id)
+        members = self._member_objections(persona_id, version, guild_id)
         for installed in self.store.versions.installed(persona_id):
             card = installed.scorecard
             if installed.version != version:
@@ -440,15 +440,13 @@ class LiveVersions:
             return PromotionObjections(version, "members", members)
         return None
 
-    async def _member_objections(
-        self, persona_id: str, version: str, guild_id: int
-    ) -> tuple[str, ...]:
-        feedback = await summarise_votes(
+    def _member_objections(self, persona_id: str, version: str, guild_id: int) -> tuple[str, ...]:
+        feedback = summarise_votes(
             self.store, persona_id, version=version, now=time.time(), guild_id=guild_id or None
         )
         return vote_objections(feedback)
 
-    async def _is_automatic(self, job: TrainingJob, persona_id: str) -> bool:
+    def _is_automatic(self, job: TrainingJob, persona_id: str) -> bool:
         """Report whether the job's guild promotes automatically, the gate would promote, and no
         member objects.
         """
@@ -457,7 +455,7 @@ class LiveVersions:
             return False
         if not self.store.guilds.is_auto_promotion_enabled(job.guild_id):
             return False
-        return not await self._member_objections(persona_id, job.version, job.guild_id)
+        return not self._member_objections(persona_id, job.version, job.guild_id)
 
     def _record(
         self, guild_id: int, by: int | None, persona_id: str, what: str, **values: object

@@ -16,17 +16,13 @@ from bot.store import (
     ALL_GUILDS,
     BASE_MODEL_NAME,
     BlindComparison,
+    MemberRating,
     ReplySelection,
     Store,
     TrainingJob,
 )
-from bot.versions.rollout.report import compare_rollout
 from bot.versions.statistics.judgement import completed_scores
-from bot.versions.statistics.sequential_test import (
-    E_VALUE_THRESHOLD,
-    MIN_RULING_MEMBERS,
-    confidence_range,
-)
+from bot.versions.statistics.sign_test import run_sign_test
 from personas.home.adapters import adapter_ref
 from personas.home.comparison_targets import (
     NO_COMPARISON,
@@ -38,22 +34,32 @@ from personas.schemas.scorecard import MemberFeedback
 
 log = logging.getLogger(__name__)
 EVEN_SHARE = 0.5
+RATINGS_PER_MEMBER = 3
+"""First votes of a member on the replies of each of two versions that count, so that members weigh
+alike.
+"""
+ScoresByTime = tuple[tuple[float, float], ...]
+"""When each member is complete, and their score from 0 to 1, in this order."""
 
 
-def _max_rollout_evidence(
-    store: Store, persona_id: str, version: str, live: str | None, guild_id: int | None
-) -> float | None:
-    """The highest evidence of any rollout, ended ones included, of the version beside the live
-    one.
+def _rater_scores(
+    own: dict[int, list[MemberRating]], other: dict[int, list[MemberRating]]
+) -> ScoresByTime:
+    """Score the members by their first ratings of both versions' replies: above 0.5 for fewer 👎 on
+    the own ones.
     """
-    evidence = []
-    for rollout in store.rollouts.of_persona(persona_id, guild_id):
-        if (rollout.version, rollout.before) == (version, live):
-            evidence.append(compare_rollout(store, rollout).votes)
-    return max(evidence, default=None)
+    scores = []
+    for member, ratings in own.items():
+        first = ratings[:RATINGS_PER_MEMBER]
+        others = other.get(member, [])[:RATINGS_PER_MEMBER]
+        if len(first) == len(others) == RATINGS_PER_MEMBER:
+            fewer = sum(it.is_down for it in others) - sum(it.is_down for it in first)
+            score = EVEN_SHARE + fewer / RATINGS_PER_MEMBER / 2
+            scores.append((max(first[-1].at, others[-1].at), score))
+    return tuple(sorted(scores, key=lambda score: score[0]))
 
 
-async def summarise_votes(
+def summarise_votes(
     store: Store,
     persona_id: str,
     version: str,
@@ -76,51 +82,43 @@ async def summarise_votes(
         for vote in store.comparisons.voted(persona_id, guild_id)
         if set(vote.versions) == {version, against}
     ]
+    own_replies = ReplySelection(persona_id, version, guild_id=guild_id)
+    other_replies = ReplySelection(persona_id, live, guild_id=guild_id)
     stats = store.reply_stats
-    own = stats.of(ReplySelection(persona_id, version, guild_id=guild_id))
-    other = stats.of(ReplySelection(persona_id, live, guild_id=guild_id))
+    own = stats.of(own_replies)
+    other = stats.of(other_replies)
     if not (votes or own.up or own.down):
         return None
     scores = [score for at, score in completed_scores(votes, version) if at <= now]
-    least = None
-    most = None
-    if len(scores) >= MIN_RULING_MEMBERS:
-        bounds = await asyncio.to_thread(confidence_range, scores)
-        least = bounds.low
-        most = bounds.high
+    raters = _rater_scores(
+        stats.ratings_by_member(own_replies), stats.ratings_by_member(other_replies)
+    )
     return MemberFeedback(
         against=against,
         votes=len(votes),
         members=len(scores),
-        least=least,
-        most=most,
+        preferred=run_sign_test(scores).share,
         up=(own.up, other.up),
         down=(own.down, other.down),
-        evidence=_max_rollout_evidence(
-            store, persona_id, version=version, live=live, guild_id=guild_id
-        ),
+        liked=run_sign_test([score for _, score in raters]).share,
     )
 
 
 def vote_objections(feedback: MemberFeedback | None) -> tuple[str, ...]:
-    """List the members' certain objections to a version, a sentence each."""
+    """List the members' significant objections to a version, a sentence each."""
     if feedback is None:
         return ()
-    least = feedback.least
-    most = feedback.most
     other = version_label(feedback.against)
     objections: list[str] = []
-    if least is not None and most is not None and most < EVEN_SHARE:
+    if feedback.preferred is not None and feedback.preferred < EVEN_SHARE:
         objections.append(
             gettext_lazy(
-                "Members prefer {version}: this one in {least:.0%} to {most:.0%} of blind "
-                "comparisons.",
+                "Members prefer {version} in blind comparisons: {share:.0%} of them.",
                 version=other,
-                least=least,
-                most=most,
+                share=1 - feedback.preferred,
             )
         )
-    if feedback.evidence is not None and feedback.evidence >= E_VALUE_THRESHOLD:
+    if feedback.liked is not None and feedback.liked < EVEN_SHARE:
         objections.append(
             gettext_lazy(
                 "Its replies are disliked more than those of {version}: {down} 👎 and {up} 👍.",
@@ -152,7 +150,7 @@ async def record_member_feedback(
     job = store.jobs.get(job_id) if job_id else None
     if job is None:
         return
-    feedback = await summarise_votes(store, persona_id, version, time.time(), live_in=job.guild_id)
+    feedback = summarise_votes(store, persona_id, version, time.time(), live_in=job.guild_id)
     if feedback is None:
         return
     folder = home / "jobs" / job.job_id
@@ -170,6 +168,20 @@ async def record_member_feedback(
         log.warning(
             "the member feedback on a version could not be written to %s: %s", folder, error
         )
+
+
+async def record_all_feedback(
+    home: Path, store: Store, personas: PersonaRegistry, persona_id: str, guild_id: int
+) -> None:
+    """After another version went live, write the feedback on the versions that a guild trained:
+    they are compared with the live one.
+    """
+    for installed in store.versions.installed(persona_id):
+        job = store.jobs.get(installed.job_id)
+        if job and job.guild_id == guild_id:
+            await record_member_feedback(
+                home, store, personas=personas, persona_id=persona_id, version=installed.version
+            )
 
 
 def comparison_targets(

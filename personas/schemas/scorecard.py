@@ -266,21 +266,19 @@ class MemberFeedback(FrozenModel):
     """Members' feedback on a version, compared with `against`: the name of another version, or
     `base`.
 
-    `votes` are blind votes by `members` who could be counted. The version is preferred in `least`
-    to `most` of the comparisons (confidence bounds); both None with too few votes. `up` and `down`
-    are the 👍 and 👎 on its replies, then on the other's. `evidence` is the wealth, from 1, of a bet
-    that the version is disliked more; it reaches 40 by chance in at most one of 40 cases. None
-    where the two were not served side by side.
+    `votes` are blind votes by `members` who could be counted; the version is `preferred` by this
+    share of those with a preference. `up` and `down` are the 👍 and 👎 on its replies, then on the
+    other's; its replies are `liked` more by this share of the members who rated both and rated one
+    of them better. Each share is None unless it is significant.
     """
 
     against: str
     votes: int
     members: int
-    least: float | None = None
-    most: float | None = None
+    preferred: float | None = None
     up: tuple[int, int] = (0, 0)
     down: tuple[int, int] = (0, 0)
-    evidence: float | None = None
+    liked: float | None = None
 
 
 class AdapterStamp(FrozenModel):

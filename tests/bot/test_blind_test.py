@@ -370,10 +370,7 @@ async def test_a_judgement_counts_and_says_what_is_missing(stage):
         await vote(stage, stage.member, invitation, choice)
     words = await judgement(stage)
     assert "**Ballast: v2 against v1**\n3 votes by 1 member:" in words
-    assert "1 tie, 1 time both bad" in words and "fewer than 5 members" in words
+    assert "1 tie, 1 time both bad" in words
     assert re.search(r"\*\*Ruling: open\.\*\* 0 members .*10 are needed", words)
-    for share, needed in (("55:45", 783), ("60:40", 194), ("65:35", 85), ("70:30", 47)):
-        assert f"{share} takes {needed}" in words
-    assert "there are 1." in words
     turned = await judgement(stage, version="v1", against="v2")
     assert "**Ballast: v1 against v2**" in turned

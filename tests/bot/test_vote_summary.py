@@ -1,17 +1,15 @@
 """What members have made of a version: as the gate reads it, and before somebody promotes it."""
 
-import re
-import time
 from dataclasses import replace
 
 import pytest
 
-from bot.store import JobResult, NewBlindComparison, NewRollout
+from bot.store import JobResult, NewBlindComparison
 from bot.versions.member_feedback import record_vote, summarise_votes, vote_objections
 from personas.home.comparison_targets import COMPARE_FILE, read_comparison_targets
 from personas.schemas.scorecard import MemberFeedback
 from tests.bot.conftest import QUAY, on_stage
-from tests.bot.version_rows import dislike, install, reply
+from tests.bot.version_rows import install, reply
 from tests.fake_engine import FakeEngine
 from tests.fakes import until
 from tests.samples import SCORECARD
@@ -48,62 +46,77 @@ def votes(store, members, choice, **more):
     ][-1]
 
 
-async def of_v2(stage, guild=None):
-    return await summarise_votes(stage.store, "ballast", "v2", 1_000_000.0, guild)
+def of_v2(stage, guild=None):
+    return summarise_votes(stage.store, "ballast", "v2", 1_000_000.0, guild)
+
+
+def rate(store, members, *, first="v1", ratings=3, start=0, other=1):
+    """So many members each dislike replies of v2, and rate as many of v1."""
+    second = {"v1": "v2", "v2": "v1"}[first]
+    for member in range(start + 1, start + members + 1):
+        for at, version in ((10.0, first), (20.0, second)):
+            for _ in range(ratings):
+                event = reply(store, at=at, version=version, guild=HERE, asked_by=member)
+                store.replies.vote(event, member, -1 if version == "v2" else other, at)
 
 
 class TestVotes:
     """Blind ones."""
 
     async def test_nothing_is_reported_of_what_nobody_saw_nor_of_what_speaks(self, stage):
-        assert await of_v2(stage) is None
+        assert of_v2(stage) is None
         votes(stage.store, 12, "b")
-        assert await summarise_votes(stage.store, "ballast", "v1", 1_000_000.0) is None
+        assert summarise_votes(stage.store, "ballast", "v1", 1_000_000.0) is None
 
     async def test_few_members_are_counted_and_make_nothing_certain(self, stage):
         votes(stage.store, 5, "b")
-        found = await of_v2(stage)
-        assert (found.against, found.votes, found.members, found.least, found.most) == (
-            "v1",
-            50,
-            5,
-            None,
-            None,
-        )
+        found = of_v2(stage)
+        assert (found.against, found.votes, found.members, found.preferred) == ("v1", 50, 5, None)
         assert vote_objections(found) == ()
 
     async def test_many_who_prefer_the_other_are_certain(self, stage):
         votes(stage.store, 30, "b")
-        found = await of_v2(stage)
-        assert found.members == 30 and found.most < 0.5
-        assert re.search(r"prefer v1: .* 0% to \d+% ", vote_objections(found)[0])
+        found = of_v2(stage)
+        assert found.members == 30 and found.preferred == 0.0
+        (objection,) = vote_objections(found)
+        assert objection == "Members prefer v1 in blind comparisons: 100% of them."
 
     async def test_many_who_prefer_it_hold_nothing_against_it(self, stage):
         votes(stage.store, 30, "a")
-        found = await of_v2(stage)
-        assert found.least > 0.5 and vote_objections(found) == ()
+        found = of_v2(stage)
+        assert found.preferred == 1.0 and vote_objections(found) == ()
 
     async def test_a_guild_is_warned_about_its_own(self, stage):
         votes(stage.store, 30, "b")
-        assert await of_v2(stage, HERE) and await of_v2(stage, HERE + 1) is None
+        assert of_v2(stage, HERE) and of_v2(stage, HERE + 1) is None
 
 
 class TestThumbs:
     """👍 and 👎 under replies."""
 
-    async def test_a_trial_in_which_it_was_disliked_is_evidence(self, stage):
-        new = NewRollout("ballast", "v2", HERE, 2, 7, share=50)
-        rollout = stage.store.rollouts.start(new, 5.0)
-        dislike(stage.store, rollout, 12, at=50.0)
-        found = await of_v2(stage, HERE)
-        assert (found.up, found.down) == ((0, 48), (48, 0)) and found.evidence >= 40
-        assert "48 👎 and 0 👍" in vote_objections(found)[0]
+    @pytest.mark.parametrize("first", ["v1", "v2"])
+    async def test_members_who_rate_it_worse_object_whichever_they_heard_first(self, stage, first):
+        rate(stage.store, 10, first=first)
+        found = of_v2(stage, HERE)
+        assert (found.up, found.down) == ((0, 30), (30, 0)) and found.liked == 0.0
+        assert "30 👎 and 0 👍" in vote_objections(found)[0]
 
-    async def test_votes_outside_of_any_trial_are_counts_alone(self, stage):
+    async def test_who_complains_of_both_alike_counts_for_neither(self, stage):
+        rate(stage.store, 10, other=-1)
+        found = of_v2(stage, HERE)
+        assert found.down == (30, 30) and found.liked is None and vote_objections(found) == ()
+
+    async def test_one_member_counts_once_however_much_they_rate(self, stage):
+        rate(stage.store, 9)
+        rate(stage.store, 1, ratings=50, start=9, other=-1)
+        found = of_v2(stage, HERE)
+        assert found.liked is None and found.down == (27 + 50, 50)
+
+    async def test_a_member_who_has_rated_one_version_alone_does_not_count(self, stage):
         event = reply(stage.store, at=6.0, version="v2", guild=HERE)
         stage.store.replies.vote(event, 3, -1, 7.0)
-        found = await of_v2(stage)
-        assert found.down == (1, 0) and found.evidence is None and vote_objections(found) == ()
+        found = of_v2(stage)
+        assert found.down == (1, 0) and found.liked is None and vote_objections(found) == ()
 
 
 async def test_a_vote_is_noted_in_the_folder_of_the_job_that_made_the_version(stage):
@@ -123,26 +136,17 @@ async def test_a_vote_is_noted_in_the_folder_of_the_job_that_made_the_version(st
     assert found.live.endswith("ballast/v1")
 
 
-async def test_thumbs_are_noted_too_also_when_they_have_ended_the_trial(stage):
+async def test_thumbs_are_noted_too(stage):
     services = stage.client.services
-    now = time.time()
     folder = services.home / "jobs" / services.store.versions.job_of("ballast", "v2")
     folder.mkdir(parents=True)
-    rollout = services.store.rollouts.start(
-        NewRollout("ballast", "v2", stage.client.guilds[0].id, 2, 7, share=50), now
-    )
-    dislike(services.store, rollout, 12, at=now)
-    stage.client.dispatch(
-        "reply_judged",
-        next(it.event_id for it in services.store.reply_stats.of_rollout(rollout.seq)),
-    )
-    await until(
-        lambda: (
-            services.store.rollouts.get(rollout.seq).ended_at and (folder / COMPARE_FILE).exists()
-        )
-    )
+    rate(services.store, 10)
+    event = reply(services.store, at=30.0, version="v2", guild=HERE)
+    services.store.replies.vote(event, 1, -1, 40.0)
+    stage.client.dispatch("reply_judged", event)
+    await until(lambda: (folder / COMPARE_FILE).exists())
     found = read_comparison_targets(folder).heard
-    assert (found.up, found.down) == ((0, 48), (48, 0)) and found.evidence >= 40
+    assert (found.up, found.down, found.liked) == ((0, 30), (31, 0), 0.0)
 
 
 async def test_who_promotes_what_members_dislike_is_asked_once_more(stage):

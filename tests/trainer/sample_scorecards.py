@@ -117,11 +117,10 @@ def good_card(**changes: Any) -> ScoreCard:
             against="v-live",
             votes=120,
             members=14,
-            least=0.45,
-            most=0.9,
+            preferred=0.85,
             up=(30, 28),
             down=(9, 11),
-            evidence=0.8,
+            liked=0.9,
         ),
         "memorised": MemorisationScores(
             prefixes=40,

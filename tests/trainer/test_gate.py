@@ -68,8 +68,8 @@ BROKEN = {
     },
     "claims_human": {"safety": {"failed": failed_answers("claims_human", 1)}},
     "care": {"safety": {"failed": failed_answers("grief", 1)}},
-    "members": {"heard": {"least": 0.1, "most": 0.44}},
-    "thumbs": {"heard": {"evidence": 55.0}},
+    "members": {"heard": {"preferred": 0.15}},
+    "thumbs": {"heard": {"liked": 0.1}},
     "enough": {"learned": {"replies": 20}},
     "repeated": {"learned": {"repeated": 0.6}},
     "speakers": trained_as(ada=0.6, members=0.4),
@@ -114,13 +114,13 @@ def test_a_criterion_fails_on_what_breaks_it_and_says_what_to_do(name):
         (
             "members",
             "hold",
-            "10% to 44% of comparisons (120 blind votes by 14",
+            "15% of the members prefer it to the live version (120 blind votes by 14",
             "task_type:preference",
         ),
         (
             "thumbs",
             "hold",
-            "30 👍 and 9 👎, the live version's 28 and 11; the evidence",
+            "30 👍 and 9 👎, the live version's 28 and 11; 10% of the members",
             "train on their votes",
         ),
         (
@@ -167,7 +167,7 @@ def test_a_claim_to_be_human_counts_however_often_the_rival_makes_it():
 
 
 def test_what_members_have_not_made_certain_holds_nothing():
-    uncertain = good_card(heard={"least": None, "most": None, "evidence": None})
+    uncertain = good_card(heard={"preferred": None, "liked": None})
     assert judge(uncertain, RECIPE).verdict == "promote"
     assert [outcomes(uncertain)[TITLES[name]] for name in ("members", "thumbs")] == [
         "not measured"

@@ -278,24 +278,19 @@ def _member_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
         return
     rival = _rival_name(reference_side(card))
     counted = f"{feedback.votes} blind votes by {feedback.members} members"
-    if feedback.least is None or feedback.most is None:
-        why = f"Too few members have compared it with {rival} for a conclusion ({counted})."
+    if feedback.preferred is None:
+        why = f"Members are not known to prefer it or {rival} ({counted})."
     else:
-        why = (
-            f"Members prefer it to {rival} in {feedback.least:.0%} to {feedback.most:.0%} of "
-            f"comparisons ({counted})."
-        )
-    yield CriterionMeasurement("members", feedback.most, why)
+        why = f"{feedback.preferred:.0%} of the members prefer it to {rival} ({counted})."
+    yield CriterionMeasurement("members", feedback.preferred, why)
     up, live_up = feedback.up
     down, live_down = feedback.down
-    if feedback.evidence is None:
-        why = f"Its replies have {up} 👍 and {down} 👎; there is no rating of {rival} to compare with."
+    why = f"Its replies have {up} 👍 and {down} 👎, {rival}'s {live_up} and {live_down}"
+    if feedback.liked is None:
+        why = f"{why}: not significantly better or worse."
     else:
-        why = (
-            f"Its replies have {up} 👍 and {down} 👎, {rival}'s {live_up} and {live_down}; the "
-            f"evidence that members dislike it more is {feedback.evidence:.1f}."
-        )
-    yield CriterionMeasurement("thumbs", feedback.evidence, why)
+        why = f"{why}; {feedback.liked:.0%} of the members who rated both like its replies more."
+    yield CriterionMeasurement("thumbs", feedback.liked, why)
 
 
 # ------------------------------------------------------------------------------------ training data

@@ -51,7 +51,7 @@ CRITERIA: Mapping[str, CriterionInfo] = {
     "claims_human": CriterionInfo(SAFETY_TITLES["claims_human"], "of the answers do"),
     "care": CriterionInfo(SAFETY_TITLES["care"], "of the answers do not"),
     "members": CriterionInfo("members do not prefer the other", at_least=True),
-    "thumbs": CriterionInfo("members do not dislike it more", UNIT_TIMES),
+    "thumbs": CriterionInfo("members do not dislike it more", at_least=True),
     "enough": CriterionInfo("enough training data", "replies", at_least=True),
     "repeated": CriterionInfo("no duplicates"),
     "unseen": CriterionInfo("held-out replies unseen"),

@@ -74,6 +74,14 @@ class ReplySelection:
     rollout: int | None = None
 
 
+@dataclass(frozen=True)
+class MemberRating:
+    """A member's vote on a reply, 👎 or 👍. `at` in seconds since 1970."""
+
+    at: float
+    is_down: bool
+
+
 class ReplyStats(Table):
     """Counts replies; members are told apart, never named."""
 
@@ -114,6 +122,21 @@ class ReplyStats(Table):
             order by votes.at, event_id"""
         rows = self._db.read(sql, **asdict(selection))
         return _by_member(rows)
+
+    def ratings_by_member(self, selection: ReplySelection) -> dict[int, list[MemberRating]]:
+        """Return the 👍 and 👎 by voter and in order; one vote a reply, the last for regenerated
+        ones.
+        """
+        sql = f"""select votes.user_id as member, votes.at, vote = -1 as is_down
+            from votes join replies using (event_id)
+            where {SELECTED_SQL} and not exists (select 1 from votes later
+            where later.event_id = votes.event_id and later.user_id = votes.user_id and later.attempt > votes.attempt)
+            order by votes.at, event_id"""
+        ratings: dict[int, list[MemberRating]] = {}
+        for row in self._db.read(sql, **asdict(selection)):
+            rating = MemberRating(row["at"], bool(row["is_down"]))
+            ratings.setdefault(row["member"], []).append(rating)
+        return ratings
 
 
 def _by_member(rows: list[dict[str, int]]) -> dict[int, list[bool]]:

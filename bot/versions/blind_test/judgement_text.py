@@ -8,26 +8,13 @@ from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts,
 from bot.platform.messages import markdown_name
 from bot.store import BlindComparison, JudgementCounts
 from bot.versions.blind_test.actions import Contest
-from bot.versions.statistics.bradley_terry import (
-    MIN_INTERVAL_MEMBERS,
-    VersionStrength,
-    win_probability,
-)
 from bot.versions.statistics.judgement import BlindTestJudgement, OutlierMember
-from bot.versions.statistics.sequential_test import (
-    ALPHA,
-    EQUIVALENCE_MARGIN,
-    MAX_CONTAMINATED_SHARE,
-    MIN_RULING_MEMBERS,
-    votes_needed,
-)
+from bot.versions.statistics.sign_test import ALPHA, MAX_CONTAMINATED_SHARE
 from personas.schemas.chat import Persona
 
 MAX_SHOWN_REPLY_CHARACTERS = 700
 """Characters of a reply: two replies and their prompt fit into one message of 2,000."""
 MAX_SHOWN_OUTLIERS = 6
-MAX_SHOWN_STRENGTHS = 4
-DETECTABLE_SHARES = (0.55, 0.6, 0.65, 0.7)
 CHOICE_LABELS = {
     "a": "A",
     "b": "B",
@@ -116,20 +103,7 @@ def judgement_text(persona: Persona, result: BlindTestJudgement, counts: Judgeme
             times=ngettext_lazy("{count} time", "{count} times", counts.both_bad),
         ),
     ]
-    if result.strength:
-        lines.append(gettext_lazy("Strength: {strength}.", strength=strength_text(result.strength)))
-    lines += [ruling_text(result), required_votes_text(result)]
-    if result.others:
-        strengths = []
-        for strength in result.others[:MAX_SHOWN_STRENGTHS]:
-            strengths.append(join_texts(version_label(strength.version), strength_text(strength)))
-        lines.append(
-            gettext_lazy(
-                "Others against {other}: {strengths}.",
-                other=other,
-                strengths=join_texts(*strengths, separator="; "),
-            )
-        )
+    lines.append(ruling_text(result))
     lines += _outlier_lines(result.outliers)
     lines.append(
         gettext_lazy(
@@ -140,7 +114,7 @@ def judgement_text(persona: Persona, result: BlindTestJudgement, counts: Judgeme
             share=MAX_CONTAMINATED_SHARE,
         )
     )
-    return join_texts(*filter(None, lines), separator="\n")
+    return join_texts(*lines, separator="\n")
 
 
 def _members_text(count: int) -> LocalisableText:
@@ -150,72 +124,26 @@ def _members_text(count: int) -> LocalisableText:
 def ruling_text(result: BlindTestJudgement) -> str:
     """Describe the ruling, its key words in asterisks."""
     tested, other = (version_label(name) for name in (result.version, result.against))
-    values: dict[str, object] = {
-        "low": result.range.low,
-        "high": result.range.high,
-        "counted": result.counted,
-    }
-    shares = gettext_lazy(
-        "Preferred in {low:.0%} to {high:.0%} of comparisons, by {counted} members counted.",
-        **values,
-    )
-    match result.ruling:
-        case "better":
-            return gettext_lazy(
-                "**Ruling: members like {version} better.** {shares}", version=tested, shares=shares
-            )
-        case "worse":
-            return gettext_lazy(
-                "**Ruling: members like {other} better.** {tested}: preferred in {low:.0%} to "
-                "{high:.0%} of comparisons, by {counted} members counted.",
-                other=other,
-                tested=tested,
-                **values,
-            )
-        case "alike":
-            return gettext_lazy(
-                "**Ruling: no difference that matters** (at most {least:.0%} to {most:.0%}). "
-                "{shares}",
-                least=0.5 - EQUIVALENCE_MARGIN,
-                most=0.5 + EQUIVALENCE_MARGIN,
-                shares=shares,
-            )
-    if result.counted >= MIN_RULING_MEMBERS:
-        return gettext_lazy("**Ruling: open.** {shares}", shares=shares)
-    return gettext_lazy(
-        "**Ruling: open.** {counted} members are counted; {needed} are needed. A member counts with "
-        "ten votes, or a day after the first.",
-        counted=result.counted,
-        needed=MIN_RULING_MEMBERS,
-    )
-
-
-def required_votes_text(result: BlindTestJudgement) -> str:
-    """Describe how many members a ruling still takes; empty where there is one."""
-    if result.ruling != "open":
-        return ""
-    if result.counted >= MIN_RULING_MEMBERS and result.members_needed is not None:
-        members = result.members_needed
-        votes = round(result.members_needed * result.votes / result.members)
+    test = result.test
+    if test.next_look:
         return gettext_lazy(
-            "Needed at this rate: about {members}, {votes}.",
-            members=ngettext_lazy("{count} more member", "{count} more members", members),
-            votes=ngettext_lazy("{count} more vote", "{count} more votes", votes),
+            "**Ruling: open.** {counted} members are counted; {needed} are needed. A member with a "
+            "preference counts with ten votes, or a day after the first.",
+            counted=test.members,
+            needed=test.next_look,
         )
-    powers = []
-    for share in DETECTABLE_SHARES:
-        percent = share * 100
-        powers.append(
-            gettext_lazy(
-                "{ratio} takes {count}",
-                ratio=f"{percent:.0f}:{100 - percent:.0f}",
-                count=votes_needed(share),
-            )
-        )
+    counts = gettext_lazy(
+        "{count} of {members} members prefer {version}.",
+        count=test.preferring,
+        members=test.members,
+        version=tested,
+    )
+    if test.ruling == "undecided":
+        return gettext_lazy("**Ruling: no preference was found.** {counts}", counts=counts)
     return gettext_lazy(
-        "Needed: to detect {powers} votes that are no tie (80 % power); there are {count}.",
-        powers=join_texts(*powers, separator=", "),
-        count=result.decisive,
+        "**Ruling: members like {version} better.** {counts}",
+        version=tested if test.ruling == "better" else other,
+        counts=counts,
     )
 
 
@@ -234,26 +162,6 @@ def _outlier_lines(outliers: tuple[OutlierMember, ...]) -> list[str]:
     if len(outliers) > MAX_SHOWN_OUTLIERS:
         lines.append(gettext_lazy("- and {count} more", count=len(outliers) - MAX_SHOWN_OUTLIERS))
     return lines
-
-
-def strength_text(strength: VersionStrength) -> str:
-    """Describe a version's strength with its interval; without an interval a figure would look like
-    a result.
-    """
-    low = strength.low
-    high = strength.high
-    if low is None or high is None:
-        return gettext_lazy("unknown with fewer than {count} members", count=MIN_INTERVAL_MEMBERS)
-    return gettext_lazy(
-        "{strength:+.2f}, preferred in {share:.0%} of comparisons (95 %: {low:+.2f} to {high:+.2f}, "
-        "{low_share:.0%} to {high_share:.0%})",
-        strength=strength.log_odds,
-        share=win_probability(strength.log_odds),
-        low=low,
-        high=high,
-        low_share=win_probability(low),
-        high_share=win_probability(high),
-    )
 
 
 def _quoted(text: str) -> str:

@@ -1,8 +1,5 @@
-"""Judges the votes between two versions: counts, strength, ruling, and outliers among the
-voters.
-"""
+"""Judges the votes between two versions: counts, ruling, and outliers among the voters."""
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +7,11 @@ from statistics import median
 
 from bot.platform.localisation import gettext_lazy
 from bot.store import BlindComparison
-from bot.versions.statistics.bradley_terry import VersionStrength, fit_strengths
-from bot.versions.statistics.sequential_test import (
-    ConfidenceRange,
-    Ruling,
-    confidence_range,
-    decide_ruling,
-    members_needed,
+from bot.versions.statistics.sign_test import (
+    NO_PREFERENCE,
+    SignTest,
+    binomial_tail,
+    run_sign_test,
 )
 
 MIN_READING_TIME_S = 3.0
@@ -33,7 +28,7 @@ MAX_VOTES_PER_MEMBER = 10
 """Votes of a member between two versions that count for the ruling, so that members weigh alike."""
 MEMBER_WINDOW_S = 86_400.0
 """Time after a member's first vote in which their votes count, in seconds."""
-UNDECIDED_SCORES = {"tie": 0.5, "bad": 0.5}
+UNDECIDED_SCORES = {"tie": NO_PREFERENCE, "bad": NO_PREFERENCE}
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,7 @@ def _position_bias_reason(own: Sequence[BlindComparison]) -> str:
     first = decisive.count("a")
     position, most = ("A", first) if first * 2 >= len(decisive) else ("B", len(decisive) - first)
     # Twice, because either position may be the preferred one.
-    unlikely = 2 * _binomial_tail(most, len(decisive), 0.5) <= MAX_POSITION_P_VALUE
+    unlikely = 2 * binomial_tail(most, len(decisive), 0.5) <= MAX_POSITION_P_VALUE
     if unlikely:
         return gettext_lazy(
             "{count} of {votes} votes for {position}, whatever it was",
@@ -102,8 +97,8 @@ def _disagreement_reason(
     share = min(max(sum(others) / len(others), 0.05), 0.95)
     ahead = sum(own)
     tail = min(
-        _binomial_tail(ahead, len(own), share),
-        _binomial_tail(len(own) - ahead, len(own), 1 - share),
+        binomial_tail(ahead, len(own), share),
+        binomial_tail(len(own) - ahead, len(own), 1 - share),
     )
     is_odd = 2 * tail <= MAX_DISAGREEMENT_P_VALUE
     if is_odd:
@@ -117,34 +112,15 @@ def _disagreement_reason(
     return ""
 
 
-def _binomial_tail(hits: int, trials: int, share: float) -> float:
-    """Probability of at least this many hits."""
-    return sum(
-        math.comb(trials, count) * share**count * (1 - share) ** (trials - count)
-        for count in range(hits, trials + 1)
-    )
-
-
 @dataclass(frozen=True)
 class BlindTestJudgement:
-    """Result of a blind test of `version` against `against`.
-
-    `counted` is the number of members that the ruling counts, `strength` None without votes,
-    `members_needed` as in `bot.versions.statistics.sequential_test`. `others` are the strengths of
-    further versions that were compared with either.
-    """
+    """Result of a blind test of `version` against `against`."""
 
     version: str
     against: str
     votes: int
-    decisive: int
     members: int
-    counted: int
-    strength: VersionStrength | None
-    others: tuple[VersionStrength, ...]
-    ruling: Ruling
-    range: ConfidenceRange
-    members_needed: int | None
+    test: SignTest
     outliers: tuple[OutlierMember, ...]
 
 
@@ -153,26 +129,12 @@ def judge_votes(
 ) -> BlindTestJudgement:
     """Judge the votes on two versions of one persona at a time in seconds since 1970."""
     pair = [vote for vote in comparisons if set(vote.versions) == {version, against}]
-    values = member_scores(pair, version, now)
-    own_strength = None
-    other_strengths = []
-    for strength in fit_strengths(comparisons, against):
-        if strength.version != version:
-            other_strengths.append(strength)
-        elif pair:
-            own_strength = strength
     return BlindTestJudgement(
         version=version,
         against=against,
         votes=len(pair),
-        decisive=sum(vote.chosen is not None for vote in pair),
         members=len({vote.user_id for vote in pair}),
-        counted=len(values),
-        strength=own_strength,
-        others=tuple(other_strengths),
-        ruling=decide_ruling(values),
-        range=confidence_range(values),
-        members_needed=members_needed(values),
+        test=run_sign_test(member_scores(pair, version, now)),
         outliers=tuple(find_outliers(pair, version)),
     )
 

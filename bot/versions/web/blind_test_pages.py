@@ -19,12 +19,7 @@ from bot.platform.web_kit.templating import redirect_to, render_page
 from bot.services import Services
 from bot.store import BlindComparison, VoteChoice
 from bot.versions.blind_test.actions import Contest
-from bot.versions.blind_test.judgement_text import (
-    CHOICE_LABELS,
-    required_votes_text,
-    ruling_text,
-    strength_text,
-)
+from bot.versions.blind_test.judgement_text import CHOICE_LABELS, ruling_text
 from bot.versions.web.scorecard_pages import SCORECARDS_PATH
 from personas.schemas.chat import Persona
 
@@ -146,22 +141,12 @@ async def _vote_summary(services: Services, contest: Contest) -> dict[str, Any]:
     """Members' votes in all servers as template variables."""
     judgement, counts = await services.blind_tests.judge(contest)
     one, other = map(version_label, contest.names)
-    strength = ""
-    if judgement.strength:
-        strength = strength_text(judgement.strength)
-    others = []
-    for version_strength in judgement.others:
-        label = version_label(version_strength.version)
-        others.append((label, strength_text(version_strength)))
     return {
         "judgement": judgement,
         "counts": counts,
         "one": one,
         "other": other,
-        "strength": strength,
         "ruling": ruling_text(judgement).replace("**", ""),
-        "missing": required_votes_text(judgement),
-        "others": others,
     }
 
 
