@@ -69,13 +69,14 @@ from bot.training.discord_progress import JOB_BUTTONS
 from bot.training.discord_repeat import REPEAT_FORM_PREFIX, repeat_from_form
 from bot.versions.blind_test.discord import COMPARE_BUTTONS
 from bot.versions.discord import VERSION_BUTTONS
-from bot.versions.rollout.discord import ROLLOUT_BUTTONS, RolloutCog
+from bot.versions.discord_feedback import MemberFeedbackCog
+from bot.versions.discord_history import HistoryPageButton
 
 log = logging.getLogger(__name__)
 RESPONSE_TIMEOUT_S = 10.0
 """Timeout for Discord's response to a request that was sent."""
 PERSISTENT_ITEMS = (
-    *REPLY_BUTTONS, *PRIVACY_BUTTONS, *JOB_BUTTONS, *VERSION_BUTTONS, *ROLLOUT_BUTTONS,
+    *REPLY_BUTTONS, *PRIVACY_BUTTONS, *JOB_BUTTONS, *VERSION_BUTTONS, HistoryPageButton,
     *COMPARE_BUTTONS, *MEMORY_BUTTONS, *CREATION_BUTTONS, PersonaSelect, UnteachButton, DialogueStopButton,
     ReasonSelect, ReportAgainButton, *CARD_BUTTONS, *REMOVAL_BUTTONS,
 )  # fmt: skip
@@ -166,7 +167,7 @@ class BotClient(Bot):
         self._limit_waits()
         release_locks(self.http)
         for cog in (
-            ChatCog, FinetuneCog, RolloutCog, PrivacyCog, MemoryCog, ScheduleCog, GreetingCog,
+            ChatCog, FinetuneCog, MemberFeedbackCog, PrivacyCog, MemoryCog, ScheduleCog, GreetingCog,
             AuditCog, ReportCog, FaceCog,
         ):  # fmt: skip
             await self.add_cog(cog(self))

@@ -16,7 +16,6 @@ from bot.chat.store.messages import EarlierTalk, Exchange, MessageHistory, Store
 from bot.chat.store.quoted_messages import QuotedMessage, QuotedMessages
 from bot.chat.store.replies import ReplyState, StoredReplies, StoredReply, VoteCounts
 from bot.chat.store.reply_stats import (
-    JudgedReply,
     MemberRating,
     ReplySelection,
     ReplyStats,
@@ -68,7 +67,6 @@ from bot.versions.blind_test.store import (
     VoteChoice,
     VotePreference,
 )
-from bot.versions.rollout.store import NewRollout, Rollout, Rollouts
 from bot.versions.store import InstalledVersion, Promotion, PromotionKind, Versions
 from personas.home.atomic_files import write_private_file
 from personas.home.persona_ids import guild_suffix
@@ -99,7 +97,6 @@ __all__ = [
     "InteractionToken",
     "JobResult",
     "JobState",
-    "JudgedReply",
     "JudgementCounts",
     "Lesson",
     "MemberRating",
@@ -107,14 +104,12 @@ __all__ = [
     "Memory",
     "Mute",
     "NewBlindComparison",
-    "NewRollout",
     "Promotion",
     "PromotionKind",
     "QuotedMessage",
     "ReplySelection",
     "ReplyState",
     "ReplyTally",
-    "Rollout",
     "Store",
     "StoreError",
     "StoreLockedError",
@@ -158,7 +153,6 @@ class Store:
         self.action_roles = ActionRoles(connection)
         self.age_restrictions = AgeRestrictions(connection)
         self.versions = Versions(connection)
-        self.rollouts = Rollouts(connection, self.versions)
         self.reply_stats = ReplyStats(connection)
         self.jobs = TrainingJobs(connection, self.versions)
         self.people = MemberRecords(connection)

@@ -68,7 +68,6 @@ class StopReplyButton(_ReplyButton, template=r"stop:(?P<event>[0-9]+)"):
         if reply_service.is_running(self.event_id):
             reply_service.stop(self.event_id, interaction.user)
             await defer(interaction)
-            interaction.client.dispatch("reply_judged", self.event_id)
         else:
             await update_message(interaction, view=None)
 
@@ -116,7 +115,6 @@ class RegenerateButton(_ReplyButton, template=r"again:(?P<event>[0-9]+)"):
         await interaction.client.services.reply_service.regenerate(
             self.event_id, interaction.user, channel
         )
-        interaction.client.dispatch("reply_judged", self.event_id)
 
 
 class _VoteButton(_ReplyButton, template=r"never vote:"):

@@ -346,9 +346,7 @@ class Reply:
                 gettext_lazy("Ask again."),
             )
         self.conversation = messages.present_conversation(self.place.channel_id)
-        return await builder.line_request(
-            self.persona, self.place, prompt, event_id=self.event_id, topic=topic
-        )
+        return await builder.line_request(self.persona, self.place, prompt, topic=topic)
 
     def _fitting(self, request: ChatRequest) -> ChatRequest:
         """Limit a reply to what its place can show."""
@@ -458,7 +456,6 @@ class Reply:
                 self.context.engine,
                 self.persona,
                 self.place,
-                event_id=self.event_id,
                 author=asked_turn(self.request.turns).name,
             )
         except Exception:  # the reply is whole; only time is lost

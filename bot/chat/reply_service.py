@@ -133,7 +133,6 @@ class ReplyService(ReplyContext):
                     at=now,
                     asked_by=message.author_id,
                     trigger_seq=seq,
-                    rollout=self.store.rollouts.counted_rollout(persona.id, now, *astuple(place)),
                 )
                 reply = Reply(
                     self,

@@ -3,7 +3,6 @@ earlier talk that the last message finds.
 """
 
 import logging
-import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import astuple, dataclass, replace
 from itertools import takewhile
@@ -54,17 +53,6 @@ MAX_MISSING_VECTORS = 4
 """Number of earlier messages without a vector that are embedded with a new one, some 7 ms each."""
 
 
-@dataclass(frozen=True)
-class VersionChoice:
-    """The version that makes a reply, and the versions whose earlier replies it sees."""
-
-    adapter: AdapterRef | None
-    seen: frozenset[str | None]
-
-
-UNTRAINED = VersionChoice(None, frozenset({None}))
-
-
 @dataclass(frozen=True, kw_only=True)
 class ChatRequestBuilder:
     """Builds `ChatRequest`s with the settings of the bot and of its guilds."""
@@ -108,11 +96,11 @@ class ChatRequestBuilder:
                 gettext_lazy("What this reply answers is no longer there."),
                 gettext_lazy("Ask again."),
             )
-        choice = UNTRAINED
+        adapter = None
         if not untrained:
-            choice = self._choose_version(persona.id, place.guild_id, event_id)
-        shown = self._after_other_versions(history, persona, choice)
-        turns = self._turns(shown, persona, place, choice)
+            adapter = self.served_versions.speaking_adapter(persona.id, place.guild_id)
+        shown = self._after_other_versions(history, persona, adapter)
+        turns = self._turns(shown, persona, place, adapter)
         memories = MemoriesForReply(
             store=self.store,
             member_id=member_id,
@@ -129,7 +117,7 @@ class ChatRequestBuilder:
                 persona_id=persona.id,
                 member_id=member_id,
                 before_seq=shown[0].seq,
-                versions=choice.seen,
+                version=adapter.version if adapter else None,
             )
             lore = (*await self._find_earlier(talk, shown[-1], lore), *lore)
         await self._read_files(shown, persona, place)
@@ -143,13 +131,13 @@ class ChatRequestBuilder:
             place,
             turns=turns,
             lore=situation.told_beside(lore, persona),
-            adapter=choice.adapter,
+            adapter=adapter,
             member_id=member_id,
             pictures=pictures,
         )
 
     async def line_request(
-        self, persona: Persona, place: ChannelRef, prompt: str, *, event_id: int, topic: str = ""
+        self, persona: Persona, place: ChannelRef, prompt: str, *, topic: str = ""
     ) -> ChatRequest:
         """Build the request in which the persona says something that nobody has asked for, as a
         moderator's `prompt` describes.
@@ -158,9 +146,9 @@ class ChatRequestBuilder:
         window = HistoryWindow.of(generation.context_tokens, generation.max_new_tokens)
         if window.max_tokens is not None:
             await self.message_tokens.load()
-        choice = self._choose_version(persona.id, place.guild_id, event_id)
+        adapter = self.served_versions.speaking_adapter(persona.id, place.guild_id)
         history = self._history(place, window, upcoming=1)
-        shown = self._after_other_versions(history, persona, choice)
+        shown = self._after_other_versions(history, persona, adapter)
         frame = UNASKED_LINE.fill(persona=persona.name, prompt=prompt)
         asked = Turn("", frame, frame_chars=len(frame))
         found = await self.lore.find(persona.id, prompt, place.guild_id)
@@ -168,9 +156,9 @@ class ChatRequestBuilder:
         return self._reply_request(
             persona,
             place,
-            turns=(*self._turns(shown, persona, place, choice), asked),
+            turns=(*self._turns(shown, persona, place, adapter), asked),
             lore=Situation(moment, topic).told_beside(tuple(found), persona),
-            adapter=choice.adapter,
+            adapter=adapter,
         )
 
     def _reply_request(
@@ -277,25 +265,25 @@ class ChatRequestBuilder:
         return self._generation(persona, place).sampling(self.sampling)
 
     def prepare_next(
-        self, engine: Engine, persona: Persona, place: ChannelRef, *, event_id: int, author: str
+        self, engine: Engine, persona: Persona, place: ChannelRef, *, author: str
     ) -> None:
-        """Have the engine compute the prompt after an event's reply in advance, up to the words of
+        """Have the engine compute the prompt after a reply in advance, up to the words of
         the member's next message.
         """
         try:
             generation = self._generation(persona, place)
             window = HistoryWindow.of(generation.context_tokens, generation.max_new_tokens)
             history = self._history(place, window, upcoming=1)
-            choice = self._choose_version(persona.id, place.guild_id, event_id)
+            adapter = self.served_versions.speaking_adapter(persona.id, place.guild_id)
         except StoreError as error:  # only time is lost
             log.info("the next prompt is not computed in advance: %s", error)
             return
-        shown = self._after_other_versions(history, persona, choice)
-        turns = self._turns(shown, persona, place, choice)
+        shown = self._after_other_versions(history, persona, adapter)
+        turns = self._turns(shown, persona, place, adapter)
         turns = (*self._with_files(turns, shown, generation), Turn(author, ""))
         engine.prepare(
             persona,
-            choice.adapter,
+            adapter,
             turns,
             max_new_tokens=generation.max_new_tokens,
             context_tokens=generation.context_tokens,
@@ -332,44 +320,21 @@ class ChatRequestBuilder:
         return [message for _, message in numbered[window.start(earlier, last) :]]
 
     def _after_other_versions(
-        self, history: list[StoredMessage], persona: Persona, choice: VersionChoice
+        self, history: list[StoredMessage], persona: Persona, adapter: AdapterRef | None
     ) -> list[StoredMessage]:
         """Return the history after the last exchange with any other version, whose voice the new one
         would imitate. A reply counts where its question stands, however late it was stored.
         """
+        version = adapter.version if adapter else None
         others = []
         for message in history:
-            if message.persona_id == persona.id and message.adapter_version not in choice.seen:
+            if message.persona_id == persona.id and message.adapter_version != version:
                 others.append(message.seq)
         if not others:
             return history
         asked = self.store.messages.asked_seqs([message.seq for message in history])
         last = max(asked[seq] for seq in others)
         return [message for message in history if asked[message.seq] > last]
-
-    def _choose_version(self, persona_id: str, guild_id: int, event_id: int) -> VersionChoice:
-        """Choose the version that replies to an event.
-
-        Where chance decides between two versions, both see the replies of both: they share one
-        conversation.
-        """
-        versions = self.served_versions
-        version = versions.speaking(persona_id, guild_id)
-        seen = {version}
-        rollout = self.store.rollouts.of_reply(event_id, time.time())
-        if rollout and versions.incompatible.model_of(persona_id, rollout.version):
-            rollout = None
-        if rollout and not rollout.is_promoted:
-            if rollout.draws(event_id):
-                version = rollout.version
-            if rollout.is_randomised:
-                seen.add(rollout.version)
-            else:
-                seen = {version}
-        adapter = None
-        if version:
-            adapter = versions.adapter(persona_id, version)
-        return VersionChoice(adapter, frozenset(seen))
 
     # ---------------------------------------------------------------------------------------- turns
 
@@ -378,7 +343,7 @@ class ChatRequestBuilder:
         history: list[StoredMessage],
         persona: Persona,
         place: ChannelRef,
-        choice: VersionChoice,
+        adapter: AdapterRef | None,
     ) -> tuple[Turn, ...]:
         """Return the turns of a history as members see it: with quotes, and with the message that a
         thread was started from.
@@ -392,12 +357,13 @@ class ChatRequestBuilder:
         turns = list[Turn]()
         before = None
         start = None
+        version = adapter.version if adapter else None
         if place.parent_id:
             start = quoted.get(place.channel_id)
         if start and start.text:
             by_persona = start.persona_id == persona.id
             # Another version's voice would be imitated.
-            is_by_other_version = by_persona and start.adapter_version not in choice.seen
+            is_by_other_version = by_persona and start.adapter_version != version
             ids = [message.discord_message_id for message in history]
             is_in_history = start.message_id in ids
             is_over = self.store.messages.has_new_conversation(place.channel_id)

@@ -45,7 +45,6 @@ FINETUNE_ACTIONS: dict[str, tuple[Action, ...]] = {
     "schedule": ("train",),
     "promote": ("promote",),
     "rollback": ("promote",),
-    "rollout": ("promote",),
     "compare": ("promote",),
     "judgement": ("promote",),
     "status": ("train", "promote"),
@@ -60,7 +59,7 @@ for moderators alone.
 
 def command_actions(qualified_name: str) -> tuple[Action, ...]:
     """Return the actions of which one has to be allowed for a moderators' command, such as
-    "finetune rollout start"; none where it is for moderators alone.
+    "finetune schedule set"; none where it is for moderators alone.
     """
     group, _, rest = qualified_name.partition(" ")
     return FINETUNE_ACTIONS[rest.partition(" ")[0]] if group == "finetune" else ()

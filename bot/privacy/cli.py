@@ -30,7 +30,7 @@ from personas.home.external_files import EVERYBODY, record_export
 from personas.home.job_material import ShippedData
 
 ACTION_LABELS = {
-    "jobs": "training jobs requested", "promotions": "versions promoted", "rollouts": "rollouts started or ended",
+    "jobs": "training jobs requested", "promotions": "versions promoted",
     "channels": "channels with a persona assigned", "mutes": "mutes",
 }  # fmt: skip
 ERASURE_TIMEOUT_S = 600.0

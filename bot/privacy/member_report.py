@@ -17,7 +17,7 @@ from personas.home.persona_ids import short_id
 from personas.schemas.chat import Persona
 
 RECEIPT_TABLES = ("messages", "replies", "votes", "memories", "mentions")
-ACTION_TABLES = ("jobs", "promotions", "rollouts", "channels", "mutes")
+ACTION_TABLES = ("jobs", "promotions", "channels", "mutes")
 
 
 @dataclass(frozen=True)

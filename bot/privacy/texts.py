@@ -135,7 +135,6 @@ TEXTS = {
     "card": gettext_noop("the card of {persona}"),
     "jobs": gettext_noop("training jobs requested ({count})"),
     "promotions": gettext_noop("versions promoted ({count})"),
-    "rollouts": gettext_noop("rollouts started or ended ({count})"),
     "channels": gettext_noop("channels given a persona ({count})"),
     "mutes": gettext_noop("mutes ({count})"),
     "announced": gettext_noop(

@@ -1,6 +1,4 @@
-"""Changes live versions, here alone: promotes, also automatically, rolls back, starts and ends
-rollouts, removes.
-"""
+"""Changes live versions, here alone: promotes, also automatically, rolls back, removes."""
 
 import asyncio
 import logging
@@ -22,7 +20,7 @@ from bot.platform.errors import RefusedError
 from bot.platform.localisation import LocalisableText, gettext_lazy, gettext_noop
 from bot.platform.messages import markdown_name
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
-from bot.store import ALL_GUILDS, NewRollout, Promotion, Rollout, Store, StoreError, TrainingJob
+from bot.store import ALL_GUILDS, Promotion, Store, StoreError, TrainingJob
 from bot.training.queue import JobQueue
 from bot.versions.installation import VersionInstaller
 from bot.versions.member_feedback import summarise_votes, vote_objections
@@ -183,7 +181,9 @@ class LiveVersions:
                 raise PromotionObjectedError(objections)
         # Before the row is written, so that a damaged version never goes live.
         await self.load(persona_id, version, origin.guild_id)
-        promotion = self.store.rollouts.promote(_live(persona_id, version, origin), time.time())
+        promotion = self.store.versions.promote(
+            persona_id, version, by=origin.user_id, at=time.time(), guild_id=origin.guild_id
+        )
         if promotion:
             self._notify_all(origin.guild_id, persona_id)
             what = gettext_noop("made {version} of {persona} live")
@@ -209,10 +209,15 @@ class LiveVersions:
                 "%s of %s was not promoted automatically: %s", job.version, job.persona, error
             )
             return self.store.jobs.decide(job.job_id, "manual")
-        origin = RequestOrigin(job.guild_id, job.channel_id, OPERATOR_ORIGIN.user_id)
-        new = _live(job.persona, job.version, origin)
         with self.store.atomic():  # a crash stores both or neither
-            promoted = self.store.rollouts.promote(new, time.time(), kind="automatic promotion")
+            promoted = self.store.versions.promote(
+                job.persona,
+                job.version,
+                by=OPERATOR_ORIGIN.user_id,
+                at=time.time(),
+                guild_id=job.guild_id,
+                kind="automatic promotion",
+            )
             decided = self.store.jobs.decide(job.job_id, "promoted" if promoted else "manual")
         if promoted:
             self._notify_all(job.guild_id, job.persona)
@@ -227,7 +232,7 @@ class LiveVersions:
         """
         guild_id = origin.guild_id
         try:
-            change = self.store.rollouts.roll_back(
+            change = self.store.versions.rollback(
                 persona.id, by=origin.user_id, at=time.time(), guild_id=guild_id
             )
         except RequestError as error:
@@ -296,49 +301,11 @@ class LiveVersions:
             self._record(guild_id, by, persona_id, CARD_TEXTS[card], version=version)
         return True
 
-    # ------------------------------------------------------------------------------------- rollouts
-
-    async def start_rollout(self, new: NewRollout) -> Rollout:
-        """Load a version, and let it answer a part of a guild's replies. Raises `RequestError` and
-        `AdapterError`.
-        """
-        await self.load(new.persona_id, new.version, new.guild_id)
-        started = self.store.rollouts.start(new, time.time())
-        what = gettext_noop("let {version} of {persona} answer {share} % of the replies")
-        values = {"version": new.version, "share": new.share}
-        self._record(new.guild_id, new.started_by, new.persona_id, what, **values)
-        return started
-
-    def stop_rollout(self, rollout: Rollout, by: int) -> None:
-        """Let the live version answer everything again. Raises `RefusedError` for a rollout that
-        has ended.
-        """
-        if not self.store.rollouts.end(rollout.seq, "stopped", time.time(), by):
-            raise RefusedError(
-                gettext_lazy("This rollout has ended already."),
-                gettext_lazy("`/finetune history` shows how."),
-            )
-        what = gettext_noop("stopped the rollout of {version} of {persona}")
-        self._record(rollout.guild_id, by, rollout.persona_id, what, version=rollout.version)
-
-    def revert_rollout(self, rollout: Rollout, why: str) -> bool:
-        """End a rollout that turned out worse; a promoted version is rolled back. False when it had
-        ended.
-        """
-        if not self.store.rollouts.revert(rollout, time.time(), why):
-            return False
-        log.warning("%s %s was rolled back automatically", rollout.persona_id, rollout.version)
-        what = gettext_noop("took {version} of {persona} back, which members rated worse")
-        self._record(rollout.guild_id, None, rollout.persona_id, what, version=rollout.version)
-        if rollout.is_promoted:
-            self._notify_all(rollout.guild_id, rollout.persona_id)
-        return True
-
     # -------------------------------------------------------------------------------------- removal
 
     def require_removable(self, job: TrainingJob) -> None:
-        """Raise `RefusedError` if the version of a job is deleted already, live anywhere, being
-        compared, or trained further.
+        """Raise `RefusedError` if the version of a job is deleted already, live anywhere, or
+        trained further.
         """
         persona_id = job.name
         version = job.version
@@ -378,20 +345,6 @@ class LiveVersions:
                 ),
                 advice,
             )
-        for rollout in self.store.rollouts.running(persona_id, time.time()):
-            if version in (rollout.version, rollout.before):
-                advice = gettext_lazy(
-                    "`/finetune rollout stop` ends a rollout; a promoted version is observed for "
-                    "three days."
-                )
-                raise RefusedError(
-                    gettext_lazy(
-                        "{version} of {persona_id} is being compared with another version.",
-                        version=version,
-                        persona_id=persona_id,
-                    ),
-                    advice,
-                )
 
     async def remove(self, job: TrainingJob, by: int = OPERATOR_ORIGIN.user_id) -> None:
         """Delete the version of a job for good, as this member decided. Raises `RefusedError` for one
@@ -487,18 +440,6 @@ def _read_safety_failures(folder: Path) -> tuple[str, ...]:
     """Read why an adapter may hurt people, as its score card says; none without a readable card."""
     card = read_score_card(folder)
     return card.verdict.safety_failures if card and card.verdict else ()
-
-
-def _live(persona_id: str, version: str, origin: RequestOrigin) -> NewRollout:
-    """A version that is to answer everything."""
-    return NewRollout(
-        persona_id=persona_id,
-        version=version,
-        guild_id=origin.guild_id,
-        channel_id=origin.channel_id,
-        started_by=origin.user_id,
-        share=100,
-    )
 
 
 class AutomaticPromotion:

@@ -142,7 +142,7 @@ async def rollback(interaction: Interaction, persona: PersonaOption | None = Non
         "Delete a version that this server has imported or trained, to make room."
     )
 )
-@app_commands.describe(version=gettext_noop("Which version; one that is live or on trial stays"))
+@app_commands.describe(version=gettext_noop("Which version; one that is live stays"))
 async def remove(interaction: Interaction, version: OwnVersionOption) -> None:
     job = _select_version(interaction, version)
     interaction.client.services.versions.require_removable(job)

@@ -28,9 +28,7 @@ class InstalledVersion:
     card: CardChoice = "full"
 
 
-PromotionKind = Literal[
-    "promotion", "automatic promotion", "rollback", "automatic rollback", "withdrawal"
-]
+PromotionKind = Literal["promotion", "automatic promotion", "rollback", "withdrawal"]
 
 
 @dataclass(frozen=True)
@@ -260,20 +258,21 @@ class Versions(Table):
         """
         if version is not None:
             self.require_installed(persona_id, version, guild_id or None)
-        if version == self.live(persona_id, guild_id):
-            return None  # a second row would make the next rollback a no-op
-        for_guild = _scope(persona_id, guild_id)
-        newest = self._newest(persona_id, for_guild)
-        change = {
-            "persona_id": persona_id,
-            "promoted_by": by,
-            "at": at,
-            "why": why,
-            "guild_id": guild_id,
-        }
-        return self._add(
-            version, newest.seq if newest else None, **change, kind=kind, for_guild=for_guild
-        )
+        with self._db.atomic():
+            if version == self.live(persona_id, guild_id):
+                return None  # a second row would make the next rollback a no-op
+            for_guild = _scope(persona_id, guild_id)
+            newest = self._newest(persona_id, for_guild)
+            change = {
+                "persona_id": persona_id,
+                "promoted_by": by,
+                "at": at,
+                "why": why,
+                "guild_id": guild_id,
+            }
+            return self._add(
+                version, newest.seq if newest else None, **change, kind=kind, for_guild=for_guild
+            )
 
     def rollback(
         self,
@@ -283,7 +282,6 @@ class Versions(Table):
         why: str = "",
         *,
         guild_id: int = 0,
-        kind: PromotionKind = "rollback",
     ) -> Promotion:
         """Make the version live that the live one replaced; a second rollback goes one version
         further back.
@@ -292,36 +290,10 @@ class Versions(Table):
         promotion brings a rolled-back version back, so a second rollback never returns to what the
         first one left. Raises `RequestError` when there is no earlier version.
         """
-        newest = self._to_leave(persona_id, guild_id)
-        return self._go_back(
-            newest, promoted_by=by, at=at, why=why or "rollback", guild_id=guild_id, kind=kind
-        )
-
-    def revert(
-        self,
-        persona_id: str,
-        version: str,
-        guild_id: int,
-        promoted_at: float,
-        *,
-        at: float,
-        why: str,
-    ) -> Promotion | None:
-        """Undo a promotion decided in a guild, wherever it counts; None where another version is
-        live there now.
-        """
-        sql = """select * from promotions where persona_id = :persona and version = :version and guild_id = :guild
-            and at = :at order by seq desc limit 1"""
-        promotion = self._db.one(
-            Promotion, sql, persona=persona_id, version=version, guild=guild_id, at=promoted_at
-        )
-        newest = None
-        if promotion:
-            newest = self._newest(persona_id, promotion.for_guild)
-        if newest is None or newest.version != version:
-            return None
-        change = {"promoted_by": 0, "at": at, "why": why, "guild_id": guild_id}
-        return self._go_back(newest, kind="automatic rollback", **change)
+        change = {"promoted_by": by, "at": at, "why": why or "rollback", "guild_id": guild_id}
+        with self._db.atomic():
+            newest = self._to_leave(persona_id, guild_id)
+            return self._go_back(newest, kind="rollback", **change)
 
     def before(self, persona_id: str) -> str | None:
         """Return the version that a rollback for all guilds would make live, None for the base

@@ -13,7 +13,7 @@ from bot.personas.web.pages import _import
 from bot.platform.discord_kit.transformers import MODERATION
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.platform.web_kit.request_body import FileForm
-from bot.store import GenerationScope, NewRollout
+from bot.store import GenerationScope
 from personas.schemas.training import TrainingRequest
 from sandbox.guild_seed import DEFAULT_BOT_PERMISSIONS, Permission
 from sandbox.object_store import StoredFile
@@ -234,8 +234,6 @@ async def test_trainings_and_versions_are_listed_also_the_operators_and_the_bots
         await versions.promote("oda", version, origin, anyway=True)
     oda = stage.client.services.personas.get("oda", guild)
     versions.roll_back(oda, origin)
-    new = NewRollout("oda", second, guild, 0, moderator, 20)
-    versions.stop_rollout(await versions.start_rollout(new), moderator)
     await versions.promote("oda", install(stage.store, "oda"), OPERATOR_ORIGIN, anyway=True)
     last = await listed(stage, "The operator")
     learned = install_learned(stage.store, stage.client.services.home, short_card=True)
@@ -244,12 +242,10 @@ async def test_trainings_and_versions_are_listed_also_the_operators_and_the_bots
     chosen = await listed(stage, "short card")
     assert chosen == f"The operator had {learned} of **Ballast** speak with its short card."
     assert last.startswith("The operator made v") and last.endswith(" of **Oda Marrow** live.")
-    assert lines(stage)[-7:-2] == [
+    assert lines(stage)[-5:-2] == [
         f"{by} made {first} of **Oda Marrow** live.",
         f"{by} made {second} of **Oda Marrow** live.",
         f"{by} rolled **Oda Marrow** back to {first}.",
-        f"{by} let {second} of **Oda Marrow** answer 20 % of the replies.",
-        f"{by} stopped the rollout of {second} of **Oda Marrow**.",
     ]
 
 

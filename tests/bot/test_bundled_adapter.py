@@ -17,7 +17,7 @@ from bot.app import open_app
 from bot.platform.errors import RefusedError
 from bot.platform.request_origin import RequestOrigin
 from bot.settings import load_settings
-from bot.store import NewRollout, StoreError
+from bot.store import StoreError
 from bot.training.store import NewTrainingJob
 from bot.versions import installation
 from bot.versions.installation import VersionInstaller
@@ -409,10 +409,6 @@ async def test_a_version_in_use_stays_until_it_is_used_no_more(stage, tmp_path, 
         await install(stage, sealed(tmp_path / f"{rank}", served, PLAIN | {"r": rank}), guild_id)
     await install(stage, sealed(tmp_path / "6", served, PLAIN | {"r": 6}), guild_id + 1)
     v2, v1 = await offered(stage)
-    new = NewRollout("oda", "v2", guild_id, 1, 7, 50)
-    rollout = stage.store.rollouts.start(new, 100.0)
-    await removal(stage, v2, "v2 of oda is being compared with another version.")
-    stage.store.rollouts.end(rollout.seq, "stopped", 101.0)
     stage.store.versions.promote("oda", "v1", 7, 102.0, guild_id=guild_id)
     await removal(stage, v1, "v1 of oda is live. Promote another version")
     further = TrainingRequest(job_name="j", persona="oda", task_type="preference", start_from="v2")

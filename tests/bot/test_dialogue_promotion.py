@@ -129,16 +129,6 @@ async def test_the_button_under_the_result_asks_for_the_persona(served, tmp_path
     assert served.live("thrip") is None
 
 
-async def test_it_can_be_rolled_out_to_a_share_first(served, tmp_path):
-    put_adapter(tmp_path)
-    answer = await served.moderator.slash(
-        QUAY, "finetune rollout start", version=f"dialogue/{NAME}", share=20
-    )
-    await response_text(answer, "v1")
-    (rollout,) = served.store.rollouts.of_persona("ballast")
-    assert (rollout.version, rollout.share) == ("v1", 20) and served.live("ballast") is None
-
-
 async def test_what_cannot_be_used_is_refused_and_installs_nothing(served, tmp_path):
     request = TrainingRequest(job_name="theirs", task_type="dialogue", dataset="general-dialogue")
     served.store.jobs.add(NewTrainingJob("j8", 8, 1, 1, request), 1.0)

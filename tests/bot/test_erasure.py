@@ -334,7 +334,6 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
         "jobs": {"job_id", "persona", "version", "state", "attempt_token", "decision", "card_state"},
         "versions": {"persona_id", "version", "job_id", "scorecard", "card"},
         "promotions": {"persona_id", "version", "kind"},
-        "rollouts": {"persona_id", "version", "before", "ending", "why"},
         "mutes": {"persona_id"}, "message_vectors": {"encoder"}, "memory_vectors": {"encoder"},
         "removed_personas": {"persona_id"}, "generation_settings": {"persona_id"},
         "answering_settings": {"quiet_hours"}, "safety_answers": {"day", "language"},

@@ -8,13 +8,12 @@ import pytest
 
 from bot.demo_guild import MODERATOR, SKERROW_SEED
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
-from bot.store import Channel, NewRollout
+from bot.store import Channel
 from bot.training.request_materials import gather_materials
 from personas.errors import RequestError
 from personas.schemas.training import TrainingRequest
 from tests.bot.conftest import QUAY, on_stage
-from tests.bot.version_rows import install, reply
-from tests.fakes import until
+from tests.bot.version_rows import install
 
 ANNEX = replace(SKERROW_SEED, name="Annex", bot_avatar=None)
 OTHERS = "was trained by another server and is used there only."
@@ -87,13 +86,12 @@ async def test_a_moderators_promotion_is_heard_in_that_server_alone_until_the_op
 async def test_another_servers_version_can_neither_be_promoted_nor_tried(servers):
     here, there = servers
     install(here.stage.store, guild=here.id), install(here.stage.store, guild=there.id)
-    for command in ("finetune promote", "finetune rollout start", "finetune compare"):
+    for command in ("finetune promote", "finetune compare"):
         assert await here.choices(command) == ["v1"] and await there.choices(command) == ["v2"], (
             command
         )
     for command, options in (
         ("finetune promote", {}),
-        ("finetune rollout start", {"share": 20}),
         ("finetune compare", {"invite": False}),
         ("finetune judgement", {}),
     ):
@@ -112,40 +110,11 @@ async def test_another_servers_version_can_neither_be_promoted_nor_tried(servers
     ) == ["base"], "direct messages"
 
 
-async def test_a_button_of_another_servers_version_is_refused(servers):
+async def test_the_code_refuses_another_servers_version(servers):
     here, there = servers
     install(here.stage.store, guild=here.id)
-    mark = here.stage.mark
-    shown = await here.command("v1", "finetune rollout start", share=20)
     services = here.stage.client.services
     with pytest.raises(RequestError, match=OTHERS):
         origin = RequestOrigin(there.id, channel_id=0, user_id=7)
         await services.versions.promote("ballast", "v1", origin, anyway=True)
-    with pytest.raises(RequestError, match=OTHERS):
-        await services.versions.start_rollout(NewRollout("ballast", "v1", there.id, 2, 7, 20))
     assert here.stage.store.versions.history("ballast") == []
-    await here.moderator.click(shown, "Promote")
-    await here.stage.sees("v1 of **Ballast** is live", since=mark)
-    assert await there.version() == "base model"
-
-
-async def test_members_who_fare_worse_in_one_server_roll_it_back_there(servers):
-    here, there = servers
-    store = here.stage.store
-    install(store)
-    for server in servers:
-        store.rollouts.promote(
-            NewRollout("ballast", "v1", server.id, int(server.channel["id"]), 7, 100), 100.0
-        )
-    for member in range(1, 13):
-        for n in range(6):
-            reply(store, at=90.0 + n, asked_by=member, guild=here.id)
-            event = reply(store, at=101.0 + n, version="v1", asked_by=member, guild=here.id)
-            store.replies.record_interruption(event, member, 102.0 + n)
-    # observed is what lasts three days: 1970 is long ago
-    store._connection.write("update rollouts set watched_until = 1e12")
-    here.stage.client.dispatch("reply_judged", event)
-    await until(lambda: store.versions.live("ballast", here.id) is None)
-    assert store.versions.live("ballast", there.id) == "v1"
-    assert (await here.version(), await there.version()) == ("base model", "v1")
-    assert store.versions.history("ballast")[-1].for_guild == here.id

@@ -497,13 +497,11 @@ async def test_a_german_moderator_reads_no_english_from_a_training_to_its_promot
     await told(history, "**Ballast**: v1 ist live. Seite 1 von 1.")
     again = await stage.moderator.slash(QUAY, "finetune promote", version="v1")
     await told(again, "v1 von **Ballast** ist schon live.")
-    rollout = await stage.moderator.slash(QUAY, "finetune rollout status")
-    await told(rollout, "**Ballast v1** ist live und wird bis")
     refused = await stage.moderator.slash(QUAY, "finetune cancel")
     await told(refused, "Es gibt keinen wartenden oder laufenden Auftrag.")
     back = await stage.moderator.slash(QUAY, "finetune rollback")
     await until(lambda: "Zurückgesetzt: " in (back.message or {}).get("content", ""))
-    seen = [answer.message for answer in (queued, status, history, again, rollout, refused, back)]
+    seen = [answer.message for answer in (queued, status, history, again, refused, back)]
     own = [each for each in stage.sandbox.messages(QUAY) if each["author"]["username"] == BOT]
     assert len(own) >= 3
     assert [message_text(each) for each in [*seen, *own] if english_in(each)] == []

@@ -10,7 +10,7 @@ from bot.personas.discord_create import TrainButton
 from bot.platform.discord_kit import transformers
 from bot.platform.discord_kit.ui import button_view
 from bot.versions.discord import RollbackButton
-from bot.versions.rollout.discord import HistoryPageButton
+from bot.versions.discord_history import HistoryPageButton
 from sandbox.message_components import all_components
 from sandbox.sandbox_errors import SandboxRefusal
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
@@ -115,7 +115,7 @@ async def test_a_role_trains_and_promotes_by_commands_and_buttons(tmp_path, monk
     async with on_stage(tmp_path) as stage:
         guild = int(stage.sandbox.guild_id)
         refusal = "Only moderators may do this."
-        for command in ("start", "promote", "history", "status", "rollout status", "promotion"):
+        for command in ("start", "promote", "history", "status", "promotion"):
             answer = await stage.member.slash(INN, f"finetune {command}")
             await refused(answer, refusal)
         said = await set_role(stage, "train")
@@ -132,7 +132,7 @@ async def test_a_role_trains_and_promotes_by_commands_and_buttons(tmp_path, monk
         mark = stage.mark
         await stage.member.click(progress, "Cancel")
         await stage.sees("is cancelled", since=mark)
-        for command in ("promote", "rollback", "compare", "rollout status"):
+        for command in ("promote", "rollback", "compare"):
             await refused(await stage.member.slash(INN, f"finetune {command}"), refusal)
         for command in ("promotion", "remove"):  # moderators' in any case
             options = {"version": "v1"} if command == "remove" else {}
@@ -141,7 +141,7 @@ async def test_a_role_trains_and_promotes_by_commands_and_buttons(tmp_path, monk
         await set_role(stage, "promote")
         await stage.member.slash(INN, "finetune promote", version=version)
         await until(lambda: stage.live("oda") == version)
-        answer = await stage.member.slash(INN, "finetune rollout status")
+        answer = await stage.member.slash(INN, "finetune history")
         await until(lambda: (answer.message or {}).get("content"))
         assert refusal not in answer.message["content"]
 

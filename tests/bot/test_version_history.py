@@ -3,19 +3,27 @@ nothing.
 """
 
 import time
-from dataclasses import replace
+from contextlib import nullcontext
+from types import SimpleNamespace
 
-from bot.store import NewRollout
-from bot.versions.rollout.history import MAX_ENTRY_CHARACTERS, VersionHistory
+import pytest
+from discord import app_commands
+
+from bot.versions.history import MAX_ENTRY_CHARACTERS, VersionHistory
 from tests.bot.conftest import QUAY
-from tests.bot.test_rollouts import response_text
 from tests.bot.version_rows import install, reply
 from tests.fakes import until
 from tests.samples import SCORECARD
 
-CHANNEL = 2
 MINA = 70007
 OTHER_GUILD = 12
+
+
+async def response_text(who, place, command, /, **options):
+    """What a command answers, and the whole answer."""
+    answer = await who.slash(place, command, **options)
+    await until(lambda: answer.message and not answer.message["flags"] & 128)
+    return answer.message["content"], answer
 
 
 def history(stage, persona="ballast"):
@@ -36,20 +44,34 @@ async def test_a_persona_that_was_never_trained_has_an_empty_history(stage):
     assert answer.ephemeral and not answer.message["components"]
 
 
+async def test_the_code_refuses_a_member_where_the_server_opened_the_command_to_all(stage):
+    group = stage.client.tree.get_command("finetune")
+    command = group.get_command("history")
+    for who, refusal in (
+        (stage.member, pytest.raises(app_commands.CheckFailure, match="Only moderators")),
+        (stage.moderator, None),
+    ):
+        person = await stage.client.guilds[0].fetch_member(int(who.id))
+        with refusal or nullcontext():
+            asked = SimpleNamespace(
+                user=person,
+                client=stage.client,
+                guild_id=stage.sandbox.guild_id,
+                command=command,
+            )
+            assert await command._check_can_run(asked)
+
+
 async def test_it_says_of_each_version_how_it_measured_who_let_it_speak_and_why_it_ceased(stage):
     store = stage.store
     guild = int(stage.sandbox.guild_id)
     install(store, guild=guild, by=MINA, at=100.0)
     install(store, guild=0, at=200.0)
-    here = NewRollout("ballast", "v1", guild, CHANNEL, MINA, 20)
-    tried = store.rollouts.start(here, 110.0)
-    store.rollouts.end(tried.seq, "stopped", 120.0, MINA)
-    store.rollouts.promote(here, 130.0)
+    store.versions.promote("ballast", "v1", MINA, 130.0, guild_id=guild)
     store.replies.vote(reply(store, at=131.0, version="v1", guild=guild), 5, -1, 132.0)
-    (watched,) = store.rollouts.running("ballast", 133.0)
-    store.rollouts.revert(watched, 140.0, "more 👎 (v1: 9; before: 1)")
-    store.rollouts.promote(
-        NewRollout("ballast", "v2", guild, CHANNEL, 0, 100), 210.0, kind="automatic promotion"
+    store.versions.rollback("ballast", MINA, 140.0, guild_id=guild)
+    store.versions.promote(
+        "ballast", "v2", by=0, at=210.0, guild_id=guild, kind="automatic promotion"
     )
     shown = entries(history(stage))
     assert list(shown) == ["v2", "v1", "the base model"], "newest first"
@@ -58,14 +80,12 @@ async def test_it_says_of_each_version_how_it_measured_who_let_it_speak_and_why_
         "**v1** was imported <t:100:f> for <@70007>",
         "Held-out loss 3.000 → 2.000 (-33%), general 2.500 → 2.600",
         "On this server: 1 replies · 0 👍 · 1 👎 · 0 stopped or regenerated",
-        "Made 20 % of the replies from <t:110:f> (by <@70007>) to <t:120:f>: stopped by <@70007>",
-        "Live from <t:130:f> (promoted by <@70007>) to <t:140:f>: rolled back automatically, "
-        "more 👎 (v1: 9; before: 1)",
+        "Live from <t:130:f> (promoted by <@70007>) to <t:140:f>: rolled back by <@70007>",
     ):
         assert line in first.split("\n"), first
     assert "Live from <t:210:f> (promoted automatically, as its score card was good)" in shown["v2"]
     assert "for <@" not in shown["v2"] and history(stage).startswith("**Ballast**: v2 is live.")
-    assert "(rolled back to automatically) to <t:210:f>: v2 followed" in shown["the base model"]
+    assert "(rolled back to by <@70007>) to <t:210:f>: v2 followed" in shown["the base model"]
 
 
 async def test_the_gates_verdict_stands_there_with_its_reasons_and_never_too_long(stage):
@@ -92,19 +112,18 @@ async def test_other_servers_versions_and_their_doings_are_not_reported(stage):
     guild = int(stage.sandbox.guild_id)
     install(store, guild=OTHER_GUILD, by=555, at=100.0)
     install(store, guild=guild, by=MINA, at=101.0)
-    there = NewRollout("ballast", "v1", OTHER_GUILD, CHANNEL, 555, 30)
-    store.rollouts.start(there, 110.0)
-    store.rollouts.promote(there, 120.0, why="a word of theirs")
+    store.versions.promote(
+        "ballast", "v1", by=555, at=120.0, why="a word of theirs", guild_id=OTHER_GUILD
+    )
     reply(store, at=121.0, version="v1", guild=OTHER_GUILD)
-    (watched,) = store.rollouts.running("ballast", 122.0)
-    store.rollouts.revert(watched, 130.0, "numbers of theirs")
+    store.versions.rollback("ballast", 555, 130.0, guild_id=OTHER_GUILD)
     text = history(stage)
     assert text.startswith("**Ballast**: the base model") and list(entries(text)) == ["v2"]
-    store.rollouts.promote(replace(there, guild_id=0), 140.0, why="a word of theirs")
+    store.versions.promote("ballast", "v1", by=555, at=140.0, why="a word of theirs")
     text = history(stage)
     assert list(entries(text)) == ["v2", "v1"]
     assert "Live from <t:140:f> (promoted elsewhere)" in text and "<t:120:f>" not in text
-    for secret in ("555", "30 %", "theirs", "Here:"):
+    for secret in ("555", "theirs", "Here:"):
         assert secret not in text
 
 
@@ -125,13 +144,8 @@ async def test_whoever_is_forgotten_is_somebody_there(stage):
     store = stage.store
     guild = int(stage.sandbox.guild_id)
     install(store, guild=guild, by=MINA)
-    new = NewRollout("ballast", "v1", guild, CHANNEL, MINA, 20)
-    store.rollouts.end(store.rollouts.start(new, 110.0).seq, "stopped", 120.0, MINA)
-    store.rollouts.promote(new, 130.0)
-    assert store.erasure.counts(MINA)["rollouts"] == 2 and MINA in store.erasure.user_ids()
-    assert [row["you_ended"] for row in store.erasure.rows_of(MINA)["rollouts"]] == [1, 0]
+    store.versions.promote("ballast", "v1", MINA, 130.0, guild_id=guild)
+    assert store.erasure.counts(MINA)["promotions"] == 1 and MINA in store.erasure.user_ids()
     store.erasure.erase(MINA, time.time(), lambda text: text)
     text = history(stage)
-    assert (
-        "promoted by somebody" in text and "stopped by somebody" in text and str(MINA) not in text
-    )
+    assert "promoted by somebody" in text and str(MINA) not in text

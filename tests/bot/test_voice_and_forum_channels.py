@@ -18,7 +18,6 @@ from bot.schedules.web.listing import _channel_name
 from sandbox import FORUM_CHANNEL, STAGE_CHANNEL, ChannelSeed, Permission, RoleSeed, Sandbox
 from tests.bot.conftest import INN, QUAY, on_stage
 from tests.bot.set_times import AheadClock, answer_to, check_often
-from tests.bot.version_rows import install
 from tests.fakes import until
 
 TOWER = "signal-tower"
@@ -242,22 +241,6 @@ async def test_a_deleted_voice_channel_takes_its_rows_along(stage):
     stage.sandbox._container.gateway.dispatch("CHANNEL_DELETE", stage.sandbox.channel(TOWER))
     await until(lambda: stage.store.channels.get(guild_id, tower) is None)
     assert stage.store.channels.webhook(tower) is None
-
-
-async def test_a_rollout_can_be_of_a_voice_channel_where_the_persona_lives(stage):
-    version = install(stage.store, "oda")
-
-    async def start():
-        given = await stage.moderator.slash(
-            INN, "finetune rollout start", channel=TOWER, persona="oda"
-        )
-        await until(lambda: given.message and not given.message["flags"] & 128)
-        return given.message["content"]
-
-    assert f"does not live in #{TOWER}" in await start()
-    await settle(stage, TOWER)
-    assert f"makes the replies in <#{id_of(stage, TOWER)}> from now on" in await start()
-    assert f"AI-written · {version}" in (await asked(stage, TOWER, "hello"))["content"]
 
 
 # --------------------------------------------------------------------------------- permissions

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.store import JobResult, NewBlindComparison
 from bot.versions.member_feedback import record_vote, summarise_votes, vote_objections
 from personas.home.comparison_targets import COMPARE_FILE, read_comparison_targets
 from personas.schemas.scorecard import MemberFeedback
 from tests.bot.conftest import QUAY, on_stage
-from tests.bot.version_rows import install, reply
+from tests.bot.version_rows import install, rate, reply
 from tests.fake_engine import FakeEngine
 from tests.fakes import until
 from tests.samples import SCORECARD
@@ -48,16 +49,6 @@ def votes(store, members, choice, **more):
 
 def of_v2(stage, guild=None):
     return summarise_votes(stage.store, "ballast", "v2", 1_000_000.0, guild)
-
-
-def rate(store, members, *, first="v1", ratings=3, start=0, other=1):
-    """So many members each dislike replies of v2, and rate as many of v1."""
-    second = {"v1": "v2", "v2": "v1"}[first]
-    for member in range(start + 1, start + members + 1):
-        for at, version in ((10.0, first), (20.0, second)):
-            for _ in range(ratings):
-                event = reply(store, at=at, version=version, guild=HERE, asked_by=member)
-                store.replies.vote(event, member, -1 if version == "v2" else other, at)
 
 
 class TestVotes:
@@ -147,6 +138,20 @@ async def test_thumbs_are_noted_too(stage):
     await until(lambda: (folder / COMPARE_FILE).exists())
     found = read_comparison_targets(folder).heard
     assert (found.up, found.down, found.liked) == ((0, 30), (31, 0), 0.0)
+
+
+async def test_thumbs_on_the_live_version_are_noted_once_it_is_rolled_back(stage):
+    services = stage.client.services
+    folder = services.home / "jobs" / services.store.versions.job_of("ballast", "v2")
+    folder.mkdir(parents=True)
+    services.store.versions.promote("ballast", "v2", 1, 3.0)
+    rate(services.store, 10)
+    ballast = services.personas.get("ballast", 0)
+    services.versions.roll_back(ballast, OPERATOR_ORIGIN)
+    await until(lambda: (folder / COMPARE_FILE).exists())
+    found = read_comparison_targets(folder)
+    assert found.heard.against == "v1" and found.heard.liked == 0.0
+    assert found.live.endswith("ballast/v1")
 
 
 async def test_who_promotes_what_members_dislike_is_asked_once_more(stage):

@@ -27,7 +27,6 @@ from bot.store import (
     Memory,
     Mute,
     NewBlindComparison,
-    NewRollout,
     Store,
 )
 from bot.training.store import JobResult, NewTrainingJob
@@ -186,8 +185,6 @@ def _versions(home, store):
         if number > 1:  # sealed or not: what counts is the list
             write_people(folder, {_key(home, str(WHO)): 3, _key(home, str(OTHER)): 2})
         store.versions.promote("oda", f"v{number}", WHO, 20.0 + number, f"{DISPLAY} wished it")
-    tried = store.rollouts.start(NewRollout("oda", "v1", GUILD, CHANNEL, WHO, 20), 26.0)
-    store.rollouts.end(tried.seq, "stopped", 27.0, WHO)
     request = TrainingRequest(job_name="manners", task_type="dialogue", dataset="harbour")
     store.jobs.add(NewTrainingJob("job9", GUILD, CHANNEL, OTHER, request), 30.0)
     claimed = store.jobs.claim(store.jobs.get("job9"), "token9", 31.0)

@@ -49,7 +49,6 @@ def reply(
     version=None,
     asked_by=1,
     guild=9,
-    rollout=None,
     persona="ballast",
     event=None,
 ):
@@ -62,25 +61,16 @@ def reply(
         persona_id=persona,
         at=at,
         asked_by=asked_by,
-        rollout=rollout,
     )
     store.replies.finish(event, "done", version)
     return event
 
 
-def drawn(store: Store, rollout, *, new: bool, **more):
-    """A reply in a rollout whose draw says so; gives its event."""
-    event = next(number for number in events if rollout.draws(number) == new)
-    version = rollout.version if new else rollout.before
-    return reply(
-        store, event=event, version=version, rollout=rollout.seq, guild=rollout.guild_id, **more
-    )
-
-
-def dislike(store: Store, rollout, members: int, *, at: float) -> None:
-    """So many members each dislike four replies of the new version, and like four of the other."""
-    for member in range(1, members + 1):
-        for new in (True, False):
-            for _ in range(4):
-                event = drawn(store, rollout, new=new, at=at, asked_by=member)
-                store.replies.vote(event, member, -1 if new else 1, at)
+def rate(store: Store, members: int, *, first="v1", ratings=3, start=0, other=1, guild=9) -> None:
+    """So many members each dislike replies of v2, and rate as many of v1."""
+    second = {"v1": "v2", "v2": "v1"}[first]
+    for member in range(start + 1, start + members + 1):
+        for at, version in ((10.0, first), (20.0, second)):
+            for _ in range(ratings):
+                event = reply(store, at=at, version=version, guild=guild, asked_by=member)
+                store.replies.vote(event, member, -1 if version == "v2" else other, at)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from bot.memory.store import forget_memories
 from bot.platform.db.database import Table
@@ -45,7 +45,7 @@ EARLIER_SQL = f"""from replies join messages as question on question.seq = repli
     where replies.guild_id = :guild_id and replies.channel_id = :channel_id and replies.persona_id = :persona_id
     and replies.asked_by = :member_id and question.author_id = :member_id and state = 'done'
     and not is_unseen and question.conversation = {PRESENT_SQL}
-    and reply.seq < :before_seq and coalesce(reply.adapter_version, '') in (select value from json_each(:versions))"""
+    and reply.seq < :before_seq and reply.adapter_version is :version"""
 MAX_SEQ = 2**63 - 1
 """Larger than every `seq`."""
 IS_SHOWN_SQL = """not exists (select 1 from reply_parts join replies using (event_id)
@@ -60,7 +60,7 @@ RECENT_SQL = f"""select ordinal, {MESSAGE_COLUMNS} from messages where channel_i
 @dataclass(frozen=True)
 class EarlierTalk:
     """The exchanges of a member with a persona in a channel before a message, with replies of
-    certain versions.
+    a version (None is the base model).
     """
 
     guild_id: int
@@ -68,11 +68,7 @@ class EarlierTalk:
     persona_id: str
     member_id: int
     before_seq: int
-    versions: Collection[str | None]
-
-    @property
-    def values(self) -> dict[str, object]:
-        return {**vars(self), "versions": json.dumps([version or "" for version in self.versions])}
+    version: str | None
 
 
 @dataclass(frozen=True)
@@ -175,14 +171,14 @@ class MessageHistory(Table):
         """
         sql = f"""select question.seq, (select vector from message_vectors where seq = question.seq
             and encoder = :encoder) as vector {EARLIER_SQL} order by trigger_seq desc limit :most"""
-        rows = self._db.read(sql, **talk.values, encoder=encoder, most=MAX_EARLIER_EXCHANGES)
+        rows = self._db.read(sql, **asdict(talk), encoder=encoder, most=MAX_EARLIER_EXCHANGES)
         return {row["seq"]: row["vector"] for row in rows}
 
     def earlier_exchanges(self, talk: EarlierTalk, seqs: Collection[int]) -> list[Exchange]:
         """Return these exchanges of earlier talk, oldest first."""
         sql = f"""select question.seq, question.text as question, reply.text as reply {EARLIER_SQL}
             and question.seq in (select value from json_each(:seqs)) order by question.seq"""
-        return self._db.all(Exchange, sql, **talk.values, seqs=json.dumps(list(seqs)))
+        return self._db.all(Exchange, sql, **asdict(talk), seqs=json.dumps(list(seqs)))
 
     def store_vectors(self, encoder: str, vectors: Mapping[tuple[int, str], bytes]) -> None:
         """Store vectors of messages by `seq` and text, but for messages that were deleted or edited

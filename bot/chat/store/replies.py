@@ -31,9 +31,9 @@ class StoredReply:
     """The reply to an event, an interaction or message. `parts` are the ids of the messages that it
     fills.
 
-    `rollout` is the one in which it counts, `interrupted_at` when its author first stopped or
-    regenerated it. `end_note` is the note under an ended reply, until Discord has confirmed its
-    last edit. `is_unseen`: that could not be made, and no prompt has the text meanwhile.
+    `interrupted_at` is when its author first stopped or regenerated it. `end_note` is the note
+    under an ended reply, until Discord has confirmed its last edit. `is_unseen`: that could not be
+    made, and no prompt has the text meanwhile.
     """
 
     event_id: int
@@ -48,7 +48,6 @@ class StoredReply:
     adapter_version: str | None
     seed: int | None
     created_at: float
-    rollout: int | None
     interrupted_at: float | None
     end_note: str | None
     is_unseen: bool
@@ -84,21 +83,19 @@ class StoredReplies(Table):
         *,
         asked_by: int = 0,
         trigger_seq: int | None = None,
-        rollout: int | None = None,
     ) -> bool:
         """Store a new reply. False when the event was handled before: it must not be answered
         again.
         """
         sql = """insert or ignore into replies
-            (event_id, guild_id, channel_id, persona_id, asked_by, trigger_seq, state, created_at, rollout)
-            values (:event, :guild, :channel, :persona, :asked_by, :trigger, 'waiting', :at, :rollout)"""
+            (event_id, guild_id, channel_id, persona_id, asked_by, trigger_seq, state, created_at)
+            values (:event, :guild, :channel, :persona, :asked_by, :trigger, 'waiting', :at)"""
         place = {"guild": guild_id, "channel": channel_id, "persona": persona_id}
         origin = {
             "event": event_id,
             "asked_by": asked_by,
             "trigger": trigger_seq,
             "at": at,
-            "rollout": rollout,
         }
         with self._db.atomic():
             is_new = self._db.write(sql, **place, **origin) > 0

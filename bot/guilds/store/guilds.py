@@ -14,7 +14,7 @@ GUILD_PERSONA_TABLES = (
 )  # fmt: skip
 """Tables whose rows name a guild and a persona."""
 GUILD_TABLES = (
-    "messages", "quoted_messages", "rollouts", *GUILD_PERSONA_TABLES, "webhooks", "threads", "promoting",
+    "messages", "quoted_messages", *GUILD_PERSONA_TABLES, "webhooks", "threads", "promoting",
     "reply_candidates", "time_zones", "told_topics", "scheduled_lines", "answering_settings", "member_greetings",
     "talks", "minor_guilds", "blocks", "reply_limits", "age_notices", "gone_channels", "audit_channels",
     "action_roles", "greeted_members", "reply_attempts",
@@ -27,7 +27,6 @@ LONG_TABLES = ("messages", "replies", "reply_attempts")
 """Tables with many rows of each guild, and an index that begins with the guild."""
 PERSONA_TABLES = (
     "promotions",
-    "rollouts",
     "withdrawn",
     "versions",
     *GUILD_PERSONA_TABLES,

@@ -55,10 +55,9 @@ end;
 create index messages_by_author on messages (author_id, author_name);
 
 -- `attempt` is increased when a reply is regenerated; `asked_by` may stop and regenerate it.
--- `rollout` is the one in which the reply counts, `interrupted_at` when its author first stopped or
--- regenerated it. `end_note` is the note under a reply that has ended, until Discord has confirmed
--- the message's last edit. `is_unseen`: Discord has not shown the reply's end, as in a thread that
--- was archived meanwhile; no prompt has its text.
+-- `interrupted_at` is when its author first stopped or regenerated it. `end_note` is the note under
+-- a reply that has ended, until Discord has confirmed the message's last edit. `is_unseen`: Discord
+-- has not shown the reply's end, as in a thread that was archived meanwhile; no prompt has its text.
 create table replies (
     event_id integer primary key,
     channel_id integer not null,
@@ -71,14 +70,12 @@ create table replies (
     guild_id integer not null default 0,
     asked_by integer not null default 0,
     attempt integer not null default 1,
-    rollout integer references rollouts (seq) on delete set null,
     interrupted_at real,
     end_note text,
     is_unseen integer not null default 0 check (is_unseen in (0, 1))
 ) strict;
 create index replies_trigger on replies (trigger_seq);
 create index replies_by_age on replies (created_at);
-create index replies_of_rollout on replies (rollout) where rollout is not null;
 create index replies_by_version on replies (persona_id, adapter_version, created_at);
 create index replies_unfinished on replies (created_at)
     where state in ('waiting', 'streaming') or end_note is not null;
@@ -162,8 +159,7 @@ create table promotions (
     previous integer references promotions (seq),
     guild_id integer not null default 0,
     kind text not null default 'promotion'
-        check (kind in ('promotion', 'automatic promotion', 'rollback', 'automatic rollback',
-            'withdrawal')),
+        check (kind in ('promotion', 'automatic promotion', 'rollback', 'withdrawal')),
     for_guild integer not null default 0,
     foreign key (persona_id, version) references versions (persona_id, version)
 ) strict;
@@ -261,31 +257,6 @@ create table deleted_messages (
     at real not null
 ) strict;
 create index deleted_messages_by_age on deleted_messages (at);
-
--- A version that answers a share of the replies of one guild before it is promoted; or a promoted
--- one, compared with the one before it until `watched_until`. A null `before` is the base model, a
--- null `only_channel` stands for all channels. `channel_id` is the one in which it was started, and
--- where its end is announced.
-create table rollouts (
-    seq integer primary key autoincrement,
-    persona_id text not null,
-    version text not null,
-    before text,
-    guild_id integer not null,
-    channel_id integer not null,
-    only_channel integer,
-    share integer not null check (share between 1 and 100),
-    started_by integer not null,
-    started_at real not null,
-    watched_until real,
-    ended_at real,
-    ended_by integer not null default 0,
-    ending text check (ending in ('promoted', 'stopped', 'worse', 'superseded', 'withdrawn')),
-    why text not null default '',
-    told integer not null default 1 check (told in (0, 1)),
-    foreign key (persona_id, version) references versions (persona_id, version)
-) strict;
-create index rollouts_open on rollouts (persona_id) where ended_at is null;
 
 -- Replies taught to a persona through a form. `right` is the right under which they may be trained
 -- on.

@@ -11,7 +11,7 @@ PERSONA_ORDER = (
 )  # fmt: skip
 FINETUNE_ORDER = (
     "start", "status", "cancel", "resume", "preview", "promote", "rollback", "history", "compare",
-    "judgement", "rollout", "promotion", "schedule", "remove", "all",
+    "judgement", "promotion", "schedule", "remove", "all",
 )  # fmt: skip
 
 

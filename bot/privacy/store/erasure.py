@@ -52,8 +52,6 @@ ANONYMISE_STATEMENTS = {
     "member_greetings": "update member_greetings set set_by = 0 where set_by = :user",
     "training_schedules": "update training_schedules set set_by = 0 where set_by = :user",
     "promotions": "update promotions set promoted_by = 0 where promoted_by = :user",
-    "rollouts": """update rollouts set started_by = iif(started_by = :user, 0, started_by),
-        ended_by = iif(ended_by = :user, 0, ended_by) where :user in (started_by, ended_by)""",
 }
 """Updates of rows that the server still needs: they remove the person's id."""
 TIME_COLUMNS = {
@@ -156,7 +154,7 @@ class Erasure(Table):
         """Count the rows of a member by table."""
         columns = {
             "messages": "author_id", "votes": "user_id", "jobs": "requested_by", "promotions": "promoted_by",
-            "rollouts": "started_by", "channels": "set_by", "mutes": "muted_by", "training_schedules": "set_by",
+            "channels": "set_by", "mutes": "muted_by", "training_schedules": "set_by",
             "scheduled_lines": "set_by", "member_greetings": "set_by",
             "taught": "user_id", "comparisons": "user_id", "memories": "user_id", "reports": "user_id",
         }  # fmt: skip
@@ -193,9 +191,6 @@ class Erasure(Table):
             "training_schedules": "select guild_id, channel_id, persona_id, options, set_at from training_schedules "
             "where set_by = :user",
             "promotions": "select persona_id, version, at, why from promotions where promoted_by = :user",
-            "rollouts": "select persona_id, version, guild_id, channel_id, only_channel, share, started_at, ended_at, "
-            "ending, started_by = :user as you_started, ended_by = :user as you_ended from rollouts "
-            "where :user in (started_by, ended_by)",
             "channels": "select guild_id, channel_id, persona_id, answers, set_at from channels where set_by = :user",
             "mutes": "select guild_id, channel_id, persona_id, at from mutes where muted_by = :user",
             "blocks": "select guild_id, persona_id, at, user_id in (:user, :erased) as of_you from blocks "
@@ -214,7 +209,7 @@ class Erasure(Table):
         """Return the ids of all members with any row, without those who are known by the key alone."""
         columns = ("messages.author_id", "quoted_messages.author_id", "votes.user_id", "consents.user_id",
                    "gifts.user_id", "replies.asked_by",
-                   "jobs.requested_by", "promotions.promoted_by", "rollouts.started_by", "rollouts.ended_by",
+                   "jobs.requested_by", "promotions.promoted_by",
                    "channels.set_by", "mutes.muted_by", "taught.user_id", "comparisons.user_id",
                    "training_schedules.set_by", "scheduled_lines.set_by", "member_greetings.set_by",
                    "memories.user_id", "talks.user_id", "blocks.user_id", "blocks.blocked_by",

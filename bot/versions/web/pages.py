@@ -15,7 +15,6 @@ from bot.data.jobs import DataJob
 from bot.data.upload_stream import receive_file
 from bot.personas.web.lookup import (
     OwnedPersona,
-    guild_name,
     live_in_servers,
     persona_status,
     require_hub_name,
@@ -37,7 +36,6 @@ from bot.services import Services
 from bot.store import ALL_GUILDS
 from bot.versions.effects import VersionEffect, read_effects
 from bot.versions.export import exported_bytes
-from bot.versions.rollout.report import compare_rollout, tally_text
 from bot.versions.web.card_choice import count_card_choice_tokens
 from bot.versions.web.timeline import score_text, version_timelines
 from bot.versions.web.timeline_chart import timeline_chart
@@ -56,9 +54,8 @@ routes = Routes()
 
 @routes.add("GET /dashboard/personas/{persona_id}/versions")
 async def get_versions_page(request: web.Request) -> web.Response:
-    """Page of every version and the current rollouts."""
+    """Page of every version."""
     owned = require_persona_in_path(request)
-    now = time.time()
     timelines = version_timelines(owned.services, owned.id)
     versions = [timeline.version for timeline in timelines if timeline.version]
     effects = await asyncio.to_thread(_read_effects, owned, versions)
@@ -79,10 +76,9 @@ async def get_versions_page(request: web.Request) -> web.Response:
         standing=persona_status(owned.services, owned.id),
         own=live_in_servers(owned.services, owned.id),
         timelines=timelines,
-        drawing=timeline_chart(owned.persona.name, timelines, now),
+        drawing=timeline_chart(owned.persona.name, timelines, time.time()),
         score_text=score_text,
         may_go_back=_may_go_back(owned),
-        rollouts=_rollout_rows(owned, now),
         behind=owned.services.served_versions.incompatible,
         copies=copies,
         effects=effects,
@@ -345,28 +341,3 @@ def _may_go_back(owned: OwnedPersona) -> bool:
     except RequestError:
         return False
     return True
-
-
-def _rollout_rows(owned: OwnedPersona, now: float) -> list[dict[str, object]]:
-    """The current rollouts, and the promoted version while it is monitored, with members'
-    reactions.
-    """
-    rows = []
-    for rollout in owned.services.store.rollouts.running(owned.id, now):
-        comparison = compare_rollout(owned.services.store, rollout)
-        server: str = gettext_lazy("all servers")
-        if rollout.guild_id:
-            server = guild_name(owned.services, rollout.guild_id)
-        tallies = {
-            "new_tally": tally_text(comparison.new),
-            "old_tally": tally_text(comparison.before),
-        }
-        rows.append(
-            {
-                "rollout": rollout,
-                "server": server,
-                "before": version_label(rollout.before),
-                **tallies,
-            }
-        )
-    return rows

@@ -1,4 +1,4 @@
-"""The history of a persona's versions: when each was live or on trial."""
+"""The history of a persona's versions: when each was live."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,29 +8,25 @@ from bot.personas.web.lookup import guild_name, live_in_servers
 from bot.platform.localisation import gettext_lazy, localisable_number
 from bot.platform.web_kit.charts import format_figure
 from bot.services import Services
-from bot.store import ALL_GUILDS, InstalledVersion, Promotion, Rollout
-from bot.versions.rollout.history import ENDING_LABELS
+from bot.store import ALL_GUILDS, InstalledVersion, Promotion
 
 CHANGE_TEXTS = {
     "promotion": gettext_lazy("promoted"),
     "automatic promotion": gettext_lazy("promoted automatically, as its score card was good"),
     "rollback": gettext_lazy("rolled back to"),
-    "automatic rollback": gettext_lazy("rolled back to automatically"),
     "withdrawal": gettext_lazy("the other was withdrawn"),
 }
 
 
 @dataclass(frozen=True)
 class VersionPeriod:
-    """A period (seconds since 1970; `end` None: still) in which a version gave a share of the
-    replies.
+    """A period (seconds since 1970; `end` None: still) in which a version was live.
 
-    `share` is in percent; `how` says how it began, `ended` how it ended.
+    `how` says how it began, `ended` how it ended.
     """
 
     begin: float
     end: float | None
-    share: int
     how: str
     ended: str = ""
 
@@ -48,7 +44,6 @@ class VersionTimeline:
     is_withdrawn: bool = False
     live_in: list[str] = field(default_factory=list)
     live_periods: list[VersionPeriod] = field(default_factory=list)
-    trials: list[VersionPeriod] = field(default_factory=list)
 
     @property
     def version(self) -> str | None:
@@ -103,10 +98,6 @@ def version_timelines(services: Services, persona_id: str) -> list[VersionTimeli
     for timeline in (*timelines.values(), base):
         timeline.live_periods.sort(key=lambda period: period.begin)
 
-    for rollout in services.store.rollouts.of_persona(persona_id):
-        if not rollout.is_promoted and rollout.version in timelines:
-            timelines[rollout.version].trials.append(_rollout_period(rollout))
-
     _add_beginning(base, by_guild.get(ALL_GUILDS, []))
     return [*timelines.values(), base]
 
@@ -116,7 +107,7 @@ def _add_beginning(base: VersionTimeline, changes: Sequence[Promotion]) -> None:
     if changes and changes[0].version is None:
         return
     end = changes[0].at if changes else None
-    base.live_periods.insert(0, VersionPeriod(0.0, end, 100, gettext_lazy("from the beginning")))
+    base.live_periods.insert(0, VersionPeriod(0.0, end, gettext_lazy("from the beginning")))
 
 
 def score_text(installed: InstalledVersion) -> str:
@@ -136,29 +127,13 @@ def _live_period(change: Promotion, next_change: Promotion | None, server: str) 
     if server:
         how = gettext_lazy("{change} in {server}", change=how, server=server)
     if next_change is None:
-        return VersionPeriod(change.at, None, 100, how)
+        return VersionPeriod(change.at, None, how)
     if next_change.kind == "withdrawal":
         ended = gettext_lazy("withdrawn")
-    elif "rollback" in next_change.kind:
+    elif next_change.kind == "rollback":
         ended = gettext_lazy("rolled back")
     elif next_change.version is None:
         ended = gettext_lazy("the base model followed")
     else:
         ended = gettext_lazy("{version} followed", version=next_change.version)
-    return VersionPeriod(change.at, next_change.at, share=100, how=how, ended=ended)
-
-
-def _rollout_period(rollout: Rollout) -> VersionPeriod:
-    ended = ""
-    if rollout.ending:
-        automatic = gettext_lazy("rolled back automatically, {why}", why=rollout.why)
-        ended = ENDING_LABELS.get(rollout.ending, automatic)
-    return VersionPeriod(
-        begin=rollout.started_at,
-        end=rollout.ended_at,
-        share=rollout.share,
-        how=gettext_lazy("on trial in one channel")
-        if rollout.only_channel
-        else gettext_lazy("on trial"),
-        ended=ended,
-    )
+    return VersionPeriod(change.at, next_change.at, how=how, ended=ended)

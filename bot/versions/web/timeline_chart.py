@@ -26,9 +26,7 @@ MAX_DRAWN_VERSIONS = 20
 
 
 def timeline_chart(name: str, timelines: Sequence[VersionTimeline], now: float) -> Markup:
-    """A row per version with its score: a dot where it was made, a bar while it was live, a thin
-    bar while on trial.
-    """
+    """A row per version with its score: a dot where it was made, a bar while it was live."""
     return LocalisableMarkup.drawn_by(lambda language: _draw(name, timelines, now, language))
 
 
@@ -39,7 +37,7 @@ def _draw(
     for timeline in timelines:
         if timeline.installed:
             times.append(timeline.installed.installed_at)
-        for period in (*timeline.live_periods, *timeline.trials):
+        for period in timeline.live_periods:
             if period.begin:
                 times.append(period.begin)
     if not times:
@@ -101,14 +99,14 @@ def _timeline_row(
     yield Markup('<text class="{}" x="{}" y="{}" text-anchor="end">{}</text>').format(
         "value" if timeline.answers else "", LEFT - 8, middle + 4, label
     )
-    bars = [(period, HALF_BAR // 3, "dot s1") for period in timeline.trials]
-    bars += [(period, HALF_BAR, f"dot s{colour}") for period in timeline.live_periods]
-    for period, half, style in bars:
+    for period in timeline.live_periods:
         left = axis.at(period.begin)
         width = max(axis.at(now if period.end is None else period.end) - left, MIN_BAR_WIDTH)
         yield Markup(
             '<rect class="{style}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="{height}" rx="1"/>'
-        ).format(style=style, x=left, y=middle - half, width=width, height=2 * half)
+        ).format(
+            style=f"dot s{colour}", x=left, y=middle - HALF_BAR, width=width, height=2 * HALF_BAR
+        )
     if timeline.installed:
         yield Markup('<circle class="dot s3" cx="{:.1f}" cy="{}" r="4"/>').format(
             axis.at(timeline.installed.installed_at), middle

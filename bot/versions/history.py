@@ -1,6 +1,4 @@
-"""Version history of a persona for the moderators of one server: training, rollouts, promotions,
-rollbacks.
-"""
+"""Version history of a persona for the moderators of one server: training, promotions, rollbacks."""
 
 import math
 from collections import deque
@@ -14,7 +12,6 @@ from bot.personas.served_versions import SHIPPED_ORIGIN
 from bot.platform.localisation import (
     SOURCE_LANGUAGE,
     Language,
-    LocalisableText,
     gettext_lazy,
     localise,
 )
@@ -24,12 +21,11 @@ from bot.store import (
     InstalledVersion,
     Promotion,
     ReplySelection,
-    Rollout,
+    ReplyTally,
     Store,
     TrainingJob,
 )
 from bot.training.status_text import verdict_name
-from bot.versions.rollout import report as rollout_report
 from personas.schemas.chat import Persona
 from personas.schemas.training_events import ScoreSummary
 
@@ -38,13 +34,6 @@ MAX_ENTRY_CHARACTERS = 600
 """Characters about one version: three versions and a title fit into a message."""
 MAX_VERDICT_CHARACTERS = 240
 """Share of these for the gate's verdict with its reasons."""
-
-ENDING_LABELS = {
-    "promoted": gettext_lazy("promoted"),
-    "stopped": gettext_lazy("stopped"),
-    "superseded": gettext_lazy("another version went live"),
-    "withdrawn": gettext_lazy("withdrawn"),
-}
 
 
 @dataclass(frozen=True)
@@ -78,7 +67,6 @@ class VersionHistory:
         return pages
 
     def _entries(self) -> Iterator[str]:
-        rollouts = self.store.rollouts.of_persona(self.persona.id, self.guild_id)
         changes = list(self._changes())
         versions = self.store.versions
         usable = [version.version for version in versions.installed(self.persona.id, self.guild_id)]
@@ -86,10 +74,9 @@ class VersionHistory:
             job = self.store.jobs.get(installed.job_id)
             is_here = job is None or job.guild_id in (ALL_GUILDS, self.guild_id)
             if is_here or installed.version in usable:
-                trials = [rollout for rollout in rollouts if rollout.version == installed.version]
                 head = [*self._origin_lines(installed, job), *self._tally_lines(installed.version)]
-                yield self._entry(head, self._event_lines(installed.version, changes, trials))
-        if base := [*self._tally_lines(None), *self._event_lines(None, changes, [])]:
+                yield self._entry(head, self._event_lines(installed.version, changes))
+        if base := [*self._tally_lines(None), *self._event_lines(None, changes)]:
             yield self._entry([gettext_lazy("**the base model**")], base)
 
     def _entry(self, head: Iterable[str], events: Iterable[str]) -> str:
@@ -125,14 +112,9 @@ class VersionHistory:
             ReplySelection(self.persona.id, version, guild_id=self.guild_id)
         )
         if tally.replies:
-            yield gettext_lazy("On this server: {counts}", counts=rollout_report.tally_text(tally))
+            yield gettext_lazy("On this server: {counts}", counts=_tally_text(tally))
 
-    def _event_lines(
-        self, version: str | None, changes: list[Promotion], trials: list[Rollout]
-    ) -> Iterator[str]:
-        for rollout in trials:
-            if not rollout.is_promoted:
-                yield _rollout_line(rollout)
+    def _event_lines(self, version: str | None, changes: list[Promotion]) -> Iterator[str]:
         for start, end in pairwise([*changes, None]):
             if start is not None and start.version == version:
                 since = f"<t:{start.at:.0f}:f>"
@@ -158,18 +140,12 @@ class VersionHistory:
                 "promoted automatically, as its score card was good"
             ),
             "rollback": gettext_lazy("rolled back to {by}", by=by),
-            "automatic rollback": gettext_lazy("rolled back to automatically"),
             "withdrawal": gettext_lazy("the other was withdrawn"),
         }[change.kind]
 
     def _end_text(self, change: Promotion) -> str:
-        # The reason has numbers of votes, which only the guild itself may see.
-        why = ""
-        if change.guild_id == self.guild_id:
-            why = change.why
         ends: dict[str, str] = {
             "rollback": gettext_lazy("rolled back {by}", by=self._by(change)),
-            "automatic rollback": _rollback_reason(why),
             "withdrawal": gettext_lazy("withdrawn"),
         }
         followed = gettext_lazy("{version} followed", version=version_label(change.version))
@@ -223,30 +199,15 @@ def _loss_text(card: ScoreSummary) -> str:
     )
 
 
-def _rollout_line(rollout: Rollout) -> str:
-    line = gettext_lazy(
-        "Made {share} from {start} (by {member})",
-        share=rollout_report.share_text(rollout),
-        start=f"<t:{rollout.started_at:.0f}:f>",
-        member=_mention(rollout.started_by),
-    )
-    if rollout.ended_at is None or rollout.ending is None:
-        return line
-    ending = ENDING_LABELS.get(rollout.ending, _rollback_reason(rollout.why))
-    if rollout.ending == "stopped":
-        ending = gettext_lazy("stopped by {member}", member=_mention(rollout.ended_by))
+def _tally_text(tally: ReplyTally) -> str:
+    """Counts in a line."""
     return gettext_lazy(
-        "{rollout} to {end}: {ending}",
-        rollout=line,
-        end=f"<t:{rollout.ended_at:.0f}:f>",
-        ending=ending,
+        "{replies} replies · {up} 👍 · {down} 👎 · {interrupted} stopped or regenerated",
+        replies=tally.replies,
+        up=tally.up,
+        down=tally.down,
+        interrupted=tally.interrupted,
     )
-
-
-def _rollback_reason(why: str) -> LocalisableText:
-    if why:
-        return gettext_lazy("rolled back automatically, {why}", why=why)
-    return gettext_lazy("rolled back automatically")
 
 
 def _mention(user_id: int) -> str:

@@ -1,1 +1,0 @@
-"""Rollouts: metrics of a version on trial, its texts, and the version history of a persona."""
