@@ -19,9 +19,7 @@ from bot.data.web import http as dataset_routes
 from bot.data.web import upload_http as upload_routes
 from bot.data.web.problems import data_problem
 from bot.data.web.requests import close_jobs_with
-from bot.generation.web import http as generation_routes
 from bot.generation.web import pages as generation_pages
-from bot.models.web import http as model_routes
 from bot.models.web import pages as model_pages
 from bot.moderation.web import block_pages, rule_pages
 from bot.moderation.web import pages as moderation_pages
@@ -67,17 +65,15 @@ from bot.playground.web import http as playground_routes
 from bot.playground.web import pages as playground_page
 from bot.playground.web.actions import set_up_playground
 from bot.safety.web import pages as safety_page
-from bot.schedules.web import http as schedule_routes
 from bot.schedules.web import pages as schedule_pages
 from bot.services import Services
 from bot.store import StoreError
 from bot.training.actions import UnknownJobError
 from bot.training.guild_turns import QueueConflictError
-from bot.training.web import compare_pages, plan_pages, retrain_pages, written_pages
+from bot.training.web import compare_pages, plan_pages, written_pages
 from bot.training.web import http as job_routes
 from bot.training.web import pages as training_pages
 from bot.training.web import rerun_pages as rerun_page
-from bot.training.web import retrain_http as retrain_routes
 from bot.training.web import run_http as run_routes
 from bot.training.web.plan_cache import PLAN_CACHE, PlanCache
 from bot.training.web.run_view import MEMBER_NAMES
@@ -103,15 +99,14 @@ PROBLEM_BY_STATUS = {
 }
 API_MODULES = (
     system_routes, job_routes, run_routes, openapi, persona_routes, version_routes, card_routes, creation_routes,
-    lore_routes, generation_routes, upload_routes, dataset_routes, playground_routes, openai_routes,
-    model_routes, retrain_routes, schedule_routes,
+    lore_routes, upload_routes, dataset_routes, playground_routes, openai_routes,
 )  # fmt: skip
 PAGE_MODULES = (
     templating, overview_page, sign_in_page, persona_pages, creation_pages, card_pages, lore_pages,
     generation_pages, answering_pages, version_pages,
     source_pages, build_pages, set_pages, plan_pages, training_pages, rerun_page, written_pages,
     playground_page, blind_test_pages,
-    scorecard_pages, compare_pages, system_page, safety_page, model_pages, retrain_pages,
+    scorecard_pages, compare_pages, system_page, safety_page, model_pages,
     document_pages, schedule_pages, moderation_pages, block_pages, rule_pages,
 )  # fmt: skip
 ROUTES = Routes(chain.from_iterable(module.routes for module in (*API_MODULES, *PAGE_MODULES)))

@@ -1,13 +1,12 @@
 """Trains the personas again whose live versions were made for another base model: `/finetune all`."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
-from bot.store import ALL_GUILDS, Store, TrainingJob
-from bot.training.actions import NO_CHANNEL_ID, NO_USER_ID, Trainings
+from bot.store import Store, TrainingJob
+from bot.training.actions import Trainings
 from bot.training.repeat import LEFT_TO_THE_BOT
 from bot.training.request_checks import (
     MEMORY_FIELDS,
@@ -17,8 +16,6 @@ from bot.training.request_checks import (
     requested_recipe_plan,
 )
 from personas.errors import RequestError, UnderstudyError
-from personas.home.shared_personas import OPERATOR_GUILD_ID
-from personas.schemas.chat import Persona
 from personas.schemas.training import TrainingRequest
 
 AUTO_RECIPE = "auto"
@@ -30,8 +27,7 @@ MAX_PARENTS = 20
 @dataclass(frozen=True)
 class Retraining:
     """A persona to train again: its live version, the base model of that one, and the request, which
-    repeats the version's own over the served model. `guild_id` gets the job: for the operator's page,
-    that of the version's.
+    repeats the version's own over the served model.
 
     `seconds` and `memory_bytes` are the plan's; `error` says why it cannot be trained, `job` is the
     queued job.
@@ -41,7 +37,6 @@ class Retraining:
     persona_name: str
     version: str
     other_model: str
-    guild_id: int
     request: TrainingRequest
     seconds: float = 0.0
     memory_bytes: int = 0
@@ -51,7 +46,7 @@ class Retraining:
 
 @dataclass(frozen=True)
 class RetrainAllPlan:
-    """The trainings of a server or of the home, in the order in which they are queued."""
+    """The trainings of a server, in the order in which they are queued."""
 
     base_model: str
     items: tuple[Retraining, ...]
@@ -89,11 +84,12 @@ class RetrainAll:
         self._base_model = base_model
 
     def find(self, guild_id: int) -> RetrainAllPlan:
-        """List what is to be trained again, without planning: a server's personas, or for the operator
-        (guild 0) all.
-        """
+        """List which of a server's personas are to be trained again, without planning."""
         items = []
-        for trains, persona, version in self._unserved(guild_id):
+        for persona in self._personas.of(guild_id).values():
+            version = self._served_versions.unserved(persona.id, guild_id)
+            if not version:
+                continue
             other = self._served_versions.incompatible.model_of(persona.id, version) or ""
             items.append(
                 Retraining(
@@ -101,7 +97,6 @@ class RetrainAll:
                     persona_name=persona.name,
                     version=version,
                     other_model=other,
-                    guild_id=trains,
                     request=self._request(persona.id, version),
                 )
             )
@@ -110,11 +105,11 @@ class RetrainAll:
     async def plan(self, guild_id: int) -> RetrainAllPlan:
         """Say what the trainings take; nothing is queued. A trainer process each, some seconds."""
         found = self.find(guild_id)
-        return replace(found, items=tuple([await self._planned(item) for item in found.items]))
+        return replace(
+            found, items=tuple([await self._planned(item, guild_id) for item in found.items])
+        )
 
-    def start(
-        self, guild_id: int, channel_id: int = NO_CHANNEL_ID, requested_by: int = NO_USER_ID
-    ) -> RetrainAllPlan:
+    def start(self, guild_id: int, channel_id: int, requested_by: int) -> RetrainAllPlan:
         """Queue the trainings as ordinary jobs, in order; an item that is refused has its error."""
         found = self.find(guild_id)
         items = []
@@ -122,7 +117,7 @@ class RetrainAll:
             try:
                 started = self._trainings.start(
                     item.request,
-                    guild_id=item.guild_id,
+                    guild_id=guild_id,
                     channel_id=channel_id,
                     requested_by=requested_by,
                 )
@@ -130,29 +125,6 @@ class RetrainAll:
             except UnderstudyError as error:
                 items.append(replace(item, error=str(error)))
         return replace(found, items=tuple(items))
-
-    def _unserved(self, guild_id: int) -> Iterator[tuple[int, Persona, str]]:
-        """Yield the guild that gets the job, the persona and its version."""
-        if guild_id != OPERATOR_GUILD_ID:
-            for persona in self._personas.of(guild_id).values():
-                if version := self._served_versions.unserved(persona.id, guild_id):
-                    yield guild_id, persona, version
-            return
-        for _, persona in self._personas.everybody():
-            for trains, version in self._unserved_anywhere(persona.id).items():
-                yield trains, persona, version
-
-    def _unserved_anywhere(self, persona_id: str) -> dict[int, str]:
-        """Return the guilds (0: the operator) that trained what is live in any guild, with their
-        first such version: a guild has one open job for a persona.
-        """
-        versions: dict[int, str] = {}
-        for scope in (ALL_GUILDS, *self._store.versions.live_by_guild(persona_id)):
-            version = self._served_versions.unserved(persona_id, scope)
-            # Its data and paths are open to the guild that trained it, which may use the new one.
-            if job := self._job(persona_id, version):
-                versions.setdefault(job.guild_id, version)
-        return versions
 
     def _request(self, persona_id: str, version: str) -> TrainingRequest:
         """Repeat the request of a version over the served model. Its recipe was for another size, so
@@ -192,9 +164,9 @@ class RetrainAll:
         """Return the job that trained a version; None for an empty name."""
         return self._store.jobs.get(self._store.versions.job_of(persona_id, version) or "")
 
-    async def _planned(self, item: Retraining) -> Retraining:
+    async def _planned(self, item: Retraining, guild_id: int) -> Retraining:
         try:
-            planned = await self._trainings.plan(item.request, item.guild_id)
+            planned = await self._trainings.plan(item.request, guild_id)
             if planned.conflict:
                 return replace(item, error=str(planned.conflict))
             estimate = requested_recipe_plan(planned.plan, item.request.recipe)

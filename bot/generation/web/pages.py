@@ -1,13 +1,14 @@
 """`/dashboard/personas/ID/replies`: length, sampling and context of a persona's replies."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from aiohttp import web
+from pydantic import Field
 
+from bot.generation.actions import MAX_TEMPERATURE, MIN_TOP_P
 from bot.generation.store import FIELDS, SettingValue
 from bot.generation.texts import NAMES, settings_text, source_text, value_text
-from bot.generation.web.http import GenerationFields
 from bot.generation.web.places import GenerationPlace, find_place, list_places
 from bot.personas.web.lookup import OwnedPersona, persona_status, require_persona_in_path
 from bot.platform.localisation import gettext_lazy
@@ -21,6 +22,8 @@ from bot.platform.web_kit.request_body import (
 )
 from bot.platform.web_kit.templating import redirect_to, render_page
 from bot.platform.web_kit.validation import parse_body
+from personas.engine.context_window import MIN_CONTEXT_TOKENS
+from personas.schemas.base import FrozenModel
 
 INTEGER_FIELDS = ("max_new_tokens", "context_tokens")
 HINTS = {
@@ -30,6 +33,18 @@ HINTS = {
     "context_tokens": gettext_lazy("Card, lore, earlier messages and the reply together."),
 }
 routes = Routes()
+
+
+class GenerationFields(FrozenModel):
+    """Settings of replies. A field that is null is left to the next place: a channel's to the
+    persona in that server, that to the persona in all servers, and that to the bot's own settings.
+    """
+
+    # The largest are today's bounds, which `GenerationActions.change` checks.
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
+    top_p: Annotated[float, Field(ge=MIN_TOP_P, le=1)] | None = None
+    context_tokens: Annotated[int, Field(ge=MIN_CONTEXT_TOKENS)] | None = None
 
 
 @routes.add("GET /dashboard/personas/{persona_id}/replies")

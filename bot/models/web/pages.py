@@ -10,8 +10,9 @@ from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem, redacted_problem
 from bot.platform.web_kit.request_body import read_form
 from bot.platform.web_kit.templating import DASHBOARD, redirect_to, render_page, shell_command
+from bot.services import Services
+from bot.store import ALL_GUILDS
 from personas.errors import BaseModelError, RequestError, UnderstudyError
-from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.models.model_fit import RESERVE_BYTES
 
 routes = Routes()
@@ -23,7 +24,6 @@ MAX_NAME_CHARS = 300
 async def get_models_page(request: web.Request) -> web.Response:
     """Page of the table; the first one takes some seconds."""
     services = get_services(request)
-    to_retrain = services.retrain_all.find(OPERATOR_GUILD_ID).items
     return render_page(
         request,
         "models/index.html",
@@ -33,8 +33,18 @@ async def get_models_page(request: web.Request) -> web.Response:
         speed_text=speed_text,
         fetches=services.models.fetches(),
         ready=services.models.fetched(),
-        to_retrain=[f"{item.persona_name} {item.version}" for item in to_retrain],
+        to_retrain=_unserved_versions(services),
     )
+
+
+def _unserved_versions(services: Services) -> list[str]:
+    """List the live versions that are for another base model, each with its persona."""
+    names = {}
+    for _, persona in services.personas.everybody():
+        for guild_id in (ALL_GUILDS, *services.store.versions.live_by_guild(persona.id)):
+            if version := services.served_versions.unserved(persona.id, guild_id):
+                names[f"{persona.name} {version}"] = None
+    return list(names)
 
 
 @routes.add(f"GET {MODELS_PATH}/fetch")

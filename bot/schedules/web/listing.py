@@ -1,4 +1,4 @@
-"""What is done at set times, as pages and the API list it."""
+"""What is done at set times, as pages list it."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ from personas.schemas.chat import Persona
 
 @dataclass(frozen=True, kw_only=True)
 class ListedSchedule:
-    """What pages and the API show of a training, a line or a greeting.
+    """What pages show of a training, a line or a greeting.
 
     `persona_id` is None for a channel in which no persona lives. `next_at` is None for a
     training after new samples. `outcome` says what became of the latest one, and is empty before

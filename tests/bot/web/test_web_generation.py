@@ -1,4 +1,4 @@
-"""Length, sampling and context of replies over HTTP and on a persona's page."""
+"""Length, sampling and context of replies on a persona's page."""
 
 import html
 import re
@@ -9,7 +9,6 @@ import pytest
 from bot.generation.store import GenerationScope, GenerationSettings
 from bot.store import Channel
 
-PATH = "/personas/oda/generation"
 PAGE = "/dashboard/personas/oda/replies"
 GUILD, CHANNEL = 7, 70
 FIELDS = ("max_new_tokens", "temperature", "top_p", "context_tokens")
@@ -30,30 +29,17 @@ def stored(dashboard, guild_id=0, channel_id=0):
 
 async def test_values_are_set_for_each_place_and_the_most_specific_holds(lives_here):
     dashboard = lives_here
-    places = [{}, {"guild": str(GUILD)}, {"guild": str(GUILD), "channel": str(CHANNEL)}]
-    for number, place in enumerate(places, start=1):
-        body = {**place, "max_new_tokens": 100 * number}
-        status, result, _ = await dashboard.ask("PATCH", PATH, json=body)
-        assert status == 200 and result["holds"]["max_new_tokens"]["value"] == 100 * number
+    places = [(0, 0), (GUILD, 0), (GUILD, CHANNEL)]
+    for number, (guild_id, channel_id) in enumerate(places, start=1):
+        fields = {"place": f"{guild_id}-{channel_id}", "max_new_tokens": str(100 * number)}
+        assert (await dashboard.submit(PAGE, **fields))[0] == 303
     for number, (place, source) in enumerate(
         zip(places, ("everywhere", "persona", "channel"), strict=True), start=1
     ):
-        _, result, _ = await dashboard.ask("GET", PATH, params=place)
-        assert result["holds"]["max_new_tokens"] == {"value": 100 * number, "source": source}
-    listed = [
-        (one["guild"], one["channel"], one["settings"]["max_new_tokens"])
-        for one in result["places"]
-    ]
-    assert listed == [("0", None, 100), (str(GUILD), None, 200), (str(GUILD), str(CHANNEL), 300)]
-    assert result["bounds"]["max_new_tokens"] == {
-        "low": 1, "high": 512, "reason": "the operator's NEW_TOKENS_LIMIT",
-    }  # fmt: skip
-    status, result, _ = await dashboard.ask("PATCH", PATH, json={"max_new_tokens": None})
-    assert status == 200 and stored(dashboard) == GenerationSettings()
-    status, result, _ = await dashboard.ask("DELETE", PATH, params=places[2])
-    assert status == 200 and result["holds"]["max_new_tokens"]["source"] == "persona"
-    status, refused, _ = await dashboard.ask("DELETE", PATH, params=places[2])
-    assert status == 409 and "Nothing is set" in refused["detail"]
+        held = dashboard.services.generation.in_channel("oda", *place).values["max_new_tokens"]
+        assert (held.value, type(held.value), held.source) == (100 * number, int, source)
+    _, page, _ = await dashboard.page(PAGE)
+    assert 'max="512"' in page and f"place={GUILD}-{CHANNEL}" in page
 
 
 async def test_the_german_heading_fits_all_servers(dashboard):
@@ -61,19 +47,9 @@ async def test_the_german_heading_fits_all_servers(dashboard):
     assert ">Antworten: alle Server</h2>" in page
 
 
-async def test_counts_of_tokens_are_integers(dashboard):
-    body = {"max_new_tokens": 100, "context_tokens": 1024}
-    _, result, _ = await dashboard.ask("PATCH", PATH, json=body)
-    for name in body:
-        numbers = [result["holds"][name]["value"], result["bounds"][name]["low"]]
-        numbers += [result["bounds"][name]["high"], result["places"][0]["settings"][name]]
-        assert {type(number) for number in numbers} == {int}
-
-
 async def test_replies_over_http_and_previews_have_the_personas_own(dashboard):
-    await dashboard.ask(
-        "PATCH", PATH, json={"max_new_tokens": 77, "temperature": 0.1, "context_tokens": 1024}
-    )
+    own = {"max_new_tokens": 77, "temperature": 0.1, "context_tokens": 1024}
+    dashboard.services.generation.change(GenerationScope(0, persona_id="oda"), own)
     said = {"model": "oda", "messages": [{"role": "user", "content": "hello"}]}
     assert (await dashboard.ask("POST", "/v1/chat/completions", json=said))[0] == 200
     request = dashboard.engine.requests[-1]
@@ -89,35 +65,25 @@ async def test_replies_over_http_and_previews_have_the_personas_own(dashboard):
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "words"),
+    ("fields", "status", "words"),
     [
-        ({"max_new_tokens": 600}, 409, "NEW_TOKENS_LIMIT"),
-        ({"max_new_tokens": 5000}, 409, "from 1 to 512"),
-        ({"max_new_tokens": 0}, 422, "max_new_tokens"),
-        ({"context_tokens": 4096}, 409, "the engine's context"),
-        ({"temperature": 3}, 422, "'a number from 0 to 2'"),
-        ({"temprature": 1}, 422, "temprature"),
+        ({"max_new_tokens": "600"}, 409, "NEW_TOKENS_LIMIT"),
+        ({"max_new_tokens": "5000"}, 409, "from 1 to 512"),
+        ({"max_new_tokens": "0"}, 422, "max_new_tokens"),
+        ({"context_tokens": "4096"}, 409, "the engine's context"),
+        ({"temperature": "3"}, 422, "a number from 0 to 2"),
         ({"max_new_tokens": "many"}, 422, "max_new_tokens"),
-        ({}, 409, "Nothing was given"),
-        ({"guild": "1", "temperature": 1}, 404, "no server 1"),
-        ({"guild": str(GUILD), "channel": "71", "top_p": 0.5}, 404, "no channel 71"),
-        ({"channel": str(CHANNEL), "top_p": 0.5}, 404, "no channel 70"),
+        ({"place": "1-0", "temperature": "1"}, 404, "no server 1"),
+        ({"place": f"{GUILD}-71", "top_p": "0.5"}, 404, "no channel 71"),
+        ({"place": f"0-{CHANNEL}", "top_p": "0.5"}, 404, "no channel 70"),
+        ({"place": f"{'9' * 19}-1", "top_p": "0.5"}, 404, "no server or channel"),
     ],
 )
-async def test_what_cannot_be_set_is_refused_and_changes_nothing(lives_here, body, status, words):
-    refused_status, refused, _ = await lives_here.ask("PATCH", PATH, json=body)
+async def test_what_cannot_be_set_is_refused_and_changes_nothing(lives_here, fields, status, words):
+    refused_status, page, _ = await lives_here.submit(PAGE, **fields)
     assert refused_status == status
-    assert words in str(refused)
+    assert words in html.unescape(page)
     assert lives_here.store.generation.all() == []
-
-
-async def test_a_strange_place_in_the_query_is_refused(dashboard):
-    status, refused, _ = await dashboard.ask("GET", PATH, params={"guild": "seven"})
-    assert status == 422 and "guild is no id" in refused["detail"]
-    status, refused, _ = await dashboard.ask("GET", PATH, params={"guild": "9" * 20})
-    assert status == 404 and "no server or channel" in refused["detail"]
-    status, _, _ = await dashboard.page(f"{PAGE}?place={'9' * 19}-1")
-    assert status == 404
 
 
 def form_of(page):
@@ -162,7 +128,8 @@ async def test_the_page_keeps_what_was_typed_and_refuses_what_somebody_else_has_
     assert status == 409 and "NEW_TOKENS_LIMIT" in html.unescape(page)
     status, page, _ = await dashboard.submit(PAGE, **{**fields, "temperature": "warm"})
     assert status == 422 and stored(dashboard) == GenerationSettings()
-    await dashboard.ask("PATCH", PATH, json={"max_new_tokens": 300})
+    scope = GenerationScope(0, persona_id="oda")
+    dashboard.services.generation.change(scope, {"max_new_tokens": 300})
     status, page, _ = await dashboard.submit(PAGE, **{**fields, "max_new_tokens": "200"})
     assert status == 409 and "it is 300 now" in html.unescape(page)
     assert stored(dashboard) == GenerationSettings(300)

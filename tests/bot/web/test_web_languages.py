@@ -83,7 +83,6 @@ PAGES = (
     "/dashboard/cards/compare",
     "/dashboard/training",
     "/dashboard/training/compare",
-    "/dashboard/training/all",
     "/dashboard/data/plan",
     "/dashboard/schedules",
     "/dashboard/personas/ballast/schedules",

@@ -1,4 +1,4 @@
-"""`/models` and the pages of base models: the table, a fetch with its licence and progress, and serving another."""
+"""The pages of base models: the table, a fetch with its licence and progress, and serving another."""
 
 from __future__ import annotations
 
@@ -33,63 +33,64 @@ def downloads(hub):
     return [asked for asked in hub.asked if asked.startswith("GET") and "/resolve/" in asked]
 
 
-async def ended(dashboard, location):
-    job = dashboard.services.data_jobs.find(location.rpartition("/")[2])
+async def fetch(dashboard, name="qwen3-0.6b", accepted="yes"):
+    """Send the form of a fetch."""
+    fields = {"name": name} | ({"accepted": accepted} if accepted else {})
+    return await dashboard.submit("/dashboard/models/fetch", **fields)
+
+
+async def ended(dashboard):
+    """Wait for the latest fetch."""
+    job = dashboard.services.data_jobs.latest("model", "qwen3-0.6b")
     await until(lambda: not job.is_open, 10)
-    return (await dashboard.ask("GET", location))[1]
+    return job
 
 
-async def test_the_table_is_the_same_in_page_and_api(dashboard, hub):
-    status, table, _ = await dashboard.ask("GET", "/models")
-    assert status == 200 and table["recommended"] == "qwen3-1.7b"
+async def test_the_table_has_each_model_with_its_licence(dashboard, hub):
+    table = await dashboard.services.models.table()
+    assert table.recommended.model.name == "qwen3-1.7b"
     status, page, _ = await dashboard.page("/dashboard/models")
-    assert status == 200 and "Base models" in page
-    for model in table["models"]:
-        assert model["title"] in page and model["licence_url"] in page
-    assert "recommended</span>" in page and 'href="/models"' in page
+    assert status == 200 and "Base models" in page and "recommended</span>" in page
+    for fit in table.fits:
+        assert fit.model.title in page and fit.model.licence_url in page
 
 
 async def test_a_fetch_needs_the_licence_accepted(dashboard, hub):
-    for body in ({"name": "qwen3-0.6b"}, {"name": "qwen3-0.6b", "accept_licence": False}):
-        status, problem, _ = await dashboard.ask("POST", "/models/fetch", json=body)
-        assert status == 422 and "licensed under Apache-2.0" in problem["detail"]
+    status, page, _ = await fetch(dashboard, accepted="")
+    assert status == 422 and "licensed under Apache-2.0" in page
     assert not downloads(hub)
-    body = {"name": "qwen3-0.6b", "accept_licence": True}
-    status, job, headers = await dashboard.ask("POST", "/models/fetch", json=body)
-    assert status == 202 and headers["Location"] == job["links"]["self"]
-    job = await ended(dashboard, headers["Location"])
-    assert job["state"] == "done" and job["said"] == "524.4 kB of 524.4 kB"
+    assert (await fetch(dashboard))[0] == 303
+    job = await ended(dashboard)
+    assert job.state == "done" and job.said == "524.4 kB of 524.4 kB"
     assert downloads(hub)
 
 
-async def test_what_cannot_be_fetched_is_a_problem(dashboard, hub):
-    for name, message in (("harbour/none", "hub has no"), ("x y", "no base model of a hub")):
-        body = {"name": name, "accept_licence": True}
-        status, problem, _ = await dashboard.ask("POST", "/models/fetch", json=body)
-        assert status == 422 and message in problem["detail"]
-    assert (await dashboard.ask("GET", "/models/fetches/none"))[0] == 404
-    job = dashboard.services.data_jobs.start_work(dashboard.home, "build", "x", work=lambda _: None)
-    assert (await dashboard.ask("GET", f"/models/fetches/{job.id}"))[0] == 404
+@pytest.mark.parametrize(
+    ("name", "message"), [("harbour/none", "hub has no"), ("x y", "no base model of a hub")]
+)
+async def test_what_cannot_be_fetched_is_a_problem(dashboard, hub, name, message):
+    status, page, _ = await fetch(dashboard, name)
+    assert status == 422 and message in page
 
 
 async def test_a_failed_fetch_is_said_and_a_cancelled_one_continues(dashboard, hub):
     hub.cuts, hub.fails_after_cut = 1, True
-    body = {"name": "qwen3-0.6b", "accept_licence": True}
-    _, job, _ = await dashboard.ask("POST", "/models/fetch", json=body)
-    job = await ended(dashboard, job["links"]["self"])
-    assert job["state"] == "failed" and "cannot be fetched" in job["error"]
+    await fetch(dashboard)
+    job = await ended(dashboard)
+    assert job.state == "failed" and "cannot be fetched" in job.error
     _, page, _ = await dashboard.page("/dashboard/models")
     assert "Fetch qwen3-0.6b" in page and "cannot be fetched" in page
     hub.statuses.clear()
     hub.pause_s = 0.3
-    _, job, _ = await dashboard.ask("POST", "/models/fetch", json=body)
-    assert (await dashboard.ask("POST", "/models/fetch", json=body))[0] == 409
+    await fetch(dashboard)
+    assert (await fetch(dashboard))[0] == 422, "it is being fetched already"
     await until(lambda: hub.ranges, 5)
-    _, job, _ = await dashboard.ask("POST", job["links"]["cancel"])
-    assert job["state"] == "cancelled"
+    job = dashboard.services.data_jobs.latest("model", "qwen3-0.6b")
+    await dashboard.submit(f"/dashboard/data/works/{job.id}/cancel")
+    assert job.state == "cancelled"
     hub.pause_s = 0
-    _, job, _ = await dashboard.ask("POST", "/models/fetch", json=body)
-    assert (await ended(dashboard, job["links"]["self"]))["state"] == "done"
+    await fetch(dashboard)
+    assert (await ended(dashboard)).state == "done"
 
 
 async def test_the_page_fetches_and_then_serves(dashboard, hub, env_file):
@@ -132,21 +133,14 @@ async def test_the_pages_say_nothing_in_english_that_the_catalogue_has(
     assert list(in_english(text, language)) == []
 
 
-async def test_serving_another_model_can_be_tried_first(dashboard, hub, env_file):
-    body = {"name": "qwen3-0.6b", "dry_run": True}
-    status, problem, _ = await dashboard.ask("POST", "/models/use", json=body)
-    assert status == 422 and "python -m bot models fetch" in problem["advice"]
-    status, plan, _ = await dashboard.ask(
-        "POST", "/models/use", json={"name": "embedded", "dry_run": True}
-    )
-    assert status == 200 and plan["base_model"] == "embedded" and not env_file.exists()
-    status, plan, _ = await dashboard.ask("POST", "/models/use", json={"name": "embedded"})
-    assert status == 200 and "Restart the bot" in plan["todo"][0] and env_file.exists()
+async def test_what_is_not_on_this_machine_cannot_be_served(dashboard, hub, env_file):
+    status, page, _ = await dashboard.submit("/dashboard/models/use", name="qwen3-0.6b")
+    assert status == 422 and "python -m bot models fetch" in page and not env_file.exists()
 
 
 async def test_a_bot_without_a_file_of_settings_says_so(dashboard, hub):
-    status, problem, _ = await dashboard.ask("POST", "/models/use", json={"name": "embedded"})
-    assert status == 422 and "no file with settings" in problem["detail"]
+    status, page, _ = await dashboard.submit("/dashboard/models/use", name="embedded")
+    assert status == 422 and "no file with settings" in page
 
 
 async def test_a_model_is_offered_once_until_it_is_declined(dashboard, hub, tmp_path, monkeypatch):
