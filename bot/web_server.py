@@ -32,11 +32,8 @@ from bot.operations.web import overview_pages as overview_page
 from bot.operations.web import pages as system_page
 from bot.operations.web import sign_in_pages as sign_in_page
 from bot.operations.web.system_state import PERMISSION_REPORT, WriteProbe
-from bot.personas.web import card_http as card_routes
-from bot.personas.web import card_pages, creation_pages, lore_pages
-from bot.personas.web import creation_http as creation_routes
+from bot.personas.web import card_pages, card_scripts, creation_pages, lore_pages, new_persona
 from bot.personas.web import http as persona_routes
-from bot.personas.web import lore_http as lore_routes
 from bot.personas.web import pages as persona_pages
 from bot.platform.discord_kit.member_names import MemberNames
 from bot.platform.errors import is_disk_full
@@ -98,11 +95,12 @@ PROBLEM_BY_STATUS = {
     413: "too-large",
 }
 API_MODULES = (
-    system_routes, job_routes, run_routes, openapi, persona_routes, version_routes, card_routes, creation_routes,
-    lore_routes, upload_routes, dataset_routes, playground_routes, openai_routes,
+    system_routes, job_routes, run_routes, openapi, persona_routes, version_routes,
+    upload_routes, dataset_routes, playground_routes, openai_routes,
 )  # fmt: skip
 PAGE_MODULES = (
-    templating, overview_page, sign_in_page, persona_pages, creation_pages, card_pages, lore_pages,
+    templating, overview_page, sign_in_page, persona_pages, creation_pages, new_persona,
+    card_pages, card_scripts, lore_pages,
     generation_pages, answering_pages, version_pages,
     source_pages, build_pages, set_pages, plan_pages, training_pages, rerun_page, written_pages,
     playground_page, blind_test_pages,

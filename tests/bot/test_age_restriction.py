@@ -8,7 +8,7 @@ import pytest
 from bot.demo_guild import SKERROW_SEED
 from bot.moderation.age import has_age_tag
 from bot.personas.creation import CardFile, PersonaForm
-from bot.personas.web.creation_http import create_owned
+from bot.personas.web.new_persona import create_owned
 from bot.platform.web_kit.problems import Problem
 from bot.store import Channel, Mute
 from personas.schemas.chat import Persona

@@ -6,9 +6,9 @@ from bot.audit import actions
 from bot.lessons.actions import Teacher, teach
 from bot.personas.creation import PersonaForm
 from bot.personas.web.card_editing import replace_card_table
-from bot.personas.web.creation_http import create_owned
 from bot.personas.web.lookup import OwnedPersona
 from bot.personas.web.lore_files import choose_set, remove_lore_file, write_lore_file
+from bot.personas.web.new_persona import create_owned
 from bot.personas.web.pages import _import
 from bot.platform.discord_kit.transformers import MODERATION
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin

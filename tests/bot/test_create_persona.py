@@ -9,7 +9,7 @@ import pytest
 from bot.chat.reply_service import ReplyService
 from bot.personas import discord_create, registry
 from bot.personas.creation import MAX_PICTURE_BYTES, CardFile, PersonaForm
-from bot.personas.web.creation_http import describe_check
+from bot.personas.web.new_persona import describe_check
 from bot.platform.discord_kit import refused_forms
 from bot.platform.errors import RefusedError
 from bot.platform.request_origin import RequestOrigin

@@ -39,7 +39,7 @@ async def get_models_page(request: web.Request) -> web.Response:
 
 def _unserved_versions(services: Services) -> list[str]:
     """List the live versions that are for another base model, each with its persona."""
-    names = {}
+    names: dict[str, None] = {}
     for _, persona in services.personas.everybody():
         for guild_id in (ALL_GUILDS, *services.store.versions.live_by_guild(persona.id)):
             if version := services.served_versions.unserved(persona.id, guild_id):

@@ -24,7 +24,6 @@ from bot.personas.web.lookup import OwnedPersona
 from bot.platform.localisation import gettext_lazy
 from bot.platform.messages import markdown_name
 from bot.platform.request_origin import OPERATOR_ORIGIN
-from bot.platform.web_kit.openapi import ApiModel
 from bot.platform.web_kit.problems import Problem, field_error
 from bot.platform.web_kit.request_body import errors_as_problems
 from bot.safety.human_question import whole_answer
@@ -344,7 +343,7 @@ def fixed_reply(services: Services, request: ChatRequest) -> str | None:
 
 
 async def reply_of(services: Services, request: ChatRequest) -> dict[str, Any]:
-    """Generate a whole reply, as the API writes it. Raises `Problem`."""
+    """Generate a whole reply. Raises `Problem`."""
     with errors_as_problems("busy"):
         async with stream_filtered_reply(
             services.reply_guard, request, fixed=fixed_reply(services, request)
@@ -374,7 +373,8 @@ async def check_edited_card(owned: OwnedPersona, fields: CardFields) -> CardChec
     return await asyncio.to_thread(look)
 
 
-class CardTokens(ApiModel):
+@dataclass(frozen=True)
+class CardTokens:
     """Token counts of a card: by field, `prose` in every prompt, and `examples` as far as they fit.
 
     `share` is of what prompt and reply hold together, `context_tokens`.

@@ -4,10 +4,11 @@ import asyncio
 import hashlib
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 
+from bot.personas.card_import import FILE_SUFFIXES, export_card, log_card_export
 from bot.personas.revisions import Revision
 from bot.personas.web import card_editing
 from bot.personas.web.lookup import OwnedPersona, persona_status, require_persona_in_path
@@ -16,11 +17,14 @@ from bot.platform.localisation import LocalisableText, gettext_lazy
 from bot.platform.messages import markdown_name
 from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.app_context import Routes
+from bot.platform.web_kit.paging import enum_query
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import Form, errors_as_problems, read_form
 from bot.platform.web_kit.templating import FormError, format_moment, redirect_to, render_page
+from personas.card.card_writer import CardExport, CardForm
 from personas.card.spec_card import JsonObject, json_bytes
 from personas.card.toml_card import parse_table
+from personas.home.persona_ids import short_id
 from personas.home.trash import TrashEntry, entries_of
 from personas.prompt.renderer import MAX_CARD_TOKENS
 from personas.schemas.import_report import ImportReport
@@ -33,6 +37,10 @@ CONFLICT_TEXT = gettext_lazy(
     "Someone else changed this card. Save again to overwrite their changes."
 )
 
+MEDIA_TYPES: dict[CardForm, str] = {
+    "png": "image/png", "v2": "application/json", "v3": "application/json", "charx": "application/zip",
+    "toml": "application/toml",
+}  # fmt: skip
 CARD_FIELD_LABELS = {name: field.label for name, field in card_editing.FIELDS_BY_NAME.items()}
 CARD_FIELD_LABELS |= {MESSAGE_FIELD: gettext_lazy("Message"), FILE_FIELD: gettext_lazy("File")}
 routes = Routes()
@@ -198,6 +206,40 @@ async def restore_shipped_card(request: web.Request) -> web.Response:
         owned.page,
         gettext_lazy("{name} speaks by the card that came with the bot.", name=persona.name),
     )
+
+
+@routes.add("GET /dashboard/personas/{persona_id}/card")
+async def get_card_file(request: web.Request) -> web.Response:
+    """Return the card as a file for other programs, or in our own form."""
+    owned = require_persona_in_path(request)
+    form = enum_query(request, "format", tuple(MEDIA_TYPES)) or "png"
+    return await _card_file_response(owned, cast(CardForm, form))
+
+
+async def _card_file_response(owned: OwnedPersona, form: CardForm) -> web.Response:
+    """The card as a file; the export of a member's card is logged. Raises `Problem`."""
+    name = short_id(owned.persona, owned.guild_id)
+    file = f"{name}.{FILE_SUFFIXES[form]}"
+    with errors_as_problems("conflict"):
+        written = await asyncio.to_thread(_write_card_file, owned, form, name)
+    home = owned.services.home
+    store = owned.services.store
+    log_card_export(
+        home,
+        store,
+        guild_id=owned.guild_id,
+        persona=owned.persona,
+        file=file,
+        content=written.content,
+        recipient="to the operator",
+    )
+    headers = {"Content-Disposition": f'attachment; filename="{file}"'}
+    return web.Response(body=written.content, content_type=MEDIA_TYPES[form], headers=headers)
+
+
+def _write_card_file(owned: OwnedPersona, form: CardForm, name: str) -> CardExport:
+    card = owned.services.personas.card(owned.persona, owned.guild_id)
+    return export_card(card, form, owned.persona, name)
 
 
 @routes.add("GET /dashboard/personas/{persona_id}/face")

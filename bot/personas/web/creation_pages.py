@@ -15,8 +15,8 @@ from bot.personas.creation import (
     PersonaForm,
 )
 from bot.personas.web import card_editing
-from bot.personas.web.creation_http import HELLO, create_owned, hello_request, join_examples
 from bot.personas.web.lookup import OwnedPersona
+from bot.personas.web.new_persona import HELLO, create_owned, hello_request, join_examples
 from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts, ngettext_lazy
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem
@@ -102,7 +102,7 @@ async def post_hello_page(request: web.Request) -> web.Response:
     try:
         draft = _draft(await read_file_form(request, MAX_PICTURE_BYTES))
         draft.require_place()
-        chat_request = await hello_request(services, draft.form, int(draft.guild), HELLO)
+        chat_request = await hello_request(services, draft.form, int(draft.guild))
         draft.reply = await card_editing.reply_of(services, chat_request)
     except Problem as problem:
         return await _render_refused(request, draft, problem)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from bot.personas.web.card_http import NO_PERSONA_TEXT
 from bot.personas.web.lookup import (
     ChannelSummary,
     OwnedPersona,
@@ -21,6 +20,7 @@ from bot.platform.web_kit.openapi import ApiModel, ApiRoutes, Links, ResponseSpe
 from bot.platform.web_kit.paging import PAGE_PARAMETERS, paginate, parse_page_query
 
 routes = ApiRoutes("personas")
+NO_PERSONA_TEXT = "There is no such persona."
 
 
 def persona_path(persona_id: str, *more: str) -> str:
@@ -89,10 +89,7 @@ class PersonaResponse(ApiModel):
             links={
                 "self": persona_path(owned.id),
                 "page": owned.page,
-                "card": persona_path(owned.id, "card"),
                 "versions": persona_path(owned.id, "versions"),
-                "lore": persona_path(owned.id, "lore"),
-                "generation": persona_path(owned.id, "generation"),
             },
         )
 

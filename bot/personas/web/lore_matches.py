@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from bot.personas.base_model_compat import token_counter_or_estimate
 from bot.personas.web.lookup import OwnedPersona
@@ -43,27 +43,6 @@ def explain_matches(ranking: LoreRanking, count: Callable[[str], int]) -> list[M
     for rank, match in enumerate(ranking.matches):
         explanations.append(_explain_match(match, rank, id(match) in given, count))
     return explanations
-
-
-def explanation_json(explanation: MatchExplanation) -> dict[str, Any]:
-    match = explanation.match
-    passage = match.passage
-    return {
-        "outcome": explanation.outcome,
-        "why": explanation.why,
-        "tokens": explanation.tokens,
-        "score": match.score,
-        "by_words": match.by_words,
-        "by_meaning": match.by_meaning,
-        "by_keys": match.by_keys,
-        "cosine": match.cosine,
-        "words": match.words,
-        "keys": match.keys,
-        "is_always": match.is_always,
-        "source": passage.source,
-        "heading": passage.heading,
-        "text": passage.text,
-    }
 
 
 def _explain_match(

@@ -11,8 +11,7 @@ from aiohttp import web
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from bot.personas.card_import import log_card_export
-from bot.personas.web.card_http import NO_PERSONA_TEXT
-from bot.personas.web.http import guild_ids_as_text, persona_path
+from bot.personas.web.http import NO_PERSONA_TEXT, guild_ids_as_text, persona_path
 from bot.personas.web.lookup import (
     OwnedPersona,
     require_hub_name,

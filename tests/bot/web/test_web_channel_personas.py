@@ -42,8 +42,8 @@ async def test_settings_of_the_channel_are_on_the_pages_of_all(shared):
     for persona in ("oda", "thrip"):
         _, page, _ = await shared.page(f"/dashboard/personas/{persona}/answering")
         assert f"{GUILD}-{CHANNEL}" in page and "for all personas of it" in page
-        place = {"guild": str(GUILD), "channel": str(CHANNEL)}
-        status, _, _ = await shared.ask("GET", f"/personas/{persona}/generation", params=place)
+        place = f"{GUILD}-{CHANNEL}"
+        status, _, _ = await shared.page(f"/dashboard/personas/{persona}/replies?place={place}")
         assert status == 200
 
 

@@ -18,7 +18,7 @@ from bot.platform.errors import DISK_FULL_MESSAGE, error_text, is_disk_full
 from bot.store import StoreError
 from personas.errors import CardError
 from tests.bot.web.conftest import DashboardClient
-from tests.bot.web.test_web_cards import upload
+from tests.bot.web.test_web_cards import rewrite, upload
 from tests.bot.web.test_web_openai import put_version
 from tests.personas.cards import V2, as_json
 
@@ -46,21 +46,12 @@ def tree(dashboard: DashboardClient, *folders: str) -> set[str]:
     return {path.relative_to(dashboard.home).as_posix() for path in found}
 
 
-REST_DOORS: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("PUT", "/personas/ballast/lore/umbrella", {"json": {"text": "# Umbrella\n\nOf violet silk."}}),
-    ("PUT", "/personas/ballast/card", {"json": {"tagline": "A crane."}}),
-    ("PUT", "/uploads/talk.jsonl", {"data": b'{"messages": []}\n'}),
-)
-
-
 @pytest.mark.usefixtures("full_disk")
-@pytest.mark.parametrize(("method", "path", "more"), REST_DOORS)
-async def test_over_rest(
-    dashboard: DashboardClient, method: str, path: str, more: dict[str, Any]
-) -> None:
-    status, problem, _ = await dashboard.ask(method, path, **more)
+async def test_for_the_script_that_uploads(dashboard: DashboardClient) -> None:
+    data = b'{"messages": []}\n'
+    status, problem, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl", data=data)
     assert (status, problem["type"]) == (507, "/problems/no-room"), problem
-    assert not tree(dashboard, "lore", "personas", "uploads")
+    assert not tree(dashboard, "uploads")
 
 
 @pytest.mark.usefixtures("full_disk")
@@ -71,6 +62,7 @@ async def test_on_the_pages(dashboard: DashboardClient) -> None:
     assert (
         status == 507 and DISK_FULL_MESSAGE in text and "Of silk." in text
     )  # the text is still in the form
+    await rewrite(dashboard, status=507, tagline="A crane.")  # type: ignore[no-untyped-call]
     status, _, text = await upload(dashboard, "/dashboard/personas", "mira.json", as_json(V2))  # type: ignore[no-untyped-call]
     assert status == 507 and DISK_FULL_MESSAGE in text
     assert not tree(dashboard, "lore", "personas")

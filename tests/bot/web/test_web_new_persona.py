@@ -1,4 +1,4 @@
-"""A persona from the dashboard's form and over REST: checked, previewed, created, in its channel."""
+"""A persona from the dashboard's form: checked, previewed, created, in its channel."""
 
 import aiohttp
 import pytest
@@ -54,8 +54,9 @@ async def test_the_form_creates_a_persona_with_its_picture_and_says_what_next(da
     plan = 'href="/dashboard/data/plan?persona=marlow&amp;lore_pairs=1"'
     from_card = 'href="/dashboard/data/plan?persona=marlow&amp;from_card=1">Train from the card</a>'
     assert "What next?" in page and from_card in page and plan not in page
-    lore = {"text": "# Tallow\nMarlow feeds Tallow at six."}
-    assert (await dashboard.ask("PUT", "/personas/marlow/lore/tallow", json=lore))[0] == 200
+    lore = {"name": "Tallow", "text": "Marlow feeds Tallow at six."}
+    path = "/dashboard/personas/marlow/lore"
+    assert (await dashboard.submit(path, **lore))[0] == 303
     _, page, _ = await dashboard.page("/dashboard/personas/marlow")
     assert plan in page and from_card in page and "of anybody. Or train them" in page
     _, page, _ = await dashboard.page("/dashboard/personas/ballast")
@@ -116,33 +117,27 @@ async def test_a_long_card_is_taken_as_it_is_but_what_is_typed_has_limits(dashbo
     assert status == 422 and "It has 3,001 characters; 3,000 is the most." in page
 
 
-async def test_rest_checks_previews_and_creates(dashboard):
+async def test_the_script_checks_and_previews(dashboard):
     body = {
         "name": "Marlow",
         "description": "A keeper.",
         "examples": [{"said": "Hi", "reply": "Ahoy."}],
         "first_mes": "Mind the step, {{user}}.",
     }
-    status, check, _ = await dashboard.ask("POST", "/personas/check", json=body)
+    status, check, _ = await dashboard.ask("POST", f"{PAGE}/check", json=body)
     assert status == 200 and check["wrong"] == {} and check["first_line"] == "Mind the step, Guest."
     assert (
         check["prompt"] == "You are Marlow.\nA keeper.\nGuest: Hi\nMarlow: Ahoy."
         and check["tokens"] > 5
     )
-    status, check, _ = await dashboard.ask("POST", "/personas/check", json={"name": "oda marrow"})
+    status, check, _ = await dashboard.ask("POST", f"{PAGE}/check", json={"name": "oda marrow"})
     assert status == 200 and set(check["wrong"]) == {"name", "description"}
-    async with dashboard.session.post("/personas/preview", json=body) as answer:
+    async with dashboard.session.post(f"{PAGE}/hello/events", json=body) as answer:
         text = await answer.text()
     assert "event: reply" in text and dashboard.engine.requests[-1].persona.name == "Marlow"
     assert dashboard.services.personas.get("marlow", 0) is None
-    status, created, headers = await dashboard.ask("POST", "/personas", json=body)
-    assert status == 201 and headers["Location"] == "/personas/marlow" == created["links"]["self"]
-    status, problem, _ = await dashboard.ask("POST", "/personas", json=body)
-    assert status == 422 and problem["errors"][0]["field"] == "name"
-    for wrong in ({"guild": "7"}, {"guild": "0", "channel": "9"}):
-        assert (await dashboard.ask("POST", "/personas", json=body | wrong))[0] == 404
     unknown = body | {"name": "Wick", "guild": "9" * 20}
-    assert (await dashboard.ask("POST", "/personas/preview", json=unknown))[0] == 404
+    assert (await dashboard.ask("POST", f"{PAGE}/hello/events", json=unknown))[0] == 404
 
 
 def filled_in(place, **changed):

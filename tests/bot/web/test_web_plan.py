@@ -189,8 +189,9 @@ async def test_a_servers_own_persona_is_chosen_and_trained_as_its_own(dashboard)
     services = dashboard.services
     mira = brought_in(services.personas, 77, parse_card(as_json(V2), "it")).persona.id
     for name in ("lamp", "stair"):
-        text = f"# The {name}\n\nMira mended the {name} in spring."
-        await dashboard.ask("PUT", f"/personas/{mira}/lore/{name}", json={"text": text})
+        text = f"Mira mended the {name} in spring."
+        lore = f"/dashboard/personas/{mira}/lore"
+        assert (await dashboard.submit(lore, name=name, text=text))[0] == 303
     _, page, _ = await dashboard.page(f"{PATH}?persona={mira}&lore_pairs=1")
     assert re.search(rf'<option value="{mira}" selected>[^<]+ \(server 77\)</option>', page)
     page, _ = await plan_made(dashboard, persona=mira, lore_pairs="1")

@@ -124,6 +124,8 @@ async def test_the_question_whether_it_is_human_is_answered_by_the_author_not_by
     persona, base = (await ended(dashboard, run))["lines"]
     assert persona["text"].startswith(line) and "KI" in persona["text"] and "hears" in base["text"]
     preview = {"message": "Are you human?", "version": "live", "card": {"asked_if_human": "No."}}
-    async with dashboard.session.post("/personas/oda/preview", json=preview) as answer:
+    async with dashboard.session.post(
+        "/dashboard/personas/oda/preview/events", json=preview
+    ) as answer:
         assert f"No.\\n\\n{PLAIN_DISCLOSURE}" in await answer.text()
     assert len(dashboard.services.engine.requests) == 1, "the base model's"

@@ -88,8 +88,12 @@ async def test_the_gate_is_not_passed_by_a_word(dashboard):
             {"models": ["oda"], "opening": "Tide?"},
             "a list of 2",
         ),
-        ("/tokens", {"texts": {"a": 5}}, "must be text"),
-        ("/personas/oda/preview", {"message": "\t"}, "must be some text of at most"),
+        ("/dashboard/tokens", {"texts": {"a": 5}}, "must be text"),
+        (
+            "/dashboard/personas/oda/preview/events",
+            {"message": "\t"},
+            "must be some text of at most",
+        ),
         (
             "/finetune/start-training",
             START | {"hyperparameters": {"lora_r": "8"}},

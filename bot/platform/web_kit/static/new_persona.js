@@ -7,7 +7,7 @@ const EXAMPLES = 3;
 const FIELDS = ["name", "description", "speech", "first_mes"];
 const part = (id) => document.getElementById(id);
 
-/** What the form says, as the REST interface takes it. */
+/** What the form says, as the page asks for its check. */
 function bodyOf() {
   const examples = [];
   for (let number = 1; number <= EXAMPLES; number += 1) {
@@ -50,7 +50,7 @@ function show({ first_line: line, prompt, tokens, context_tokens: room }) {
 function watch(form) {
   const left = new Set();
   const look = settled(async (signal) => {
-    const answer = await posted("/personas/check", bodyOf(), signal);
+    const answer = await posted("/dashboard/new-persona/check", bodyOf(), signal);
     const found = await answer.json();
     if (!answer.ok) return;
     showFaults(found.wrong, left);
@@ -104,7 +104,7 @@ function watchHello() {
     part("hello").disabled = true;
     part("stop").hidden = false;
     try {
-      const answer = await posted("/personas/preview", bodyOf(), running.signal);
+      const answer = await posted("/dashboard/new-persona/hello/events", bodyOf(), running.signal);
       if (!answer.ok) take({ name: "problem", data: await answer.json() });
       else for await (const event of eventsOf(answer)) take(event);
     } catch (error) {

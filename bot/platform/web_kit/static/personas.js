@@ -4,7 +4,7 @@ import { guardUnsaved, localNumber, say, translate, wholeNumber } from "./base.j
 
 const WAIT_MS = 400;
 
-/** What the form says of the card, as the REST interface takes it. */
+/** What the form says of the card, as the page asks for its check. */
 function cardIn(form) {
   const card = {};
   for (const element of form.querySelectorAll("fieldset [name]")) {
@@ -83,7 +83,7 @@ function showTokens(form, tokens) {
 function watchCard(form) {
   const told = document.getElementById("counted");
   const look = settled(async (signal) => {
-    const answer = await posted(`/personas/${form.dataset.persona}/card/check`, cardIn(form), signal);
+    const answer = await posted(`/dashboard/personas/${form.dataset.persona}/card/check`, cardIn(form), signal);
     const found = await answer.json();
     if (!answer.ok) {
       showFaults(form, { "": found.detail });
@@ -183,7 +183,7 @@ function hearVoice(form) {
     begin();
     try {
       const body = { message: message.value, version: part("version").value, card: cardIn(form) };
-      const answer = await posted(`/personas/${form.dataset.persona}/preview`, body, running.signal);
+      const answer = await posted(`/dashboard/personas/${form.dataset.persona}/preview/events`, body, running.signal);
       if (!answer.ok) take({ name: "problem", data: await answer.json() });
       else for await (const event of eventsOf(answer)) take(event);
     } catch (error) {
@@ -209,7 +209,7 @@ function watchText(form) {
   const count = form.querySelector("[data-live]");
   const box = document.getElementById(count.dataset.live);
   box.addEventListener("input", settled(async (signal) => {
-    const answer = await posted("/tokens", { texts: { text: box.value } }, signal);
+    const answer = await posted("/dashboard/tokens", { texts: { text: box.value } }, signal);
     if (answer.ok) count.textContent = wholeNumber((await answer.json()).tokens.text);
   }));
 }

@@ -1,7 +1,8 @@
-"""`POST /personas`: checks, previews and creates a persona from the fields of a form."""
+"""Creates a persona from the fields of a form, and checks and previews it for the page's script."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 from aiohttp import web
@@ -14,16 +15,14 @@ from bot.chat.reply_service import greeting_text
 from bot.personas.card_import import CardImport, import_character_book, same_name_notes
 from bot.personas.creation import CardFile, FormCheck, InvalidFormError, PersonaForm
 from bot.personas.web import card_editing
-from bot.personas.web.card_http import preview_events
-from bot.personas.web.http import PersonaResponse
-from bot.personas.web.lookup import OwnedPersona, channels_by_persona
+from bot.personas.web.card_scripts import preview_events
+from bot.personas.web.lookup import OwnedPersona
 from bot.personas.web.lore_files import lore_store
 from bot.platform.errors import error_text
 from bot.platform.localisation import gettext_lazy
 from bot.platform.messages import markdown_name, without_escapes
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
-from bot.platform.web_kit.app_context import get_services
-from bot.platform.web_kit.openapi import ApiModel, ApiRoutes, BodySpec, ResponseSpec
+from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem, field_error
 from bot.platform.web_kit.request_body import errors_as_problems
 from bot.platform.web_kit.sse import stream_events
@@ -35,15 +34,9 @@ from personas.prompt.renderer import EXAMPLE_USER, example_turns, system_text
 from personas.schemas.base import FrozenModel
 from personas.schemas.chat import ChatRequest
 
-routes = ApiRoutes("personas")
+routes = Routes()
 MAX_EXAMPLES = 50
 HELLO = "Hello!"
-EXAMPLE_BODY = {
-    "name": "Marlow",
-    "description": "A retired lighthouse keeper who repairs clocks.",
-    "examples": [{"said": "How was your day?", "reply": "Long. The tide was late."}],
-    "first_mes": "Mind the step.",
-}
 
 
 class ExampleBody(FrozenModel):
@@ -64,9 +57,6 @@ class PersonaBody(FrozenModel):
     guild: Annotated[
         str, Limit(pattern=r"^\d{1,20}$", description="the server that owns it; 0: all servers")
     ] = "0"
-    channel: Annotated[
-        str | None, Limit(pattern=r"^\d{1,20}$", description="a channel of the server to give it")
-    ] = None
 
     def form(self) -> PersonaForm:
         """The form with these fields."""
@@ -86,15 +76,8 @@ def join_examples(pairs: Sequence[tuple[str, str]]) -> str:
     return "\n".join(lines)
 
 
-class PreviewHello(PersonaBody):
-    """A persona that is not there yet, and a message to it."""
-
-    message: Annotated[
-        str, Limit(min_length=1, max_length=card_editing.MAX_MESSAGE_CHARS, pattern=r"\S")
-    ] = HELLO
-
-
-class CheckedPersona(ApiModel):
+@dataclass(frozen=True)
+class CheckedPersona:
     """The check of a new persona: errors by field ("" for the whole), its first line with the
     names filled in, the prompt's beginning with the examples, and its tokens.
     """
@@ -107,7 +90,7 @@ class CheckedPersona(ApiModel):
 
 
 def describe_check(check: FormCheck, services: Services) -> CheckedPersona:
-    """Describe a checked form for the API and the page."""
+    """Describe a checked form."""
     prompt = ""
     first_line = ""
     if check.persona:
@@ -123,44 +106,25 @@ def describe_check(check: FormCheck, services: Services) -> CheckedPersona:
     )
 
 
-@routes.operation(
-    "POST /personas/check",
-    "Check a new persona",
-    {200: ResponseSpec("Its faults by field, first line, prompt and tokens.", CheckedPersona)},
-    body=BodySpec(PersonaBody, EXAMPLE_BODY),
-)
+@routes.add("POST /dashboard/new-persona/check")
 async def post_check(request: web.Request) -> web.Response:
-    """Checks the fields of a persona that is not there yet; nothing is saved."""
+    """Check the fields of a persona that is not there yet; nothing is saved."""
     services = get_services(request)
     body = await read_model(request, PersonaBody, card_editing.MAX_CARD_BODY_BYTES)
     check = await services.creation.check(int(body.guild), body.form())
-    return describe_check(check, services).response()
+    return web.json_response(asdict(describe_check(check, services)))
 
 
-@routes.operation(
-    "POST /personas/preview",
-    "Preview a new persona's reply",
-    {
-        200: ResponseSpec(
-            "Server-sent events: `text` for each piece, then `reply` with the whole text, or "
-            "`problem`.",
-            media="text/event-stream",
-        ),
-        404: "There is no such server.",
-    },
-    body=BodySpec(PreviewHello, {**EXAMPLE_BODY, "message": HELLO}),
-)
+@routes.add("POST /dashboard/new-persona/hello/events")
 async def post_hello(request: web.Request) -> web.StreamResponse:
-    """Generates the base model's reply as a persona that is not there yet; nothing is stored."""
+    """Stream the base model's reply as a persona that is not there yet; nothing is stored."""
     services = get_services(request)
-    body = await read_model(request, PreviewHello, card_editing.MAX_CARD_BODY_BYTES)
-    chat_request = await hello_request(services, body.form(), int(body.guild), body.message)
+    body = await read_model(request, PersonaBody, card_editing.MAX_CARD_BODY_BYTES)
+    chat_request = await hello_request(services, body.form(), int(body.guild))
     return await stream_events(request, preview_events(services, chat_request))
 
 
-async def hello_request(
-    services: Services, form: PersonaForm, guild_id: int, message: str
-) -> ChatRequest:
+async def hello_request(services: Services, form: PersonaForm, guild_id: int) -> ChatRequest:
     """The request for a reply of a form's persona. Raises `Problem` for a form with faults, and an
     unknown server.
     """
@@ -169,29 +133,7 @@ async def hello_request(
     with form_problems():
         _, persona, _ = check.require()
     model = ChatModel(persona, None, guild_id)
-    return await card_editing.request_to(services, model, message)
-
-
-@routes.operation(
-    "POST /personas",
-    "Create a persona",
-    {
-        201: ResponseSpec("The persona.", PersonaResponse),
-        404: "There is no such server or channel.",
-        409: "The server has as many personas of its own as it may.",
-    },
-    body=BodySpec(PersonaBody, EXAMPLE_BODY),
-)
-async def post_persona(request: web.Request) -> web.Response:
-    """Creates a persona of a server, or of all. In its channel it says its first line once."""
-    services = get_services(request)
-    body = await read_model(request, PersonaBody, card_editing.MAX_CARD_BODY_BYTES)
-    owned, _ = await create_owned(
-        services, body.form(), guild=body.guild, channel=body.channel or ""
-    )
-    channels = channels_by_persona(services, [owned.id])
-    created = PersonaResponse.of(owned, channels.get(owned.id, ()))
-    return created.response(201, {"Location": f"/personas/{owned.id}"})
+    return await card_editing.request_to(services, model, HELLO)
 
 
 async def create_owned(
