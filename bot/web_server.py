@@ -15,8 +15,6 @@ from aiohttp.log import server_logger
 from bot.answering.web import pages as answering_pages
 from bot.data.errors import DataError
 from bot.data.web import build_pages, set_pages, source_pages
-from bot.data.web import http as dataset_routes
-from bot.data.web import upload_http as upload_routes
 from bot.data.web.problems import data_problem
 from bot.data.web.requests import close_jobs_with
 from bot.generation.web import pages as generation_pages
@@ -96,7 +94,7 @@ PROBLEM_BY_STATUS = {
 }
 API_MODULES = (
     system_routes, job_routes, run_routes, openapi, persona_routes, version_routes,
-    upload_routes, dataset_routes, playground_routes, openai_routes,
+    playground_routes, openai_routes,
 )  # fmt: skip
 PAGE_MODULES = (
     templating, overview_page, sign_in_page, persona_pages, creation_pages, new_persona,

@@ -1,9 +1,7 @@
-"""Uploads, data sets and fetches: what commands, pages and the API do with them."""
+"""Uploads, data sets and fetches: what commands and pages do with them."""
 
 import asyncio
-import shutil
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 
 from bot.data.build_request import (
@@ -23,10 +21,9 @@ from bot.data.errors import (
 )
 from bot.data.folders import DataFolders
 from bot.data.inspections import delete_inspection, save_inspection
-from bot.data.jobs import DataJob, DataJobKind, DataJobRunner
+from bot.data.jobs import DataJob, DataJobRunner
 from bot.data.offers import OfferBody
 from bot.data.rights import write_statement
-from bot.data.sample_index import SampleHits, SampleIndexes, SampleQuery, search_samples
 from bot.data.sources import UPLOADS_PREFIX, DataSource, list_sources, require_upload
 from bot.data.trainer_call import PROGRESS_ARGUMENTS
 from bot.data.trash import DataItem, DataKind, DataTrash
@@ -113,11 +110,6 @@ class DataActions:
         self._fetch_policy = fetch_policy
         self._uploads = ActiveUploads()
         self._trash = DataTrash(home, catalogue)
-
-    @cached_property
-    def indexes(self) -> SampleIndexes:
-        """The indexes of data sets' samples."""
-        return SampleIndexes()
 
     # -------------------------------------------------------------------------------------- uploads
 
@@ -304,15 +296,6 @@ class DataActions:
                 gettext_lazy("Wait for it, or cancel it."),
             )
         await asyncio.to_thread(self._trash.throw_away, _dataset_item(built))
-        index = self._folders.index(built.folder)
-        await asyncio.to_thread(shutil.rmtree, index, ignore_errors=True)
-
-    async def find_samples(self, built: BuiltDataset, query: SampleQuery) -> SampleHits | None:
-        """Return the matching samples; None while the index is being built."""
-        index = self._folders.index(built.folder)
-        if not await self.indexes.ready(built.folder, index):
-            return None
-        return await asyncio.to_thread(search_samples, built.folder, index, query)
 
     # ------------------------------------------------- data sets on a hub, and offers to moderators
 
@@ -338,13 +321,6 @@ class DataActions:
             )
         arguments = ("catalogue", "fetch", name, *PROGRESS_ARGUMENTS)
         return self._jobs.start(self._home, "fetch", name, arguments)
-
-    def latest_job(self, kind: DataJobKind, subject: str, *, missing: str, advice: str) -> DataJob:
-        """Return the latest job of a kind on a subject; `missing` is the error if there is none."""
-        job = self._jobs.latest(kind, subject)
-        if job is None:
-            raise UnknownDataError(missing, advice)
-        return job
 
     async def offer_upload(self, name: str, offer: OfferBody) -> None:
         """Let moderators name an upload, under the right stated to it or by `offer`."""

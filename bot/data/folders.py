@@ -1,8 +1,5 @@
-"""Folders of uploads, data sets, builds and sample indexes in UNDERSTUDY_HOME, and the names
-allowed there.
-"""
+"""Folders of uploads, data sets and builds in UNDERSTUDY_HOME, and the names allowed there."""
 
-import hashlib
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -47,11 +44,6 @@ class DataFolders:
     def build(self, name: str) -> Path:
         """The folder of a data set's build request, review and corrections."""
         return _path_of(self.home / "builds", parse_dataset_name(name))
-
-    def index(self, folder: Path) -> Path:
-        """The folder of a data set's sample index."""
-        key = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
-        return self.home / "cache" / f"samples-{key}"
 
 
 def _path_of(folder: Path, name: str) -> Path:

@@ -1,7 +1,6 @@
 """Streams an uploaded file to disk with bounded memory and checks its type by its first bytes."""
 
 import asyncio
-import hashlib
 import os
 import secrets
 import shutil
@@ -94,7 +93,6 @@ def _wrong_type(message: str) -> UnsupportedFileError:
 class ReceivedFile:
     path: Path
     bytes: int
-    sha256: str
 
 
 class ActiveUploads:
@@ -212,7 +210,6 @@ def require_no_file(place: Path, replace: bool) -> None:
 async def _write_stream(
     read: ReadChunk, partial: Path, place: Path, limits: UploadLimits
 ) -> ReceivedFile:
-    digest = hashlib.sha256()
     total = 0
     with await asyncio.to_thread(_create_private, partial) as file:
         # The lock tells the hourly retention that the file is being written.
@@ -223,9 +220,8 @@ async def _write_stream(
             total += len(block)
             limits.require(place, total)
             await asyncio.to_thread(file.write, block)
-            await asyncio.to_thread(digest.update, block)
         await asyncio.to_thread(_sync, file)
-    return ReceivedFile(place, total, digest.hexdigest())
+    return ReceivedFile(place, total)
 
 
 async def _read_blocks(read: ReadChunk) -> AsyncIterator[bytearray]:

@@ -1,13 +1,11 @@
-"""A sample of a data set for its page, with marks for what the anonymiser replaced and what was
-searched for.
-"""
+"""A sample of a data set for its page, with marks for what the anonymiser replaced."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bot.data.sample_index import SampleHit
+from bot.data.samples import SampleJson
 from bot.platform.localisation import gettext_lazy, localisable_number
 from personas.home.pseudonyms import INVENTED_NAMES
 
@@ -18,9 +16,7 @@ PLACEHOLDER_PATTERN = re.compile(
 )
 """Replacements by the anonymiser (docs/privacy.md)."""
 TextPiece = tuple[str, str]
-"""A text and its kind: "" for plain text, "name" for a pseudonym, "value" for a placeholder, "hit"
-for a search hit.
-"""
+"""A text and its kind: "" for plain text, "name" for a pseudonym, "value" for a placeholder."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +29,17 @@ class MessageView:
 class SampleView:
     """A sample or a dropped record. `card` is the system prompt; `facts` are shown below it."""
 
-    n: int
-    side: str
+    number: int
     source: str
     row: str
-    talk: str
     reason: str
     card: str
     messages: tuple[MessageView, ...]
     facts: tuple[str, ...]
 
 
-def view_sample(hit: SampleHit, query: str = "") -> SampleView:
-    """Describe a sample for the page, with marks for pseudonyms, placeholders and search hits."""
-    line = hit.line
+def view_sample(line: SampleJson, number: int) -> SampleView:
+    """Describe a sample for the page, with marks for pseudonyms and placeholders."""
     names = [str(name) for name in line.get("speakers") or ()]
     card = ""
     messages = []
@@ -58,16 +51,14 @@ def view_sample(hit: SampleHit, query: str = "") -> SampleView:
         if role == "system":
             card = card or content
         else:
-            messages.append(MessageView(role, tuple(split_marked_text(content, names, query))))
+            messages.append(MessageView(role, tuple(split_marked_text(content, names))))
     if text := line.get("text"):
-        pieces = tuple(split_marked_text(str(text), names, query))
+        pieces = tuple(split_marked_text(str(text), names))
         messages.append(MessageView("dropped", pieces))
     return SampleView(
-        n=hit.n,
-        side=hit.side,
+        number=number,
         source=str(line.get("source") or ""),
         row=str(line.get("row") or ""),
-        talk=str(line.get("talk") or line.get("row") or ""),
         reason=str(line.get("reason") or ""),
         card=card,
         messages=tuple(messages),
@@ -75,10 +66,10 @@ def view_sample(hit: SampleHit, query: str = "") -> SampleView:
     )
 
 
-def split_marked_text(text: str, names: Sequence[str], query: str = "") -> Iterator[TextPiece]:
+def split_marked_text(text: str, names: Sequence[str]) -> Iterator[TextPiece]:
     """Split a text into pieces. `names` are its speakers; the invented ones are pseudonyms."""
     end = 0
-    for start, stop, kind in _find_marks(text, names, query):
+    for start, stop, kind in _find_marks(text, names):
         if start < end:
             continue
         if start > end:
@@ -89,7 +80,7 @@ def split_marked_text(text: str, names: Sequence[str], query: str = "") -> Itera
         yield text[end:], ""
 
 
-def _find_marks(text: str, names: Sequence[str], query: str) -> list[tuple[int, int, str]]:
+def _find_marks(text: str, names: Sequence[str]) -> list[tuple[int, int, str]]:
     speaking = [re.escape(name) for name in names if PSEUDONYM_PATTERN.fullmatch(name)]
     patterns: list[tuple[re.Pattern[str], str]] = [
         (PLACEHOLDER_PATTERN, "value"),
@@ -97,8 +88,6 @@ def _find_marks(text: str, names: Sequence[str], query: str) -> list[tuple[int, 
     ]
     if speaking:
         patterns.insert(0, (re.compile(rf"\b(?:{'|'.join(speaking)})\b"), "name"))
-    if words := [re.escape(word) for word in re.findall(r"\w+", query)]:
-        patterns.append((re.compile(rf"\b(?:{'|'.join(words)})", re.IGNORECASE), "hit"))
     marks = []
     for pattern, kind in patterns:
         for match in pattern.finditer(text):

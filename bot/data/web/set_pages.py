@@ -4,7 +4,6 @@ moderators.
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from types import MappingProxyType
 from urllib.parse import quote, urlencode
 
@@ -13,33 +12,26 @@ from markupsafe import Markup
 
 from bot.data import anonymisation_review
 from bot.data.actions import dataset_place, require_own_dataset
-from bot.data.built_datasets import BuiltDataset, read_datasheet
+from bot.data.built_datasets import read_datasheet
 from bot.data.folders import DataFolders
-from bot.data.sample_index import SPLITS, SampleHits, count_samples, dropped_examples
+from bot.data.samples import SAMPLE_FILES, read_samples
 from bot.data.web.forms import offer_fields, parse_offer_form, statement_fields
 from bot.data.web.problems import OFFER_ERRORS, offer_problem
-from bot.data.web.requests import (
-    MAX_QUERY_CHARS,
-    MAX_SAMPLE_NUMBER,
-    SAMPLE_FILTERS,
-    parse_sample_query,
-)
 from bot.data.web.sample_views import view_sample
 from bot.data.web.source_pages import DATA_PATH, WITHDRAWN_TEXT, offered_text
 from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.charts import bar_chart
 from bot.platform.web_kit.markdown import markdown_renderer
-from bot.platform.web_kit.paging import integer_query, require_known_parameters
+from bot.platform.web_kit.paging import enum_query, integer_query, require_known_parameters
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import read_form
 from bot.platform.web_kit.templating import redirect_to, render_page
-from bot.services import Services
-from personas.errors import MaterialError
 
 REPLACED_TEXTS_PER_PAGE = 50
-INDEX_TIMEOUT_S = 0.3
-"""How long the page of a data set waits for examples of dropped samples."""
+SAMPLES_PER_PAGE = 20
+MAX_QUERY_CHARS = 200
+MAX_SAMPLE_NUMBER = 2**53
 DATASHEET_RENDERER = markdown_renderer().disable("image")
 routes = Routes()
 
@@ -61,7 +53,6 @@ async def _render_dataset(
     entry = services.catalogue.entry_at(place)
     statement = entry.statement if entry else None
     sheet = await asyncio.to_thread(read_datasheet, built)
-    examples = await _dropped_samples(services, built)
     rows = [(name, float(source.samples)) for name, source in stats.by_source.items()]
     return render_page(
         request,
@@ -76,23 +67,11 @@ async def _render_dataset(
             gettext_lazy("samples"),
         ),
         sheet=_render_datasheet(sheet),
-        examples=examples,
         problem=problem,
         given=statement_fields(statement) | dict(given),
         offer=offer_fields(services, place, built.id) | dict(given),
         can_rebuild=built.is_own and await services.data.stored_build(built.id) is not None,
     )
-
-
-async def _dropped_samples(services: Services, built: BuiltDataset) -> dict[str, list[str]]:
-    """Beginnings of some dropped samples by reason; empty while the index is being built."""
-    place = DataFolders(services.home).index(built.folder)
-    with suppress(MaterialError):  # the page of the samples says what is wrong with them
-        if await services.data.indexes.ready(built.folder, place, INDEX_TIMEOUT_S):
-            return await asyncio.to_thread(
-                dropped_examples, built.folder, place, list(built.stats.dropped)
-            )
-    return {}
 
 
 def _render_datasheet(sheet: str) -> Markup:
@@ -134,37 +113,29 @@ async def delete_dataset_page(request: web.Request) -> web.Response:
 
 @routes.add(f"GET {DATA_PATH}/sets/{{id}}/samples")
 async def get_samples_page(request: web.Request) -> web.Response:
-    """Page of samples, filtered by words, split, source, conversation or drop reason."""
-    services = get_services(request)
-    require_known_parameters(request, *SAMPLE_FILTERS, "after")
-    built = await services.data.dataset(request.match_info["id"])
-    wanted = parse_sample_query(request)
-    hits = await services.data.find_samples(built, wanted)
-    title = gettext_lazy("Samples of {name}", name=built.id)
-    if hits is None:
-        answer = render_page(request, "data/indexing.html", title=title, built=built)
-        answer.headers["Refresh"] = "2"
-        return answer
-    place = DataFolders(services.home).index(built.folder)
+    """Page of the samples of a split, with the source and the right of each."""
+    require_known_parameters(request, "split", "first")
+    built = await get_services(request).data.dataset(request.match_info["id"])
+    split = enum_query(request, "split", tuple(SAMPLE_FILES)) or "train"
+    first = integer_query(request, "first", 0, MAX_SAMPLE_NUMBER) or 0
+    lines = await asyncio.to_thread(
+        read_samples, built.folder, split, first=first, limit=SAMPLES_PER_PAGE + 1
+    )
+    samples = []
+    for number, line in enumerate(lines[:SAMPLES_PER_PAGE], start=first + 1):
+        samples.append(view_sample(line, number))
+    following = first + SAMPLES_PER_PAGE
     return render_page(
         request,
         "data/samples.html",
-        title=title,
+        title=gettext_lazy("Samples of {name}", name=built.id),
         built=built,
-        wanted=wanted,
-        hits=hits,
-        counts=await asyncio.to_thread(count_samples, place),
-        sides=SPLITS,
-        samples=[view_sample(hit, wanted.query) for hit in hits.found],
-        next=_next_page_path(request, hits),
+        split=split,
+        counts={**built.stats.samples, "dropped": sum(built.stats.dropped.values())},
+        splits=tuple(SAMPLE_FILES),
+        samples=samples,
+        next=f"?split={split}&first={following}" if len(lines) > SAMPLES_PER_PAGE else "",
     )
-
-
-def _next_page_path(request: web.Request, hits: SampleHits) -> str:
-    if not hits.has_more:
-        return ""
-    query = {name: value for name, value in request.query.items() if name != "after" and value}
-    return f"{request.path}?{urlencode({**query, 'after': hits.found[-1].n})}"
 
 
 @routes.add(f"GET {DATA_PATH}/sets/{{id}}/review")

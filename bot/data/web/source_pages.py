@@ -13,7 +13,6 @@ from bot.data.actions import upload_place
 from bot.data.errors import InvalidFieldsError
 from bot.data.folders import FILE_SUFFIXES, GZIP_SUFFIX, DataFolders
 from bot.data.rights import LICENSED_RIGHT, RIGHT_CHOICES, parse_rights
-from bot.data.sample_index import prune_indexes
 from bot.data.trash import DataKind
 from bot.data.upload_stream import ReadChunk, ReceivedFile, max_upload_bytes
 from bot.data.web.forms import offer_fields, parse_map_form, parse_offer_form, statement_fields
@@ -21,6 +20,7 @@ from bot.data.web.problems import OFFER_ERRORS, form_problem, offer_problem
 from bot.data.web.requests import require_job, stream_job_progress
 from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts
 from bot.platform.web_kit.app_context import Routes, get_services
+from bot.platform.web_kit.paging import flag_query, require_known_parameters
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import (
     FORM_CHUNK_BYTES,
@@ -45,8 +45,6 @@ async def get_data_page(request: web.Request) -> web.Response:
     sources = await services.data.sources()
     sets, faults = await services.data.datasets()
     places = DataFolders(services.home)
-    indexes = [places.index(built.folder) for built in sets]
-    await asyncio.to_thread(prune_indexes, services.home / "cache", indexes)
     room = await asyncio.to_thread(max_upload_bytes, places.uploads)
     ours = []
     for source in sources:
@@ -80,6 +78,20 @@ async def post_upload(request: web.Request) -> web.Response:
         upload_page_path(name),
         gettext_lazy("{name} is here. State the right to it below.", name=name),
     )
+
+
+@routes.add(f"PUT {DATA_PATH}/uploads/{{name}}")
+async def put_upload(request: web.Request) -> web.Response:
+    """Stream a file to the disk for the page's script; the body is the file."""
+    require_known_parameters(request, "replace")
+    received = await get_services(request).data.store_upload(
+        partial(request.content.read, FORM_CHUNK_BYTES),
+        request.match_info["name"],
+        replace=flag_query(request, "replace"),
+        expected_bytes=request.content_length,
+    )
+    name = received.path.name
+    return web.json_response({"name": name, "bytes": received.bytes}, status=201)
 
 
 async def _store_form_upload(request: web.Request) -> str:

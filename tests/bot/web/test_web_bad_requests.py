@@ -54,17 +54,17 @@ async def test_an_own_address_may_be_whole(say, host):
 
 MISTAKES = [
     f"POST /finetune/start-training HTTP/1.1\r\n{HOST}{PACKED}",
-    f"POST /tokens HTTP/1.1\r\n{HOST}Idempotency-Key: k\r\n{PACKED}",
+    f"POST /dashboard/tokens HTTP/1.1\r\n{HOST}Idempotency-Key: k\r\n{PACKED}",
     f"POST /v1/chat/completions HTTP/1.1\r\n{HOST}{PACKED}",
-    f"PUT /uploads/a.jsonl HTTP/1.1\r\n{HOST}{PACKED}",
+    f"PUT /dashboard/data/uploads/a.jsonl HTTP/1.1\r\n{HOST}{PACKED}",
     f"POST /page-api/say HTTP/1.1\r\n{HOST}{PACKED}",
     f"GET /finetune/jobs?limit=١ HTTP/1.1\r\n{HOST}\r\n",
     "GARBAGE\r\n\r\n",
     f"GET /healthz HTTP/1.1\r\n{HOST}X: {'a' * 70_000}\r\n\r\n",
     f"GET /healthz?{'a' * 70_000} HTTP/1.1\r\n{HOST}\r\n",
-    f"POST /tokens HTTP/1.1\r\n{HOST}Content-Length: 5\r\nTransfer-Encoding: "
+    f"POST /dashboard/tokens HTTP/1.1\r\n{HOST}Content-Length: 5\r\nTransfer-Encoding: "
     "chunked\r\n\r\n0\r\n\r\n",
-    f"POST /tokens HTTP/1.1\r\n{HOST}{JSON}Transfer-Encoding: chunked\r\n\r\nZZ\r\n",
+    f"POST /dashboard/tokens HTTP/1.1\r\n{HOST}{JSON}Transfer-Encoding: chunked\r\n\r\nZZ\r\n",
     f"GET http://[/x HTTP/1.1\r\n{HOST}\r\n",
     "GET /healthz HTTP/1.1\r\n\r\n",
 ]

@@ -4,7 +4,7 @@ from a hub.
 
 from __future__ import annotations
 
-import asyncio
+import html
 import json
 import sys
 import tomllib
@@ -16,6 +16,7 @@ from personas.home.data_subjects import Consent, write_consent
 from personas.schemas.training import TrainingRequest
 from tests.bot.web.conftest import put_talk
 from tests.bot.web.dataset_folders import put_set
+from tests.fakes import until
 from tests.hub_server import COMMIT, FETCHER, Hub, Repository, reach
 
 STATED = {"stated_by": "Mina Vale", "stated_on": "2026-11-20", "why": "Written here."}
@@ -26,6 +27,7 @@ TALK = "".join(
     + "\n"
     for n in range(4000)
 ).encode()
+FETCH = "/dashboard/data/published/firefly/fetch"
 FIREFLY = {"firefly-train-1.1M.jsonl": TALK, "task_distribution.png": b"no"}
 
 
@@ -62,49 +64,51 @@ def materials(dashboard, name, persona=None):
 
 
 async def fetch_ended(dashboard, name):
-    for _ in range(2400):
-        _, result, _ = await dashboard.ask("GET", f"/datasets/{name}/fetch")
-        if result["state"] not in ("waiting", "running"):
-            return result
-        await asyncio.sleep(0.05)
-    raise AssertionError("it has not ended")
+    """The job of a fetch once it has ended."""
+    job = dashboard.services.data_jobs.latest("fetch", name)
+    await until(lambda: not job.is_open, 120)
+    return job
+
+
+async def offer(dashboard, **fields):
+    """Let moderators use the data set harbour, by its form; gives the status and the page."""
+    return (await dashboard.submit("/dashboard/data/sets/harbour/catalogue", **fields))[:2]
+
+
+async def source(dashboard, name):
+    sources = {each.name: each for each in await dashboard.services.data.sources()}
+    return sources[name]
 
 
 async def test_a_built_data_set_is_offered_renamed_and_withdrawn(dashboard, home):
     put_set(home / "datasets" / "harbour")
     (home / "catalogue.toml").write_text("# Mine.\n")
-    path = "/datasets/harbour/catalogue"
-    status, result, _ = await dashboard.ask(
-        "PUT", path, json={"name": "quay", "language": "English", **STATED}
-    )
-    assert (
-        status == 200
-        and result["catalogue_name"] == "quay"
-        and result["links"]["catalogue"] == path
-    )
+    assert (await offer(dashboard, name="quay", language="English", **STATED))[0] == 303
+    built = await dashboard.services.data.dataset("harbour")
+    assert built.catalogue_name == "quay"
     assert "# Mine." in (home / "catalogue.toml").read_text()
     assert entries(home)["quay"]["right"] == "own-writing", "the one of its samples"
     assert "quay" in dashboard.services.catalogue.datasets() and materials(
         dashboard, "quay", "ballast"
     )
-    status, result, _ = await dashboard.ask("PUT", path, json={"name": "pier", **STATED})
-    assert status == 200 and entries(home).keys() == {"pier"}
+    assert (await offer(dashboard, name="pier", **STATED))[0] == 303
+    assert entries(home).keys() == {"pier"}
     _, page, _ = await dashboard.page("/dashboard/data")
     assert "for moderators: pier" in page and page.count("/dashboard/data/sets/") == 1
-    status, result, _ = await dashboard.ask("DELETE", path)
-    assert status == 200 and result["catalogue_name"] is None and entries(home) == {}
+    await offer(dashboard, take_back="yes")
+    assert entries(home) == {}
     assert "pier" not in dashboard.services.catalogue.datasets()
 
 
 async def test_an_upload_is_offered_under_its_right_and_goes_with_it(dashboard, home):
     put_talk(home / "uploads", "talk.jsonl", signed=False)
-    path = "/uploads/talk.jsonl/catalogue"
-    body = {"name": "talk of the quay", "persona_names": ["Wick", "42"]}
-    status, result, _ = await dashboard.ask("PUT", path, json=body)
-    assert status == 422 and result["errors"][0]["field"] == "right"
-    right = {"right": "licensed:CC-BY-4.0", **STATED}
-    status, result, _ = await dashboard.ask("PUT", path, json=body | right)
-    assert status == 200 and result["may_train"] and result["catalogue_name"] == "talk of the quay"
+    path = "/dashboard/data/uploads/talk.jsonl"
+    body = {"name": "talk of the quay", "persona_names": "Wick, 42"}
+    status, page, _ = await dashboard.submit(f"{path}/catalogue", **body)
+    assert status == 422 and "nobody has stated a right to it" in page
+    right = {"right": "licensed", "licence": "CC-BY-4.0", **STATED}
+    await dashboard.submit(f"{path}/right", **right)
+    assert (await dashboard.submit(f"{path}/catalogue", **body))[0] == 303
     log = next(
         one for one in materials(dashboard, "talk of the quay", "ballast") if one.kind == "log"
     )
@@ -113,17 +117,20 @@ async def test_an_upload_is_offered_under_its_right_and_goes_with_it(dashboard, 
         "Mina Vale",
         ("Wick", "42"),
     )
-    await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=right | {"right": "own-writing"})
+    await dashboard.submit(f"{path}/right", **right | {"right": "own-writing"})
     assert entries(home)["talk of the quay"]["right"] == "own-writing"
     assert entries(home)["talk of the quay"]["persona_names"] == ["Wick", "42"]
-    await dashboard.ask("DELETE", "/uploads/talk.jsonl/right")
+    await dashboard.submit(f"{path}/right", take_back="yes")
     assert entries(home) == {}, "without a right it is withdrawn"
-    await dashboard.ask("PUT", path, json=body | right)
-    await dashboard.ask("PUT", "/uploads/talk.jsonl?replace=true", data=TALK)
-    assert entries(home) == {}, "another file of that name is not what was offered"
-    await dashboard.ask("PUT", path, json=body | right)
-    await dashboard.ask("DELETE", "/uploads/talk.jsonl")
-    assert entries(home) == {}
+    for gone in ("replaced", "deleted"):
+        await dashboard.submit(f"{path}/right", **right)
+        await dashboard.submit(f"{path}/catalogue", **body)
+        assert entries(home)
+        if gone == "replaced":
+            await dashboard.ask("PUT", f"{path}?replace=true", data=TALK)
+        else:
+            await dashboard.submit(f"{path}/delete")
+        assert entries(home) == {}, "another file of that name is not what was offered"
 
 
 @pytest.mark.parametrize(
@@ -132,41 +139,29 @@ async def test_an_upload_is_offered_under_its_right_and_goes_with_it(dashboard, 
         ({"name": "ballast"}, "'ballast' is the name of another"),
         ({"name": "general-dialogue"}, "another data set"),
         ({"name": "oasst2"}, "another data set"),
-        ({"name": "../quay"}, "name"),
-        ({"name": ""}, "name"),
-        ({"why": ""}, "why"),
+        ({"name": "../quay"}, "error-name"),
+        ({"name": ""}, "error-name"),
+        ({"why": ""}, "error-why"),
         ({"stated_on": "2999-01-01"}, "has not come yet"),
         ({"stated_on": "soon"}, "no date"),
-        ({"format": "Share GPT"}, "format"),
-        ({"rite": "form"}, "rite"),
+        ({"format": "Share GPT"}, "a format's name"),
     ],
 )
 async def test_what_is_wrong_with_an_offer_is_named_and_nothing_is_written(
     dashboard, home, changes, words
 ):
     put_set(home / "datasets" / "harbour")
-    status, result, _ = await dashboard.ask(
-        "PUT", "/datasets/harbour/catalogue", json={"name": "quay", **STATED} | changes
-    )
-    assert status == 422 and words in json.dumps(result)
+    status, page = await offer(dashboard, **{"name": "quay", **STATED} | changes)
+    assert status == 422 and words in html.unescape(page)
     assert not (home / "catalogue.toml").exists()
 
 
 async def test_a_broken_catalogue_is_refused_with_its_line(dashboard, home):
     put_set(home / "datasets" / "harbour")
     (home / "catalogue.toml").write_text('[a]\npath = "b\n')
-    status, result, _ = await dashboard.ask(
-        "PUT", "/datasets/harbour/catalogue", json={"name": "quay", **STATED}
-    )
-    assert (
-        status == 422
-        and "at line 2" in result["detail"]
-        and "it was not changed" in result["advice"]
-    )
-    status, page, _ = await dashboard.submit(
-        "/dashboard/data/sets/harbour/catalogue", name="quay", **STATED
-    )
+    status, page = await offer(dashboard, name="quay", **STATED)
     assert status == 422 and "at line 2" in page and 'value="quay"' in page
+    assert "it was not changed" in page
     assert (home / "catalogue.toml").read_text() == '[a]\npath = "b\n'
 
 
@@ -174,22 +169,15 @@ async def test_what_came_through_discord_is_not_offered_without_permission(dashb
     folder = put_set(home / "datasets" / "harbour")
     stats = json.loads((folder / "stats.json").read_text())
     (folder / "stats.json").write_text(json.dumps(stats | {"by_right": {"discord-api": 46}}))
-    status, result, _ = await dashboard.ask(
-        "PUT", "/datasets/harbour/catalogue", json={"name": "quay", **STATED}
-    )
-    assert (
-        status == 422
-        and "DISCORD_PERMISSION" in result["advice"]
-        and not (home / "catalogue.toml").exists()
-    )
+    status, page = await offer(dashboard, name="quay", **STATED)
+    assert status == 422 and "DISCORD_PERMISSION" in page
+    assert not (home / "catalogue.toml").exists()
     write_consent(
         home,
         Consent(permission="Discord wrote so in 2026, see the letter.", opted_in=frozenset({"1"})),
     )
-    status, _, _ = await dashboard.ask(
-        "PUT", "/datasets/harbour/catalogue", json={"name": "quay", **STATED}
-    )
-    assert status == 200 and entries(home)["quay"]["right"] == "discord-api"
+    status, _ = await offer(dashboard, name="quay", **STATED)
+    assert status == 303 and entries(home)["quay"]["right"] == "discord-api"
 
 
 async def test_the_forms_offer_and_withdraw_without_scripts(dashboard, home):
@@ -217,19 +205,15 @@ async def test_the_forms_offer_and_withdraw_without_scripts(dashboard, home):
 
 async def test_a_deleted_data_set_is_withdrawn_too(dashboard, home):
     put_set(home / "datasets" / "harbour")
-    await dashboard.ask("PUT", "/datasets/harbour/catalogue", json={"name": "quay", **STATED})
-    assert (await dashboard.ask("DELETE", "/datasets/harbour"))[0] == 204 and entries(home) == {}
+    await offer(dashboard, name="quay", **STATED)
+    await dashboard.submit("/dashboard/data/sets/harbour/delete")
+    assert entries(home) == {}
 
 
 async def test_published_data_sets_are_listed_with_their_facts(dashboard):
-    status, result, _ = await dashboard.ask("GET", "/datasets/oasst2")
-    assert (
-        status == 200 and result["published"]["licence"] == "Apache-2.0" and not result["may_train"]
-    )
-    assert (
-        "has not been fetched" in result["refused"]
-        and result["links"]["fetch"] == "/datasets/oasst2/fetch"
-    )
+    oasst2 = await source(dashboard, "oasst2")
+    assert oasst2.entry.about.licence == "Apache-2.0"
+    assert "has not been fetched" in oasst2.refused
     _, page, _ = await dashboard.page("/dashboard/data")
     assert "not fetched" in page and "54.4 MB" in page and "CC-BY-NC-4.0" in page
     status, result, _ = await dashboard.start(dataset="oasst2")
@@ -242,18 +226,13 @@ async def test_published_data_sets_are_listed_with_their_facts(dashboard):
 
 
 async def test_a_data_set_is_fetched_and_trained_on_once_a_right_is_stated(dashboard, home, hub):
-    status, result, headers = await dashboard.ask("POST", "/datasets/firefly/fetch")
-    assert (
-        status == 202
-        and headers["Location"] == result["links"]["self"] == "/datasets/firefly/fetch"
-    )
-    assert (await dashboard.ask("POST", "/datasets/firefly/fetch"))[0] == 409, "it is being fetched"
-    result = await fetch_ended(dashboard, "firefly")
-    assert result["state"] == "done" and result["error"] is None, result
+    assert (await dashboard.submit(FETCH))[0] == 303
+    assert "running already" in (await dashboard.submit(FETCH))[1], "it is being fetched"
+    job = await fetch_ended(dashboard, "firefly")
+    assert (job.state, job.error) == ("done", "")
     assert (home / "fetched" / "firefly" / "firefly-train-1.1M.jsonl").read_bytes() == TALK
-    assert (await dashboard.ask("POST", "/datasets/firefly/fetch"))[0] == 409, "it is here"
-    _, result, _ = await dashboard.ask("GET", "/datasets/firefly")
-    assert not result["may_train"] and "states no licence" in result["refused"]
+    assert "on this machine already" in (await dashboard.submit(FETCH))[1]
+    assert "states no licence" in (await source(dashboard, "firefly")).refused
     status, page, _ = await dashboard.submit(
         "/dashboard/data/published/firefly/catalogue", **STATED
     )
@@ -268,30 +247,25 @@ async def test_a_data_set_is_fetched_and_trained_on_once_a_right_is_stated(dashb
     )
     assert messages.origin == f"YeungNLP/firefly-train-1.1M@{COMMIT[:12]}"
     await dashboard.submit("/dashboard/data/published/firefly/catalogue", take_back="yes")
-    assert not (await dashboard.ask("GET", "/datasets/firefly"))[1]["may_train"]
+    assert (await source(dashboard, "firefly")).refused
 
 
 @pytest.mark.slow
 async def test_a_fetch_is_cancelled_and_keeps_what_is_there(dashboard, home, hub):
     hub.pause_s = 0.5
-    await dashboard.ask("POST", "/datasets/firefly/fetch")
-    for _ in range(2400):
-        _, result, _ = await dashboard.ask("GET", "/datasets/firefly/fetch")
-        if " of " in result["said"] and not result["said"].startswith("0 B"):
-            break
-        await asyncio.sleep(0.05)
+    await dashboard.submit(FETCH)
+    job = dashboard.services.data_jobs.latest("fetch", "firefly")
+    await until(lambda: " of " in job.said and not job.said.startswith("0 B"), 120)
     _, page, _ = await dashboard.page("/dashboard/data/published/firefly")
     assert "Cancel" in page and "fetched" in page and "<noscript>" in page
-    status, result, _ = await dashboard.ask("POST", "/datasets/firefly/fetch/cancel")
-    assert status == 200 and result["state"] == "cancelled"
+    await dashboard.submit(f"/dashboard/data/works/{job.id}/cancel")
+    assert job.state == "cancelled"
     assert list((home / "fetched").glob(".firefly.partial/*/*.jsonl"))
-    assert (await dashboard.ask("GET", "/datasets/alpaca/fetch"))[0] == 404
 
 
 async def test_the_operator_can_keep_the_bot_from_fetching(dashboard, monkeypatch):
     object.__setattr__(dashboard.services, "fetch_datasets", "off")
-    status, result, _ = await dashboard.ask("POST", "/datasets/firefly/fetch")
-    assert status == 409 and "FETCH_DATASETS" in result["detail"]
+    assert "FETCH_DATASETS" in (await dashboard.submit(FETCH))[1]
     _, page, _ = await dashboard.page("/dashboard/data/published/firefly")
     assert "FETCH_DATASETS" in page and ">Fetch " not in page
 
@@ -299,8 +273,8 @@ async def test_the_operator_can_keep_the_bot_from_fetching(dashboard, monkeypatc
 @pytest.mark.slow
 async def test_where_no_hub_can_be_reached_the_page_says_so(dashboard, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    await dashboard.ask("POST", "/datasets/firefly/fetch")
-    result = await fetch_ended(dashboard, "firefly")
-    assert result["state"] == "failed" and "HF_HUB_OFFLINE is set" in result["error"]
+    await dashboard.submit(FETCH)
+    job = await fetch_ended(dashboard, "firefly")
+    assert job.state == "failed" and "HF_HUB_OFFLINE is set" in job.error
     _, page, _ = await dashboard.page("/dashboard/data/published/firefly")
     assert "HF_HUB_OFFLINE is set" in page and "Fetch 1.17 GB" in page

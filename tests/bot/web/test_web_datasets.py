@@ -1,4 +1,4 @@
-"""Data sets over the web: built by the trainer's program, listed, searched, reviewed, deleted."""
+"""Data sets: built by the trainer's program, shown, reviewed, deleted."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from bot.data import sample_index
-from bot.data.folders import DataFolders
+from bot.data.build_request import DatasetBuildBody
+from bot.data.errors import DataConflictError, InvalidFieldsError
 from bot.data.web import set_pages
 from bot.data.web.forms import statement_fields
 from bot.data.web.sample_views import split_marked_text
-from bot.privacy.home_files import HomeFiles
+from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.validation import parse_body
+from bot.training.guild_turns import QueueConflictError
 from tests.bot.web.conftest import put_talk
-from tests.bot.web.dataset_folders import PEOPLE, TRAINER, dropped, line, put_set
+from tests.bot.web.dataset_folders import TRAINER, put_set
 from tests.bot.web.test_web_uploads import undo_addresses
+from tests.fakes import until
 
 ORDER = {"name": "harbour", "persona": "ballast", "sources": [{"source": "ballast"}]}
 
@@ -38,14 +40,25 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
+async def build(dashboard, *, replace=False, **changes):
+    """Have a data set built; gives the job."""
+    body = parse_body(DatasetBuildBody, ORDER | changes)
+    return await dashboard.services.data.build_dataset(body, replace=replace)
+
+
 async def build_ended(dashboard, name="harbour"):
-    """What is said of a build once it has ended."""
-    for _ in range(300):
-        _, result, _ = await dashboard.ask("GET", f"/datasets/{name}/build")
-        if result["state"] not in ("waiting", "running"):
-            return result
-        await asyncio.sleep(0.05)
-    raise AssertionError("it has not ended")
+    """The job of a build once it has ended."""
+    job = dashboard.services.data_jobs.latest("build", name)
+    await until(lambda: not job.is_open, 15)
+    return job
+
+
+async def delete(dashboard):
+    assert (await dashboard.submit("/dashboard/data/sets/harbour/delete"))[0] == 303
+
+
+async def is_there(dashboard):
+    return (await dashboard.page("/dashboard/data/sets/harbour"))[0] == 200
 
 
 # ----------------------------------------------------------------------------------------- building
@@ -53,17 +66,13 @@ async def build_ended(dashboard, name="harbour"):
 
 async def test_a_data_set_is_built_by_a_process_and_then_there(dashboard, home):
     put_talk(home / "uploads", "talk.jsonl")
-    body = ORDER | {
-        "sources": [{"source": "uploads/talk.jsonl", "limit": 200}, {"source": "ballast"}],
-        "names": ["Wick"], "mix": "80:20", "languages": ["en"], "max_length": 256,
-    }  # fmt: skip
-    status, result, headers = await dashboard.ask("POST", "/datasets", json=body)
-    assert (
-        status == 202
-        and headers["Location"] == result["links"]["self"] == "/datasets/harbour/build"
-    )
-    result = await build_ended(dashboard)
-    assert result["state"] == "done" and result["said"] == "reading talk.json: 1,200 rows"
+    job = await build(
+        dashboard,
+        sources=[{"source": "uploads/talk.jsonl", "limit": 200}, {"source": "ballast"}],
+        names=["Wick"], mix="80:20", languages=["en"], max_length=256,
+    )  # fmt: skip
+    await build_ended(dashboard)
+    assert job.state == "done" and job.said == "reading talk.json: 1,200 rows"
     words = json.loads((home / "said.json").read_text())
     sources = [words[n + 1] for n, word in enumerate(words) if word == "--source"]
     assert sources == ["uploads/talk.jsonl:200", "ballast"] and words[:4] == [
@@ -75,9 +84,9 @@ async def test_a_data_set_is_built_by_a_process_and_then_there(dashboard, home):
     for option, value in {"--as": "Wick", "--mix": "80:20", "--languages": "en", "--max-length": "256",
                           "--review": "builds/harbour/review.jsonl", "--out": "datasets/harbour"}.items():  # fmt: skip
         assert words[words.index(option) + 1] == value
-    status, result, _ = await dashboard.ask("GET", "/datasets/harbour")
-    assert status == 200 and result["samples"] == {"train": 40, "eval": 6}
-    assert result["train_with"] == {"dataset_path": "datasets/harbour"}
+    built = await dashboard.services.data.dataset("harbour")
+    assert built.stats.samples == {"train": 40, "eval": 6}
+    assert built.request_field == {"dataset_path": "datasets/harbour"}
     status, result, _ = await dashboard.start(
         dataset=None, dataset_path="datasets/harbour", task_type="persona", persona="ballast"
     )
@@ -86,10 +95,10 @@ async def test_a_data_set_is_built_by_a_process_and_then_there(dashboard, home):
 
 async def test_a_set_that_is_there_is_asked_about(dashboard, home):
     put_set(home / "datasets" / "harbour")
-    status, result, _ = await dashboard.ask("POST", "/datasets", json=ORDER)
-    assert status == 409 and "already" in result["detail"]
-    status, _, _ = await dashboard.ask("POST", "/datasets?replace=true", json=ORDER)
-    assert status == 202 and (await build_ended(dashboard))["state"] == "done"
+    with pytest.raises(DataConflictError, match="already"):
+        await build(dashboard)
+    await build(dashboard, replace=True)
+    assert (await build_ended(dashboard)).state == "done"
 
 
 @pytest.mark.parametrize(
@@ -111,19 +120,23 @@ async def test_a_set_that_is_there_is_asked_about(dashboard, home):
 )
 async def test_an_order_that_cannot_be_is_refused_by_field(dashboard, home, changes, field):
     put_talk(home / "uploads", "unsigned.jsonl", signed=False)
-    status, result, _ = await dashboard.ask("POST", "/datasets", json=ORDER | changes)
-    assert status == 422 and field in {
-        one["field"].partition(".")[0] for one in result["errors"]
-    }, result
+    wrong = set()
+    try:
+        await build(dashboard, **changes)
+    except Problem as problem:
+        wrong = {error["field"].partition(".")[0] for error in problem.errors}
+    except InvalidFieldsError as error:
+        wrong = {name.partition(".")[0] for name, _ in error.errors}
+    assert field in wrong
     assert not (home / "said.json").exists()
 
 
 async def test_what_the_trainer_refuses_is_said_without_the_machines_folders(dashboard, home):
-    await dashboard.ask("POST", "/datasets", json=ORDER | {"persona": "oda"})
-    result = await build_ended(dashboard)
-    assert (
-        result["state"] == "failed"
-        and result["error"] == "talk.json holds no reply of Oda. Name her: --as"
+    await build(dashboard, persona="oda")
+    job = await build_ended(dashboard)
+    assert (job.state, job.error) == (
+        "failed",
+        "talk.json holds no reply of Oda. Name her: --as",
     )
     _, page, _ = await dashboard.page("/dashboard/data/builds/harbour")
     assert "Name her" in page and "Edit and rebuild" in page
@@ -133,24 +146,21 @@ async def test_what_the_trainer_refuses_is_said_without_the_machines_folders(das
 
 
 async def test_a_build_is_cancelled_and_its_process_ends(dashboard, home):
-    await dashboard.ask("POST", "/datasets", json=ORDER | {"persona": "thrip"})
-    for _ in range(200):
-        if (await dashboard.ask("GET", "/datasets/harbour/build"))[1]["said"]:
-            break
-        await asyncio.sleep(0.05)
-    status, result, _ = await dashboard.ask("POST", "/datasets", json=ORDER)
-    assert status == 409, "one at a time of each name"
-    await dashboard.ask("POST", "/datasets", json=ORDER | {"name": "second"})
-    assert (await dashboard.ask("GET", "/datasets/second/build"))[1]["state"] == "waiting"
+    job = await build(dashboard, persona="thrip")
+    await until(lambda: job.said, 15)
+    with pytest.raises(QueueConflictError):
+        await build(dashboard)
+    second = await build(dashboard, name="second")
+    assert second.state == "waiting"
     began = asyncio.get_running_loop().time()
-    status, result, _ = await dashboard.ask("POST", "/datasets/harbour/build/cancel")
-    assert result["state"] == "cancelled" and asyncio.get_running_loop().time() - began < 5
-    assert (await build_ended(dashboard, "second"))["state"] == "done", "the next one begins"
+    await dashboard.submit(f"/dashboard/data/works/{job.id}/cancel")
+    assert job.state == "cancelled" and asyncio.get_running_loop().time() - began < 5
+    assert (await build_ended(dashboard, "second")).state == "done", "the next one begins"
 
 
 async def test_events_tell_how_far_it_is_until_it_has_ended(dashboard):
-    _, result, _ = await dashboard.ask("POST", "/datasets", json=ORDER)
-    async with dashboard.session.get(f"/dashboard/data/works/{result['id']}/events") as answer:
+    job = await build(dashboard)
+    async with dashboard.session.get(f"/dashboard/data/works/{job.id}/events") as answer:
         text = await answer.text()
     states = [json.loads(row[6:])["state"] for row in text.splitlines() if row.startswith("data: ")]
     assert states[-1] == "done" and set(states) <= {"waiting", "running", "done"}
@@ -191,33 +201,6 @@ async def test_the_form_builds_and_shows_the_command_behind_it(dashboard, home):
 # ------------------------------------------------------------------------------------ what is there
 
 
-async def test_all_that_can_be_learned_from_is_listed_in_pages(dashboard, home):
-    put_set(home / "datasets" / "harbour")
-    put_talk(home / "uploads", "talk.jsonl")
-    found = []
-    path = "/datasets?limit=3"
-    while path:
-        _, result, _ = await dashboard.ask("GET", path)
-        found += result["datasets"]
-        path = result["links"].get("next")
-    ids = [one["id"] for one in found]
-    assert ids == sorted(ids) and {
-        "harbour",
-        "uploads/talk.jsonl",
-        "ballast",
-        "general-dialogue",
-    } <= set(ids)
-    _, result, _ = await dashboard.ask("GET", "/datasets?kind=set")
-    assert [one["id"] for one in result["datasets"]] == ["harbour"]
-    _, result, _ = await dashboard.ask("GET", "/datasets/ballast")
-    assert (
-        result["may_train"]
-        and result["right"]["stated_by"]
-        and result["train_with"] == {"dataset": "ballast"}
-    )
-    assert (await dashboard.ask("GET", "/datasets/nowhere"))[0] == 404
-
-
 async def test_the_page_of_a_set_says_what_it_is_composed_of(dashboard, home):
     put_set(home / "datasets" / "harbour")
     status, page, _ = await dashboard.page("/dashboard/data/sets/harbour")
@@ -229,7 +212,6 @@ async def test_the_page_of_a_set_says_what_it_is_composed_of(dashboard, home):
         "near duplicate",
         "own-writing",
         "the limit is 512",
-        "“dropped text 1”",
     ):
         assert words in page, words
     assert "<script>alert" not in page and "<td>1</td>" in page, (
@@ -275,51 +257,41 @@ async def test_a_damaged_set_is_said_and_harms_no_page(dashboard, home):
     (home / "datasets" / "broken" / "stats.json").write_text("{}")
     assert "broken is damaged" in (await dashboard.page("/dashboard/data"))[1]
     assert (await dashboard.page("/dashboard/data/sets/broken"))[0] == 422
-    assert (await dashboard.ask("GET", "/datasets/broken/samples"))[0] == 422
-    (home / "datasets" / "harbour" / "people.json").unlink()
+    assert (await dashboard.page("/dashboard/data/sets/broken/samples"))[0] == 422
     assert (await dashboard.page("/dashboard/data/sets/harbour"))[0] == 200
-    assert (await dashboard.ask("GET", "/datasets/harbour/samples"))[0] == 422
-    assert not list((home / "cache").glob("samples-*")), (
-        "no words without the list of whose they are"
-    )
 
 
 async def test_a_set_is_deleted_with_all_that_belongs_to_it(dashboard, home):
-    await dashboard.ask("POST", "/datasets", json=ORDER)
+    await build(dashboard)
     await build_ended(dashboard)
-    await dashboard.ask("GET", "/datasets/harbour/samples")
-    assert (await dashboard.ask("DELETE", "/datasets/harbour"))[0] == 204
+    await delete(dashboard)
     assert not any((home / place).exists() for place in ("datasets/harbour", "builds/harbour"))
-    assert (
-        not list((home / "cache").glob("samples-*"))
-        and (await dashboard.ask("GET", "/datasets/harbour"))[0] == 404
-    )
+    assert not await is_there(dashboard)
 
 
 async def test_a_deleted_or_replaced_set_can_be_brought_back_for_a_day(dashboard, home):
     put_set(home / "datasets" / "harbour")
     samples = (home / "datasets" / "harbour").rglob("*")
     before = {path.name: path.read_bytes() for path in samples if path.is_file()}
-    assert (await dashboard.ask("POST", "/datasets?replace=true", json=ORDER))[0] == 202
+    await build(dashboard, replace=True)
     await build_ended(dashboard)
     (undo,) = await undo_addresses(dashboard)
     assert (await dashboard.submit(undo))[0] == 303
     samples = (home / "datasets" / "harbour").rglob("*")
     assert before == {path.name: path.read_bytes() for path in samples if path.is_file()}
-    assert (await dashboard.ask("DELETE", "/datasets/harbour"))[0] == 204
+    await delete(dashboard)
     undo = (await undo_addresses(dashboard))[0]
     assert (await dashboard.submit(undo))[0] == 303
-    assert (await dashboard.ask("GET", "/datasets/harbour"))[0] == 200
+    assert await is_there(dashboard)
     assert (await dashboard.submit(undo))[0] == 404
 
 
 async def test_a_failed_rebuild_takes_no_earlier_set_with_it(dashboard, home):
     put_set(home / "datasets" / "harbour")
-    assert (await dashboard.ask("DELETE", "/datasets/harbour"))[0] == 204
+    await delete(dashboard)
     put_set(home / "datasets" / "harbour")
-    failing = ORDER | {"persona": "oda"}
-    assert (await dashboard.ask("POST", "/datasets?replace=true", json=failing))[0] == 202
-    assert (await build_ended(dashboard))["state"] == "failed"
+    await build(dashboard, persona="oda", replace=True)
+    assert (await build_ended(dashboard)).state == "failed"
     (undo,) = await undo_addresses(dashboard)
     assert (await dashboard.submit(undo))[0] == 303
 
@@ -328,135 +300,54 @@ async def test_a_failed_rebuild_takes_no_earlier_set_with_it(dashboard, home):
 
 
 async def samples(dashboard, query=""):
-    status, result, _ = await dashboard.ask("GET", f"/datasets/harbour/samples?limit=100&{query}")
-    assert status == 200, result
-    return result
+    """The articles of the page."""
+    status, page, _ = await dashboard.page(f"/dashboard/data/sets/harbour/samples{query}")
+    assert status == 200
+    return page.split('<article class="card sample"')[1:]
 
 
-async def test_samples_are_found_by_words_side_source_and_talk(dashboard, home):
+async def test_the_samples_of_each_split_are_shown_with_source_and_right(dashboard, home):
     put_set(home / "datasets" / "harbour")
-    assert (await samples(dashboard))["count"] == 50
-    assert [
-        it["line"]["row"] for it in (await samples(dashboard, "query=hawser+7"))["samples"]
-    ] == ["messages 15"]
-    assert (await samples(dashboard, "query=HAWS"))["count"] == 46, (
-        "the last word may be a beginning, in any case"
-    )
-    assert (await samples(dashboard, "query=lantern"))["count"] == 0, (
-        "the card is before all of them"
-    )
-    assert (await samples(dashboard, "split=eval"))["count"] == 6
-    assert (await samples(dashboard, "split=dropped&reason=too+long"))["count"] == 2
-    assert (await samples(dashboard, "source=more.jsonl"))["count"] == 12
-    assert (await samples(dashboard, "talk=messages+4"))["count"] == 2
-    assert (await samples(dashboard, "query=dropped+text"))["samples"][0]["line"] == dropped(0)
+    first, *_, last = await samples(dashboard)
+    assert "more.jsonl, messages 1<" in first and "right own-writing" in first
+    assert "lifted crate 19 by dawn" in last
+    following = await samples(dashboard, "?split=train&first=20")
+    assert len(following) == 20 and "lifted crate 20 by dawn" in following[0]
+    assert len(await samples(dashboard, "?split=eval")) == 6
+    dropped = await samples(dashboard, "?split=dropped")
+    assert len(dropped) == 4 and "dropped text 1" in dropped[1] and "near duplicate" in dropped[1]
+    assert await samples(dashboard, "?split=dropped&first=20") == []
 
 
-@pytest.mark.parametrize(
-    "query", ['"', "*", "a OR b", "NEAR(", "-crate", "it's", "💬", "crate:", "(", "''", "%_"]
-)
-async def test_any_text_can_be_searched_for(dashboard, home, query):
-    put_set(home / "datasets" / "harbour")
-    status, result, _ = await dashboard.ask(
-        "GET", "/datasets/harbour/samples", params={"query": query}
-    )
-    assert status == 200 and (result["count"] == 0 or "crate" in query)
-
-
-async def test_pages_of_samples_follow_on_each_other(dashboard, home):
-    put_set(home / "datasets" / "harbour")
-    found = []
-    path = "/datasets/harbour/samples?limit=7&query=crate"
-    while path:
-        status, result, _ = await dashboard.ask("GET", path)
-        assert status == 200 and result["count"] == 46
-        found += [it["line"]["messages"][-1]["content"] for it in result["samples"]]
-        path = result["links"].get("next")
-    assert found == [line(n)["messages"][-1]["content"] for n in range(46)]
-
-
-@pytest.mark.parametrize("query", ["split=none", "limit=0", "after=x", "odd=1", "after=-1"])
+@pytest.mark.parametrize("query", ["split=none", "first=x", "odd=1", "first=-1"])
 async def test_a_query_that_cannot_be_is_refused(dashboard, home, query):
     put_set(home / "datasets" / "harbour")
-    assert (await dashboard.ask("GET", f"/datasets/harbour/samples?{query}"))[0] == 400
-
-
-async def test_an_index_is_made_anew_when_the_set_has_changed(dashboard, home):
-    folder = put_set(home / "datasets" / "harbour")
-    assert (await samples(dashboard))["count"] == 50
-    (folder / "dropped.jsonl").write_text("")
-    assert (await samples(dashboard))["count"] == 46
-    next((home / "cache").glob("samples-*/index.sqlite")).write_bytes(b"damaged")
-    assert (await samples(dashboard))["count"] == 46
+    assert (await dashboard.page(f"/dashboard/data/sets/harbour/samples?{query}"))[0] == 400
 
 
 async def test_a_broken_line_is_a_sample_without_words(dashboard, home):
     folder = put_set(home / "datasets" / "harbour")
     with (folder / "eval.jsonl").open("a") as file:
         file.write('{"messages": [\n[]\n')
-    result = await samples(dashboard, "split=eval")
-    assert result["count"] == 8 and result["samples"][-1]["line"] == {}
-    assert (await dashboard.page("/dashboard/data/sets/harbour/samples?split=eval"))[0] == 200
+    assert len(await samples(dashboard, "?split=eval")) == 8
 
 
-async def test_while_an_index_is_made_pages_say_so_and_programs_wait(dashboard, home, monkeypatch):
+async def test_the_page_marks_pseudonyms_and_escapes_what_was_said(dashboard, home):
     put_set(home / "datasets" / "harbour")
-    monkeypatch.setattr(sample_index.SampleIndexes.ready, "__defaults__", (0.0,))
-    status, result, headers = await dashboard.ask("GET", "/datasets/harbour/samples")
-    if status == 503:
-        assert headers["Retry-After"] and result["type"].endswith("/busy")
-    for _ in range(200):
-        if (await dashboard.ask("GET", "/datasets/harbour/samples"))[0] == 200:
-            break
-        await asyncio.sleep(0.02)
-    assert (await samples(dashboard))["count"] == 50
-
-
-async def test_a_forgetting_that_takes_a_set_takes_its_index(dashboard, home):
-    put_set(home / "datasets" / "harbour")
-    await samples(dashboard)
-    nobody = SimpleNamespace(in_text=lambda text: False, redacted=str, redacted_whole=str)
-    files = HomeFiles(home, nobody, set(PEOPLE))
-    held = {
-        path.relative_to(home).parts[0]
-        for path in files.derived_paths()
-        if files.contains_person(path)
-    }
-    assert held == {"datasets", "cache"}
-
-
-async def test_an_index_of_a_set_that_is_no_more_goes(dashboard, home):
-    folder = put_set(home / "datasets" / "harbour")
-    await samples(dashboard)
-    assert DataFolders(home).index(folder).exists()
-    folder.rename(home / "elsewhere")
-    await dashboard.page("/dashboard/data")
-    assert not list((home / "cache").glob("samples-*"))
-
-
-async def test_the_browser_marks_pseudonyms_and_escapes_what_was_said(dashboard, home):
-    put_set(home / "datasets" / "harbour")
-    _, page, _ = await dashboard.page(
-        "/dashboard/data/sets/harbour/samples?query=hawser&split=train"
-    )
+    first, *_ = await samples(dashboard)
     assert (
-        '<mark class="name">Galen</mark>' in page
-        and '<mark class="value">galen123@example.com</mark>' in page
+        '<mark class="name">Galen</mark>' in first
+        and '<mark class="value">galen123@example.com</mark>' in first
     )
-    assert (
-        '<mark class="hit">hawser</mark>' in page
-        and "&lt;b&gt;bold" in page
-        and "<b>bold" not in page
-    )
-    assert page.count('class="card sample"') == 20 and "after=19" in page
+    assert "&lt;b&gt;bold" in first and "<b>bold" not in first
 
 
 def test_pieces_make_the_text_again_and_mark_no_half_words():
     text = "Galen met Galena at [address] of Corin2, call 212-555-0142 or @galen481."
-    found = list(split_marked_text(text, ["Galen", "Ballast"], "met"))
+    found = list(split_marked_text(text, ["Galen", "Ballast"]))
     assert "".join(piece for piece, _ in found) == text
     assert [(piece, kind) for piece, kind in found if kind] == [
-        ("Galen", "name"), ("met", "hit"), ("[address]", "value"), ("Corin2", "name"), ("212-555-0142", "value"),
+        ("Galen", "name"), ("[address]", "value"), ("Corin2", "name"), ("212-555-0142", "value"),
         ("@galen481", "value"),
     ]  # fmt: skip
 
@@ -465,7 +356,7 @@ def test_pieces_make_the_text_again_and_mark_no_half_words():
 
 
 async def test_a_reviewer_marks_finds_and_the_next_build_heeds_it(dashboard, home):
-    await dashboard.ask("POST", "/datasets", json=ORDER)
+    await build(dashboard)
     await build_ended(dashboard)
     path = "/dashboard/data/sets/harbour/review"
     _, page, _ = await dashboard.page(path)
@@ -510,21 +401,10 @@ async def test_without_a_list_of_finds_the_page_says_so(dashboard, home):
 @pytest.mark.slow
 async def test_a_page_over_100_000_samples_takes_little_time(dashboard, home):
     put_set(home / "datasets" / "harbour", 90_000, 10_000, 5_000)
-    for _ in range(300):
-        if (await dashboard.ask("GET", "/datasets/harbour/samples"))[0] == 200:
-            break
-        await asyncio.sleep(0.2)
     loop = asyncio.get_running_loop()
-    for query in (
-        "",
-        "query=crate",
-        "query=hawser+99",
-        "split=dropped",
-        "split=eval&after=99990",
-        "source=more.jsonl",
-    ):
+    for query in ("", "?split=dropped", "?split=train&first=89980"):
         began = loop.time()
-        assert (await dashboard.page(f"/dashboard/data/sets/harbour/samples?{query}"))[0] == 200
+        await samples(dashboard, query)
         assert loop.time() - began < 0.3, query
 
 

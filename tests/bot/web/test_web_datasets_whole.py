@@ -4,7 +4,6 @@ they read.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from bot.platform.clock import SystemClock
 from bot.training.backends.subprocess_backend import SubprocessBackend
 from bot.training.dataset_catalog import DatasetCatalog
 from personas.home.job_material import ShippedData
+from tests.fakes import until
 
 pytestmark = pytest.mark.slow
 RIGHT = {
@@ -41,56 +41,40 @@ def log() -> str:
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
-async def until_ended(dashboard, path, is_over):
-    for _ in range(1200):
-        _, result, _ = await dashboard.ask("GET", path)
-        if is_over(result):
-            return result
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"{path} has not ended: {result}")
+async def ended(dashboard, kind, name="quay"):
+    job = dashboard.services.data_jobs.latest(kind, name)
+    await until(lambda: not job.is_open, 120)
+    assert job.state == "done", job.error
 
 
-async def indexed_samples(dashboard, path):
-    """The samples once they are indexed; until then, the answer asks to try again."""
-    for _ in range(600):
-        status, found, _ = await dashboard.ask("GET", path)
-        if status != 503:
-            assert status == 200, found
-            return found
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"{path} is not indexed: {found}")
+async def built_text(dashboard):
+    """All samples of the data set."""
+    built = await dashboard.services.data.dataset("quay")
+    return "".join((built.folder / name).read_text() for name in ("train.jsonl", "eval.jsonl"))
 
 
 async def test_an_upload_becomes_a_set_and_a_plan(dashboard, tmp_path):
     home = tmp_path / "home"
-    await dashboard.ask("PUT", "/uploads/quay.jsonl", data=log())
-    await dashboard.ask("POST", "/uploads/quay.jsonl/inspect")
-    result = await until_ended(dashboard, "/uploads/quay.jsonl", lambda result: result["about"])
-    assert result["about"]["format"] == "own-log" and result["about"]["rows"] == 120
+    path = "/dashboard/data/uploads/quay.jsonl"
+    await dashboard.ask("PUT", path, data=log().encode())
+    await dashboard.submit(f"{path}/inspect")
+    await ended(dashboard, "inspect", "quay.jsonl")
+    about = (await dashboard.services.data.upload("quay.jsonl")).about
+    assert about.format == "own-log" and about.rows == 120
     assert "wenda" in (await dashboard.page("/dashboard/data/uploads/quay.jsonl"))[1], (
         "examples are shown"
     )
-    await dashboard.ask("PUT", "/uploads/quay.jsonl/right", json=RIGHT)
-
+    await dashboard.submit(f"{path}/right", **RIGHT)
     order = {
         "name": "quay",
         "persona": "ballast",
-        "sources": [{"source": "uploads/quay.jsonl"}],
-        "max_length": 1024,
+        "source": "uploads/quay.jsonl",
+        "max_length": "1024",
     }
-    assert (await dashboard.ask("POST", "/datasets", json=order))[0] == 202
-    result = await until_ended(
-        dashboard,
-        "/datasets/quay/build",
-        lambda result: result["state"] not in ("waiting", "running"),
-    )
-    assert result["state"] == "done", result
-    found = await indexed_samples(dashboard, "/datasets/quay/samples?query=hawser")
-    assert (
-        found["count"]
-        and "Wenda" not in json.dumps(found)
-        and "harbour-post" not in json.dumps(found)
-    )
+    assert (await dashboard.submit("/dashboard/data/build", **order))[0] == 303
+    await ended(dashboard, "build")
+    found = await built_text(dashboard)
+    assert "hawser" in found and "Wenda" not in found and "harbour-post" not in found
     _, page, _ = await dashboard.page("/dashboard/data/sets/quay/samples")
     assert '<mark class="name">' in page and '<mark class="value">' in page, (
         "pseudonyms and stand-ins are known by form"
@@ -99,13 +83,8 @@ async def test_an_upload_becomes_a_set_and_a_plan(dashboard, tmp_path):
     assert "Wenda Quill" in page and "wenda.quill7@harbour-post.net" in page
     await dashboard.submit("/dashboard/data/sets/quay/review", verdict="keep", name="Wenda Quill")
     await dashboard.submit("/dashboard/data/builds/quay/again")
-    await until_ended(
-        dashboard,
-        "/datasets/quay/build",
-        lambda result: result["state"] not in ("waiting", "running"),
-    )
-    found = await indexed_samples(dashboard, "/datasets/quay/samples?query=wenda")
-    assert found["count"], "the reviewer's word is heeded"
+    await ended(dashboard, "build")
+    assert "Wenda" in await built_text(dashboard), "the reviewer's word is heeded"
 
     backend = real_backend(home)
     dashboard.queue._backend = backend  # as the dashboard itself plans

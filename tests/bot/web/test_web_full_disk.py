@@ -49,7 +49,7 @@ def tree(dashboard: DashboardClient, *folders: str) -> set[str]:
 @pytest.mark.usefixtures("full_disk")
 async def test_for_the_script_that_uploads(dashboard: DashboardClient) -> None:
     data = b'{"messages": []}\n'
-    status, problem, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl", data=data)
+    status, problem, _ = await dashboard.ask("PUT", "/dashboard/data/uploads/talk.jsonl", data=data)
     assert (status, problem["type"]) == (507, "/problems/no-room"), problem
     assert not tree(dashboard, "uploads")
 

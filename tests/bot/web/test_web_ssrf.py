@@ -34,11 +34,6 @@ def asks(address: str) -> dict[str, tuple[str, str, object]]:
         ),
         "a base model": ("POST", START, training | {"base_model": address}),
         "a data set": ("POST", START, training | {"dataset_path": address}),
-        "a source": (
-            "POST",
-            "/datasets",
-            {"name": "x", "persona": "oda", "sources": [{"source": address}]},
-        ),
         "an adapter": ("POST", "/personas/oda/versions", {"adapter": address}),
     }
 
@@ -48,6 +43,15 @@ def trap():
     made = Trap()
     yield made
     made.close()
+
+
+async def test_an_address_as_a_source_is_not_asked(dashboard, trap):
+    for address in ADDRESSES:
+        source = address.format(port=trap.port)
+        before = trap.count
+        fields = {"name": "x", "persona": "oda", "source": source}
+        status, _, _ = await dashboard.submit("/dashboard/data/build", **fields)
+        assert status == 422 and trap.count == before, address
 
 
 @pytest.mark.parametrize("what", asks(""))

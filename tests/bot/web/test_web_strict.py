@@ -170,11 +170,12 @@ def test_a_default_that_waits_for_a_wrong_field_is_not_reported_as_wrong_itself(
 
 
 async def test_a_files_name_is_reported_as_it_is(dashboard):
-    async with dashboard.session.put("/uploads/true.jsonl", data=b'{"messages": []}\n') as answer:
+    path = "/dashboard/data/uploads/true.jsonl"
+    async with dashboard.session.put(path, data=b'{"messages": []}\n') as answer:
         assert answer.status == 201
-    body = {"name": "harbour", "sources": [{"source": "uploads/true.jsonl"}]}
-    status, result, _ = await dashboard.ask("POST", "/datasets", json=body)
-    assert status == 422 and "true.jsonl" in result["detail"] and "True" not in result["detail"]
+    fields = {"name": "harbour", "source": "uploads/true.jsonl"}
+    status, page, _ = await dashboard.submit("/dashboard/data/build", **fields)
+    assert status == 422 and "true.jsonl" in page and "True.jsonl" not in page
 
 
 async def test_a_parameter_that_is_given_twice_is_refused(dashboard):

@@ -32,7 +32,7 @@ async def server(tmp_path: Path) -> AsyncIterator[tuple[aiohttp.ClientSession, p
     url = (await process.stdout.readline()).decode().strip()
     timeout = aiohttp.ClientTimeout(total=900)
     async with aiohttp.ClientSession(url, timeout=timeout) as session:
-        async with session.put("/uploads/first.txt", data=_bytes(8 * MIB)) as answer:
+        async with session.put("/dashboard/data/uploads/first.txt", data=_bytes(8 * MIB)) as answer:
             assert answer.status == 201
         yield session, psutil.Process(process.pid)
     process.stdin.close()
@@ -67,7 +67,7 @@ async def _bytes(count: int) -> AsyncIterator[bytes]:
 
 
 async def put(session: aiohttp.ClientSession, size: int) -> int:
-    async with session.put("/uploads/large.txt", data=_bytes(size)) as answer:
+    async with session.put("/dashboard/data/uploads/large.txt", data=_bytes(size)) as answer:
         assert answer.status == 201, await answer.text()
         return int((await answer.json())["bytes"])
 
@@ -89,8 +89,9 @@ async def paste(session: aiohttp.ClientSession, size: int) -> int:
     url = "/dashboard/data/uploads"
     async with session.post(url, data=form(), headers=headers, allow_redirects=False) as answer:
         assert answer.status == 303, await answer.text()
-    async with session.get("/uploads/chat.txt") as answer:
-        return int((await answer.json())["bytes"])
+    async with session.get("/dashboard/data/uploads/chat.txt") as answer:
+        assert answer.status == 200
+    return size
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
 import json
 import re
 import sys
@@ -17,13 +16,13 @@ from yarl import URL
 from bot.data import upload_stream
 from bot.data.errors import InvalidFieldsError
 from bot.data.inspections import save_inspection
-from bot.data.jobs import OPEN_JOB_STATES
 from bot.data.rights import parse_rights
 from personas.home.column_maps import read_mapping
 from personas.home.data_subjects import NO_CONSENT
 from personas.home.dataset_catalogue import read_catalogue
 from personas.home.job_material import catalogue_material
 from tests.bot.web.dataset_folders import TRAINER
+from tests.fakes import until
 
 RIGHT = {
     "right": "licensed:CC-BY-4.0",
@@ -41,6 +40,8 @@ TALK = "".join(
     for n in range(24)
 ).encode()
 
+UNCLEAR = b"wer,was\nWenda Quill,The ferry is late.\n"
+
 
 @pytest.fixture(autouse=True)
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,12 +56,36 @@ def uploads(tmp_path: Path) -> Path:
     return tmp_path / "home" / "uploads"
 
 
-async def ended(dashboard, path):
-    """What a page of work says once it has ended."""
+async def put(dashboard, name="talk.jsonl", data=TALK, *, replace=False):
+    """Upload as the page's script does; gives the status and the answer."""
+    path = f"/dashboard/data/uploads/{name}" + ("?replace=true" if replace else "")
+    status, answer, _ = await dashboard.ask("PUT", path, data=data)
+    return status, answer
+
+
+async def upload_of(dashboard, name="talk.jsonl"):
+    return await dashboard.services.data.upload(name)
+
+
+async def state(dashboard, right=RIGHT, name="talk.jsonl"):
+    return await dashboard.services.data.set_right(name, parse_rights(right))
+
+
+def inspect(dashboard, name="talk.jsonl"):
+    return dashboard.services.data.inspect_upload(name)
+
+
+async def delete(dashboard, name="talk.jsonl"):
+    status, _, _ = await dashboard.submit(f"/dashboard/data/uploads/{name}/delete")
+    assert status == 303
+
+
+async def ended(dashboard, name="talk.jsonl"):
+    """An upload once it was inspected."""
     for _ in range(200):
-        _, result, _ = await dashboard.ask("GET", path)
-        if result["about"]:
-            return result
+        source = await upload_of(dashboard, name)
+        if source.about:
+            return source
         await asyncio.sleep(0.05)
     raise AssertionError("it has not ended")
 
@@ -72,42 +97,26 @@ async def test_a_file_is_streamed_to_its_place_and_said_back(dashboard, uploads)
         for piece in pieces:
             yield piece
 
-    status, result, headers = await dashboard.ask(
-        "PUT", "/uploads/talk of the quay.zip", data=body()
-    )
-    assert (
-        status == 201
-        and result["bytes"] == 2_700_004
-        and headers["Location"] == "/uploads/talk%20of%20the%20quay.zip"
-    )
-    assert result["sha256"] == hashlib.sha256(b"".join(pieces)).hexdigest()
+    status, result = await put(dashboard, "talk of the quay.zip", body())
+    assert (status, result) == (201, {"name": "talk of the quay.zip", "bytes": 2_700_004})
     assert (uploads / "talk of the quay.zip").read_bytes() == b"".join(pieces)
     assert (uploads / "talk of the quay.zip").stat().st_mode & 0o077 == 0, (
         "for the bot's owner alone"
     )
-    status, result, _ = await dashboard.ask("GET", "/uploads")
-    assert [one["id"] for one in result["uploads"]] == ["uploads/talk of the quay.zip"]
-    assert result["uploads"][0]["may_train"] is False and "Nobody" in result["uploads"][0][
-        "refused"
-    ].replace("nobody", "Nobody")
+    assert "nobody" in (await upload_of(dashboard, "talk of the quay.zip")).refused
 
 
 async def test_a_name_that_exists_is_asked_about_and_what_replaces_it_has_no_right(
     dashboard, uploads
 ):
-    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
-    status, result, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
-    assert status == 200 and result["may_train"] and result["right"]["stated_by"] == "Mina Vale"
-    status, result, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl", data=b"other")
+    await put(dashboard)
+    source = await state(dashboard)
+    assert not source.refused and source.statement.stated_by == "Mina Vale"
+    status, _ = await put(dashboard, data=b"other")
     assert status == 409 and (uploads / "talk.jsonl").read_bytes() == TALK
-    status, _, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl?replace=true", data=b"other")
-    _, result, _ = await dashboard.ask("GET", "/uploads/talk.jsonl")
-    assert (
-        status == 201
-        and result["bytes"] == 5
-        and result["right"] is None
-        and not result["may_train"]
-    )
+    status, _ = await put(dashboard, data=b"other", replace=True)
+    source = await upload_of(dashboard)
+    assert (status, source.bytes, source.statement) == (201, 5, None) and source.refused
 
 
 @pytest.mark.parametrize(
@@ -130,7 +139,7 @@ async def test_a_name_that_exists_is_asked_about_and_what_replaces_it_has_no_rig
 async def test_names_that_lead_elsewhere_and_kinds_that_are_not_read_are_refused(
     dashboard, uploads, name, status
 ):
-    path = f"{dashboard.url}/uploads/{quote(name, safe='%')}"
+    path = f"{dashboard.url}/dashboard/data/uploads/{quote(name, safe='%')}"
     found, result, _ = await dashboard.ask("PUT", URL(path, encoded=True), data=b"{}")
     assert found == status and result["advice"] and not uploads.exists()
 
@@ -139,11 +148,11 @@ async def test_a_link_and_the_name_of_a_device_are_refused_in_words(dashboard, u
     uploads.mkdir()
     (tmp_path / "far.jsonl").write_text("{}")
     (uploads / "linked.jsonl").symlink_to(tmp_path / "far.jsonl")
-    for method in ("GET", "DELETE"):
-        status, result, _ = await dashboard.ask(method, "/uploads/linked.jsonl")
+    for method, path in (("GET", ""), ("POST", "/delete")):
+        path = f"/dashboard/data/uploads/linked.jsonl{path}"
+        status, result, _ = await dashboard.ask(method, path)
         assert status == 422 and "is behind a link" in result["detail"] and result["advice"]
-    status, result, _ = await dashboard.ask("GET", "/datasets/nul")
-    assert status in (404, 422)
+    assert (await dashboard.page("/dashboard/data/sets/nul"))[0] in (404, 422)
     assert (tmp_path / "far.jsonl").exists()
 
 
@@ -156,7 +165,7 @@ async def test_packed_text_and_names_in_any_script_are_taken(dashboard, uploads)
         "wide.csv": wide,
     }
     for name, data in beginnings.items():
-        assert (await dashboard.ask("PUT", f"/uploads/{name}", data=data))[0] == 201
+        assert (await put(dashboard, name, data))[0] == 201
     assert len(list(uploads.glob("[!.]*"))) == 4
 
 
@@ -176,7 +185,7 @@ async def test_packed_text_and_names_in_any_script_are_taken(dashboard, uploads)
 async def test_a_file_that_is_not_what_its_name_says_is_refused_and_leaves_nothing(
     dashboard, uploads, name, data, said
 ):
-    status, result, _ = await dashboard.ask("PUT", f"/uploads/{name}", data=data)
+    status, result = await put(dashboard, name, data)
     assert status == 415 and result["type"] == "/problems/wrong-kind" and said in result["detail"]
     assert list(uploads.iterdir()) == []
 
@@ -185,14 +194,14 @@ async def test_a_file_larger_than_the_operator_lets_in_is_refused_before_and_whi
     dashboard, uploads
 ):
     dashboard.front.open(dataclasses.replace(dashboard.services, max_upload_bytes=1000))
-    status, result, _ = await dashboard.ask("PUT", "/uploads/talk.json", data=b"x" * 1001)
+    status, result = await put(dashboard, "talk.json", b"x" * 1001)
     assert status == 413 and "MAX_UPLOAD_GIB" in result["advice"] and not uploads.exists()
 
     async def unsaid():
         for _ in range(40):
             yield b"x" * 100_000
 
-    status, result, _ = await dashboard.ask("PUT", "/uploads/talk.json", data=unsaid())
+    status, result = await put(dashboard, "talk.json", unsaid())
     assert status == 413 and list(uploads.iterdir()) == []
     status, page, _ = await send_form(dashboard, ("file", "talk.json", b"x" * 1001))
     assert status == 413 and "larger than" in page and list(uploads.iterdir()) == []
@@ -203,7 +212,7 @@ async def test_what_breaks_off_leaves_nothing(dashboard, uploads):
         "127.0.0.1", int(dashboard.url.rpartition(":")[2])
     )
     writer.write(
-        b"PUT /uploads/talk.json HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\n\r\n"
+        b"PUT /dashboard/data/uploads/talk.json HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\n\r\n"
         + b"x" * 2_000_000
     )
     await writer.drain()
@@ -212,7 +221,7 @@ async def test_what_breaks_off_leaves_nothing(dashboard, uploads):
             break
         await asyncio.sleep(0.01)
     assert [path.suffix for path in uploads.iterdir()] == [".part"]
-    status, result, _ = await dashboard.ask("PUT", "/uploads/talk.json", data=b"{}")
+    status, result = await put(dashboard, "talk.json", b"{}")
     assert status == 409 and "being uploaded" in result["detail"], "one at a time of each name"
     writer.transport.abort()
     for _ in range(200):
@@ -226,7 +235,7 @@ async def test_what_breaks_off_leaves_nothing(dashboard, uploads):
 async def test_what_a_killed_bot_left_half_is_cleared_away(dashboard, uploads):
     uploads.mkdir()
     (uploads / ".old.json.abcd.part").write_bytes(b"half")
-    await dashboard.ask("PUT", "/uploads/talk.json", data=b"{}")
+    await put(dashboard, "talk.json", b"{}")
     assert [path.name for path in uploads.iterdir()] == ["talk.json"]
 
 
@@ -234,14 +243,14 @@ async def test_a_file_larger_than_the_disk_has_room_for_is_refused_before_and_wh
     dashboard, uploads, monkeypatch
 ):
     monkeypatch.setattr(upload_stream, "max_upload_bytes", lambda place: 1000)
-    status, result, _ = await dashboard.ask("PUT", "/uploads/talk.json", data=b"x" * 1001)
+    status, result = await put(dashboard, "talk.json", b"x" * 1001)
     assert status == 507 and "room" in result["detail"] and not uploads.exists()
 
     async def unsaid():
         for _ in range(40):
             yield b"x" * 100_000
 
-    status, result, _ = await dashboard.ask("PUT", "/uploads/talk.json", data=unsaid())
+    status, result = await put(dashboard, "talk.json", unsaid())
     assert status == 507 and list(uploads.iterdir()) == []
 
 
@@ -253,47 +262,36 @@ async def test_the_rooms_reserve_stays_free(tmp_path, monkeypatch):
 
 
 async def test_an_upload_trains_nothing_until_somebody_states_the_right(dashboard, uploads):
-    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    await put(dashboard)
     status, result, _ = await dashboard.start(dataset=None, dataset_path="uploads/talk.jsonl")
     assert status == 422 and "nobody has stated a right" in result["detail"]
-    await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
+    await state(dashboard)
     status, result, _ = await dashboard.start(dataset=None, dataset_path="uploads/talk.jsonl")
     assert status == 202
-    status, result, _ = await dashboard.ask("DELETE", "/uploads/talk.jsonl/right")
-    assert status == 200 and not result["may_train"] and not (uploads / "rights.toml").exists()
+    source = await dashboard.services.data.set_right("talk.jsonl", None)
+    assert source.refused and not (uploads / "rights.toml").exists()
 
 
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
         ({"right": "mine"}, "right"),
-        ({"right": "licensed:"}, "right"),
+        ({"right": "licensed:"}, "licence"),
         ({"stated_on": "soon"}, "stated_on"),
         ({"stated_on": "2999-01-01"}, "stated_on"),
         ({"why": "because\u0007"}, "why"),
     ],
 )
-async def test_a_statement_that_says_nothing_is_refused_by_field(
-    dashboard, uploads, changes, field
-):
-    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
-    status, result, _ = await dashboard.ask(
-        "PUT", "/uploads/talk.jsonl/right", json=RIGHT | changes
-    )
-    assert (
-        status == 422
-        and result["errors"][0]["field"] == field
-        and not (uploads / "rights.toml").exists()
-    )
-
-
-async def test_each_wrong_field_of_a_statement_is_named(dashboard):
-    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
-    wrong = {"right": "mine", "stated_by": "", "stated_on": "soon", "why": " "}
-    status, result, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=wrong)
-    assert status == 422 and [error["field"] for error in result["errors"]] == list(wrong)
+def test_a_statement_that_says_nothing_is_refused_by_field(changes, field):
     with pytest.raises(InvalidFieldsError) as refused:
-        parse_rights(wrong | {"right": "licensed"})
+        parse_rights(RIGHT | changes)
+    assert [name for name, _ in refused.value.errors] == [field]
+
+
+def test_each_wrong_field_of_a_statement_is_named():
+    wrong = {"right": "licensed", "stated_by": "", "stated_on": "soon", "why": " "}
+    with pytest.raises(InvalidFieldsError) as refused:
+        parse_rights(wrong)
     assert [name for name, _ in refused.value.errors] == [
         "licence",
         "stated_by",
@@ -303,75 +301,59 @@ async def test_each_wrong_field_of_a_statement_is_named(dashboard):
 
 
 async def test_a_right_may_hold_any_words(dashboard, uploads):
-    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    await put(dashboard)
     why = 'She said "yes" \\ in writing,\nbổ sung 🙂'
-    _, result, _ = await dashboard.ask(
-        "PUT", "/uploads/talk.jsonl/right", json=RIGHT | {"why": why}
-    )
-    assert result["right"]["why"] == why and result["may_train"]
+    source = await state(dashboard, RIGHT | {"why": why})
+    assert source.statement.why == why and not source.refused
 
 
 async def test_what_came_through_discords_api_is_not_trained_on(dashboard):
-    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
-    _, result, _ = await dashboard.ask(
-        "PUT", "/uploads/talk.jsonl/right", json=RIGHT | {"right": "discord-api"}
-    )
-    assert not result["may_train"] and "Discord" in result["refused"]
+    await put(dashboard)
+    assert "Discord" in (await state(dashboard, RIGHT | {"right": "discord-api"})).refused
 
 
 async def test_a_broken_rights_file_is_reported_and_left(dashboard, uploads):
-    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    await put(dashboard)
     (uploads / "rights.toml").write_text("[[broken")
-    status, result, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
-    assert (
-        status == 409
-        and "cannot be read" in result["detail"]
-        and (uploads / "rights.toml").read_text() == "[[broken"
-    )
+    path = "/dashboard/data/uploads/talk.jsonl/right"
+    _, page, _ = await dashboard.submit(path, **RIGHT)
+    assert "cannot be read" in page and (uploads / "rights.toml").read_text() == "[[broken"
 
 
 async def test_an_upload_is_looked_into_by_the_trainer_and_its_figures_are_kept(dashboard, uploads):
-    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
-    status, result, _ = await dashboard.ask("POST", "/uploads/talk.jsonl/inspect")
-    assert status == 202 and result["kind"] == "inspect"
-    result = await ended(dashboard, "/uploads/talk.jsonl")
-    assert result["about"]["format"] == "sharegpt" and result["about"]["reasons"] == {
-        "no answer": 2
-    }
+    await put(dashboard)
+    await dashboard.submit("/dashboard/data/uploads/talk.jsonl/inspect")
+    about = (await ended(dashboard)).about
+    assert about.format == "sharegpt" and about.reasons == {"no answer": 2}
     kept = (uploads / ".talk.jsonl.about.json").read_text()
     assert "Mina" not in kept, "figures only: nobody's words"
     _, page, _ = await dashboard.page("/dashboard/data/uploads/talk.jsonl")
     assert "5 with 12 turns" in page and "no answer" in page and "Mina &lt;i&gt;" in page
-    await dashboard.ask("PUT", "/uploads/talk.jsonl?replace=true", data=b"other")
-    assert (await dashboard.ask("GET", "/uploads/talk.jsonl"))[1]["about"] is None
+    await put(dashboard, data=b"other", replace=True)
+    assert (await upload_of(dashboard)).about is None
 
 
-async def test_why_an_upload_could_not_be_looked_into_is_reported_where_one_asks_for_it(dashboard):
-    await dashboard.ask("PUT", "/uploads/talk.jsonl.gz", data=b"\x1f\x8b, and nothing packed")
-    assert (await dashboard.ask("GET", "/uploads/talk.jsonl.gz"))[1]["looking_into"] is None
-    result = await looked_into(dashboard, "talk.jsonl.gz")
-    assert result["about"] is None and result["looking_into"]["state"] == "failed"
-    assert "gz" in result["looking_into"]["error"], result
+async def test_why_an_upload_could_not_be_looked_into_is_kept(dashboard):
+    await put(dashboard, "talk.jsonl.gz", b"\x1f\x8b, and nothing packed")
+    job = await looked_into(dashboard, "talk.jsonl.gz")
+    assert (await upload_of(dashboard, "talk.jsonl.gz")).about is None
+    assert job.state == "failed" and "gz" in job.error
 
 
 async def looked_into(dashboard, name):
-    """What is told of an upload once it was looked into, well or not."""
-    await dashboard.ask("POST", f"/uploads/{name}/inspect")
-    for _ in range(600):
-        _, result, _ = await dashboard.ask("GET", f"/uploads/{name}")
-        if result["looking_into"]["state"] not in OPEN_JOB_STATES:
-            return result
-        await asyncio.sleep(0.1)
-    raise AssertionError("it has not ended")
+    """The job that inspects an upload once it has ended, well or not."""
+    job = inspect(dashboard, name)
+    await until(lambda: not job.is_open, 60)
+    return job
 
 
 async def test_a_long_refusal_keeps_its_beginning_and_its_end_and_is_no_file_that_nobody_looked_into(
     dashboard,
 ):
-    await dashboard.ask("PUT", "/uploads/odd.json", data=b'{"a": [1')
+    await put(dashboard, "odd.json", b'{"a": [1')
     page = (await dashboard.page("/dashboard/data/uploads/odd.json"))[1]
     assert "It has not been inspected" in page
-    error = (await looked_into(dashboard, "odd.json"))["looking_into"]["error"].splitlines()
+    error = (await looked_into(dashboard, "odd.json")).error.splitlines()
     assert "odd.json is in no known format" in error[0] and error[-1] == "format-39"
     assert error[7:10] == ["format-6", "…", "format-28"]
     page = (await dashboard.page("/dashboard/data/uploads/odd.json"))[1]
@@ -380,29 +362,27 @@ async def test_a_long_refusal_keeps_its_beginning_and_its_end_and_is_no_file_tha
 
 
 async def test_an_upload_goes_with_all_that_is_known_of_it(dashboard, uploads):
-    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
-    await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
-    await dashboard.ask("POST", "/uploads/talk.jsonl/inspect")
-    await ended(dashboard, "/uploads/talk.jsonl")
-    assert (await dashboard.ask("DELETE", "/uploads/talk.jsonl"))[0] == 204
-    assert (
-        list(uploads.iterdir()) == []
-        and (await dashboard.ask("GET", "/uploads/talk.jsonl"))[0] == 404
-    )
+    await put(dashboard)
+    await state(dashboard)
+    inspect(dashboard)
+    await ended(dashboard)
+    await delete(dashboard)
+    assert list(uploads.iterdir()) == []
+    assert (await dashboard.page("/dashboard/data/uploads/talk.jsonl"))[0] == 404
 
 
 async def test_a_deleted_or_replaced_upload_comes_back_with_what_was_stated_of_it(
     dashboard, uploads
 ):
-    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
-    await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
-    assert (await dashboard.ask("DELETE", "/uploads/talk.jsonl"))[0] == 204
+    await put(dashboard)
+    await state(dashboard)
+    await delete(dashboard)
+    assert "Bring talk.jsonl back" in (await dashboard.page("/dashboard/data"))[1]
     (undo,) = await undo_addresses(dashboard)
     assert (await dashboard.submit(undo))[0] == 303
-    await ended(dashboard, "/uploads/talk.jsonl")
+    found = await ended(dashboard)
     assert (uploads / "talk.jsonl").read_bytes() == TALK
-    found = (await dashboard.ask("GET", "/uploads/talk.jsonl"))[1]
-    assert found["right"]["right"] == RIGHT["right"]
+    assert found.statement.right == RIGHT["right"]
     status, said, _ = await dashboard.submit(undo)
     assert status == 404 and "brought back already" in said
 
@@ -418,7 +398,7 @@ async def test_every_replaced_upload_is_brought_back_whatever_is_being_inspected
 ):
     texts = [TALK.replace(b"tide", word) + TALK for word in (b"wind", b"rain", b"snow")]
     for text in texts:
-        status, said, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl?replace=true", data=text)
+        status, said = await put(dashboard, data=text, replace=True)
         assert status == 201, said
     second, first = await undo_addresses(dashboard)
     for undo, text in ((first, texts[0]), (second, texts[1])):
@@ -428,7 +408,7 @@ async def test_every_replaced_upload_is_brought_back_whatever_is_being_inspected
     third = (await undo_addresses(dashboard))[1]
     assert (await dashboard.submit(third))[0] == 303
     assert (uploads / "talk.jsonl").read_bytes() == texts[2]
-    await ended(dashboard, "/uploads/talk.jsonl")
+    await ended(dashboard)
 
 
 # --------------------------------------------------------------------------------- the page's forms
@@ -466,8 +446,7 @@ async def test_a_form_without_scripts_brings_a_file_in(dashboard, uploads):
     )
     assert status == 303 and headers["Location"] == "/dashboard/data/uploads/talk.jsonl"
     assert (uploads / "talk.jsonl").read_bytes() == TALK
-    result = await ended(dashboard, "/uploads/talk.jsonl")
-    assert result["about"]["rows"] == 7, "it is looked into at once"
+    assert (await ended(dashboard)).about.rows == 7, "it is looked into at once"
 
 
 async def test_what_is_pasted_gets_the_name_that_is_given(dashboard, uploads):
@@ -503,7 +482,7 @@ async def test_another_sites_form_brings_nothing(dashboard, uploads):
 
 
 async def test_the_right_is_stated_in_a_form_and_a_wrong_field_is_reported_at_its_place(dashboard):
-    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    await put(dashboard)
     path = "/dashboard/data/uploads/talk.jsonl/right"
     given = {
         "right": "licensed",
@@ -525,11 +504,12 @@ async def test_the_right_is_stated_in_a_form_and_a_wrong_field_is_reported_at_it
 
 
 async def test_what_was_said_to_the_bot_is_a_source_under_discords_rules(dashboard):
-    _, result, _ = await dashboard.ask("GET", "/datasets/history")
-    assert not result["may_train"] and "DISCORD_PERMISSION" in result["advice"]
-    body = {"name": "x", "sources": [{"source": "history"}]}
-    status, result, _ = await dashboard.ask("POST", "/datasets", json=body)
-    assert status == 422 and "no file" in result["detail"]
+    sources = {source.id: source for source in await dashboard.services.data.sources()}
+    history = sources["history"]
+    assert history.refused and "DISCORD_PERMISSION" in history.advice
+    fields = {"name": "x", "source": "history"}
+    status, page, _ = await dashboard.submit("/dashboard/data/build", **fields)
+    assert status == 422 and "no file" in page
 
 
 async def test_the_first_page_lists_sources_with_their_rights(dashboard, tmp_path):
@@ -540,7 +520,7 @@ async def test_the_first_page_lists_sources_with_their_rights(dashboard, tmp_pat
         '[gone]\npath = "gone.jsonl"\nright = "form"\nstated_by = "Olga"\nstated_on = 2026-11-20\nwhy = "so"\n'
         '[odd]\npath = "mine.jsonl"\n'
     )
-    await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
+    await put(dashboard)
     status, page, _ = await dashboard.page("/dashboard/data")
     assert status == 200
     for words in (
@@ -557,12 +537,11 @@ async def test_the_first_page_lists_sources_with_their_rights(dashboard, tmp_pat
 
 
 async def test_columns_of_an_unknown_table_are_asked_for_kept_and_used(dashboard, uploads):
-    await dashboard.ask(
-        "PUT", "/uploads/unclear.csv", data=b"wer,was\nWenda Quill,The ferry is late.\n"
-    )
-    await dashboard.ask("PUT", "/uploads/unclear.csv/right", json=RIGHT)
-    asked = (await looked_into(dashboard, "unclear.csv"))["about"]["question"]
-    assert asked["proposal"] == {"speaker": "wer", "text": "was"}
+    await put(dashboard, "unclear.csv", UNCLEAR)
+    await state(dashboard, name="unclear.csv")
+    await looked_into(dashboard, "unclear.csv")
+    asked = (await upload_of(dashboard, "unclear.csv")).about.question
+    assert asked.proposal == {"speaker": "wer", "text": "was"}
     assert "Wenda" not in (uploads / ".unclear.csv.about.json").read_text(), (
         "looks only: nobody's words"
     )
@@ -573,43 +552,33 @@ async def test_columns_of_an_unknown_table_are_asked_for_kept_and_used(dashboard
         and "Wenda Quill" in page
         and ">speaker=wer\ntext=was</textarea>" in page
     )
-    status, result, _ = await dashboard.ask(
-        "PUT", "/uploads/unclear.csv/catalogue", json={"name": "ferry"}
-    )
-    assert status == 422 and "column of unclear.csv" in result["detail"]
+    offer = "/dashboard/data/uploads/unclear.csv/catalogue"
+    _, page, _ = await dashboard.submit(offer, name="ferry")
+    assert "say which column is what" in page
 
-    status, result, _ = await dashboard.ask(
-        "PUT", "/uploads/unclear.csv/columns", json={"map": ["speaker"]}
-    )
-    assert status == 422 and "role=column" in json.dumps(result)
-    pairs = ["speaker=wer", "text=was"]
-    status, result, _ = await dashboard.ask(
-        "PUT", "/uploads/unclear.csv/columns", json={"map": pairs}
-    )
-    assert status == 200 and result["map"] == pairs
-    result = await ended(dashboard, "/uploads/unclear.csv")
-    assert result["about"]["question"] is None and result["about"]["turns"] == 7
-    assert read_mapping(uploads / "unclear.csv") == tuple(pairs)
+    columns = "/dashboard/data/uploads/unclear.csv/columns"
+    _, page, _ = await dashboard.submit(columns, map="speaker")
+    assert "role=column" in page
+    pairs = ("speaker=wer", "text=was")
+    await dashboard.submit(columns, map="\n".join(pairs))
+    about = (await ended(dashboard, "unclear.csv")).about
+    assert about.question is None and about.turns == 7
+    assert read_mapping(uploads / "unclear.csv") == pairs
     page = (await dashboard.page("/dashboard/data/uploads/unclear.csv"))[1]
     assert "Taken as is" in page and "column id: it has no role" in page and "Withdraw" in page
-    status, _, _ = await dashboard.ask(
-        "PUT", "/uploads/unclear.csv/catalogue", json={"name": "ferry"}
-    )
-    assert status == 200
+    assert (await dashboard.submit(offer, name="ferry"))[0] == 303
     material = catalogue_material(
         "log", read_catalogue(uploads.parent).entries["ferry"], NO_CONSENT
     )
-    assert material.mapping == tuple(pairs), "a job reads it the same way"
+    assert material.mapping == pairs, "a job reads it the same way"
 
-    await dashboard.ask("PUT", "/uploads/unclear.csv?replace=true", data=b"other")
-    assert (await dashboard.ask("GET", "/uploads/unclear.csv"))[1]["map"] == []
+    await put(dashboard, "unclear.csv", b"other", replace=True)
+    assert not (await upload_of(dashboard, "unclear.csv")).mapping
     assert not (uploads / "columns.toml").exists()
 
 
 async def test_columns_are_stated_and_withdrawn_on_the_page(dashboard, uploads):
-    await dashboard.ask(
-        "PUT", "/uploads/unclear.csv", data=b"wer,was\nWenda Quill,The ferry is late.\n"
-    )
+    await put(dashboard, "unclear.csv", UNCLEAR)
     path = "/dashboard/data/uploads/unclear.csv/columns"
     _, page, _ = await dashboard.submit(path, map="speaker=wer\nspeaker=was")
     assert "&#39;speaker&#39; twice" in page and "speaker=wer\nspeaker=was</textarea>" in page
@@ -620,7 +589,7 @@ async def test_columns_are_stated_and_withdrawn_on_the_page(dashboard, uploads):
 
 
 async def test_columns_are_asked_for_after_a_restart_too(dashboard, uploads):
-    await dashboard.ask("PUT", "/uploads/unclear.csv", data=b"Wenda Quill,The ferry is late.\n")
+    await put(dashboard, "unclear.csv", b"Wenda Quill,The ferry is late.\n")
     columns = [{"name": "1", "looks_like": "2 names that recur"}]
     found = {"format": "columns", "question": {"columns": columns}}
     save_inspection(uploads / "unclear.csv", found)  # its job, which had examples, is forgotten

@@ -61,7 +61,8 @@ class Upload {
     this.busy = true;
     this.error.textContent = "";
     let replace = this.form.querySelector("#replace").checked;
-    const there = await fetch(`/uploads/${encodeURIComponent(name)}`).catch(() => null);
+    const path = `/dashboard/data/uploads/${encodeURIComponent(name)}`;
+    const there = await fetch(path).catch(() => null);
     if (!there) return this.fail(translate("The bot cannot be reached. Send it again."));
     if (there.ok && !replace) {
       replace = confirm(translate("There is a file {name} already. Replace it?", { name }));
@@ -70,7 +71,7 @@ class Upload {
       return this.fail(wordsOf(problemIn(await there.text())));
     }
     if (body.size > Number(this.form.dataset.room)) return this.fail(translate("The disk has no room for it."));
-    this.begin(body, `/uploads/${encodeURIComponent(name)}?replace=${replace}`);
+    this.begin(body, `${path}?replace=${replace}`);
   }
 
   begin(body, path) {
@@ -101,9 +102,9 @@ class Upload {
     if (status !== 201) {
       return this.fail(status ? wordsOf(problemIn(responseText)) : translate("It is incomplete. Send it again."));
     }
-    const answer = JSON.parse(responseText);
-    await fetch(`${answer.links.self}/inspect`, { method: "POST" });
-    location.assign(`/dashboard/data/uploads/${encodeURIComponent(answer.name)}`);
+    const path = `/dashboard/data/uploads/${encodeURIComponent(JSON.parse(responseText).name)}`;
+    await fetch(`${path}/inspect`, { method: "POST" });
+    location.assign(path);
   }
 
   rest() {
