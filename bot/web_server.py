@@ -56,7 +56,6 @@ from bot.platform.web_kit.problems import (
     redacted_problem,
 )
 from bot.platform.web_kit.request_body import incomplete_body
-from bot.playground.web import http as playground_routes
 from bot.playground.web import pages as playground_page
 from bot.playground.web.actions import set_up_playground
 from bot.safety.web import pages as safety_page
@@ -94,7 +93,7 @@ PROBLEM_BY_STATUS = {
 }
 API_MODULES = (
     system_routes, job_routes, run_routes, openapi, persona_routes, version_routes,
-    playground_routes, openai_routes,
+    openai_routes,
 )  # fmt: skip
 PAGE_MODULES = (
     templating, overview_page, sign_in_page, persona_pages, creation_pages, new_persona,

@@ -1,4 +1,4 @@
-"""Starts playground runs from API bodies and dashboard forms."""
+"""Starts playground runs from the page's forms."""
 
 import secrets
 from dataclasses import replace
@@ -67,7 +67,7 @@ class SamplingBody(FrozenModel):
 
 
 class PlayBody(SamplingBody):
-    """The body of `POST /play/runs`: several answer one prompt, side by side.
+    """Several answer one prompt, side by side.
 
     `after` continues an earlier run with the same speakers; `models` is omitted then.
     """
@@ -78,7 +78,7 @@ class PlayBody(SamplingBody):
 
 
 class DialogueBody(SamplingBody):
-    """The body of `POST /play/duets`: a dialogue of two after an opening message to both."""
+    """A dialogue of two after an opening message to both."""
 
     models: Annotated[tuple[ModelName, ...], Field(min_length=2, max_length=2)]
     opening: PromptText

@@ -13,8 +13,10 @@ from bot.dialogue.dialogue import DEFAULT_TURNS
 from bot.personas.web.lookup import persona_choices
 from bot.platform.localisation import LocalisableText, gettext_lazy, gettext_noop, join_texts
 from bot.platform.web_kit.app_context import Routes, get_services
+from bot.platform.web_kit.paging import integer_query, require_known_parameters
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import Form, read_form
+from bot.platform.web_kit.sse import stream_events
 from bot.platform.web_kit.templating import FormError, redirect_to, render_page
 from bot.platform.web_kit.validation import parse_body
 from bot.playground.web.actions import (
@@ -41,6 +43,7 @@ from bot.store import BASE_MODEL_NAME
 from personas.home.adapters import DIALOGUE_PREFIX
 
 PLAYGROUND_PATH = "/dashboard/play"
+MAX_EVENT_ID = 2**31 - 1
 FIELD_LABELS: dict[str, str] = {
     "models": gettext_lazy("Who answers"),
     "prompt": gettext_lazy("Your message"),
@@ -154,6 +157,19 @@ async def get_reply_part(request: web.Request) -> web.Response:
             "not-found", "There is no such line.", f"There are {len(run.lines)}, from 0 on."
         ) from None
     return render_page(request, "play/line.html", title="", line=_reply_context(line), run=run)
+
+
+@routes.add(f"GET {PLAYGROUND_PATH}/runs/{{run_id}}/events")
+async def get_run_events(request: web.Request) -> web.StreamResponse:
+    """Stream all events of a run after a number, for the page's script, and then new ones."""
+    run = require_run(request)
+    require_known_parameters(request, "after")
+    after = integer_query(request, "after", 0, MAX_EVENT_ID) or 0
+    # A browser that connects again asks for the same address, and says what it has in this header.
+    last = request.headers.get("Last-Event-ID", "")
+    if last.isascii() and last.isdecimal():
+        after = int(last)
+    return await stream_events(request, run.events(after))
 
 
 @routes.add(f"POST {PLAYGROUND_PATH}/runs/{{run_id}}/stop")

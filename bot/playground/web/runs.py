@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,7 +16,6 @@ from bot.chat.model_names import ChatModel
 from bot.dialogue.dialogue import DIALOGUE_END_TEXTS, STOPPED_TEXT, Dialogue
 from bot.openai_api.web.responses import lore_json, usage_json
 from bot.platform.localisation import gettext_lazy
-from bot.platform.web_kit.openapi import ApiModel, Json, Links, Timestamp
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.sse import SseItem
 from bot.safety.human_question import whole_answer
@@ -70,48 +68,6 @@ def token_json(token: ReplyToken) -> dict[str, Any]:
         {"text": text, "probability": _probability(logprob)} for text, logprob in token.alternatives
     ]
     return {"text": token.text, "probability": _probability(token.logprob), "alternatives": others}
-
-
-class PlaygroundRunResponse(ApiModel):
-    """A playground run and its lines so far."""
-
-    id: str
-    kind: RunKind
-    at: Timestamp
-    prompt: str
-    speakers: list[Json]
-    settings: Json
-    seed: int | None
-    lines: list[Json]
-    ended: str | None
-    """Reason for its end; null while it runs."""
-    links: Links
-
-    @classmethod
-    def of(cls, run: PlaygroundRun) -> PlaygroundRunResponse:
-        path = f"/play/runs/{run.id}"
-        links = {"self": path, "events": f"{path}/events", "page": f"/dashboard{path}"}
-        if not run.ended:
-            links["stop"] = f"{path}/stop"
-        return cls(
-            id=run.id,
-            kind=run.kind,
-            at=run.at,
-            prompt=run.prompt,
-            speakers=[model_json(speaker) for speaker in run.speakers],
-            settings=run.settings,
-            seed=run.sampling.seed,
-            lines=[reply_json(line) for line in run.lines],
-            ended=run.ended or None,
-            links=links,
-        )
-
-
-class PlaygroundRunList(ApiModel):
-    """A page of runs, newest first."""
-
-    runs: list[PlaygroundRunResponse]
-    links: Links
 
 
 def show_blanks(text: str) -> str:
@@ -169,7 +125,6 @@ class PlaygroundRun:
     sampling: SamplingParams
     settings: dict[str, Any]
     id: str = field(default_factory=lambda: secrets.token_hex(8))
-    at: float = field(default_factory=time.time)
     lines: list[PlaygroundReply] = field(default_factory=list)
     ended: str = ""
     _speeches: dict[int, FilteredReply] = field(default_factory=dict)

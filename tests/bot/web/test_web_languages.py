@@ -468,13 +468,13 @@ async def test_what_the_playground_writes_is_in_the_pages_language(dashboard, la
     dashboard.engine.script = lambda _: ["Rope", " hums."]
     begun = [
         await begin(dashboard, ("oda", "base"), alternatives=2),
-        await begin(dashboard, path="/play/duets", turns=2),
+        await begin(dashboard, path="/duet", turns=2),
     ]
     dashboard.engine.full = True
-    for _, run in [*begun, await begin(dashboard, path="/play/duets")]:
+    for _, run in [*begun, await begin(dashboard, path="/duet")]:
         await ended(dashboard, run)
-        _, text, _ = await dashboard.page(run["links"]["page"], headers=headers)
-        assert list(in_english(text, language)) == [], run["kind"]
+        _, text, _ = await dashboard.page(run["page"], headers=headers)
+        assert list(in_english(text, language)) == [], run["page"]
 
 
 @every_translation

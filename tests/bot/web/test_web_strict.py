@@ -13,7 +13,6 @@ from personas.schemas.training import TrainingRequest
 from tests.bot.web.test_web_openai import put_version
 
 CHAT = {"model": "oda", "messages": [{"role": "user", "content": "Is the ferry late?"}]}
-PLAY = {"models": ["oda"], "prompt": "Is the ferry late?"}
 START = {"job_name": "harbour", "task_type": "dialogue", "dataset": "general-dialogue"}
 PLAIN = {"Content-Type": "application/json"}
 
@@ -52,7 +51,6 @@ async def test_openais_clients_are_reported_which_type_is_wanted(dashboard, fiel
 
 async def test_a_whole_number_is_a_number_too(dashboard):
     assert (await chat(dashboard, temperature=1, top_p=1))[0] == 200
-    assert (await dashboard.ask("POST", "/play/runs", json=PLAY | {"temperature": 1}))[0] == 201
     assert (
         await dashboard.start(hyperparameters={"num_train_epochs": 1, "target_modules": ["q_proj"]})
     )[0] == 202
@@ -79,15 +77,6 @@ async def test_the_gate_is_not_passed_by_a_word(dashboard):
 @pytest.mark.parametrize(
     ("path", "body", "detail"),
     [
-        ("/play/runs", PLAY | {"prompt": "x" * 8001}, "longer than 8,000"),
-        ("/play/runs", PLAY | {"prompt": " \n"}, "at most 8000"),
-        ("/play/runs", PLAY | {"models": ["oda"] * 5}, "has more than 4 entries"),
-        ("/play/runs", PLAY | {"seed": 1.0}, "a whole number from 0 to 2147483647"),
-        (
-            "/play/duets",
-            {"models": ["oda"], "opening": "Tide?"},
-            "a list of 2",
-        ),
         ("/dashboard/tokens", {"texts": {"a": 5}}, "must be text"),
         (
             "/dashboard/personas/oda/preview/events",
@@ -124,15 +113,15 @@ async def test_what_is_wrong_is_said_in_plain_words(dashboard, path, body, detai
     ],
 )
 async def test_a_body_that_is_no_json_is_reported_why(dashboard, data, why):
-    for path in ("/play/runs", "/v1/chat/completions"):
+    for path in ("/finetune/plan", "/v1/chat/completions"):
         status, result, _ = await dashboard.ask("POST", path, data=data, headers=PLAIN)
         assert status == 400 and why in json.dumps(result)
 
 
 async def test_a_packed_body_is_reported(dashboard):
-    packed = gzip.compress(json.dumps(PLAY).encode())
+    packed = gzip.compress(json.dumps(START).encode())
     headers = PLAIN | {"Content-Encoding": "gzip"}
-    status, result, _ = await dashboard.ask("POST", "/play/runs", data=packed, headers=headers)
+    status, result, _ = await dashboard.ask("POST", "/finetune/plan", data=packed, headers=headers)
     assert (
         status == 415
         and "compressed (gzip)" in result["detail"]

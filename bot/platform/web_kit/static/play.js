@@ -53,7 +53,7 @@ async function completed({ line, state }) {
 
 function follow() {
   const parts = [];
-  hear(`/play/runs/${run.dataset.run}/events?after=${run.dataset.after}`, {
+  hear(`/dashboard/play/runs/${run.dataset.run}/events?after=${run.dataset.after}`, {
     line: begun,
     piece: grown,
     withdrawn: ({ line }) => lineElement(line).querySelector(".words").replaceChildren(),
@@ -87,7 +87,7 @@ function stopInPlace() {
   form?.addEventListener("submit", (event) => {
     event.preventDefault();
     form.querySelector("button").disabled = true;
-    fetch(`/play/runs/${run.dataset.run}/stop`, { method: "POST" });
+    fetch(`/dashboard/play/runs/${run.dataset.run}/stop`, { method: "POST" });
   });
 }
 
