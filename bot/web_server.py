@@ -151,7 +151,7 @@ class WebServer:
         app[templating.FLASH_MESSAGES] = templating.FlashMessages()
         app[openapi.MOUNTED_ROUTES] = ROUTES
         app[AUTHENTICATOR] = self._authenticator
-        app[idempotency.IDEMPOTENCY_STATE] = idempotency.IdempotencyState()
+        app[idempotency.RUNNING_KEYS] = set()
         set_up_playground(app)
         app[PLAN_CACHE] = PlanCache()
         close_jobs_with(app)

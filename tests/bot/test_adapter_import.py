@@ -11,7 +11,6 @@ import json
 import zipfile
 
 import aiohttp
-import psutil
 import pytest
 import torch
 from safetensors.torch import save
@@ -222,42 +221,6 @@ async def test_a_folder_of_the_machine_is_never_read_for_a_moderator(
 
 
 @pytest.mark.slow
-async def test_over_http_a_version_comes_from_a_hub_a_zip_or_a_folder(hub, tmp_path):
-    (tmp_path / "mira.zip").write_bytes(zipped().data)
-    async with dashboard_in(tmp_path / "home") as dashboard:
-        status, made, headers = await dashboard.ask(
-            "POST", "/personas/oda/versions", json={"adapter": f"{NAME}@main"}
-        )
-        assert (status, made["version"], made["live"], made["scorecard"]) == (
-            201,
-            "v1",
-            False,
-            None,
-        )
-        _, whole, _ = await dashboard.ask("GET", headers["Location"])
-        assert whole["manifest"]["source"] == {
-            "name": NAME, "commit": COMMIT, "licence": "mit", "base_model": "embedded",
-        }  # fmt: skip
-        for source in (str(tmp_path / "mira.zip"), NAME):  # the same files
-            _, made, _ = await dashboard.ask(
-                "POST", "/personas/oda/versions", json={"adapter": source}
-            )
-            assert made["version"] == "v1"
-        for page in (
-            "/dashboard/personas/oda/versions",
-            "/dashboard/cards",
-            "/dashboard/cards/oda/v1",
-        ):
-            status, text, _ = await dashboard.page(page)
-            assert status == 200 and "0.000" not in text
-        hub.statuses["/api/models/"] = (503, {})
-        status, problem, _ = await dashboard.ask(
-            "POST", "/personas/oda/versions", json={"adapter": NAME}
-        )
-        assert status == 409 and "the hub failed (status 503)" in problem["detail"]
-
-
-@pytest.mark.slow
 async def test_the_page_imports_from_a_hub_and_a_zip_without_scripts(hub, tmp_path):
     page = "/dashboard/personas/oda/versions"
     async with dashboard_in(tmp_path / "home") as dashboard:
@@ -278,6 +241,13 @@ async def test_the_page_imports_from_a_hub_and_a_zip_without_scripts(hub, tmp_pa
             assert job.state == "done", job.error
         assert "mira.zip is installed already: it is v1" in (await dashboard.page(page))[1]
         assert [one.version for one in dashboard.store.versions.installed("oda")] == ["v1"]
+        _, whole, _ = await dashboard.ask("GET", "/personas/oda/versions/v1")
+        assert whole["manifest"]["source"] == {
+            "name": NAME, "commit": COMMIT, "licence": "mit", "base_model": "embedded",
+        }  # fmt: skip
+        for shown in (page, "/dashboard/cards", "/dashboard/cards/oda/v1"):
+            status, text, _ = await dashboard.page(shown)
+            assert status == 200 and "0.000" not in text
         assert 'href="/dashboard/data' in (await dashboard.page("/dashboard/data"))[1]
 
 
@@ -289,36 +259,3 @@ async def test_the_page_offers_no_hub_where_the_bot_may_not_fetch(hub, tmp_path)
             and "does not fetch from a hub" in text
             and 'name="file"' in text
         )
-
-
-@pytest.mark.slow
-async def test_over_http_a_client_that_leaves_cancels_the_download(hub, tmp_path):
-    hub.cuts = 1
-    hub.stalls = True
-    async with dashboard_in(tmp_path / "home") as dashboard:
-        posting = asyncio.create_task(
-            dashboard.ask("POST", "/personas/oda/versions", json={"adapter": NAME})
-        )
-        await until(lambda: f"GET /{NAME}/resolve/{COMMIT}/{WEIGHTS_FILE}" in hub.asked, 120)
-        children = psutil.Process().children()
-        assert any("import" in child.cmdline() for child in children)
-        posting.cancel()
-        await until(lambda: not any(child.is_running() for child in children), 20)
-        assert dashboard.services.store.versions.ever_installed("oda") == []
-
-
-@pytest.mark.parametrize(
-    ("body", "status", "words"),
-    [
-        ({"adapter": NAME}, 409, "does not fetch adapters"),
-        ({"adapter": "no such thing"}, 422, "'no such thing'"),
-        ({"adapter": NAME, "dialogue": "d"}, 422, "either dialogue or adapter"),
-        ({}, 422, "either dialogue or adapter"),
-    ],
-)
-async def test_over_http_what_cannot_be_imported_is_refused_at_once(
-    hub, tmp_path, body, status, words
-):
-    async with dashboard_in(tmp_path / "home", fetch_adapters="off") as dashboard:
-        found, problem, _ = await dashboard.ask("POST", "/personas/oda/versions", json=body)
-    assert found == status and words in json.dumps(problem) and hub.asked == []

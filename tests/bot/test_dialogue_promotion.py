@@ -167,24 +167,18 @@ async def test_over_rest_and_from_the_dashboard(tmp_path):
     async with dashboard_in(tmp_path / "home", served_hash=SERVED) as dashboard:
         put_adapter(dashboard.home)
         put_adapter(dashboard.home, "elsewhere", base_model="big/model", base_model_hash="other")
-        status, made, headers = await dashboard.ask(
-            "POST", "/personas/oda/versions", json={"dialogue": NAME}
-        )
-        assert (status, made["version"], made["dialogue"], made["live"]) == (201, "v1", NAME, False)
-        assert headers["Location"] == "/personas/oda/versions/v1"
-        status, made, _ = await dashboard.ask(
-            "POST", "/personas/oda/versions", json={"dialogue": NAME}
-        )
-        assert (status, made["version"]) == (201, "v1"), "the same files are the same version"
-        for name, code, words in (
-            ("none", 409, "There is no dialogue adapter 'none'."),
-            ("elsewhere", 409, "was made for big/model"),
-            ("../x", 422, "dialogue"),
+        page = "/dashboard/personas/oda/versions"
+        for _ in range(2):
+            _, _, headers = await dashboard.submit(page, dialogue=NAME)
+            assert headers["Location"] == f"{page}/v1/promote", "the same files, the same version"
+        _, made, _ = await dashboard.ask("GET", "/personas/oda/versions/v1")
+        assert (made["dialogue"], made["live"]) == (NAME, False)
+        for name, words in (
+            ("none", "There is no dialogue adapter &#39;none&#39;."),
+            ("elsewhere", "was made for big/model"),
         ):
-            status, problem, _ = await dashboard.ask(
-                "POST", "/personas/oda/versions", json={"dialogue": name}
-            )
-            assert status == code and words in str(problem)
+            status, problem, _ = await dashboard.submit(page, dialogue=name)
+            assert status == 409 and words in problem
         status, live, _ = await dashboard.ask("POST", "/personas/oda/versions/v1/promote")
         assert status == 200 and live["live"]
 

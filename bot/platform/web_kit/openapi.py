@@ -16,6 +16,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, PlainSerializer, TypeAdapter
 
 from bot.platform.web_kit.app_context import Handler, HandlerT, Route, Routes
+from bot.platform.web_kit.idempotency import takes_key
 from bot.platform.web_kit.problems import PROBLEMS, Problem, ProblemDetails
 
 Schema = dict[str, Any]
@@ -158,7 +159,7 @@ class ApiRoutes(Routes):
 
         `answers` maps each status to its meaning, or to a `ResponseSpec` with a shape. Statuses
         from 400 on are problems; those that any request can return (`COMMON_STATUSES`;
-        `BODY_STATUSES` with a body; 400 with a query; `IDEMPOTENCY_STATUSES` for POST) need no
+        `BODY_STATUSES` with a body; 400 with a query; `IDEMPOTENCY_STATUSES` with a key) need no
         entry unless they mean more. `query` and `parameters` (of the path) map each name to its
         meaning, or to a `ParameterSpec`; path parameters are required in any case.
         """
@@ -251,21 +252,20 @@ def _collect_shapes(specs: Iterable[OperationSpec]) -> ShapeSchemas:
 
 
 def _operation(method: str, path: str, spec: OperationSpec, shapes: ShapeSchemas) -> Schema:
-    # /v1 takes no key (bot.platform.web_kit.idempotency): it answers as OpenAI's API does.
-    takes_key = method == "POST" and not path.startswith("/v1/")
+    has_key = takes_key(method, path)
     parameters = []
     for name in PATH_PARAMETER_PATTERN.findall(path):
         parameters.append(_parameter("path", name, spec.path.get(name, "")))
     for name, value in spec.query.items():
         parameters.append(_parameter("query", name, value))
-    if takes_key:
+    if has_key:
         parameters.append(IDEMPOTENCY_PARAMETER)
     words = WORD_PATTERN.findall(PATH_PARAMETER_PATTERN.sub(r"\1", path))
     operation: Schema = {
         "operationId": "_".join((method.lower(), *words)),
         "summary": spec.summary,
         "tags": [spec.tag],
-        "responses": _responses(spec, shapes, takes_key=takes_key),
+        "responses": _responses(spec, shapes, takes_key=has_key),
     }
     if spec.description:
         operation["description"] = spec.description

@@ -184,9 +184,7 @@ def queue_positions(services: Services) -> dict[str, int]:
 def _job_links(job: TrainingJob) -> dict[str, str]:
     """The addresses of a job, its events and the actions it allows now."""
     path = job_path(job.job_id)
-    links = {"self": path}
-    for what in ("events", "curves", "log"):
-        links[what] = f"{path}/{what}"
+    links = {"self": path, "events": f"{path}/events"}
     if job.state in OPEN_STATES or job.has_open_card:
         links["cancel"] = f"{path}/cancel"
     if job.can_resume:

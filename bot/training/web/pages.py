@@ -16,7 +16,8 @@ from bot.data.built_datasets import require_dataset
 from bot.platform.errors import redact_paths
 from bot.platform.localisation import gettext_lazy, gettext_noop
 from bot.platform.web_kit.app_context import Routes, get_services
-from bot.platform.web_kit.paging import DEFAULT_PAGE_SIZE
+from bot.platform.web_kit.paging import DEFAULT_PAGE_SIZE, require_known_parameters
+from bot.platform.web_kit.sse import stream_events
 from bot.platform.web_kit.templating import (
     DASHBOARD,
     redirect_to,
@@ -39,6 +40,7 @@ from bot.training.web.run_history import (
     STAGE_NAMES,
     smoothing_formula,
 )
+from bot.training.web.run_http import stream_job_changes
 from personas.errors import RequestError, UnderstudyError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.training import TrainingRequest
@@ -156,6 +158,16 @@ def _list_path(persona: str | None, state: JobState | None, after: TrainingJob |
     if not fields:
         return run_view.TRAINING_PATH
     return f"{run_view.TRAINING_PATH}?{urlencode(fields)}"
+
+
+@routes.add(f"GET {run_view.TRAINING_PATH}/events")
+async def get_changes(request: web.Request) -> web.StreamResponse:
+    """Stream a job whenever it changes, for the page's script. It starts with all running and queued
+    jobs, also when reconnected: it has current states, not past changes.
+    """
+    require_known_parameters(request)
+    get_services(request)
+    return await stream_events(request, stream_job_changes(request))
 
 
 @routes.add(f"GET {run_view.TRAINING_PATH}/{{job_id}}")

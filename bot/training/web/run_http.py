@@ -1,16 +1,12 @@
-"""`/finetune/jobs/ID/events`, `…/curves`, `…/log` and `/finetune/events`: a run's events as a list
-or a stream.
-"""
+"""`/finetune/jobs/ID/events`: a run's events as a list or a stream."""
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
-from pydantic import BaseModel
 
 from bot.platform.web_kit.app_context import APP_CONTEXT, get_services
 from bot.platform.web_kit.openapi import ApiModel, ApiRoutes, Links, ParameterSpec, ResponseSpec
@@ -18,7 +14,6 @@ from bot.platform.web_kit.paging import (
     PAGE_PARAMETERS,
     page_links,
     parse_page_query,
-    require_known_parameters,
 )
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.sse import SseItem, stream_events
@@ -28,12 +23,10 @@ from bot.training.web import run_history
 from bot.training.web.http import (
     NO_JOB_TEXT,
     OPEN_STATES,
-    JobListResponse,
     JobResponse,
-    queue_positions,
 )
-from bot.training.web.requests import job_path, require_job, smoothing_query
-from bot.training.web.run_details import events_file, read_log_tail, read_run_details
+from bot.training.web.requests import require_job
+from bot.training.web.run_details import events_file
 
 POLL_INTERVAL_S = 1.0
 """The file is polled too, as the bot hears of an event shortly before it is written."""
@@ -215,112 +208,3 @@ def _event_position(text: str) -> int:
             "It is the id of an event: a whole number.",
         )
     return int(text)
-
-
-@routes.operation(
-    "GET /finetune/jobs/{job_id}/curves",
-    "Get the curves of a run",
-    {
-        200: "Losses and learning rate by step, held-out losses, epochs; what all took.",
-        404: NO_JOB_TEXT,
-    },
-    query={
-        "smoothing": ParameterSpec(
-            "What a loss is worth of the next one in the smoothed curve; "
-            f"{run_history.DEFAULT_SMOOTHING} if left out.",
-            {"type": "number", "minimum": 0, "maximum": run_history.MAX_SMOOTHING},
-        )
-    },
-)
-async def get_curves(request: web.Request) -> web.Response:
-    """Every logged step, raw and smoothed; after a resume, the latest values count."""
-    require_known_parameters(request, "smoothing")
-    services = get_services(request)
-    job = require_job(request)
-    weight = smoothing_query(request)
-    record = await asyncio.to_thread(read_run_details, services.home, job)
-    took = record.took
-    settings = record.settings
-    return web.json_response(
-        {
-            "job": job_path(job.job_id),
-            **_curves_json(record.course, weight),
-            "seconds": took.seconds,
-            "peak_bytes": took.peak_bytes,
-            "memory_share": took.share,
-            "memory_of": took.device or None,
-            "settings": dict(settings.values),
-            "settings_from": settings.known_from,
-        }
-    )
-
-
-def _curves_json(course: run_history.MetricsHistory, weight: float) -> dict[str, Any]:
-    steps = course.steps
-    losses = [step.loss for step in steps]
-    heldout = course.heldout
-    heldout_losses = [loss for _, loss in heldout]
-    return {
-        "steps": [step.step for step in steps],
-        "train_loss": losses,
-        "train_loss_smoothed": run_history.smooth(losses, weight),
-        "learning_rate": [step.lr for step in steps],
-        "tokens_per_s": [step.tokens_per_s for step in steps],
-        "memory_bytes": [step.memory_bytes for step in steps],
-        "heldout_steps": [step for step, _ in heldout],
-        "heldout_loss": heldout_losses,
-        "heldout_loss_smoothed": run_history.smooth(heldout_losses, weight),
-        "smoothing": weight,
-        "formula": run_history.smoothing_formula(weight),
-        "epochs": _event_list(course.epochs),
-        "evaluations": _event_list(course.evaluations),
-    }
-
-
-def _event_list(events: Sequence[BaseModel]) -> list[dict[str, Any]]:
-    return [event.model_dump(mode="json", exclude={"event"}) for event in events]
-
-
-@routes.operation(
-    "GET /finetune/jobs/{job_id}/log",
-    "Get the trainer's log",
-    {
-        200: ResponseSpec(
-            "Its last lines, with the machine's paths removed; empty if there is none.",
-            media="text/plain",
-        ),
-        404: NO_JOB_TEXT,
-    },
-)
-async def get_log(request: web.Request) -> web.Response:
-    """Returns the trainer's standard error over all attempts."""
-    require_known_parameters(request)
-    services = get_services(request)
-    job = require_job(request)
-    text = await asyncio.to_thread(read_log_tail, services.home, job.job_id)
-    return web.Response(text=text, content_type="text/plain")
-
-
-@routes.operation(
-    "GET /finetune/events",
-    "Follow running and queued jobs",
-    {
-        200: ResponseSpec(
-            "All running and queued jobs, or, if the request accepts it, a stream of `job` events.",
-            JobListResponse,
-            LIST_OR_STREAM_TYPES,
-        )
-    },
-)
-async def get_changes(request: web.Request) -> web.StreamResponse:
-    """The stream sends a job whenever it changes. It starts with all running and queued jobs, also
-    when reconnected: it has current states, not past changes.
-    """
-    require_known_parameters(request)
-    services = get_services(request)
-    if EVENT_STREAM_TYPE in request.headers.get("Accept", ""):
-        return await stream_events(request, stream_job_changes(request))
-    open_jobs = [*services.store.jobs.in_state("running"), *services.queue.waiting()]
-    positions = queue_positions(services)
-    jobs = [JobResponse.of(services, job, positions) for job in open_jobs]
-    return JobListResponse(jobs=jobs, links={"self": request.path}).response()

@@ -1,25 +1,19 @@
-"""`/personas/ID/versions`: the versions of a persona, their promotion, rollback and removal."""
+"""`/personas/ID/versions`: the versions of a persona, their promotion and rollback."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Set
 from pathlib import Path
-from typing import Annotated, Self
 
 from aiohttp import web
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
-from bot.personas.card_import import log_card_export
 from bot.personas.web.http import NO_PERSONA_TEXT, guild_ids_as_text, persona_path
 from bot.personas.web.lookup import (
-    OwnedPersona,
-    require_hub_name,
     require_persona_in_path,
-    require_version,
     require_version_in_path,
 )
-from bot.platform.web_kit.connections import while_connected
 from bot.platform.web_kit.openapi import (
     ApiModel,
     ApiRoutes,
@@ -30,27 +24,21 @@ from bot.platform.web_kit.openapi import (
     Timestamp,
 )
 from bot.platform.web_kit.paging import PAGE_PARAMETERS, paginate, parse_page_query
-from bot.platform.web_kit.problems import Problem
-from bot.platform.web_kit.request_body import errors_as_problems
 from bot.platform.web_kit.validation import read_model
 from bot.services import Services
 from bot.store import ALL_GUILDS, InstalledVersion, Promotion
 from bot.versions.effects import read_effects
-from bot.versions.export import export_version
 from bot.versions.store import PromotionKind
 from bot.versions.web.card_choice import CardChoiceTokens, count_card_choice_tokens
 from personas.home.adapters import MANIFEST_FILE, adapter_ref, score_card_file
-from personas.home.persona_ids import short_id
 from personas.home.prompt_version import has_learned_short_card
 from personas.schemas.base import FrozenModel
 from personas.schemas.chat import CardChoice
 from personas.schemas.scorecard import ScoreCard
-from personas.schemas.training import JOB_NAME_DESCRIPTION, JOB_NAME_PATTERN, AdapterManifest
+from personas.schemas.training import AdapterManifest
 
 OMITTED_MANIFEST_FIELDS = {"checksums", "metrics"}
 """Manifest fields of no use to a reader, or repeated by the score card."""
-EXPORT_TYPE = "application/zip"
-EXPORT_RECIPIENT = "to the operator"
 NO_VERSION_TEXT = "There is no such persona, or no such version."
 routes = ApiRoutes("personas")
 
@@ -190,12 +178,6 @@ def _read_model(path: Path, model: type[BaseModel], omitted: Set[str] = frozense
         return None
 
 
-class CardBody(FrozenModel):
-    """The card of a version's prompts: all of it, or the name and one line."""
-
-    card: CardChoice
-
-
 class PromoteBody(FrozenModel):
     """`anyway` is needed for a version that the gate rejects or holds for its safety, or members speak
     against.
@@ -233,66 +215,6 @@ async def get_versions(request: web.Request) -> web.Response:
     ).response()
 
 
-class NewVersionBody(FrozenModel):
-    """Either `dialogue`, a dialogue adapter by its job's name, or `adapter`, one from outside.
-
-    That is `owner/name` or `owner/name@revision` on a hub, or the path of a peft folder or of a zip
-    of one.
-    """
-
-    dialogue: (
-        Annotated[str, Field(pattern=JOB_NAME_PATTERN, description=JOB_NAME_DESCRIPTION)] | None
-    ) = None
-    adapter: Annotated[str, Field(min_length=1, max_length=512)] | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if bool(self.dialogue) == bool(self.adapter):
-            raise ValueError("give either dialogue or adapter")
-        return self
-
-
-@routes.operation(
-    "POST /personas/{persona_id}/versions",
-    "Install a dialogue adapter, or one from outside, as a version",
-    {
-        201: ResponseSpec(
-            "The version, which is not live yet; the one that the adapter is already.",
-            VersionResponse,
-        ),
-        404: NO_PERSONA_TEXT,
-        409: (
-            "There is no such adapter, it cannot be fetched or served, or the key belongs to "
-            "another request."
-        ),
-    },
-    body=BodySpec(NewVersionBody, {"dialogue": "dialogue_v1"}),
-)
-async def post_version(request: web.Request) -> web.Response:
-    """The persona's card then speaks with a copy of the adapter, once this version is promoted.
-
-    An adapter from outside is fetched and checked first. That is cancelled if the client
-    disconnects.
-    """
-    owned = require_persona_in_path(request)
-    body = await read_model(request, NewVersionBody)
-    if body.dialogue:
-        version = await owned.install_dialogue(body.dialogue)
-    else:
-        with errors_as_problems("conflict"):
-            version = await _import_adapter(request, owned, body.adapter or "")
-    response = VersionResponse.of(owned.services, require_version(owned, version))
-    return response.response(201, headers={"Location": persona_path(owned.id, "versions", version)})
-
-
-async def _import_adapter(request: web.Request, owned: OwnedPersona, source: str) -> str:
-    """Import an adapter from outside while the client waits; returns the version."""
-    if not await asyncio.to_thread(Path(source).exists):
-        require_hub_name(owned.services, source)
-    version, _ = await while_connected(request, owned.import_adapter(source))
-    return version
-
-
 @routes.operation(
     "GET /personas/{persona_id}/versions/{version}",
     "Get a version",
@@ -307,87 +229,6 @@ async def get_version(request: web.Request) -> web.Response:
     return VersionResponse.of(
         owned.services, installed, **files, card_tokens=tokens.as_json()
     ).response()
-
-
-@routes.operation(
-    "PATCH /personas/{persona_id}/versions/{version}",
-    "Choose the card of a version's prompts",
-    {
-        200: ResponseSpec("The version.", VersionResponse),
-        404: NO_VERSION_TEXT,
-        409: (
-            "It was not trained under the short card, is withdrawn, or the key belongs to another "
-            "request."
-        ),
-    },
-    body=BodySpec(CardBody, {"card": "short"}),
-)
-async def patch_version(request: web.Request) -> web.Response:
-    """It holds from the next reply on, wherever the version speaks, and can be changed back."""
-    owned = require_persona_in_path(request)
-    installed = require_version_in_path(request, owned)
-    body = await read_model(request, CardBody)
-    owned.choose_card(installed, body.card)
-    return VersionResponse.of(owned.services, installed).response()
-
-
-@routes.operation(
-    "GET /personas/{persona_id}/versions/{version}/export",
-    "Export a version",
-    {
-        200: ResponseSpec("The card with the adapter inside, as CHARX.", None, (EXPORT_TYPE,)),
-        404: NO_VERSION_TEXT,
-        409: "It was deleted or withdrawn, is damaged, or is too large for a card.",
-    },
-)
-async def get_version_export(request: web.Request) -> web.Response:
-    """Returns one file for the page *Personas* or `/persona import` of another bot."""
-    owned = require_persona_in_path(request)
-    installed = require_version_in_path(request, owned)
-    services = owned.services
-    if installed not in services.store.versions.installed(owned.id):
-        raise Problem("conflict", f"{installed.version} is withdrawn.", "Export another version.")
-    name = f"{short_id(owned.persona, owned.guild_id)}-{installed.version}.charx"
-    with errors_as_problems("conflict"):
-        content = await asyncio.to_thread(_export, owned, installed.version, name)
-    log_card_export(
-        services.home,
-        services.store,
-        guild_id=owned.guild_id,
-        persona=owned.persona,
-        file=name,
-        content=content,
-        recipient=EXPORT_RECIPIENT,
-    )
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return web.Response(body=content, content_type=EXPORT_TYPE, headers=headers)
-
-
-def _export(owned: OwnedPersona, version: str, name: str) -> bytes:
-    """Build the file of a version. Raises `UnderstudyError`."""
-    services = owned.services
-    card = services.personas.card(owned.persona, owned.guild_id)
-    folder = adapter_ref(services.home, owned.id, version).folder
-    return export_version(services.home, card, folder=folder, name=name, recipient=EXPORT_RECIPIENT)
-
-
-@routes.operation(
-    "DELETE /personas/{persona_id}/versions/{version}",
-    "Delete a version",
-    {
-        200: ResponseSpec("The version, now withdrawn.", VersionResponse),
-        404: NO_VERSION_TEXT,
-        409: "It is live, being compared or trained further, or deleted already.",
-    },
-)
-async def delete_version(request: web.Request) -> web.Response:
-    """Deletes its adapter for good. Its training stays in the lists, with its score card in
-    short.
-    """
-    owned = require_persona_in_path(request)
-    installed = require_version_in_path(request, owned)
-    await owned.remove_version(installed)
-    return VersionResponse.of(owned.services, installed).response()
 
 
 @routes.operation(

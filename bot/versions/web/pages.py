@@ -13,6 +13,7 @@ from aiohttp import BodyPartReader, web
 from bot.chat.model_names import version_label
 from bot.data.jobs import DataJob
 from bot.data.upload_stream import receive_file
+from bot.personas.card_import import log_card_export
 from bot.personas.web.lookup import (
     OwnedPersona,
     live_in_servers,
@@ -35,16 +36,19 @@ from bot.platform.web_kit.templating import redirect_to, render_page
 from bot.services import Services
 from bot.store import ALL_GUILDS
 from bot.versions.effects import VersionEffect, read_effects
-from bot.versions.export import exported_bytes
+from bot.versions.export import export_version, exported_bytes
 from bot.versions.web.card_choice import count_card_choice_tokens
 from bot.versions.web.timeline import score_text, version_timelines
 from bot.versions.web.timeline_chart import timeline_chart
 from personas.errors import RequestError
 from personas.home.adapters import adapter_ref
+from personas.home.persona_ids import short_id
 from personas.home.prompt_version import has_learned_short_card
 from personas.outside_names import last_part
 from personas.schemas.chat import CardChoice
 
+EXPORT_TYPE = "application/zip"
+EXPORT_RECIPIENT = "to the operator"
 MAX_SOURCE_BYTES = 512
 CARD_PATH = "/dashboard/personas/{persona_id}/versions/{version}/card"
 PROMOTE_PATH = "/dashboard/personas/{persona_id}/versions/{version}/promote"
@@ -233,6 +237,38 @@ async def post_promote_page(request: web.Request) -> web.Response:
         text = gettext_noop("{version} of {name} is live from the next reply on.")
     message = gettext_lazy(text, version=installed.version, name=owned.persona.name)
     return redirect_to(request, f"{owned.page}/versions", message)
+
+
+@routes.add("GET /dashboard/personas/{persona_id}/versions/{version}/export")
+async def get_version_export(request: web.Request) -> web.Response:
+    """Return one file for the page *Personas* or `/persona import` of another bot."""
+    owned = require_persona_in_path(request)
+    installed = require_version_in_path(request, owned)
+    services = owned.services
+    if installed not in services.store.versions.installed(owned.id):
+        raise Problem("conflict", f"{installed.version} is withdrawn.", "Export another version.")
+    name = f"{short_id(owned.persona, owned.guild_id)}-{installed.version}.charx"
+    with errors_as_problems("conflict"):
+        content = await asyncio.to_thread(_export, owned, installed.version, name)
+    log_card_export(
+        services.home,
+        services.store,
+        guild_id=owned.guild_id,
+        persona=owned.persona,
+        file=name,
+        content=content,
+        recipient=EXPORT_RECIPIENT,
+    )
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return web.Response(body=content, content_type=EXPORT_TYPE, headers=headers)
+
+
+def _export(owned: OwnedPersona, version: str, name: str) -> bytes:
+    """Build the file of a version. Raises `UnderstudyError`."""
+    services = owned.services
+    card = services.personas.card(owned.persona, owned.guild_id)
+    folder = adapter_ref(services.home, owned.id, version).folder
+    return export_version(services.home, card, folder=folder, name=name, recipient=EXPORT_RECIPIENT)
 
 
 @routes.add(f"POST {CARD_PATH}")

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from bot.training.backend_protocol import TrainingFailed, TrainingSucceeded
-from tests.bot.web.training_runs import epoch, folder_in, put_job, put_run, step, tell, whole_run
+from tests.bot.web.training_runs import epoch, folder_in, put_job, step, tell, whole_run
 from tests.fakes import until
 from tests.samples import SCORECARD
 
@@ -136,7 +136,7 @@ async def test_all_jobs_are_followed_in_one_stream(dashboard):
     put_job(dashboard, "waits")
     async with (
         asyncio.timeout(10),
-        dashboard.session.get("/finetune/events", headers=STREAM) as answer,
+        dashboard.session.get("/dashboard/training/events", headers=STREAM) as answer,
     ):
         stream = shown_result(answer)
         assert (await anext(stream))[2]["job_id"] == "waits"
@@ -148,18 +148,10 @@ async def test_all_jobs_are_followed_in_one_stream(dashboard):
         assert (await anext(stream))[2]["progress"]["step"] == 3
 
 
-async def test_what_trains_and_waits_is_listed_for_whoever_takes_no_stream(dashboard):
-    for name in ("a", "b", "c"):
-        put_job(dashboard, name)
-    dashboard.queue.cancel("b")
-    status, body, _ = await dashboard.ask("GET", "/finetune/events")
-    assert status == 200 and [job["job_id"] for job in body["jobs"]] == ["a", "c"]
-
-
 async def test_nobody_listens_any_more_once_a_stream_was_left(dashboard):
     put_job(dashboard, "j1")
     before = len(dashboard.queue._listeners)
-    for path in ("/finetune/jobs/j1/events", "/finetune/events"):
+    for path in ("/finetune/jobs/j1/events", "/dashboard/training/events"):
         await some(dashboard, path, lambda one: True)
     await until(lambda: len(dashboard.queue._listeners) == before)
 
@@ -193,27 +185,7 @@ async def test_an_event_that_there_is_not_is_named(dashboard, query):
 async def test_a_job_without_folder_has_no_events_and_an_unknown_one_is_not_found(dashboard):
     put_job(dashboard, "j1")
     assert (await dashboard.ask("GET", "/finetune/jobs/j1/events"))[1]["events"] == []
-    assert (await dashboard.ask("GET", "/finetune/jobs/j1/curves"))[1]["steps"] == []
-    for what in ("events", "curves"):
-        assert (await dashboard.ask("GET", f"/finetune/jobs/none/{what}"))[0] == 404
-
-
-async def test_curves_hold_every_step_raw_and_smoothed(dashboard):
-    job = put_job(dashboard, "j1")
-    put_run(folder_in(dashboard, "j1"))
-    tell(folder_in(dashboard, "j1"), *[step(n) for n in range(1, 9)], *whole_run())
-    status, body, _ = await dashboard.ask("GET", "/finetune/jobs/j1/curves?smoothing=0.5")
-    assert status == 200 and body["job"] == f"/finetune/jobs/{job.job_id}"
-    assert body["steps"] == list(range(1, 21)) and body["train_loss"][0] == 3.9
-    assert body["train_loss_smoothed"][1] == pytest.approx((0.5 * 3.9 + 3.8) / 1.5)
-    assert body["heldout_steps"] == [10, 20] and body["learning_rate"][3] == 1e-3 / 4
-    assert (
-        body["settings"]["seed"] == 7
-        and body["settings_from"] == "run"
-        and "0.5" in body["formula"]
-    )
-    for wrong in ("1", "nan", "-0.1", "much"):
-        assert (await dashboard.ask("GET", f"/finetune/jobs/j1/curves?smoothing={wrong}"))[0] == 400
+    assert (await dashboard.ask("GET", "/finetune/jobs/none/events"))[0] == 404
 
 
 async def test_more_streams_than_a_bot_can_feed_are_refused(dashboard, monkeypatch):

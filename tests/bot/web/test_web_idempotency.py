@@ -8,15 +8,9 @@ import time
 import pytest
 from aiohttp import web
 
-from bot.platform.db.idempotency_keys import IDEMPOTENCY_KEY_LIFETIME_S, IdempotentResponse
+from bot.platform.db.idempotency_keys import IDEMPOTENCY_KEY_LIFETIME_S
 from bot.platform.web_kit.app_context import APP_CONTEXT
-from bot.platform.web_kit.idempotency import (
-    IDEMPOTENCY_STATE,
-    MAX_IN_MEMORY_RESPONSES,
-    IdempotencyState,
-    InMemoryResponses,
-    respond_once,
-)
+from bot.platform.web_kit.idempotency import RUNNING_KEYS, respond_once
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import read_json_object
 from tests.fakes import until
@@ -43,7 +37,7 @@ async def ask(dashboard, aiohttp_client):
     """Asks a server whose one POST counts; `ask.counter` is its handler."""
     counter = Counter()
     app = web.Application()
-    app[APP_CONTEXT], app[IDEMPOTENCY_STATE] = dashboard.front._context, IdempotencyState()
+    app[APP_CONTEXT], app[RUNNING_KEYS] = dashboard.front._context, set()
 
     async def handle(request):
         try:
@@ -54,7 +48,7 @@ async def ask(dashboard, aiohttp_client):
     app.router.add_post("/{name:.*}", handle)
     client = await aiohttp_client(app)
 
-    async def asked(path="/things", key="k", **more):
+    async def asked(path="/personas/oda/rollback", key="k", **more):
         headers = {"Idempotency-Key": key} if key else {}
         async with client.post(path, headers=headers | more.pop("headers", {}), **more) as got:
             return got.status, await got.json()
@@ -72,7 +66,10 @@ async def test_the_same_key_and_request_are_done_once_and_answered_the_same(ask)
     assert (await ask(json={"a": 1}, key=None))[1]["done"] == 3
 
 
-@pytest.mark.parametrize("other", [{"json": {"a": 2}}, {"json": {"a": 1}, "path": "/others"}, {}])
+@pytest.mark.parametrize(
+    "other",
+    [{"json": {"a": 2}}, {"json": {"a": 1}, "path": "/personas/oda/versions/v1/promote"}, {}],
+)
 async def test_the_same_key_with_another_request_is_a_conflict(ask, other):
     await ask(json={"a": 1})
     assert await ask(**other) == (409, {"slug": "key-used"}) and len(ask.counter.asked) == 1
@@ -133,73 +130,13 @@ async def test_a_key_goes_with_json_only(ask):
     assert (status, body["slug"]) == (400, "bad-header")
 
 
-async def test_openai_clients_send_keys_of_their_own_accord_and_are_answered_anew(ask):
-    assert (await ask("/v1/chat/completions", json={}))[1]["done"] == 1
-    assert (await ask("/v1/chat/completions", json={}))[1]["done"] == 2
-
-
-async def test_cancelling_with_a_key_twice_is_no_conflict(dashboard):
-    job_id = (await dashboard.start())[1]["job_id"]
-    key = {"Idempotency-Key": "c1"}
-    first = await dashboard.ask("POST", f"/finetune/jobs/{job_id}/cancel", headers=key)
-    second = await dashboard.ask("POST", f"/finetune/jobs/{job_id}/cancel", headers=key)
-    assert first[0] == second[0] == 200 and first[1] == second[1]
-    assert (await dashboard.ask("POST", f"/finetune/jobs/{job_id}/cancel"))[0] == 409
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/finetune/plan", "/dashboard/tokens"])
+async def test_other_requests_are_answered_anew(ask, path):
+    assert (await ask(path, json={}))[1]["done"] == 1
+    assert (await ask(path, json={}))[1]["done"] == 2
 
 
 async def test_of_a_request_no_more_than_a_hash_is_kept(ask):
     await ask(json={"refuse": False, "secret": "Rosalind"}, key="my-key")
     (row,) = ask.store._connection.read("select key, request from answered")
     assert len(row["key"]) == len(row["request"]) == 32 and b"my-key" not in row["key"]
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/play/runs",
-        "/play/duets",
-        "/tokens",
-        "/finetune/plan",
-        "/personas/oda/lore/ask",
-        "/personas/oda/card/check",
-    ],
-)
-async def test_what_lives_in_memory_is_answered_from_there_and_reaches_no_disk(ask, path):
-    first = await ask(path, json={"prompt": "Is the ferry late?"})
-    assert first[0] == 201 and first == await ask(path, json={"prompt": "Is the ferry late?"})
-    assert await ask(path, json={"prompt": "Who keeps the lamp?"}) == (409, {"slug": "key-used"})
-    assert (
-        await ask("/things", json={}) == (409, {"slug": "key-used"}) and len(ask.counter.asked) == 1
-    )
-    assert ask.store._connection.read("select * from answered") == []
-
-
-async def test_in_memory_too_one_waits_for_the_first_and_what_was_refused_comes_again(ask):
-    assert (await ask("/play/runs", json={"refuse": True}))[0] == 409
-    ask.counter.free.clear()
-    first = asyncio.create_task(ask("/play/runs", json={"a": 1}))
-    await until(lambda: len(ask.counter.asked) == 2)
-    assert await ask("/play/runs", json={"a": 1}) == (409, {"slug": "conflict"})
-    ask.counter.free.set()
-    assert (await first)[0] == 201 == (await ask("/play/runs", json={"a": 1}))[0] and len(
-        ask.counter.asked
-    ) == 2
-
-
-async def test_what_is_kept_in_memory_goes_when_somebody_is_forgotten(ask):
-    await ask("/play/runs", json={"prompt": "Is the ferry late?"})
-    ask.store.erasure_requests.begin("someone", 0.0, "", "{}", "{}")
-    assert (await ask("/play/runs", json={"prompt": "Is the ferry late?"}))[0] == 201 and len(
-        ask.counter.asked
-    ) == 2
-
-
-def test_in_memory_keys_end_after_a_day_and_the_oldest_of_a_thousand_first():
-    kept = InMemoryResponses()
-    for number in range(MAX_IN_MEMORY_RESPONSES + 1):
-        kept.begin(b"%d" % number, b"asked", 100.0)
-        kept.end(b"%d" % number, 201, "{}")
-    assert kept.get(b"0", 101.0) is None and kept.get(b"1", 101.0) == IdempotentResponse(
-        b"asked", 201, "{}"
-    )
-    assert kept.get(b"1", 100.0 + IDEMPOTENCY_KEY_LIFETIME_S) is None

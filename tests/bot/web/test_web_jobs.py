@@ -62,7 +62,7 @@ async def test_a_failed_job_says_why_without_the_machines_folders(dashboard):
     failed = await job(dashboard, job_id)
     assert (failed["state"], failed["error"]) == ("failed", "The trainer ended.")
     assert f" UNDERSTUDY_HOME/jobs/{job_id}/trainer.log" in failed["advice"]
-    assert set(failed["links"]) == {"self", "events", "curves", "log"}
+    assert set(failed["links"]) == {"self", "events"}
     status, body, _ = await dashboard.ask("POST", f"/finetune/jobs/{job_id}/resume")
     assert status == 409 and f"{job_id} is failed" in body["detail"] and body["advice"]
 

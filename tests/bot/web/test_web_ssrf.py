@@ -4,6 +4,7 @@ never asked.
 
 from __future__ import annotations
 
+import aiohttp
 import pytest
 
 from tests.bot.web.test_web_cards import as_json, upload, v3
@@ -34,7 +35,6 @@ def asks(address: str) -> dict[str, tuple[str, str, object]]:
         ),
         "a base model": ("POST", START, training | {"base_model": address}),
         "a data set": ("POST", START, training | {"dataset_path": address}),
-        "an adapter": ("POST", "/personas/oda/versions", {"adapter": address}),
     }
 
 
@@ -52,6 +52,18 @@ async def test_an_address_as_a_source_is_not_asked(dashboard, trap):
         fields = {"name": "x", "persona": "oda", "source": source}
         status, _, _ = await dashboard.submit("/dashboard/data/build", **fields)
         assert status == 422 and trap.count == before, address
+
+
+async def test_an_address_as_an_adapter_is_not_asked(dashboard, trap):
+    for address in ADDRESSES:
+        form = aiohttp.FormData()
+        form.add_field("source", address.format(port=trap.port))
+        form.add_field("file", b"", filename="")
+        own = {"Origin": dashboard.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+        before = trap.count
+        path = "/dashboard/personas/oda/versions/import"
+        async with dashboard.session.post(path, data=form, headers=own) as answer:
+            assert answer.status == 422 and trap.count == before, address
 
 
 @pytest.mark.parametrize("what", asks(""))

@@ -323,13 +323,6 @@ async def test_the_log_is_its_tail_without_places_and_without_what_a_terminal_dr
         and "\x1b" not in page
     )
     assert page.count("x" * 100) < 301
-    async with dashboard.session.get("/finetune/jobs/j1/log") as answer:
-        log = await answer.text()
-        assert (
-            answer.content_type == "text/plain"
-            and log.endswith("red �")
-            and str(dashboard.home) not in log
-        )
 
 
 # -------------------------------------------------------------------------------------------- forms

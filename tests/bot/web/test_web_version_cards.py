@@ -1,4 +1,4 @@
-"""The card of a version's prompts, chosen on the page and over HTTP."""
+"""The card of a version's prompts, chosen on the page."""
 
 import pytest
 
@@ -11,43 +11,39 @@ PAGE = "/dashboard/personas/ballast/versions"
 V1 = "/personas/ballast/versions/v1"
 
 
-async def test_it_is_chosen_over_http_kept_over_restarts_and_taken_back(tmp_path):
+async def test_it_is_chosen_kept_over_restarts_and_taken_back(tmp_path):
     async with dashboard_in(tmp_path) as dashboard:
         install_learned(dashboard.store, tmp_path, short_card=True)
         _, one, _ = await dashboard.ask("GET", V1)
         assert (one["card"], one["can_have_short_card"]) == ("full", True)
         assert one["card_tokens"]["short"] < one["card_tokens"]["full"] / 4
-        status, one, _ = await dashboard.ask("PATCH", V1, json={"card": "short"})
-        assert (status, one["card"]) == (200, "short")
+        assert (await dashboard.submit(f"{PAGE}/v1/card", card="short"))[0] == 303
     async with dashboard_in(tmp_path) as dashboard:
         _, listed, _ = await dashboard.ask("GET", "/personas/ballast/versions")
         assert listed["versions"][0]["card"] == "short"
         services = dashboard.services
         assert services.served_versions.adapter("ballast", "v1").card == "short"
-        for card in ("full", "full"):
-            status, one, _ = await dashboard.ask("PATCH", V1, json={"card": card})
-            assert (status, one["card"]) == (200, "full")
+        for _ in range(2):
+            assert (await dashboard.submit(f"{PAGE}/v1/card", card="full"))[0] == 303
+            assert dashboard.store.versions.card_of("ballast", "v1") == "full"
 
 
 async def test_a_version_that_was_not_trained_so_is_refused(dashboard):
     install_learned(dashboard.store, dashboard.home, short_card=False)
-    status, refused, _ = await dashboard.ask("PATCH", V1, json={"card": "short"})
-    assert status == 409 and "was not trained under the short card" in refused["detail"]
-    assert "short_card_share" in refused["advice"]
     page = (await dashboard.page(PAGE))[1]
     assert "short card" not in page
-    assert (await dashboard.submit(f"{PAGE}/v1/card", card="short"))[0] == 409
-    status, wrong, _ = await dashboard.ask("PATCH", V1, json={"card": "tiny"})
-    assert status == 422, wrong
-    assert (await dashboard.ask("PATCH", f"{V1}0", json={"card": "full"}))[0] == 404
+    status, refused, _ = await dashboard.submit(f"{PAGE}/v1/card", card="short")
+    assert status == 409 and "was not trained under the short card" in refused
+    assert "short_card_share" in refused
+    assert (await dashboard.submit(f"{PAGE}/v1/card", card="tiny"))[0] == 422
+    assert (await dashboard.submit(f"{PAGE}/v10/card", card="full"))[0] == 404
     assert dashboard.store.versions.card_of("ballast", "v1") == "full"
 
 
 async def test_a_withdrawn_version_keeps_its_card(dashboard):
     install_learned(dashboard.store, dashboard.home, short_card=True)
     dashboard.store.versions.withdraw("ballast", "v1", 2.0, "removed")
-    status, refused, _ = await dashboard.ask("PATCH", V1, json={"card": "short"})
-    assert status == 409 and refused["detail"]
+    assert (await dashboard.submit(f"{PAGE}/v1/card", card="short"))[0] == 409
     assert "Use the short card" not in (await dashboard.page(PAGE))[1]
 
 

@@ -12,7 +12,7 @@ from personas.home.external_files import EVERYBODY, read_exports
 from tests.bot.version_rows import install
 from tests.personas.test_adapters import manifest, write_adapter
 
-EXPORT = "/personas/ballast/versions/v1/export"
+EXPORT = "/dashboard/personas/ballast/versions/v1/export"
 SOMEBODY = "a" * 32
 
 

@@ -114,14 +114,6 @@ async def test_beside_the_page_the_literal_body_is_refused_and_a_local_set_ends_
 
 async def _run_is_shown(session, job):
     """What the real trainer has left is what the interface and the page tell."""
-    curves = await asked(session, job["links"]["curves"])
-    assert curves["steps"] == list(range(1, curves["steps"][-1] + 1)) and len(curves["epochs"]) == 3
-    assert (
-        len(curves["heldout_loss"]) == 3
-        and 0 < curves["memory_share"] < 1
-        and curves["seconds"] > 0
-    )
-    assert curves["settings_from"] == "run" and curves["settings"]["learning_rate"] == 2e-4
     result = (await asked(session, f"{job['links']['events']}?limit=100"))["events"]
     assert {"phase", "progress", "epoch", "scorecard", "done"} <= {one["event"] for one in result}
     async with session.get(f"/dashboard/training/{job['job_id']}") as page:
