@@ -4,7 +4,6 @@ confirmation, and imports.
 
 import asyncio
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 
@@ -38,8 +37,7 @@ from bot.store import ALL_GUILDS
 from bot.versions.effects import VersionEffect, read_effects
 from bot.versions.export import export_version, exported_bytes
 from bot.versions.web.card_choice import count_card_choice_tokens
-from bot.versions.web.timeline import score_text, version_timelines
-from bot.versions.web.timeline_chart import timeline_chart
+from bot.versions.web.version_rows import score_text, version_rows
 from personas.errors import RequestError
 from personas.home.adapters import adapter_ref
 from personas.home.persona_ids import short_id
@@ -60,17 +58,15 @@ routes = Routes()
 async def get_versions_page(request: web.Request) -> web.Response:
     """Page of every version."""
     owned = require_persona_in_path(request)
-    timelines = version_timelines(owned.services, owned.id)
-    versions = [timeline.version for timeline in timelines if timeline.version]
+    rows = version_rows(owned.services, owned.id)
+    versions = [row.version for row in rows if row.version]
     effects = await asyncio.to_thread(_read_effects, owned, versions)
     sizes = await asyncio.to_thread(_read_sizes, owned, versions)
     copies = {}  # by version: the dialogue adapter that it is a copy of
-    for timeline in timelines:
-        job = (
-            owned.services.store.jobs.get(timeline.installed.job_id) if timeline.installed else None
-        )
+    for row in rows:
+        job = owned.services.store.jobs.get(row.installed.job_id) if row.installed else None
         if job and job.dialogue:
-            copies[timeline.version] = job.dialogue
+            copies[row.version] = job.dialogue
     return render_page(
         request,
         "versions/versions.html",
@@ -79,8 +75,7 @@ async def get_versions_page(request: web.Request) -> web.Response:
         owned=owned,
         standing=persona_status(owned.services, owned.id),
         own=live_in_servers(owned.services, owned.id),
-        timelines=timelines,
-        drawing=timeline_chart(owned.persona.name, timelines, time.time()),
+        rows=rows,
         score_text=score_text,
         may_go_back=_may_go_back(owned),
         behind=owned.services.served_versions.incompatible,

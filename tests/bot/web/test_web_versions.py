@@ -2,14 +2,10 @@
 
 import asyncio
 import re
-from types import SimpleNamespace
 
 import aiohttp
-import pytest
 
-from bot.store import Channel, Store
-from bot.versions.web.timeline import version_timelines
-from bot.versions.web.timeline_chart import timeline_chart
+from bot.store import Channel
 from personas.errors import AdapterError
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.retrainings import OTHER_MODEL, put_live_version, serve_another_model
@@ -158,7 +154,7 @@ async def test_a_damaged_or_withdrawn_version_never_speaks(dashboard):
     assert (await dashboard.ask("GET", "/personas/ballast/versions/v9"))[0] == 404
 
 
-async def test_the_page_shows_the_lives_of_versions_and_asks_before_it_does_anything(dashboard):
+async def test_the_page_shows_versions_and_asks_before_it_does_anything(dashboard):
     page = (await dashboard.page(PAGE))[1]
     assert "has no versions yet" in page
     for card in (GOOD, BAD):
@@ -201,39 +197,6 @@ async def test_a_rollback_to_another_base_models_version_says_who_answers(dashbo
     assert "answers instead" not in (await dashboard.page(path))[1], "next is the base model"
 
 
-def test_a_drawing_has_a_bar_for_every_life(dashboard_services):
-    store = dashboard_services.store
-    at = 1_795_000_000.0
-    for n in range(2):
-        install(store, at=at + n * 1000, card=GOOD)
-    store.versions.promote("ballast", "v1", 0, at + 3000)
-    store.versions.promote("ballast", "v2", 0, at + 4000)
-    store.versions.rollback("ballast", 0, at + 5000)
-    v2, v1, base = version_timelines(dashboard_services, "ballast")
-    assert [(one.name, one.is_live) for one in (v2, v1, base)] == [
-        ("v2", False), ("v1", True), ("the base model", False),
-    ]  # fmt: skip
-    assert [(span.begin - at, span.end and span.end - at) for span in v1.live_periods] == [
-        (3000, 4000),
-        (5000, None),
-    ]
-    assert v2.live_periods[0].ended == "rolled back" and v1.live_periods[1].how == "rolled back to"
-    assert (base.live_periods[0].begin, base.live_periods[0].end) == (0.0, at + 3000)
-    drawn = timeline_chart("Ballast", [v2, v1, base], at + 6000)
-    assert (
-        drawn.count("<rect") == 4
-        and drawn.count("<circle") == 2
-        and "v2: made" in drawn
-        and "v2  -33%" in drawn
-    )
-
-
-@pytest.fixture
-def dashboard_services(tmp_path):
-    with Store.open(tmp_path / "understudy.sqlite") as store:
-        yield SimpleNamespace(store=store, client=None)
-
-
 async def test_a_servers_own_live_version_is_shown_beside_that_of_all(dashboard):
     for _ in range(2):
         install(dashboard.store, card=GOOD)
@@ -247,7 +210,7 @@ async def test_a_servers_own_live_version_is_shown_beside_that_of_all(dashboard)
     ]  # fmt: skip
     assert [(it["version"], it["guild"]) for it in listed["changes"]] == [("v2", "9"), ("v1", "0")]
     page = (await dashboard.page(PAGE))[1]
-    assert "live in server 9</span>" in page and "promoted in server 9" in page
+    assert "live in server 9</span>" in page
     assert "live version of their own: server 9 (v2)" in page
     folder = "UNDERSTUDY_HOME/models/persona_adapters/ballast/v2"
     assert f"python -m trainer export --adapter {folder} --to ollama" in page
