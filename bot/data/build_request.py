@@ -27,7 +27,7 @@ WordCount = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 
 class SourceSelection(FrozenModel):
-    """A source by its id (`GET /datasets`), and how many of its samples are taken at most."""
+    """A source by its id, and how many of its samples are taken at most."""
 
     source: Annotated[str, Field(min_length=1, max_length=160)]
     limit: PositiveCount | None = None

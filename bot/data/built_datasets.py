@@ -142,9 +142,7 @@ def require_dataset(home: Path, id: str) -> BuiltDataset:
             return read_dataset(id, folder, is_own=is_own, catalogue_name=name)
     raise UnknownDataError(
         gettext_lazy("There is no built data set {id!r}.", id=id),
-        gettext_lazy(
-            "GET /datasets lists them, with kind set. Build a data set from a source first."
-        ),
+        gettext_lazy("The page Data lists them. Build a data set from a source first."),
     )
 
 

@@ -106,7 +106,7 @@ def require_upload(home: Path, name: str) -> DataSource:
     if not path.is_file():
         raise UnknownDataError(
             gettext_lazy("There is no upload {name!r}.", name=name),
-            gettext_lazy("PUT /uploads/NAME uploads a file."),
+            gettext_lazy("The page Data lists the uploads, and brings files in."),
         )
     return _upload_source(path, read_consent(home), catalogue_names(home).get(path, ""))
 

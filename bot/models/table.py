@@ -112,7 +112,7 @@ class ModelTable:
         return next(fit for fit in self.fits if fit.model == model)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the published object of `models --json` and `GET /models`; sizes in bytes."""
+        """Return the published object of `models --json`; sizes in bytes."""
         return {
             "base_model": self.base_model,
             "machine": {
