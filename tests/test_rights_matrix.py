@@ -21,6 +21,7 @@ from personas.errors import RequestError, UnderstudyError
 from personas.home.data_subjects import CONSENT_FILE, Consent, write_consent
 from personas.home.job_folder import read_spec
 from personas.home.job_material import ShippedData
+from personas.home.rights import REQUEST_STATEMENT
 from personas.schemas.training import TrainingRequest
 from tests.rights_sources import ADA, ANSWERED, ASKED, BO, CARD, KINDS, MIRA, PERMISSION
 from tests.trainer.job_folders import dialogues, sign, write_request
@@ -236,7 +237,9 @@ def test_a_bare_licensed_is_refused_with_the_form_that_is_wanted(kind, made, tra
 
 
 def job_folder(case: Case, made: dict[str, Path], folder: Path) -> Path:
-    """A job over the source, `sidecar` standing for a right that the catalogue passed on."""
+    """A job over the source, `sidecar` standing for a right that the catalogue passed on, `flag` for
+    one of the request.
+    """
     material = folder / "material"
     material.mkdir(parents=True)
     (material / "ada.toml").write_text(CARD)
@@ -249,13 +252,14 @@ def job_folder(case: Case, made: dict[str, Path], folder: Path) -> Path:
         persona="ada",
     )
     request = json.loads((folder / "request.json").read_text())
-    stated_by = "the operator" if case.how else ""
+    by = {"": "", "flag": REQUEST_STATEMENT}
+    stated_by = by.get(case.how, "the operator")
     request["materials"][1] |= {"right": case.stated or "own-writing", "stated_by": stated_by}
     (folder / "request.json").write_text(json.dumps(request))
     return folder
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.how != "flag"], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_job(case, made, homes, tmp_path):
     folder = job_folder(case, made, tmp_path / "job")
     spec = read_spec(folder)

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from personas.errors import MaterialError
@@ -15,7 +16,12 @@ from personas.home.dataset_catalogue import (
     read_catalogue,
 )
 from personas.home.hub_download import HUB_ID_PATTERN
-from personas.home.rights import RightsStatement, decide_right, read_statement
+from personas.home.rights import (
+    REQUEST_STATEMENT,
+    RightsStatement,
+    decide_right,
+    read_statement,
+)
 
 PATH_ADVICE = (
     "Give a path from UNDERSTUDY_HOME, from where the bot was started, or an absolute one; or the "
@@ -37,9 +43,9 @@ class ResolvedDataset:
     mapping: tuple[str, ...] = ()
 
 
-def resolve_dataset_path(home: Path, text: str) -> ResolvedDataset:
-    """Resolve a `dataset_path`. Raises `MaterialError` when it does not exist or may not be trained
-    on.
+def resolve_dataset_path(home: Path, text: str, right: str | None = None) -> ResolvedDataset:
+    """Resolve a `dataset_path`; `right` is claimed for one without a stated right. Raises
+    `MaterialError` when it does not exist or may not be trained on.
     """
     catalogue = read_catalogue(home)
     path = _find_on_disk(home, text)
@@ -63,6 +69,8 @@ def resolve_dataset_path(home: Path, text: str) -> ResolvedDataset:
         raise MaterialError(f"There is no {text!r} on this machine.", PATH_ADVICE)
     if home.is_relative_to(path):
         raise MaterialError(f"{text!r} holds the bot's own home.", "Name the data set alone.")
+    if statement is None and right:
+        statement = RightsStatement(right, REQUEST_STATEMENT, _today(), "")
     stated = statement.right if statement else ""
     verdict = decide_right(origin, stated=stated, consent=read_consent(home))
     if statement is None:
@@ -77,6 +85,10 @@ def resolve_dataset_path(home: Path, text: str) -> ResolvedDataset:
         format=entry.format,
         mapping=entry.mapping or read_mapping(path),
     )
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
 
 
 def _entry_at(catalogue: DatasetCatalogue, path: Path) -> CatalogueEntry | None:

@@ -173,7 +173,7 @@ class RequestChecks:
             wrong["teacher"] = teacher_error
         try:
             if request.dataset_path:
-                dataset = resolve_dataset_path(self.home, request.dataset_path)
+                dataset = resolve_dataset_path(self.home, request.dataset_path, request.right)
                 _require_copyable(dataset.path, self.home)
         except UnderstudyError as error:
             wrong["dataset_path"] = error
@@ -211,7 +211,8 @@ class RequestChecks:
         """Bodies without the wrong fields; a dialogue job then takes a data set of the
         catalogue.
         """
-        rest = {field: value for field, value in body.items() if field not in wrong}
+        left_out = {*wrong, "right"} if "dataset_path" in wrong else set(wrong)
+        rest = {field: value for field, value in body.items() if field not in left_out}
         yield rest
         if "dataset_path" in wrong:
             for dataset in self.catalogue.datasets():

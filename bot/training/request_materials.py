@@ -391,7 +391,7 @@ class RequestMaterials:
 
     def _at(self, kind: MaterialKind, path: str) -> SourceMaterial:
         """The material of a data set that the operator names by its path."""
-        dataset = resolve_dataset_path(self._home, path)
+        dataset = resolve_dataset_path(self._home, path, self._request.right)
         if is_built_dataset(dataset.path):
             return built_dataset_material(dataset.path, dataset.origin, self._consent)
         target = f"named/{dataset.origin}"

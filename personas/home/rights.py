@@ -21,6 +21,9 @@ rights before it.
 """
 
 COMMAND_LINE_STATEMENT = "stated on the command line"  # author of a right claimed with `--right`
+REQUEST_STATEMENT = "stated with the request"  # author of the `right` of a request
+CLAIMS = (COMMAND_LINE_STATEMENT, REQUEST_STATEMENT)
+"""Authors of claimed rights, before which a format goes that implies one."""
 PERMISSION_SETTING = "DISCORD_PERMISSION"
 OPT_IN_COMMAND = "/privacy opt-in"
 
@@ -65,7 +68,7 @@ def decide_right(
 
     `format_right` is the right implied by its format (`discord-api`, `data-package`) or empty;
     `stated` the one in `rights.toml` or the operator's catalogue; `claimed` the one from the
-    command line, used only without the others. Of `discord-api` sources only messages by opted-in
+    command line or a request, used only without the others. Of `discord-api` sources only messages by opted-in
     members may then be used.
     """
     right = stated or format_right or claimed

@@ -62,21 +62,24 @@ class TrainingRequest(FrozenModel):
     """Body of the published REST call that starts a training job (`POST /finetune/start-training`).
 
     `dataset` names an entry of the catalogue, `dataset_path` is a path; without either, a persona
-    is trained on its own material. `general` names the general dialogue for recipes that mix some
-    in, `start_from` a dialogue adapter to train further. A preference job continues from the
-    persona's version in `start_from`, else from the live one, and learns from members' preferences;
-    the conversations of its material hold the replies that measure it. `lore_pairs` is the share of
-    a persona's replies that come from its lore, in pairs extracted by rules and in synthesised
-    dialogues; with 1 it is trained on these alone. `from_card` is the share of a persona's replies
-    that a model writes from its card and lore before the training; with 1 no others are needed.
-    `teacher` is that model, if it is not the base model. With `review` the job stops once they are
-    written, and is resumed after they were read.
+    is trained on its own material. `right` is the right to `dataset_path` where none is stated,
+    by whoever sends the request, today; it changes nothing for data from Discord's API. `general`
+    names the general dialogue for recipes that mix some in, `start_from` a dialogue adapter to
+    train further. A preference job continues from the persona's version in `start_from`, else
+    from the live one, and learns from members' preferences; the conversations of its material
+    hold the replies that measure it. `lore_pairs` is the share of a persona's replies that come
+    from its lore, in pairs extracted by rules and in synthesised dialogues; with 1 it is trained
+    on these alone. `from_card` is the share of a persona's replies that a model writes from its
+    card and lore before the training; with 1 no others are needed. `teacher` is that model, if it
+    is not the base model. With `review` the job stops once they are written, and is resumed after
+    they were read.
     """
 
     job_name: Annotated[str, Field(pattern=JOB_NAME_PATTERN, description=JOB_NAME_DESCRIPTION)]
     base_model: Annotated[str, Field(min_length=1, max_length=512)] = "embedded"
     dataset: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     dataset_path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    right: Annotated[Right, Field(max_length=80)] | None = None
     task_type: TaskType = "persona"
     persona: (
         Annotated[
@@ -104,6 +107,8 @@ class TrainingRequest(FrozenModel):
             raise ValueError("task_type preference mixes no general dialogue in: leave general out")
         if self.dataset and self.dataset_path:
             raise ValueError("give dataset or dataset_path, not both")
+        if self.right and not self.dataset_path:
+            raise ValueError("right is for dataset_path: leave it out, or give a path")
         if self.task_type != "dialogue" and not self.persona:
             raise ValueError(f"task_type {self.task_type} needs a persona")
         if self.task_type == "dialogue" and self.persona:

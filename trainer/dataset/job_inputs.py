@@ -14,7 +14,7 @@ from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex
 from personas.home.job_folder import material_digest
 from personas.home.preferences import PreferenceRecord, read_preferences
 from personas.home.pseudonyms import JobKeys
-from personas.home.rights import COMMAND_LINE_STATEMENT, decide_right
+from personas.home.rights import CLAIMS, decide_right
 from personas.home.written_replies import read_written, written_file
 from personas.lore.index import LoreIndex
 from personas.lore.lore_folder import job_owners, read_lore
@@ -403,9 +403,9 @@ def _read_conversations(
     logs = LogPool()
     sources = []
     for path, material in files:
-        # A format that implies a right takes precedence over the command line, but not over a
-        # signed statement.
-        is_claimed = material.stated_by == COMMAND_LINE_STATEMENT
+        # A format that implies a right takes precedence over a claim, but not over a signed
+        # statement.
+        is_claimed = material.stated_by in CLAIMS
         signed = material.right if material.stated_by and not is_claimed else ""
         claimed = material.right if is_claimed else ""
         reading = replace(

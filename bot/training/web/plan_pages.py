@@ -131,6 +131,7 @@ def trainer_command(request: TrainingRequest) -> str:
     words += ["--persona", request.persona] if request.persona else ["--dialogue"]
     options = {
         "--dataset": request.dataset or request.dataset_path,
+        "--right": request.right,
         "--general": request.general,
         "--start-from": request.start_from,
     }

@@ -31,6 +31,7 @@ REQUEST_FIELDS = (
     "recipe",
     "dataset",
     "dataset_path",
+    "right",
     "general",
     "start_from",
     "lore_pairs",

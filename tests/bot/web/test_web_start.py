@@ -7,6 +7,7 @@ import re
 import string
 import tempfile
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from huggingface_hub import constants
@@ -17,6 +18,7 @@ from bot.training import actions, request_checks
 from bot.training.request_materials import gather_materials
 from bot.training.training_plan import MemoryOption, RecipeEstimate
 from personas.errors import TrainingError
+from personas.home.rights import REQUEST_STATEMENT
 from personas.home.teacher_setting import SMALLER_TEACHER_ADVICE
 from personas.schemas.training import Teacher, TrainingRequest
 from tests.bot.web.conftest import LITERAL, put_talk
@@ -89,6 +91,30 @@ async def test_a_signed_file_folder_or_catalogue_entry_is_material_like_any_othe
     assert status == 202 and dashboard.store.jobs.get(body["job_id"]).request.dataset_path == str(
         file
     )
+
+
+async def test_a_right_in_the_request_is_recorded_with_its_day_and_only_where_none_is_stated(
+    dashboard, tmp_path
+):
+    file = put_talk(tmp_path / "talks", signed=False)
+    fields = {"dataset": None, "dataset_path": str(file)}
+    status, refused, _ = await dashboard.start(**fields)
+    assert status == 422 and "nobody has stated a right" in refused["errors"][0]["detail"]
+    for wrong in ({**fields, "right": "mine"}, {"right": "own-writing"}):
+        assert (await dashboard.start(**wrong))[0] == 422
+    status, body, _ = await dashboard.start(**fields, right="licensed:CC0-1.0")
+    assert status == 202, body
+    request = dashboard.store.jobs.get(body["job_id"]).request
+    stated = gather_materials(dashboard.backend.catalogue, request)[0].statement
+    assert (stated.right, stated.stated_by) == ("licensed:CC0-1.0", REQUEST_STATEMENT)
+    assert stated.stated_on == datetime.now(UTC).date().isoformat()
+    put_talk(tmp_path / "talks")
+    stated = gather_materials(dashboard.backend.catalogue, request)[0].statement
+    assert (stated.right, stated.stated_by) == ("own-writing", "Mina Vale")
+    status, refused, _ = await dashboard.start(
+        dataset=None, dataset_path=str(put_talk(tmp_path / "b", signed=False)), right="discord-api"
+    )
+    assert status == 422 and "Discord" in refused["errors"][0]["detail"]
 
 
 async def test_members_of_a_server_still_name_no_paths_and_no_other_model(dashboard, tmp_path):
