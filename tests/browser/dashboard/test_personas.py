@@ -7,8 +7,6 @@ import io
 import re
 import sys
 import zipfile
-from datetime import datetime
-from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.async_api import expect
@@ -142,9 +140,6 @@ async def test_a_version_goes_live_and_is_taken_back(dashboard, phone):
     await expect(page.get_by_role("status").first).to_contain_text(
         "v2 of Ballast is live from the next reply on."
     )
-    await expect(page.get_by_role("img", name="The versions of Ballast in time.")).to_contain_text(
-        "v2"
-    )
     assert services(dashboard).store.versions.live("ballast", 0) == "v2"
     await page.get_by_role("link", name="Roll back").click()
     await page.get_by_role("button", name="Roll back to the base model").click()
@@ -170,19 +165,11 @@ async def test_without_scripts_a_voice_is_played_and_a_card_saved(dashboard):
     assert services(dashboard).personas.get("ballast", 0).tagline == "A crane with an opinion."
 
 
-async def test_times_in_the_drawing_of_versions_are_the_readers_own(dashboard):
+async def test_times_of_versions_are_the_readers_own(dashboard):
     install(dashboard.stage.store, guild=0, at=1_795_000_000.0, card=GOOD)
     page = await dashboard.open(f"{PAGE}/versions", locale="en-US", timezone_id="Asia/Tokyo")
     made = "Nov 18, 2026, 8:06 PM"
     await expect(page.get_by_role("row").filter(has_text="v1")).to_contain_text(made)
-    await expect(page.get_by_role("img", name=f"v1: made {made}")).to_be_visible()
-    tick = page.locator(".lives text[data-at]").first
-    at = datetime.fromisoformat(await tick.get_attribute("data-at")).astimezone(
-        ZoneInfo("Asia/Tokyo")
-    )
-    await expect(tick).to_have_text(f"{at:%b} {at.day}, {at.hour % 12 or 12}:{at:%M %p}")
-    plain = await dashboard.open(f"{PAGE}/versions", java_script_enabled=False)
-    await expect(plain.locator(".lives text[data-at]").first).to_have_text(re.compile(" UTC$"))
 
 
 IMPORTER = """import shutil, sys, time

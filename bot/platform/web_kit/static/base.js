@@ -8,17 +8,12 @@ const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 /** Where a page is English, dates are written as the browser does. */
 export const dateLanguage = LANGUAGE === "en" ? undefined : LANGUAGE;
 const shown = new Intl.DateTimeFormat(dateLanguage, { dateStyle: "medium", timeStyle: "short" });
-const drawn = new Intl.DateTimeFormat(dateLanguage, { day: "numeric", month: "short", hour: "numeric", minute: "2-digit" });
 
-/** Write the times below an element in the reader's zone; what they said in UTC becomes their title. Those of a drawing
-    are short. */
+/** Write the times below an element in the reader's zone; what they said in UTC becomes their title. */
 export function localTimes(root = document) {
   for (const time of root.querySelectorAll("time[datetime]:not([title])")) {
     time.title = time.textContent;
     time.textContent = shown.format(new Date(time.dateTime));
-  }
-  for (const text of root.querySelectorAll("text[data-at]")) {
-    text.textContent = drawn.format(new Date(text.dataset.at));
   }
 }
 
