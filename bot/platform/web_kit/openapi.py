@@ -112,7 +112,6 @@ class BodySpec:
 
     shape: BodyShape
     example: Any = None
-    media: str = JSON_TYPE
     required: bool = True
 
 
@@ -277,7 +276,7 @@ def _operation(method: str, path: str, spec: OperationSpec, shapes: ShapeSchemas
             content["example"] = spec.body.example
         operation["requestBody"] = {
             "required": spec.body.required,
-            "content": {spec.body.media: content},
+            "content": {JSON_TYPE: content},
         }
     return operation
 
