@@ -760,8 +760,8 @@ def test_a_servers_persona_is_trained_on_its_own_lore_and_the_sets_that_it_uses(
 
 
 def test_a_persona_of_all_servers_that_takes_a_servers_name_says_so(personas):
-    personas.bring_in(GUILD, card_named("Mira"), "it")
-    shared = personas.bring_in(0, card_named("MIRA"), "it").persona
+    brought_in(personas, GUILD, card_named("Mira"))
+    shared = brought_in(personas, 0, card_named("MIRA")).persona
     (note,) = same_name_notes(personas, 0, shared)
     assert note.startswith("1 server has a persona of its own with this name")
     assert same_name_notes(personas, GUILD, shared) == []

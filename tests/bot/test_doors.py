@@ -115,8 +115,7 @@ def test_the_doors_are_found():
     scopes = {door.scope for door in DOORS}
     assert {
         "RemovePersonaButton", "ReplaceCardButton", "remove_persona_page", "replace_card_file",
-        "post_remove_set", "delete_lore_set", "delete_upload_page", "delete_upload_route",
-        "delete_dataset_page", "delete_dataset_route",
+        "post_remove_set", "delete_upload_page", "delete_dataset_page",
     } <= scopes  # fmt: skip
 
 

@@ -50,19 +50,13 @@ async def test_the_settings_of_today_name_the_teacher_and_nothing_waits_to_be_re
     services = dashboard.services
     old = {"model": "big", "url": "https://old/v1", "licence": "MIT"}
     put_live_version(services, "oda", from_card=0.5, teacher=old, review=True)
-    distils = {"num_train_epochs": 2, "distilled_replies": 30}
-    put_live_version(services, "thrip", from_card=1, hyperparameters=distils)
-    put_live_version(services, "ballast", from_card=1, recipe="card-teacher")
-    serve_another_model(services, ("oda", "v1"), ("thrip", "v1"), ("ballast", "v1"))
+    serve_another_model(services, ("oda", "v1"))
     teacher = Teacher(**now) if now else None
     checks = replace(services.trainings._checks, teacher=teacher)
     monkeypatch.setattr(services.trainings, "_checks", checks)
     items = {item.persona_id: item.request for item in services.retrain_all.find(GUILD).items}
     asked = items["oda"]
     assert (asked.teacher, asked.review, asked.from_card) == (teacher, None, 0.5)
-    assert items["thrip"].teacher is None, "it is distilled from the base model itself"
-    assert items["thrip"].hyperparameters.distilled_replies == 30
-    assert items["ballast"].teacher == teacher, "its recipe is chosen anew, and does not distil"
 
 
 async def test_the_plan_says_what_each_takes_and_queues_nothing(dashboard):

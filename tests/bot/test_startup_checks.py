@@ -60,7 +60,7 @@ def nothing_opened(monkeypatch):
     def begin(*_):
         raise AssertionError("the start went on")
 
-    monkeypatch.setattr(app, "_open_store", begin)
+    monkeypatch.setattr(app.Store, "open", begin)
 
 
 def test_a_home_that_cannot_be_made_names_the_setting_and_where_it_stands(

@@ -30,6 +30,7 @@ from bot.data.web.forms import parse_build_form, parse_offer_form
 from bot.openai_api.web.completion_request import ChatCompletionBody, parse_chat, parse_chat_body
 from bot.operations.backup.archive import MANIFEST_NAME, ArchiveWriter, BackupError, open_archive
 from bot.personas.guild_lore import MAX_FILE_BYTES
+from bot.platform.db.schema import FIRST_VERSION
 from bot.platform.web_kit.openapi import operation_spec
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import (
@@ -342,7 +343,7 @@ def backups() -> list[Seed]:
         writer = ArchiveWriter(archive, lambda _: None)
         for name, content in members.items():
             writer.add(name, io.BytesIO(content))
-        writer.seal("2026-11-20T10:00:00+00:00", "0.1.0", 1)
+        writer.seal("2026-11-20T10:00:00+00:00", "0.1.0", FIRST_VERSION)
     return [Seed(made.getvalue(), "zip")]
 
 

@@ -50,7 +50,9 @@ def owned(dashboard, owner="ballast"):
 
 async def put(dashboard, name, text, owner="ballast"):
     persona = owned(dashboard, owner)
-    return await lore_files.write_lore_file(persona, persona.guild_id, name, text.encode())
+    return await lore_files.write_lore_file(
+        persona, persona.guild_id, name, content=text.encode(), replace=True
+    )
 
 
 def text_of(dashboard, name):

@@ -20,6 +20,7 @@ from bot.web_server import WebServer
 from personas.card.card_reader import parse_card
 from sandbox import ChannelSeed, GuildSeed, MemberSeed, Permission, RoleSeed
 from tests.bot.conftest import QUAY, Stage, on_stage
+from tests.personas.cards import brought_in
 
 TOKEN = "correct-horse-battery-staple-42"
 OTTO = "Otto Brand"
@@ -111,7 +112,7 @@ class TwoServers:
         }
         card = parse_card(json.dumps(document).encode(), "a test")
         personas = self.stage.client.services.personas
-        return personas.bring_in(guild_id, card, "a test").persona.id
+        return brought_in(personas, guild_id, card).persona.id
 
     def settle(self, guild_id: int, channel: str, persona_id: str) -> int:
         """Let a persona live in a channel; returns its id."""
