@@ -27,6 +27,7 @@ class QuestionWords:
     bare: frozenset[str]
     somebody: frozenset[str]
     you: frozenset[str]
+    place: frozenset[str]
     talk: frozenset[str]
     known: frozenset[str]
     word: re.Pattern[str]
@@ -36,7 +37,7 @@ class QuestionWords:
     @classmethod
     def read(cls, table: Mapping[str, str], *, has_blanks: bool) -> Self:
         """Read the table of a language; `has_blanks` says whether it writes blanks between words."""
-        names = ("identities", "real", "bare", "somebody", "you", "talk")
+        names = ("identities", "real", "bare", "somebody", "you", "place", "talk")
         kinds = {name: _spellings(table[name].split()) for name in names}
         known = frozenset().union(*kinds.values(), _spellings(table["words"].split()))
         end = r"(?![\w'])" if has_blanks else ""
@@ -73,7 +74,8 @@ class QuestionWords:
             return True
         if addresses and not self.real.isdisjoint(words):
             return True
-        if is_of_talk and not self.somebody.isdisjoint(words):
+        # "Is anybody there?" is said to a silent room, too.
+        if not (self.talk - self.place).isdisjoint(words) and not self.somebody.isdisjoint(words):
             return True
         is_bare = (self.identities | self.real | self.bare).issuperset(words)
         return is_bare and names > (0 if has_mark else 1)
