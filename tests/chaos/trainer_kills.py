@@ -179,7 +179,7 @@ class QueueWalk:
         """Take one step, and compare the store with the model."""
         weights = {
             self.ask: 30, self.end_run: 40, self.cancel: 8, self.resume: 10, self.interrupt: 4, self.report_late: 15,
-            self.lose_lease: 4, self.cancel_elsewhere: 2, self.hold: 2, self.go_on: 6 if self.held else 0,
+            self.lose_lease: 4, self.hold: 2, self.go_on: 6 if self.held else 0,
             self.jump: 3, self.restart: 1, self.crash: 1,
         }  # fmt: skip
         step = self.draw.choices([*weights], [*weights.values()])[0]
@@ -264,13 +264,6 @@ class QueueWalk:
         self.home.store.jobs.release(job_id, self._job(job_id).attempt_token or "")
         self._leave(job_id, counts=False)
         self.home.backend._ends[job_id].set_result(TrainingSucceeded(Path("late"), 60.0, SCORECARD))
-
-    async def cancel_elsewhere(self) -> None:
-        """Another process of the bot cancels a job."""
-        if job_id := self._pick("queued", "between", "running"):
-            self.home.store.jobs.cancel(job_id, self.home.clock.now())
-            self.home.queue.take_up(job_id)
-            self.expected[job_id] = "cancelled"
 
     async def hold(self) -> None:
         """An erasure holds the queue: nothing starts."""
