@@ -60,8 +60,6 @@ REVIEWED = {
     ("bot/personas/registry.py", "guild_folder / persona_id"),
     ("bot/personas/registry.py", "folder / beside"),  # `face-` and a checksum
     # Ids of guilds and personas, which `new_id` made.
-    ("bot/personas/card_import.py", "home / 'lore' / str(guild_id)"),
-    ("bot/personas/card_import.py", "home / 'lore' / str(guild_id) / persona_id"),
     ("bot/personas/registry.py", "self._root / str(guild_id)"),
     ("bot/personas/registry.py", "self._root / str(guild_id) / persona_id"),
     ("personas/home/home_personas.py", "home / 'lore' / str(guild_id)"),

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bot.personas.base_model_compat import CardTokenCount, count_card_tokens, require_token_budget
-from bot.personas.guild_lore import LORE_PART, MAX_FILE_BYTES, GuildLore, lore_file_name
+from bot.personas.guild_lore import (
+    LORE_PART,
+    MAX_FILE_BYTES,
+    GuildLore,
+    lore_file_name,
+    lore_parts,
+)
 from bot.personas.registry import ImportedPersona, PersonaRegistry
 from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts, ngettext_lazy
@@ -92,7 +98,9 @@ async def import_card(
 
     card, room = await asyncio.to_thread(read)
     if replacing is None:
-        brought = await store_new_card(personas, store, origin, card, file, wanted_id=wanted_id)
+        brought = await store_new_card(
+            personas, store, origin, card=card, where=file, wanted_id=wanted_id
+        )
         return CardImport(brought, card, room)
     with recording_contributor(store.people, personas, origin, replacing.id):
         brought = await asyncio.to_thread(
@@ -100,7 +108,7 @@ async def import_card(
             card,
             file,
             entry=_card_entry(guild_id, replacing),
-            parts=_lore_part(personas.home, guild_id, replacing.id),
+            parts=lore_parts(personas.home, guild_id, replacing.id),
         )
     return CardImport(brought, card, room)
 
@@ -153,10 +161,6 @@ def _card_entry(guild_id: int, persona: Persona) -> TrashEntry:
     )
 
 
-def _lore_part(home: Path, guild_id: int, persona_id: str) -> dict[str, Path]:
-    return {LORE_PART: home / "lore" / str(guild_id) / persona_id}
-
-
 @dataclass(frozen=True)
 class UndoneReplacement:
     """A persona whose card was brought back, and the card that was there until then, in the
@@ -189,7 +193,7 @@ async def undo_replacement(
             personas.undo_replacement,
             entry,
             present,
-            parts=_lore_part(lore.home, guild_id, persona.id),
+            parts=lore_parts(lore.home, guild_id, persona.id),
         )
     for file in _book_files(lore, guild_id, persona.id):
         await lore.remove(guild_id, persona.id, file)

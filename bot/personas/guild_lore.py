@@ -267,7 +267,12 @@ class GuildLore:
             earlier.keep(before, time.time())
 
     def _folder(self, guild_id: int, persona_id: str) -> Path:
-        return self.home / "lore" / str(guild_id) / persona_id
+        return lore_parts(self.home, guild_id, persona_id)[LORE_PART]
+
+
+def lore_parts(home: Path, guild_id: int, persona_id: str) -> dict[str, Path]:
+    """Return the folder of a persona's lore in a guild, by its name in the trash."""
+    return {LORE_PART: home / "lore" / str(guild_id) / persona_id}
 
 
 async def contribute_lore(

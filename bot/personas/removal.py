@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot.personas.guild_lore import LORE_PART, GuildLore
+from bot.personas.guild_lore import GuildLore, lore_parts
 from bot.personas.registry import PersonaRegistry
 from bot.personas.revisions import RevisionHistory
 from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts, ngettext_lazy
@@ -113,7 +113,9 @@ class PersonaRemoval:
             )
             self.store.guilds.record_persona_removal(persona.id, entry.at)
             self.store.guilds.forget_persona_settings(persona.id)
-            self.personas.remove(guild_id, persona, entry, self._lore_part(guild_id, persona.id))
+            self.personas.remove(
+                guild_id, persona, entry, lore_parts(self._home, guild_id, persona.id)
+            )
         await self.lore.refresh(guild_id, persona.id)
         return entry
 
@@ -126,7 +128,7 @@ class PersonaRemoval:
         Raises `RefusedError` where it is too late, or another persona has its name by now.
         """
         entry = require_entry(self._home, guild_id, kind="persona", id=persona_id, stamp=stamp)
-        lore = self._lore_part(guild_id, persona_id)
+        lore = lore_parts(self._home, guild_id, persona_id)
         persona = await asyncio.to_thread(self.personas.bring_back, entry, lore)
         channels = [
             {**channel, "personas": self._stayed(channel)} for channel in entry.facts["channels"]
@@ -200,13 +202,9 @@ class PersonaRemoval:
 
     def _forget_file(self, entry: TrashEntry) -> None:
         """Delete what is known of a lore file beside its entry."""
-        guild_id, persona_id, file = entry.guild_id, entry.id, entry.name
-        if not self.lore.is_known(guild_id, persona_id, file):
-            self.lore.earlier(guild_id, persona_id, file).forget()
-            self.store.people.remove_contribution(guild_id, persona_id, file)
-
-    def _lore_part(self, guild_id: int, persona_id: str) -> dict[str, Path]:
-        return {LORE_PART: self._home / "lore" / str(guild_id) / persona_id}
+        if not self.lore.is_known(entry.guild_id, entry.id, entry.name):
+            self.lore.earlier(entry.guild_id, entry.id, entry.name).forget()
+            self.store.people.remove_contribution(entry.guild_id, entry.id, entry.name)
 
 
 def _place(channel: JsonObject) -> tuple[int, int]:

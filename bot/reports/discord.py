@@ -109,7 +109,8 @@ async def report_from_form(
 ) -> None:
     """Store the report of a submitted form, or say what is wrong and offer the form again."""
     reply = _require_reply(interaction, int(message_id))
-    reason, note = values.get("reason", ""), values.get("note", "")
+    reason = values.get("reason", "")
+    note = values.get("note", "")
     try:
         _report(interaction, reply, int(message_id), reason=reason, note=note)
     except AlreadyReportedError:

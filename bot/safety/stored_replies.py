@@ -6,7 +6,7 @@ from bot.safety.rules import SafetyRules
 WITHHELD_NOTE = gettext_lazy("(withheld: it may suggest self-harm)")
 
 
-def suggests_self_harm(asked: str, text: str) -> bool:
+def is_withheld(asked: str, text: str) -> bool:
     """Report whether a reply to `asked` would be withheld in a channel."""
     rules = SafetyRules.shipped()
     return bool(rules.find_asked_means(asked) or rules.find_in_reply(text))
@@ -14,4 +14,4 @@ def suggests_self_harm(asked: str, text: str) -> bool:
 
 def shown_reply(asked: str, text: str) -> str:
     """Return a reply to `asked` as pages show it: a note stands for one that is withheld."""
-    return WITHHELD_NOTE if suggests_self_harm(asked, text) else text
+    return WITHHELD_NOTE if is_withheld(asked, text) else text

@@ -17,7 +17,7 @@ from bot.platform.localisation import (
     localisable_number,
     localise,
 )
-from bot.safety.stored_replies import suggests_self_harm
+from bot.safety.stored_replies import is_withheld
 from bot.store import TrainingJob
 from bot.training.retrain_all import RetrainAllPlan, Retraining
 from bot.training.training_plan import RecipeEstimate, TrainingPlan
@@ -346,7 +346,7 @@ def outcome_counts(verdict: GateVerdict) -> LocalisableText:
 
 def _can_be_shown(pair: SideBySide) -> bool:
     """Report whether no reply of a pair suggests self-harm."""
-    return not any(suggests_self_harm(pair.prompt, reply.text) for reply in pair.replies.values())
+    return not any(is_withheld(pair.prompt, reply.text) for reply in pair.replies.values())
 
 
 def _pair_text(pair: SideBySide) -> LocalisableText:

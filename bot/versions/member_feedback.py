@@ -53,7 +53,8 @@ def _rater_scores(
         first = ratings[:RATINGS_PER_MEMBER]
         others = other.get(member, [])[:RATINGS_PER_MEMBER]
         if len(first) == len(others) == RATINGS_PER_MEMBER:
-            fewer = sum(it.is_down for it in others) - sum(it.is_down for it in first)
+            fewer = sum(rating.is_down for rating in others)
+            fewer -= sum(rating.is_down for rating in first)
             score = EVEN_SHARE + fewer / RATINGS_PER_MEMBER / 2
             scores.append((max(first[-1].at, others[-1].at), score))
     return tuple(sorted(scores, key=lambda score: score[0]))

@@ -118,12 +118,12 @@ def _move(path: Path, target: Path) -> None:
 
 
 def find_entry(
-    home: Path, guild_id: int, kind: TrashKind, id: str, *, stamp: str = ""
+    home: Path, guild_id: int, kind: TrashKind, id: str, *, stamp: str
 ) -> TrashEntry | None:
-    """Find the entry of a stamp, else the newest; None where none can be brought back any more."""
+    """Find the entry of a stamp; None where it can be brought back no more."""
     now = time.time()
     for entry in entries_of(home, guild_id, kind, id):
-        if entry.is_kept(now) and stamp in ("", entry.stamp):
+        if entry.is_kept(now) and entry.stamp == stamp:
             return entry
     return None
 

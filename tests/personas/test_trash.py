@@ -35,7 +35,7 @@ def test_a_second_entry_of_the_same_id_drops_none_and_the_newest_is_found(tmp_pa
     _, second = thrown_away(tmp_path, "second", now)
     _, old = thrown_away(tmp_path, "old", now - KEPT_S - 1)
     assert first.stamp < second.stamp < old.stamp, "stamps sort by the time that they were made"
-    assert find_entry(tmp_path, 0, "upload", "talk") == second
+    assert find_entry(tmp_path, 0, "upload", "talk", stamp=second.stamp) == second
     assert find_entry(tmp_path, 0, "upload", "talk", stamp=first.stamp) == first
     for stamp in (old.stamp, "../" + first.stamp, "x"):
         assert find_entry(tmp_path, 0, "upload", "talk", stamp=stamp) is None

@@ -16,7 +16,7 @@ from bot.platform.web_kit.paging import integer_query, require_known_parameters
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import Form, read_form
 from bot.platform.web_kit.templating import FormError, redirect_to, render_page
-from bot.safety.stored_replies import WITHHELD_NOTE, suggests_self_harm
+from bot.safety.stored_replies import WITHHELD_NOTE, is_withheld
 from bot.store import TrainingJob
 from bot.training.backends.job_folder_backend import job_folder
 from bot.training.web import run_view, written_edits
@@ -114,7 +114,7 @@ async def _render(
         withheld={
             reply.number
             for reply in shown
-            if suggests_self_harm(reply.question, reply.reply) and str(reply.number) not in typed
+            if is_withheld(reply.question, reply.reply) and str(reply.number) not in typed
         },
         withheld_note=WITHHELD_NOTE,
         count=len(replies),

@@ -62,8 +62,8 @@ async def test_on_the_pages(dashboard: DashboardClient) -> None:
     assert (
         status == 507 and DISK_FULL_MESSAGE in text and "Of silk." in text
     )  # the text is still in the form
-    await rewrite(dashboard, status=507, tagline="A crane.")  # type: ignore[no-untyped-call]
-    status, _, text = await upload(dashboard, "/dashboard/personas", "mira.json", as_json(V2))  # type: ignore[no-untyped-call]
+    await rewrite(dashboard, status=507, tagline="A crane.")
+    status, _, text = await upload(dashboard, "/dashboard/personas", "mira.json", as_json(V2))
     assert status == 507 and DISK_FULL_MESSAGE in text
     assert not tree(dashboard, "lore", "personas")
 
@@ -71,7 +71,7 @@ async def test_on_the_pages(dashboard: DashboardClient) -> None:
 async def test_with_a_full_database(
     dashboard: DashboardClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put_version(dashboard.store, "ballast", "v1")  # type: ignore[no-untyped-call]
+    put_version(dashboard.store, "ballast", "v1")
     monkeypatch.setattr(dashboard.store.jobs, "add", refuse_rows)
     monkeypatch.setattr(dashboard.store.versions, "promote", refuse_rows)
     status, problem, _ = await dashboard.start()
