@@ -111,9 +111,9 @@ def locked_config(folder: Path) -> dict:
 @pytest.mark.parametrize(
     ("dialogues", "recipe", "expected"),
     [
-        ((), "demo-cpu", "a0aa01c917dbeb4ac9d18ed9b3eaf831ce97540b7d1549acd559655d5eebe32c"),
-        ((9, 6), "two-stage", "db9c88a1ceedce21daa9d825c4bacd39368078babaad86bbbc303a3a1162a901"),
-        ((9,), "mixed-80-20", "315272622a7094b248308202255c21e410b591021838de202c607321a66b52d9"),
+        ((), "demo-cpu", "63bf8f59a0dd72bc071d909574b32ca35eff6bc4e931a60ace0aaeb7eb224b7c"),
+        ((9, 6), "two-stage", "489fa77527c0cb660b1236da8a7c9d494a8a0785300ac081cc9ac873845dbef8"),
+        ((9,), "mixed-80-20", "e279c9a7d66f3937ccc41508de724d103a2335317d28d3e46e6297ce192b9c44"),
     ],
 )
 def test_a_run_is_held_to_the_same_configuration(
