@@ -28,6 +28,7 @@ from bot.guilds.time_zones import GuildTimeZones
 from bot.models.engine_advice import PresentEngine
 from bot.operations.metrics import BotMetrics
 from bot.personas.base_model_compat import IncompatibleVersions
+from bot.personas.own_words import PersonaWords
 from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
 from bot.platform.clock import Clock, SystemClock
@@ -165,6 +166,7 @@ def compose(
             safety=safety,
             views=ReplyButtonViews(),
             reply_guard=reply_guard,
+            words=PersonaWords(store, personas, lore, speaks_authors=settings.own_words),
             record_change=audit.record,
         ),
         versions=LiveVersions(

@@ -221,6 +221,12 @@ class Settings(BaseSettings):
             values["reply_candidates"], 4 if values["engine"] == "local" else 1
         )
     )
+    own_words: bool = Field(
+        default_factory=lambda values: (
+            values["engine"] == "local" and values["base_model"] == EMBEDDED
+        ),
+        description="true or false",
+    )
     max_waiting_replies: Integer = Field(default=64, ge=1, le=10000)
     trainer_threads: Integer = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
     trainer_nice: Integer = Field(default=10, ge=0, le=19)

@@ -37,6 +37,7 @@ from bot.chat.streaming_reply import ReplyViews, StreamingReply
 from bot.chat.unfinished import UnfinishedReplies
 from bot.chat.webhooks import SenderRegistry
 from bot.guilds.time_zones import GuildTimeZones
+from bot.personas.own_words import PersonaWords, WrittenLine
 from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
 from bot.platform.change_record import ChangeRecord, no_record
@@ -70,6 +71,7 @@ class ReplyContext:
     senders: SenderRegistry
     views: ReplyViews
     reply_guard: ReplyGuard
+    words: PersonaWords
     time_zones: GuildTimeZones
     safety: SafetyProtocol
     redacted: Callable[[str], str] = str
@@ -172,6 +174,8 @@ class Reply:
         """The line below the reply that tells its member that it is AI, where that is due."""
         self.human_answer: HumanAnswer | None = None
         """The reply where its member asks, in earnest, whether the persona is human."""
+        self.written: WrittenLine | None = None
+        """The reply where one that somebody wrote for the persona fits."""
         self.message = StreamingReply(
             senders=context.senders,
             persona=persona,
@@ -292,6 +296,8 @@ class Reply:
         self.human_answer = self._answer_if_human()
         if self.human_answer:
             disclosure = replace(disclosure, line=disclosure.line or PLAIN_DISCLOSURE)
+        else:
+            self.written = await self._find_written(request)
         self.disclosure = replace(
             disclosure,
             line=localise(disclosure.line, self.language),
@@ -316,12 +322,38 @@ class Reply:
         """
         if not self.asked_by:
             return None
+        now = self.context.time_zones.now(self.place.guild_id)
+        return answer_if_human(self.persona, self._typed_text(), now)
+
+    def _typed_text(self) -> str:
+        """Return the messages that the reply answers, in the member's own words."""
         store = self.context.store
         asked = [
             store.messages.text_of(each) for each in store.replies.asked_messages(self.event_id)
         ]
-        now = self.context.time_zones.now(self.place.guild_id)
-        return answer_if_human(self.persona, "\n".join(filter(None, asked)), now)
+        return "\n".join(filter(None, asked))
+
+    async def _find_written(self, request: ChatRequest) -> WrittenLine | None:
+        """Return the written reply that fits what a member asks; none where a quote, a file or a
+        picture is part of that.
+        """
+        asked = asked_turn(request.turns)
+        if not self.asked_by or asked.frame_chars or request.pictures:
+            return None
+        said = [turn.text for turn in request.turns if turn.by_persona]
+        earlier = request.turns[: request.turns.index(asked)]
+        before = earlier[-1].text if earlier and earlier[-1].by_persona else ""
+        line = await self.context.words.find(
+            self.persona,
+            self.place.guild_id,
+            self._typed_text(),
+            before=before,
+            said=[*said, self.message.before],
+            adapter=request.adapter,
+        )
+        if line and self.context.reply_guard.permits(request, line.text):
+            return line
+        return None
 
     async def _request(self) -> ChatRequest:
         """Build the request of a reply to a message, or of a line at a set time."""
@@ -357,13 +389,13 @@ class Reply:
         return replace(request, sampling=replace(sampling, max_new_tokens=tokens))
 
     def submit(self, request: ChatRequest) -> None:
-        """Take a place in the engine's queue, unless the reply is the persona's own line. Raises
+        """Take a place in the engine's queue, unless somebody wrote the reply. Raises
         `EngineBusyError`.
         """
         self.request = request
         self.version = request.adapter.version if request.adapter else None
-        if self.human_answer:
-            self.stream = FixedStream(self.human_answer.text, self.version)
+        if fixed := self.human_answer or self.written:
+            self.stream = FixedStream(fixed.text, self.version)
         else:
             self.stream = self.context.reply_guard.submit(request)
 
@@ -483,8 +515,9 @@ class Reply:
         await self._store_and_show(end, lambda: self.message.end(generated.text, footer))
 
     def _footer(self, generated: ChatReply) -> str:
-        if self.human_answer and generated.text:
-            return f"-# {translate(self.human_answer.note, self.language)}"
+        fixed = self.human_answer or self.written
+        if fixed and generated.text:
+            return f"-# {translate(fixed.note, self.language)}"
         return reply_footer(
             generated,
             origin=self.origin,
@@ -632,7 +665,15 @@ class Reply:
                 )
                 edit_memory_copies(store, first_part, remove_links(text, keeps_code=True))
                 self._record_talk(end.note)
-            store.replies.finish(self.event_id, end.state, end.version, end.seed, end_note=end.note)
+            # Votes on what somebody wrote are no votes on a version.
+            is_written = self.human_answer or self.written
+            store.replies.finish(
+                self.event_id,
+                end.state,
+                None if is_written else end.version,
+                end.seed,
+                end_note=end.note,
+            )
 
     def _record_talk(self, note: str | None) -> None:
         """Store that the member has got a reply, and whether it told that it is AI. One that had to

@@ -6,6 +6,7 @@ from discord import app_commands
 from bot.chat.places import ChannelRef
 from bot.lessons.actions import Teacher, lessons_for, require_may_teach, take_back
 from bot.lessons.actions import teach as store_taught_reply
+from bot.personas.own_words import is_said
 from bot.platform import permissions
 from bot.platform.discord_kit.transformers import (
     CHANNEL_PERSONA_HELP,
@@ -43,6 +44,16 @@ TEACH_FORM_PREFIX = "teach:"
 PROMPT_LABEL = gettext_noop("Somebody says")
 REPLY_LABEL = gettext_noop("It should answer")
 INSTEAD_LABEL = gettext_noop("It should not answer (optional)")
+AT_ONCE_TEXT = gettext_noop(
+    "Stored: what **{persona}** should answer to that (number {number}). It says so from now on "
+    "where somebody here asks nearly the same, and a training of the type `preference` learns from "
+    "it; `/privacy forget` deletes it with all your other data."
+)
+LATER_TEXT = gettext_noop(
+    "Stored: what **{persona}** should answer to that (number {number}). It learns from it "
+    "when a moderator starts a training of the type `preference`; `/privacy forget` deletes "
+    "it with all your other data."
+)
 MAX_SHOWN_LESSONS = 10
 MAX_EXCERPT_CHARS = 80
 MAX_FIELD_CHARS = 1500
@@ -123,15 +134,13 @@ async def store_lesson(interaction: Interaction, persona_id: str, values: dict[s
         reply=values.get("reply", ""),
         instead_of=values.get("instead", ""),
     )
+    lesson = interaction.client.services.store.lessons.get(seq)
+    stored = LATER_TEXT
+    if lesson and is_said(lesson):
+        stored = AT_ONCE_TEXT
     await respond(
         interaction,
-        gettext_lazy(
-            "Stored: what **{persona}** should answer to that (number {number}). It learns from it "
-            "when a moderator starts a training of the type `preference`; `/privacy forget` deletes "
-            "it with all your other data.",
-            persona=markdown_name(persona),
-            number=seq,
-        ),
+        gettext_lazy(stored, persona=markdown_name(persona), number=seq),
         button_view(UnteachButton(seq, language=interaction_language(interaction))),
     )
 

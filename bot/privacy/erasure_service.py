@@ -288,6 +288,7 @@ class ErasureService:
 async def _clear_caches(bot: Bot) -> None:
     """Drop the prompts and messages that are kept in memory to save time."""
     clear_vectors()
+    bot.services.reply_service.words.forget()
     await bot.services.engine.clear_prefix_cache()
 
 

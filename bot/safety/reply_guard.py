@@ -123,6 +123,11 @@ class ReplyGuard:
             return WithheldStream(request)
         return GuardedStream(self, request)
 
+    def permits(self, request: ChatRequest, text: str) -> bool:
+        """Report whether a text that somebody wrote may be the reply to a request."""
+        asks_for_means = self.rules.find_asked_means(_asked_text(request.turns))
+        return not (asks_for_means or self.rules.find_in_reply(text))
+
 
 class WithheldStream:
     """The stream of a reply that no model is asked for."""

@@ -26,6 +26,11 @@ CONFIG_FILE = "adapter_config.json"
 README_FILE = "README.md"
 EFFECT_PROBE_FILE = "effect_probe.json"
 """Private to the home (`personas.home.effect_probe`): neither sealed by the manifest nor exported."""
+OWN_WORDS_FILE = "own_words.jsonl"
+OWN_WORDS_VECTORS_FILE = "own_words.npz"
+"""Written exchanges that a version was trained on, and their vectors (`personas.words`); private to
+the home, as above.
+"""
 SCORE_CARD_FILE = "scorecard.json"
 COMPLETED_CARD_FOLDER = "completed_card"
 """The files of a score card that was completed after the adapter was sealed; private to the home,
@@ -261,7 +266,8 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 def is_private_file(name: str) -> bool:
     """Report whether a file of an adapter folder is the home's own: in no manifest and no export."""
-    return name == EFFECT_PROBE_FILE or name.startswith(f"{COMPLETED_CARD_FOLDER}/")
+    private = (EFFECT_PROBE_FILE, OWN_WORDS_FILE, OWN_WORDS_VECTORS_FILE)
+    return name in private or name.startswith(f"{COMPLETED_CARD_FOLDER}/")
 
 
 def score_card_file(adapter: Path, name: str) -> Path:

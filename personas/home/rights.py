@@ -105,6 +105,15 @@ def describe_discord_requirements(consent: Consent) -> str:
     )
 
 
+def is_published(right: str) -> bool:
+    """Report whether texts of this right may be shown to others as they are, or sent to a third
+    party: own writing, and what is licensed.
+
+    Texts that members gave for a persona here, or wrote on Discord, were not given to others.
+    """
+    return right == "own-writing" or right.startswith("licensed:")
+
+
 def describe_rights_statement(name: str, *, otherwise: bool = False) -> str:
     """Describe how a right is stated in `rights.toml`."""
     lead = "If it did not come through Discord's API, whoever" if otherwise else "Whoever"

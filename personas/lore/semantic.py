@@ -95,6 +95,17 @@ def similarities(vector: Vectors, units: Vectors, encoder: str = "") -> tuple[Ve
     return cosines, float(to_small_talk.max())
 
 
+def chat_cosines(vector: Vectors, messages: Vectors, encoder: str = "") -> Vectors:
+    """Return the cosines of a message's vector with those of other messages, shape (messages,);
+    those of a named encoder on MiniLM's scale.
+    """
+    cosines: Vectors = messages @ vector
+    if encoder and len(messages):
+        unrelated = messages @ _small_talk_vectors(encoder).T
+        return _minilm_scale(unrelated, CHAT_MEAN, CHAT_SD)(cosines)
+    return cosines
+
+
 def _minilm_scale(unrelated: Vectors, mean: float, sd: float) -> Callable[[Vectors], Vectors]:
     """Return the function that shifts and scales cosines, so that the unrelated ones have this mean
     and deviation.

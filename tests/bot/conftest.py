@@ -151,6 +151,7 @@ async def on_stage(
     candidates: tuple[int, int] = (1, 4),
     clock: Clock | None = None,
     user_install: bool = False,
+    own_words: bool = False,
     web_server: WebServer | None = None,
     transcriber: Transcriber | None = None,
 ) -> AsyncIterator[Stage]:
@@ -161,6 +162,7 @@ async def on_stage(
         reply_candidates=candidates[0],
         max_reply_candidates=candidates[1],
         user_install=user_install,
+        own_words=own_words,
     )
     shipped = ShippedData.from_source_tree()
     personas = PersonaRegistry(shipped.cards, home)

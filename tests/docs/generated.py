@@ -28,6 +28,7 @@ VARYING_DEFAULTS = {
     "context_tokens": "see above",
     "reply_candidates": "see above",
     "max_reply_candidates": "see above",
+    "own_words": "see above",
     "time_zone": "`TZ`, else `UTC`",
 }
 """Defaults that depend on the machine or on another setting."""

@@ -20,6 +20,7 @@ from openai.types.fine_tuning.job_create_params import JobCreateParams
 from pydantic import TypeAdapter
 
 from personas.errors import MaterialError, RequestError, UnderstudyError
+from personas.home.rights import is_published
 from trainer.cli.dataset_command import run_openai_job
 from trainer.cli.main import build_parser
 from trainer.export.openai_job import (
@@ -27,7 +28,6 @@ from trainer.export.openai_job import (
     OpenAIClient,
     api_base_url,
     describe_submission,
-    may_leave,
     read_submission,
 )
 
@@ -225,7 +225,7 @@ def client(slept: list[float]) -> OpenAIClient:
 
 def test_only_own_writing_and_what_is_licensed_may_leave_and_the_rest_is_named(built):
     rights = ("own-writing", "licensed:MIT", "form", "data-package", "discord-api", "")
-    assert [right for right in rights if may_leave(right)] == ["own-writing", "licensed:MIT"]
+    assert [right for right in rights if is_published(right)] == ["own-writing", "licensed:MIT"]
     submission = read_submission(built, MODEL, 3, None)
     assert len(submission.training.lines) == 12 and submission.training.left_out == {
         "form": 1,

@@ -71,7 +71,8 @@ class Dataset:
     accounts for the records. `held_out` covers everything held out so far, also from earlier
     material. `stated` are the rights that a built data set states in its `stats.json`; `caveats`
     say what differs from the request. The `*_prompt_replies` are the texts of the samples: of
-    `train` only the job's own, which come first. `persona` and `lore` are part of their prompts.
+    `train` only the job's own, which come first; `own_words` are those of them that an author wrote
+    and gave to others. `persona` and `lore` are part of their prompts.
     `preferences` labels the samples of a preference job. `trimmed` counts samples whose oldest
     turns did not fit. `with_other_card` are the places of those of `train` whose prompts have another
     card than the held-out ones.
@@ -96,6 +97,7 @@ class Dataset:
     heldout_prompt_replies: tuple[PromptReply, ...] = ()
     train_prompt_replies: tuple[PromptReply, ...] = ()
     general_prompt_replies: tuple[PromptReply, ...] = ()
+    own_words: tuple[PromptReply, ...] = ()
     persona: Persona | None = None
     lore: LoreIndex | None = None
     preferences: PreferenceSet | None = None

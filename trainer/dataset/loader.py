@@ -11,7 +11,7 @@ import itertools
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -24,7 +24,7 @@ from personas.home.data_subjects import Consent
 from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex
 from personas.home.prompt_version import SHORT_CARD_COUNT
 from personas.home.pseudonyms import keyed_person
-from personas.home.rights import decide_right
+from personas.home.rights import decide_right, is_published
 from personas.models.base_model import BaseModel
 from personas.prompt.renderer import Renderer, TokenizedSample
 from personas.schemas.base import DISCORD_API
@@ -194,6 +194,7 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
         heldout_prompt_replies=_prompt_replies(sets.heldout),
         train_prompt_replies=_prompt_replies(good_replies),
         general_prompt_replies=_prompt_replies(measuring),
+        own_words=_own_words(good_replies, made_up=(*sets.pair_sources, WRITTEN_SOURCE)),
         persona=content.persona,
         lore=content.lore,
         preferences=learned,
@@ -457,6 +458,20 @@ def _with_other_card(train: Sequence[SampleRecord], renderer: Renderer) -> froze
 
 def _prompt_replies(records: Iterable[SampleRecord]) -> tuple[PromptReply, ...]:
     return tuple(record.said for record in records)
+
+
+def _own_words(
+    records: Iterable[SampleRecord], *, made_up: Collection[str]
+) -> tuple[PromptReply, ...]:
+    """Return what the persona's author wrote, and may be said as it is: nothing of members or of a
+    person's own data, and nothing from the sources that were `made_up` by rules or a model.
+    """
+    words = []
+    for record in records:
+        is_authors = is_published(record.right) and record.source not in made_up
+        if is_authors and record.said.by_persona:
+            words.append(record.said)
+    return tuple(words)
 
 
 @dataclass(frozen=True)

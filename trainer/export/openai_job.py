@@ -18,6 +18,7 @@ from yarl import URL
 
 from personas.errors import RequestError, UnderstudyError
 from personas.home.built_dataset import EVAL_FILE, TRAIN_FILE, format_right_counts, is_built_dataset
+from personas.home.rights import is_published
 from trainer.dataset.layout import read_samples
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -71,15 +72,6 @@ class Submission:
         return self.training.tokens * self.epochs * self.price / 1e6
 
 
-def may_leave(right: str) -> bool:
-    """Report whether samples of this right may be sent to a third party: own writing, and what is
-    licensed.
-
-    Texts that members gave for a persona here, or wrote on Discord, were not given to others.
-    """
-    return right == "own-writing" or right.startswith("licensed:")
-
-
 def read_submission(folder: Path, model: str, epochs: int, price: float | None) -> Submission:
     """Read what a job would send. Raises `MaterialError`, and `RequestError` for few samples or an
     unknown price.
@@ -116,7 +108,7 @@ def _read_upload(file: Path) -> UploadFile:
     upload = UploadFile()
     for sample in read_samples(file):
         right = str(sample.get("right") or "unknown")
-        if not may_leave(right):
+        if not is_published(right):
             upload.left_out[right] += 1
             continue
         upload.rights[right] += 1

@@ -14,6 +14,7 @@ from personas.schemas.formatting import markdown_table, model_label
 from personas.schemas.scorecard import ScoreCard
 from personas.schemas.training import AdapterManifest, JobSpec, WrittenReplies
 from personas.schemas.training_events import ScoreSummary
+from personas.words.version_words import spoken_exchanges, write_version_words
 from trainer.anonymise.name_detector import describe_name_search
 from trainer.dataset.dataset import Dataset
 from trainer.dataset.dataset_card import render_permission_note
@@ -48,6 +49,8 @@ def seal_adapter(
     write_model_card(folder, manifest, training)
     write_adapter_data_sheet(folder, job.spec, job.data, written=job.written)
     write_people(folder, job.data.people)
+    words = [(said.message, said.reply) for said in job.data.own_words]
+    write_version_words(folder, spoken_exchanges(words))
     write_manifest(folder, manifest)
 
 

@@ -1,0 +1,26 @@
+"""Which samples of a run are an author's words, that a persona may say as they are."""
+
+import json
+
+import pytest
+
+from tests.trainer.job_folders import persona_job
+from trainer.train.job import prepare_job_without_torch
+
+
+@pytest.mark.parametrize(
+    ("right", "may_be_said"),
+    [("own-writing", True), ("licensed:MIT", True), ("form", False), ("data-package", False)],
+)
+def test_only_what_its_author_gave_to_others_is_said(tmp_path, right, may_be_said):
+    folder = persona_job(tmp_path / "job", "embedded")
+    spec = json.loads((folder / "request.json").read_text())
+    for material in spec["materials"]:
+        if material["kind"] == "log":
+            material["right"] = right
+    (folder / "request.json").write_text(json.dumps(spec))
+    data = prepare_job_without_torch(folder).data
+    assert data.train_prompt_replies
+    said = {(pair.message, pair.reply) for pair in data.own_words}
+    trained = {(pair.message, pair.reply) for pair in data.train_prompt_replies if pair.by_persona}
+    assert said == (trained if may_be_said else set())
