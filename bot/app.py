@@ -50,7 +50,7 @@ from personas.home.job_material import ShippedData
 from personas.home.lore_sets import LoreSets
 from personas.lore.index import LoreIndex
 from personas.models import base_model
-from sandbox import Sandbox, StateUnreadable, patch_discord
+from sandbox import GuildSeed, Sandbox, StateUnreadable, patch_discord
 
 log = logging.getLogger(__name__)
 
@@ -321,7 +321,7 @@ async def _open_sandbox(
 ) -> Sandbox:
     state = settings.home / "sandbox.sqlite"
     try:
-        sandbox = Sandbox(town.seed, state)
+        sandbox = Sandbox(_seed_with_notice(town, settings), state)
     except StateUnreadable as error:
         raise SettingsError(
             f"{error}.", f"Move {state} away: a new guild is created in its place."
@@ -343,6 +343,13 @@ async def _open_sandbox(
         raise _port_taken_error(settings, error) from error
     stack.push(patch_discord(sandbox))
     return sandbox
+
+
+def _seed_with_notice(town: DemoGuild, settings: Settings) -> GuildSeed:
+    """Return the guild's seed, whose welcome says so where the bundled model answers."""
+    if settings.base_model != base_model.EMBEDDED or settings.engine != "local":
+        return town.seed
+    return replace(town.seed, welcome=(*town.seed.welcome, demo_guild.SMALL_MODEL_LINE))
 
 
 async def _open_web_server(settings: Settings, web_server: WebServer, stack: AsyncExitStack) -> str:

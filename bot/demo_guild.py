@@ -87,6 +87,14 @@ SKERROW_SEED = GuildSeed(
 )
 
 
+SMALL_MODEL_LINE = (
+    "A toy answers here, a model of 135 million parameters: it learns a voice, and where the talk "
+    "makes sense, it is in words that a character's author wrote. Models, at the bottom left, "
+    "fetches a larger one while they go on talking."
+)
+"""Said of the bundled model."""
+
+
 @dataclass(frozen=True)
 class DemoGuild:
     """A guild to create, and the personas of its channels."""
