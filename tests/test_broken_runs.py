@@ -63,6 +63,7 @@ def make_test(folder: Path, *files: str) -> tuple[bool, str]:
     return done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_what_fails_beside_others_runs_once_more_and_stays_in_the_output(tmp_path: Path) -> None:
     passed, output = make_test(tmp_path, PASSES, FAILS_BESIDE_OTHERS)
     assert passed and ONCE_MORE in output and PASSED_ALONE in output

@@ -34,6 +34,7 @@ def typed(command, environ, redirected="", **how):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_output_that_nobody_takes_or_has_room_for_is_no_traceback(command, environ):
     reader, writer = os.pipe()
@@ -48,6 +49,7 @@ def test_output_that_nobody_takes_or_has_room_for_is_no_traceback(command, envir
     assert (refused.returncode, refused.stderr) == (1, FULL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_is_closed_or_lacks_letters_loses_them_alone(command, environ):
     closed = typed(command, environ, "<&- >&- 2>&-")

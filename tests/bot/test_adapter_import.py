@@ -82,6 +82,7 @@ async def importing(stage, **options):
     return await stage.moderator.slash(OFFICE, "persona import", **options)
 
 
+@pytest.mark.slow
 async def test_an_adapter_of_a_hub_comes_with_a_card_and_is_promoted(stage, hub, tmp_path):
     let_moderators_fetch(stage)
     words = f"The adapter of {NAME} is its version v1: **Promote** makes it live."

@@ -131,6 +131,7 @@ def lose(home):
     (home / HOME_DATABASE).unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", [damage, lose])
 def test_the_bot_says_what_to_do_about_a_damaged_database_and_that_works(home, clock, harm):
     with Store.open(home / HOME_DATABASE) as store:

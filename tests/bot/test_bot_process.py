@@ -105,6 +105,7 @@ def lore_caches(tmp_path_factory):
     return caches
 
 
+@pytest.mark.slow
 async def test_a_killed_bot_finishes_its_reply_when_it_comes_back(home, tiny_base):
     async with Process(home, tiny_base.source, MAX_NEW_TOKENS="1000", TEMPERATURE="1") as bot:
         await bot.say(QUAY, "do not forget me")

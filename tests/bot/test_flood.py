@@ -9,6 +9,7 @@ from typing import Any
 
 import discord
 import psutil
+import pytest
 
 from bot.chat import discord_answers
 from bot.chat.message_reader import IncomingMessage
@@ -39,6 +40,7 @@ def posted(stage: Stage, channel: str, words: str) -> int:
     return sum(words in message["content"] for message in stage.sandbox.messages(channel))
 
 
+@pytest.mark.slow
 async def test_a_member_who_floods_leaves_nothing_behind_and_delays_nobody(stage):
     service = stage.client.services.reply_service
     stage.engine.free.clear()

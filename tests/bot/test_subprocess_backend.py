@@ -72,6 +72,7 @@ def kept(workshop, persona="oda"):
     )
 
 
+@pytest.mark.slow
 async def test_what_a_run_has_held_out_the_next_one_is_reported(workshop):
     assert isinstance(await workshop.run("holding_out"), TrainingSucceeded)
     assert kept(workshop) == 1 and not (workshop.folder() / HOLDOUT_FILE).exists()

@@ -185,6 +185,7 @@ def make_folder(catalogue, url, persona=ADA, job_id="j1", guild_id=GUILD, **aske
     return write_job_folder(catalogue.home, job, materials, precision="float32", earlier=earlier)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [{"from_card": 1}, {"from_card": 0.5, "dataset": "history"}])
 async def test_card_and_lore_reach_the_server_and_nothing_of_a_member(
     catalogue, asked, monkeypatch

@@ -77,6 +77,7 @@ def test_exposure_rises_with_repeats_and_is_near_chance_without(two_trained, tmp
     ), "nothing is trained again"
 
 
+@pytest.mark.slow
 def test_a_copy_that_was_audited_is_neither_installed_nor_served_nor_exported_nor_trained_further(
     two_trained, tmp_path, monkeypatch
 ):

@@ -644,6 +644,7 @@ sys.exit(main())
     return process
 
 
+@pytest.mark.slow
 def test_a_build_that_is_asked_to_end_leaves_nothing_and_says_so(training_home):
     process = slow_build(training_home)
     process.terminate()

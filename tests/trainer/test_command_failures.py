@@ -128,6 +128,7 @@ def test_ctrl_c_ends_with_a_line_and_130(home, monkeypatch, capsys, command):
     assert (code, out, err.strip()) == (130, "", "Stopped.") and not Path("new").exists()
 
 
+@pytest.mark.slow
 def test_output_that_nobody_takes_is_no_traceback(home):
     command = [sys.executable, "-m", "trainer", "dataset", "inspect", "rows.jsonl", "--json"]
     where = {

@@ -63,6 +63,7 @@ def shorten(patch):
     )
 
 
+@pytest.mark.slow
 def test_a_first_card_has_what_the_verdict_rests_on(first):
     folder, _, events = first
     card = read_score_card(folder / "adapter")

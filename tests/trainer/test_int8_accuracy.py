@@ -60,6 +60,7 @@ def test_held_out_losses_of_the_embedded_model_hardly_change(replies):
         assert abs(coarse / fine - 1) < MOST
 
 
+@pytest.mark.slow
 def test_a_version_is_measured_in_int8_where_that_serves(tmp_path, tiny_base):
     folder = persona_job(tmp_path / "job", tiny_base.source, hyperparameters={"max_steps": 2})
     spec = json.loads((folder / "request.json").read_text())

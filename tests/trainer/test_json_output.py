@@ -50,6 +50,7 @@ def test_a_plan_shows_samples_in_parts_whose_learned_ones_are_the_reply(source, 
         assert "".join(f"⟦{part}⟧" if learned else part for part, learned in mask["parts"]) == text
 
 
+@pytest.mark.slow
 def test_a_plan_of_a_built_set_shows_its_samples_too(source, command):
     command("dataset", "build", *source, "--out", "out")
     result = json.loads(command("plan", "--dataset", "out", "--json", "--samples")[1])
@@ -61,6 +62,7 @@ def test_a_plan_of_a_built_set_shows_its_samples_too(source, command):
     assert result["masks"][0]["parts"][-1] == [line["messages"][-1]["content"], True]
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_counted(tmp_path, command):
     lines = []
     for n in range(80):

@@ -43,6 +43,7 @@ def test_a_long_first_line_is_a_row_and_not_the_whole_file(tmp_path, size):
     assert used == [long["output"].strip(), *answers(0, 1, 2)] and not rejected
 
 
+@pytest.mark.slow
 def test_one_long_object_in_one_line_stays_one(tmp_path):
     path = tmp_path / "talk.json"
     path.write_text(

@@ -39,6 +39,7 @@ def means(history):
     return [event.train_loss for event in history if not isinstance(event, Progress)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "logged"),
     [

@@ -141,6 +141,7 @@ async def test_a_run_that_was_killed_goes_on_where_it_stopped(material, tmp_path
             await made(SynthesisRequest(persona, passages, 4, tmp_path / "out", seed=1), endpoint)
 
 
+@pytest.mark.slow
 async def test_kill_9_loses_nothing_that_was_made(tmp_path):
     card, lore = home(tmp_path)
     out = tmp_path / "out"
@@ -189,6 +190,7 @@ async def test_kill_9_loses_nothing_that_was_made(tmp_path):
     assert journal.read_bytes().splitlines()[: len(before)] == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", ["lore/ada/clock.md", "ada.toml", ""])
 async def test_nobody_who_is_erased_meanwhile_is_in_what_it_wrote(tmp_path, changed):
     card, lore = home(tmp_path)
@@ -394,6 +396,7 @@ def test_a_cut_reply_ends_with_its_last_whole_sentence():
     assert trim_to_sentence("never an end") == ""
 
 
+@pytest.mark.slow
 def test_help_needs_no_model_library():
     code = "import sys, trainer.cli.lore_command, trainer.cli.main; print('torch' in sys.modules)"
     assert (

@@ -239,6 +239,7 @@ def eager_loss(model, one):
 # ----------------------------------------------------------------------------------------- training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_it_trains_over_four_bits_and_the_adapter_serves_with_the_loss_it_was_trained_to(
     bases, recipe, tmp_path, name

@@ -120,6 +120,7 @@ def test_gradients_are_those_of_transformers_alone(made, name):
             )
 
 
+@pytest.mark.slow
 def test_it_trains_and_says_how_its_batches_are_made(made, name, recipe):
     base = made(name)
     changes = {**UNQUANTISED, "lora_r": 8, "learning_rate": 1e-2, "max_steps": 6}

@@ -54,6 +54,7 @@ def out_of_memory_at(monkeypatch, step, times, error=CPU_ERROR):
     return attempts
 
 
+@pytest.mark.slow
 def test_it_goes_on_with_smaller_batches_and_says_so(tmp_path, tiny_base, monkeypatch):
     folder = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 4})
     out_of_memory_at(monkeypatch, step=5, times=1)
@@ -100,6 +101,7 @@ def card(monkeypatch):
         monkeypatch.setattr(f"trainer.{module}.probe_machine", lambda: CARD)
 
 
+@pytest.mark.slow
 def test_a_card_checkpoints_activations_before_it_takes_smaller_batches(
     tmp_path, tiny_base, monkeypatch, card
 ):

@@ -71,6 +71,7 @@ def whole(job):
     return folder
 
 
+@pytest.mark.slow
 def test_it_goes_on_with_its_weights_and_its_shape_and_says_so(whole, dialogue, tiny_base):
     folder = whole
     prepared = prepare_job_without_torch(whole)

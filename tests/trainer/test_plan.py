@@ -347,6 +347,7 @@ def test_an_estimate_has_all_phases_and_measuring_is_part_of_it(recipe):
     assert slow["measuring the adapter"] >= losses_s, "they are measured whatever the time"
 
 
+@pytest.mark.slow
 def test_tokens_are_counted_without_the_model_libraries(tmp_path):
     base = locate(EMBEDDED)
     text = "Alas! <|im_end|> 今天\nthe tide"

@@ -374,6 +374,7 @@ def learned(tiny_base, adapter, tmp_path_factory):
     return folder, received
 
 
+@pytest.mark.slow
 def test_votes_make_a_version_that_prefers_what_was_chosen_and_says_what_it_comes_from(
     learned, adapter, tiny_base
 ):

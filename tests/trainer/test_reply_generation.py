@@ -190,6 +190,7 @@ def test_a_prompt_leaves_room_for_the_longest_reply(renderer):
         assert CONTEXT_TOKENS - new_tokens - 9 < len(asked.ids) <= CONTEXT_TOKENS - new_tokens
 
 
+@pytest.mark.slow
 def test_replies_of_all_sides_are_chosen_among_as_many_candidates(
     sides, job, renderer, monkeypatch
 ):
@@ -320,6 +321,7 @@ def in_other_words(data):
     )
 
 
+@pytest.mark.slow
 def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides, job, monkeypatch):
     bases = []
     monkeypatch.setattr(reply_sections, "served_sampling", lambda base: bases.append(base) or SHORT)

@@ -166,6 +166,7 @@ def test_whatever_the_recipe_a_resumed_run_has_the_same_weights(train, changes):
     assert resumed.resumed_at and same(undisturbed, resumed)
 
 
+@pytest.mark.slow
 def test_a_run_may_be_stopped_at_every_step(train, undisturbed):
     broken = train()
     for step in range(2, STEPS):
