@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import discord
 
+from bot.chat.chat_words import names_of
 from bot.chat.decision_log import DecisionLog
 from bot.chat.delivery import (
     DELIVERY_ERRORS,
@@ -52,6 +53,7 @@ from personas.engine import Engine, ReplyStream
 from personas.errors import AdapterError
 from personas.human_claims import claims_to_be_human
 from personas.schemas.chat import ChatReply, ChatRequest, Persona, asked_turn
+from personas.words.phrasing import without_call
 
 log = logging.getLogger(__name__)
 MAX_OUTSIDE_TOKENS = 1500
@@ -346,7 +348,7 @@ class Reply:
         line = await self.context.words.find(
             self.persona,
             self.place.guild_id,
-            self._typed_text(),
+            without_call(self._typed_text(), names_of(self.persona)),
             before=before,
             said=[*said, self.message.before],
             adapter=request.adapter,

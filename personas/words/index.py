@@ -12,6 +12,7 @@ import numpy.typing as npt
 from personas.lore.minilm import Vectors, load_encoder
 from personas.lore.semantic import chat_cosines, embedding_scheme, message_vector
 from personas.words.exchanges import Exchange, compared_texts
+from personas.words.phrasing import person_of
 
 log = logging.getLogger(__name__)
 SAME_LINE = 0.65
@@ -48,15 +49,17 @@ class OwnWords:
         places = {line: place for place, line in enumerate(lines)}
         self._line_of = np.array([places.get(each.after, -1) for each in self._exchanges], int)
         """By phrasing: the line that it follows; -1 without one."""
+        phrasings = [phrasing for exchange in exchanges for phrasing in exchange.asked]
+        self._person_of = np.array([person_of(phrasing) for phrasing in phrasings], "U8")
         self._phrasings = vectors[: len(self._exchanges)]
         self._lines = vectors[len(self._exchanges) :]
 
     def find(
         self, message: str, before: str = "", without: Collection[str] = ()
     ) -> WordsHit | None:
-        """Return the exchange nearest to a message that follows the persona's line `before`; none
-        whose reply is among the texts `without`, and None for a language that the encoder does not
-        read.
+        """Return the exchange nearest to a message that follows the persona's line `before`, and
+        speaks of the same person; none whose reply is among the texts `without`, and None for a
+        language that the encoder does not read.
         """
         if not self._exchanges or not load_encoder(self._encoder).can_read(message):
             return None
@@ -67,6 +70,8 @@ class OwnWords:
             if before:
                 fits[:-1] = self._cosines(before, self._lines) >= SAME_LINE
             cosines[~fits[self._line_of]] = -1.0
+        if person := person_of(message):
+            cosines[(self._person_of != person) & (self._person_of != "")] = -1.0
         said = frozenset(without)
         for at in np.argsort(-cosines):
             exchange = self._exchanges[at]

@@ -10,6 +10,7 @@ from personas.home.adapters import is_private_file
 from personas.schemas.chat import Persona
 from personas.words.exchanges import Exchange, card_exchanges, read_exchanges
 from personas.words.index import OwnWords, read_vectors, write_vectors
+from personas.words.phrasing import without_call
 from personas.words.version_words import read_words, spoken_exchanges, write_version_words
 
 SOUP = Exchange(("what's in the soup?", "what do you put in your soup"), "Never you mind.")
@@ -26,6 +27,30 @@ def test_the_nearest_exchange_is_found_by_meaning(message, exchange):
     hit = WORDS.find(message)
     assert hit and hit.exchange == exchange
     assert hit.similarity > 0.65
+
+
+@pytest.mark.parametrize(
+    ("message", "bare"),
+    [
+        ("Oda, can you cook?", "can you cook?"),
+        ("@Oda Marrow can you cook", "can you cook"),
+        ("can you cook oda?", "can you cook?"),
+        ("good night, oda", "good night"),
+        ("who is oda?", "who is oda?"),
+        ("Oda?", "Oda?"),
+        ("odal is a rune", "odal is a rune"),
+    ],
+)
+def test_a_name_that_is_called_is_no_part_of_what_is_said(message, bare):
+    assert without_call(message, ("oda marrow", "oda")) == bare
+
+
+def test_a_question_about_the_other_of_the_two_is_another_question():
+    words = OwnWords([Exchange(("what's your name?",), "Oda."), SOUP])
+    hit = words.find("what is my name?")
+    assert hit is None or hit.exchange == SOUP
+    hit = words.find("whats ur name")
+    assert hit and hit.exchange.reply == "Oda."
 
 
 def test_a_message_about_something_else_is_far_from_all():

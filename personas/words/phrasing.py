@@ -1,0 +1,47 @@
+"""What a sentence embedding does not see in a message: whom it speaks of, and whom it calls."""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+Person = Literal["speaker", "persona", ""]
+SPEAKER_WORDS = frozenset("i im i'm ive i've id i'd ill i'll my me mine myself".split())
+PERSONA_WORDS = frozenset(
+    "you youre you're youve you've youd you'd youll you'll your yours yourself u ur".split()
+)
+WORD_PATTERN = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+SPOKEN_OF_AFTER = frozenset(
+    """a about and are as at by called for from hate is know like love meet miss named of on or see
+    than the to was with""".split()
+)
+"""Words after which a name is not called, but spoken of: "who is Oda"."""
+
+
+@lru_cache(maxsize=4096)
+def person_of(text: str) -> Person:
+    """Return whom alone a message speaks of: who says it, or the persona. A question about one is no
+    question about the other, however near they are: "what's my name".
+    """
+    words = {word.replace("’", "'") for word in WORD_PATTERN.findall(text.casefold())}
+    of_speaker = bool(words & SPEAKER_WORDS)
+    of_persona = bool(words & PERSONA_WORDS)
+    if of_speaker == of_persona:
+        return ""
+    return "speaker" if of_speaker else "persona"
+
+
+def without_call(text: str, names: Sequence[str]) -> str:
+    """Return a message without the persona's name where it is called at its beginning or end: a
+    vector is mostly that of the name. A message of the name alone stays.
+    """
+    called = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True) if name)
+    if not called:
+        return text
+    opening = re.match(rf"\s*@?(?:{called})\b[\s,:;.!?–—-]+(?=\w)", text, re.IGNORECASE)
+    if opening:
+        text = text[opening.end() :]
+    closing = re.search(rf"(\S+?)(,?)\s+@?(?:{called})\s*([?!.]*)\s*\Z", text, re.IGNORECASE)
+    if closing and (closing[2] or closing[1].casefold() not in SPOKEN_OF_AFTER):
+        text = text[: closing.end(1)] + closing[3]
+    return text
