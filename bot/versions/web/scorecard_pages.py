@@ -1,41 +1,39 @@
-"""`/dashboard/cards`: the list of score cards, one card, two compared, and the files beside a
-card.
+"""`/dashboard/cards`: the list of score cards, a card with another one beside it or not, and the
+files beside a card.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
 from pydantic import ValidationError
 
-from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.app_context import Routes, get_services
-from bot.platform.web_kit.paging import paginate, parse_page_query
+from bot.platform.web_kit.paging import paginate, parse_page_query, require_known_parameters
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.templating import DASHBOARD, render_page
-from bot.safety.stored_replies import shown_reply
 from bot.services import Services
 from bot.store import InstalledVersion, TrainingJob
-from bot.training.status_text import outcome_counts
+from bot.training.status_text import outcomes_text
 from bot.versions.export import exported_bytes
-from bot.versions.web import scorecard_comparison, scorecard_view
-from personas.cli_common import commands_as_typed
+from bot.versions.web import scorecard_view
 from personas.home.adapters import adapter_ref, dialogue_adapter_folder, score_card_file
 from personas.schemas.base import explain_validation_error
-from personas.schemas.formatting import format_value
-from personas.schemas.scorecard import ScoreCard
+from personas.schemas.chat import CardChoice
+from personas.schemas.scorecard import SIDE_LABELS, GateVerdict, ScoreCard
 from personas.schemas.training_events import ScoreSummary
 
 SCORECARDS_PATH = f"{DASHBOARD}/cards"
 DIALOGUE_PREFIX = "dialogue"
 SCORECARD_FILES = {
-    "scorecard.json": gettext_lazy("the score card for programs"),
-    "scorecard.md": gettext_lazy("the score card as text"),
-    "scorecard.png": gettext_lazy("the score card as a picture"),
-    "rubric.md": gettext_lazy("a sheet for people to rate replies on"),
-    "rubric.csv": gettext_lazy("the same sheet as a table"),
-    "rubric-key.json": gettext_lazy("which version wrote each reply of the sheet"),
+    "scorecard.json": "the score card for programs",
+    "scorecard.md": "the score card as text",
+    "scorecard.png": "the score card as a picture",
+    "rubric.md": "a sheet for people to rate replies on",
+    "rubric.csv": "the same sheet as a table",
+    "rubric-key.json": "which version wrote each reply of the sheet",
 }
 """Files for download, in the adapter's folder or in its `report/`."""
 MAX_DIALOGUE_JOBS = 100
@@ -92,8 +90,8 @@ def require_location(services: Services, name: str) -> ScoreCardLocation:
                 return ScoreCardLocation(None, version, folder)
     raise Problem(
         "not-found",
-        gettext_lazy("There is no version {name}.", name=name),
-        gettext_lazy("The list of score cards has all of them."),
+        f"There is no version {name}.",
+        "The list of score cards has all of them.",
     )
 
 
@@ -129,33 +127,52 @@ async def read_full_card(place: ScoreCardLocation) -> ScoreCard | None:
     except OSError as error:
         raise Problem(
             "failed",
-            gettext_lazy(
-                "The card of {name} cannot be read: {strerror}.",
-                name=place.name,
-                strerror=error.strerror,
-            ),
+            f"The card of {place.name} cannot be read: {error.strerror}.",
         ) from error
     except ValidationError as error:
         message = f"The card of {place.name} is damaged: {explain_validation_error(error).message}"
         raise Problem(
             "failed",
             message,
-            gettext_lazy("Create it again: `python -m trainer evaluate --adapter …`."),
+            "Create it again: `python -m trainer evaluate --adapter …`.",
         ) from error
 
 
-async def _require_full_card(place: ScoreCardLocation) -> ScoreCard:
-    card = await read_full_card(place)
-    if card is None:
-        command = commands_as_typed(
-            f"python -m trainer evaluate --adapter UNDERSTUDY_HOME/models/…/{place.version}"
-        )
-        raise Problem(
-            "not-found",
-            gettext_lazy("There is no whole card of {name}.", name=place.name),
-            gettext_lazy("Make one: `{command}`.", command=command),
-        )
-    return card
+@dataclass(frozen=True)
+class ShownCard:
+    """A version's score card on the page; `card` is None where only its summary is known."""
+
+    place: ScoreCardLocation
+    card: ScoreCard | None
+    summary: ScoreSummary | None
+    is_live: bool
+    is_shipped: bool
+    served_card: CardChoice
+
+    @property
+    def was_made_elsewhere(self) -> bool:
+        """True if the verdict came with the version and is not of this bot's gate."""
+        has_verdict = bool(self.card and self.card.verdict)
+        return has_verdict and bool(self.summary and not self.summary.verdict)
+
+    @property
+    def verdict(self) -> GateVerdict | None:
+        """The gate's verdict; None for a version that ships, which is not judged."""
+        return self.card.verdict if self.card and not self.is_shipped else None
+
+    @property
+    def badge(self) -> str:
+        """The verdict's name; empty for what was not judged here."""
+        if self.was_made_elsewhere or self.is_shipped:
+            return ""
+        if self.verdict:
+            return self.verdict.verdict
+        return self.summary.verdict if self.summary else ""
+
+    @property
+    def outcomes(self) -> str:
+        """Count the criteria by outcome, in a sentence."""
+        return outcomes_text(self.verdict) if self.verdict else ""
 
 
 @dataclass(frozen=True)
@@ -179,31 +196,23 @@ async def get_card_list(request: web.Request) -> web.Response:
         page,
         items=matching,
         key=lambda persona_id: persona_id,
-        noun=gettext_lazy("persona with a score card"),
+        noun="persona with a score card",
     )
     versions = {persona_id: _list_versions(services, persona_id) for persona_id in shown}
     persona_names = {}
-    names = []
-    proposed = ("", "")
     for persona_id in shown:
         if owned := services.personas.find_owner(persona_id):
             persona_names[persona_id] = owned[1].name
-        of_persona = [listed.name for listed in versions[persona_id]]
-        names += of_persona
-        if len(of_persona) > 1 and not any(proposed):
-            proposed = (of_persona[0], of_persona[1])
     return render_page(
         request,
         "cards/list.html",
-        title=gettext_lazy("Score cards"),
+        title="Score cards",
         persona_names=persona_names,
         links={"next": "", **links, "first": request.path},
         is_first=page.after is None,
         is_long=bool(find) or len(matching) > page.limit,
         find=find,
         versions=versions,
-        names=names,
-        proposed=proposed,
         dialogues=[(job, job.result) for job in list_dialogue_jobs(services) if job.result],
         colours=scorecard_view.VERDICT_CLASSES,
     )
@@ -211,62 +220,60 @@ async def get_card_list(request: web.Request) -> web.Response:
 
 @routes.add(f"GET {SCORECARDS_PATH}/{{persona}}/{{version}}")
 async def get_card(request: web.Request) -> web.Response:
-    """Page of a card, with files and other cards to choose from."""
+    """Page of a card, and of another one beside it if `with` names one."""
     services = get_services(request)
+    require_known_parameters(request, "with")
     place = require_location(services, _card_name_in_path(request))
-    card = await read_full_card(place)
-    short = read_card_summary(services, place)
+    other = request.query.get("with", "")
+    places = [place]
+    if other:
+        places.append(require_location(services, other))
+    shown = [await _read_shown_card(services, each) for each in places]
+    titles = [_card_title(services, each) for each in places]
+    measured = [each for each in shown if each.card]
+    cards = [each.card for each in measured if each.card]
+    labels = _column_labels([each.place for each in measured])
+    columns = scorecard_view.card_columns(cards, labels) if cards else []
     return render_page(
         request,
         "cards/one.html",
-        title=gettext_lazy("Score card: {card_title}", card_title=_card_title(services, place)),
+        title=f"{'Score cards' if other else 'Score card'}: {' and '.join(titles)}",
         place=place,
-        card=card,
-        short=short,
-        made_elsewhere=bool(card and card.verdict and short and not short.verdict),
-        parts=list(scorecard_view.score_sections(card)) if card else [],
-        criteria=_criterion_rows(card),
-        sentences=scorecard_view.verdict_sentences(card.verdict) if card and card.verdict else [],
-        criteria_summary=outcome_counts(card.verdict) if card and card.verdict else "",
+        other=other,
+        others=_other_cards(services, place),
+        shown=shown,
+        versions=labels,
+        card=cards[0] if cards else None,
+        criteria=scorecard_view.criterion_rows(cards),
+        columns=columns,
+        figures=scorecard_view.figure_rows(columns),
+        charts=scorecard_view.charts(columns) if columns else [],
+        replies=scorecard_view.written_replies(cards, labels) if cards else [],
         shown_prompts=SHOWN_PROMPTS,
-        shown_reply=shown_reply,
-        sides=scorecard_view.SIDE_TEXTS,
-        reply_order=scorecard_view.SIDES_BY_INTEREST,
+        sides=SIDE_LABELS,
         colours=scorecard_view.VERDICT_CLASSES,
         files={name: label for name, label in SCORECARD_FILES.items() if place.file(name)},
-        others=_other_cards(services, place),
-        is_live=place.version in services.store.versions.live_anywhere(place.persona or ""),
         export_bytes=await _export_bytes(services, place),
-        is_shipped=services.served_versions.is_shipped(place.persona or "", place.version),
-        served_card=services.store.versions.card_of(place.persona or "", place.version),
     )
 
 
-@routes.add(f"GET {SCORECARDS_PATH}/two")
-async def get_two_cards(request: web.Request) -> web.Response:
-    services = get_services(request)
-    place_a = require_location(services, request.query.get("a", ""))
-    place_b = require_location(services, request.query.get("b", ""))
-    a = await _require_full_card(place_a)
-    b = await _require_full_card(place_b)
-    return render_page(
-        request,
-        "cards/two.html",
-        title=gettext_lazy(
-            "Score cards: {name} and {name2}", name=place_a.name, name2=place_b.name
-        ),
-        a=a,
-        b=b,
-        verdict_a=_shown_verdict(services, place_a, a),
-        verdict_b=_shown_verdict(services, place_b, b),
-        place_a=place_a,
-        place_b=place_b,
-        rows=list(scorecard_comparison.compare_metrics(a, b)),
-        outcomes=scorecard_comparison.compare_outcomes(a, b),
-        prompts=scorecard_comparison.shared_prompts(a, b),
-        shown_reply=shown_reply,
-        colours=scorecard_view.VERDICT_CLASSES,
+async def _read_shown_card(services: Services, place: ScoreCardLocation) -> ShownCard:
+    owner = place.persona or ""
+    return ShownCard(
+        place=place,
+        card=await read_full_card(place),
+        summary=read_card_summary(services, place),
+        is_live=place.version in services.store.versions.live_anywhere(owner),
+        is_shipped=services.served_versions.is_shipped(owner, place.version),
+        served_card=services.store.versions.card_of(owner, place.version),
     )
+
+
+def _column_labels(places: Sequence[ScoreCardLocation]) -> list[str]:
+    """Return what the columns are called: versions, with their personas where these differ."""
+    if len({place.persona for place in places}) > 1:
+        return [place.name for place in places]
+    return [place.version for place in places]
 
 
 @routes.add(f"GET {SCORECARDS_PATH}/{{persona}}/{{version}}/files/{{file}}")
@@ -278,8 +285,8 @@ async def get_card_file(request: web.Request) -> web.FileResponse:
     if file is None:
         raise Problem(
             "not-found",
-            gettext_lazy("There is no {name} of {name2}.", name=name, name2=place.name),
-            gettext_lazy("The page of its card lists what there is."),
+            f"There is no {name} of {place.name}.",
+            "The page of its card lists what there is.",
         )
     kind = name.rpartition(".")[2]
     headers = {"Content-Type": FILE_MEDIA_TYPES[kind]}
@@ -339,25 +346,6 @@ def _other_cards(services: Services, place: ScoreCardLocation) -> list[str]:
         return []
     names = [listed.name for listed in _list_versions(services, place.persona)]
     return [name for name in names if name != place.name]
-
-
-def _criterion_rows(card: ScoreCard | None) -> list[tuple[tuple[str, str], str, object]]:
-    """CSS class and label of each outcome, the value, and the criterion itself."""
-    if card is None or card.verdict is None:
-        return []
-    rows: list[tuple[tuple[str, str], str, object]] = []
-    for criterion in card.verdict.criteria:
-        outcome = scorecard_view.OUTCOME_LABELS.get(
-            criterion.outcome, scorecard_comparison.UNMEASURED
-        )
-        rows.append((outcome, format_value(criterion.value, criterion.unit), criterion))
-    return rows
-
-
-def _shown_verdict(services: Services, place: ScoreCardLocation, card: ScoreCard) -> str:
-    """The gate's verdict; empty for a version that ships, which is not judged."""
-    is_shipped = services.served_versions.is_shipped(place.persona or "", place.version)
-    return card.verdict.verdict if card.verdict and not is_shipped else ""
 
 
 def _card_title(services: Services, place: ScoreCardLocation) -> str:

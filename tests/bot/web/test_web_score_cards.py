@@ -1,20 +1,22 @@
-"""Score cards on the web: the list, one card, two, the files beside it; and blind comparisons by
-the operator.
+"""Score cards on the web: the list, a card, another one beside it, the files; and blind comparisons
+by the operator.
 """
 
 import re
 from dataclasses import asdict
 
 import pytest
+from markupsafe import Markup
 
 from bot.store import NewBlindComparison, TrainingJob
 from bot.versions.blind_test.prompts import prompts_for
-from bot.versions.web.scorecard_view import score_sections, verdict_sentences
 from personas.home.adapters import adapter_ref
-from personas.schemas.scorecard import SAFETY_TITLES, SENSE_SECTIONS, Criterion, GateVerdict
+from personas.schemas.formatting import format_value
+from personas.schemas.scorecard import SAFETY_TITLES, Criterion, GateVerdict
 from tests.bot.version_rows import install
 from tests.samples import SCORECARD
 from tests.trainer.sample_scorecards import good_card, with_new
+from trainer.gate.verdict import judge
 
 NUMBERS = iter(range(1_000_000))
 CARDS = "/dashboard/cards"
@@ -80,20 +82,6 @@ def versions(dashboard):
     return dashboard
 
 
-async def test_two_cards_of_one_persona_are_proposed_or_none(dashboard):
-    """The first two of the list may be of two personas."""
-    for persona in ("ballast", "oda"):
-        install(dashboard.store, persona, card=SCORECARD)
-    page = (await dashboard.page(CARDS))[1]
-    compared = page[page.index('action="/dashboard/cards/two"') :]
-    compared = compared[: compared.index("</form>")]
-    assert " selected" not in compared and compared.count('<option value="">') == 2
-    install(dashboard.store, "oda", card=SCORECARD)
-    page = (await dashboard.page(CARDS))[1]
-    assert re.findall(r"<option selected>([^<]*)</option>", page) == ["oda/v2", "oda/v1"]
-    assert 'scope="col">Installed</th>' in page and ">Made<" not in page
-
-
 async def shown(dashboard, path, status=200):
     """A page's text."""
     found, text, _ = await dashboard.page(path)
@@ -123,29 +111,16 @@ async def test_the_list_has_every_version_with_its_verdict(versions):
     assert "withdrawn" in await shown(versions, CARDS)
 
 
-def test_each_section_says_what_its_own_floor_is():
-    card = good_card()
-    card = card.model_copy(update=dict.fromkeys(SENSE_SECTIONS, card.sense))
-    words = {section.title: section.words for section in score_sections(card)}
-    floors = {
-        name: words[title].partition("the floor what ")[2] for name, title in SENSE_SECTIONS.items()
-    }
-    voice = dict.fromkeys(("style", "talks", "pressure"), "others' replies do.")
-    answers = "the right answers to other questions do."
-    assert floors == {"sense": "they reach when shuffled.", "lore": answers, **voice}
-
-
 async def test_a_version_that_ships_is_not_judged_and_says_how_to_compare_it(versions, monkeypatch):
     monkeypatch.setattr(TrainingJob, "shipped", "a" * 64)
     version = install(versions.store)
     versions.store.versions.promote("ballast", version, 1, 3.0)
     put_card(versions.home, version, verdict=a_verdict("warn", "hold"), voice=None, side_by_side=())
-    text = await shown(versions, f"{CARDS}/ballast/{version}")
-    assert "was not judged (measured: losses only)." in text
-    assert "<strong>Without training</strong>" in text and "/finetune compare" in text
-    assert "The gate says" not in text and '">hold</span>' not in text
-    two = await shown(versions, f"{CARDS}/two?a=ballast/{version}&b=ballast/{version}")
-    assert '">hold</span>' not in two and "not judged" in two
+    for beside in ("", f"?with=ballast/{version}"):
+        text = await shown(versions, f"{CARDS}/ballast/{version}{beside}")
+        assert "was not judged (measured: losses only)." in text
+        assert "<strong>Without training</strong>" in text and "/finetune compare" in text
+        assert "The gate says" not in text and '">hold</span>' not in text
 
 
 async def test_a_reply_that_a_model_wrote_is_not_called_real(versions):
@@ -153,7 +128,7 @@ async def test_a_reply_that_a_model_wrote_is_not_called_real(versions):
     install(versions.store)
     put_card(versions.home, "v3", verdict=a_verdict(), learned={"written_by": "a large model"})
     text = await shown(versions, f"{CARDS}/ballast/v3")
-    assert ">written by a large model<" in text and "real repl" not in text
+    assert ">written by a large model<" in text and ">the real reply<" not in text
 
 
 async def test_a_verdict_that_came_with_a_card_is_its_makers_word(versions):
@@ -164,48 +139,56 @@ async def test_a_verdict_that_came_with_a_card_is_its_makers_word(versions):
     assert '<span class="badge">not judged</span>' in text
 
 
-async def test_a_card_shows_all_that_was_measured(versions):
-    text = await shown(versions, f"{CARDS}/ballast/v2")
-    for heading in ("The gate says reject", "Criteria", "Held-out replies", "Voice", "Facts, character, safety",
-                    "Makes sense", "Knows the lore", "Separation", "General ability", "Text: heldout",
-                    "Memorised", "Training data", "Replies side by side", "Method", "Picture",
-                    "Download"):  # fmt: skip
-        assert f">{heading}<" in text, heading
-    assert "✗ fail" in text and "90.0%" in text and "at least 0.8" in text and "More data." in text
-    assert (
-        "does the bell &lt;ring&gt;?" in text
-        and "A quarter tone flat." in text
-        and "said by live" in text
-    )
-    assert "35.0% (25% to 45%)" in text and "62.0% (52% to 72%)" in text
+def rows_of(page, table):
+    """The cells of a table's rows, as texts without markup."""
+    body = re.search(rf'aria-label="{table}, table".*?<tbody[^>]*>(.*?)</tbody>', page, re.DOTALL)[
+        1
+    ]
+    rows = body.split("</tr>")[:-1]
+    return [Markup(re.sub(r"</t[dh]>", "|", row)).striptags().split("|") for row in rows]
+
+
+async def test_a_card_is_a_table_of_what_the_gate_asked_then_the_replies(versions):
+    judged = judge(good_card(persona="ballast"), "quick")
+    install(versions.store)
+    put_card(versions.home, "v3", verdict=judged)
+    text = await shown(versions, f"{CARDS}/ballast/v3")
+    rows = {row[0].strip(): row for row in rows_of(text, "Metrics")}
+    for criterion in judged.criteria:
+        _, required, found, *_ = rows[criterion.name]
+        assert required == criterion.threshold and criterion.why in found
+        assert format_value(criterion.value, criterion.unit) in found
+    order = [text.index(f">{part}<") for part in ("Metrics", "Replies side by side", "All figures")]
+    assert order == sorted(order)
+    replies = [text.index(f"said by {side}") for side in ("new", "live", "base")]
+    assert order[1] < text.index("does the bell &lt;ring&gt;?") < replies[0]
+    assert replies == sorted(replies) and replies[-1] < text.index("A quarter tone flat.")
     assert "style=" not in text and "onclick" not in text
 
 
-async def test_a_card_begins_with_replies_then_the_verdict_and_folds_its_figures(versions):
+async def test_all_figures_have_every_measure_of_each_side(versions):
     text = await shown(versions, f"{CARDS}/ballast/v2")
-    parts = ("Replies side by side", "The gate says reject", "Figures")
-    order = [text.index(f">{part}<") for part in parts]
-    assert order == sorted(order)
-    prompt = text.index("does the bell &lt;ring&gt;?")
-    own, live, base = (text.index(f"said by {side}") for side in ("new", "live", "base"))
-    assert prompt < own < live < base < text.index("A quarter tone flat.") < order[1]
-    verdict = text[order[1] : order[2]]
-    assert "0 of 1 criteria pass, 1 fail." in verdict and "&lt;better&gt;" in verdict
-    assert "<table" not in text[: order[2]], "statistics are for those who open them"
-    figures = text[order[2] : text.index(">Download<")]
-    innermost = re.compile(r"<details(?:(?!<details).)*?</details>", re.DOTALL)
-    without_folds = innermost.sub("", innermost.sub("", figures))
-    assert "<table" in figures and "<details open" not in figures
-    assert "<details" not in without_folds and "<table" not in without_folds
+    rows = [tuple(cell.strip() for cell in row[:-1]) for row in rows_of(text, "All figures")]
+    assert ("Heldout", "loss", "2.000", "2.100", "3.000") in rows
+    assert ("Voice", "right", "0.900 ± 0.010", "0.850 ± 0.010", "0.400 ± 0.010") in rows
+    assert ("Facts", "right with lore", "0.750", "0.500", "0.400") in rows
+    assert ("Text", "heldout, ended", "0.970 ± 0.010", "0.970 ± 0.010", "0.970 ± 0.010") in rows
+    assert ("Safety", "failed, grief", "0", "1", "1") in rows
+    sense = next(row for row in rows if row[0] == "Makes sense")
+    assert sense[2] == "0.350 (0.25 to 0.45)"
+    assert "Loss on held-out replies" in text and "Replies taken to be the persona" in text
 
 
-def test_the_verdict_takes_three_sentences():
-    verdict = a_verdict("fail", "reject").model_copy(
-        update={"reasons": (WHY, "Second."), "advice": ("Run `make`.", "Then wait.")}
-    )
-    counts = "0 of 1 criteria pass, 1 fail."
-    assert verdict_sentences(verdict) == [counts, WHY, "Run `make`."]
-    assert verdict_sentences(a_verdict()) == ["1 of 1 criteria pass.", WHY]
+async def test_another_card_stands_beside_it_in_a_column_of_its_own(versions):
+    text = await shown(versions, f"{CARDS}/ballast/v1?with=ballast/v2")
+    assert "<title>Score cards: Ballast v1 and Ballast v2 ·" in text
+    [voice, *_] = rows_of(text, "Metrics")
+    assert "✓ pass" in voice[2] and "✗ fail" in voice[3] and "More data." in voice[3]
+    figures = {row[1]: row for row in rows_of(text, "All figures")}
+    assert figures["right with lore"][2:5] == ["0.550", "0.750", "0.400"]
+    assert text.count("said by new") == 2 and "said by live" not in text
+    assert "maker's gate said promote" in text and "The gate says reject" in text
+    await shown(versions, f"{CARDS}/ballast/v1?with=ballast/v7", status=404)
 
 
 async def test_more_prompts_are_folded_and_commands_in_advice_are_code(versions):
@@ -226,7 +209,7 @@ async def test_a_reply_that_would_be_withheld_is_no_part_of_a_page(versions):
     for version in ("v3", "v4"):
         install(versions.store)
         put_card(versions.home, version, side_by_side=(one.model_copy(update=asked),))
-    for page in ("ballast/v3", "two?a=ballast/v3&b=ballast/v4"):
+    for page in ("ballast/v3", "ballast/v3?with=ballast/v4"):
         text = await shown(versions, f"{CARDS}/{page}")
         assert "take twelve" not in text and "(withheld: it may suggest self-harm)" in text
 
@@ -260,19 +243,6 @@ async def test_files_beside_a_card_can_be_taken_along_and_no_others(versions):
     ):
         async with versions.session.get(f"{CARDS}/ballast/v1/files/{name}") as answer:
             assert answer.status == 404
-
-
-async def test_two_cards_stand_side_by_side_and_the_better_is_marked(versions):
-    text = await shown(versions, f"{CARDS}/two?a=ballast/v1&b=ballast/v2")
-    row = re.search(r"facts right, with lore</th>(.*?)</tr>", text, re.DOTALL)[1]
-    assert "55.0%" in row and "75.0%" in row and "-20.0%" in row
-    assert "<title>Score cards: ballast/v1 and ballast/v2 ·" in text
-    assert row.index("better") > row.index("55.0%"), "the second is better"
-    loss = re.search(r"held-out loss.*?</th>(.*?)</tr>", text, re.DOTALL)[1]
-    assert "better" not in loss, "alike is nobody's"
-    assert "✓ pass" in text and "✗ fail" in text and "Replies to the same prompts" in text
-    await shown(versions, f"{CARDS}/two?a=ballast/v1&b=ballast/v7", status=404)
-    await shown(versions, f"{CARDS}/two", status=404)
 
 
 # -------------------------------------------------------------------------------------------- blind
