@@ -9,12 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.platform.web_kit.charts import (
-    IntervalEstimate,
     Series,
     axis_ticks,
     bar_chart,
     format_figure,
-    interval_chart,
     line_chart,
     thin_points,
 )
@@ -75,33 +73,10 @@ def test_bars_begin_at_zero_and_carry_their_values():
     assert [row[0].text for row in figure.iter("tr")][2] == long_name
 
 
-def test_intervals_lie_over_round_ticks_that_tell_where_they_are():
-    rows = [
-        IntervalEstimate("right, with the passage, asked in other words", 41.0, low=18, high=72),
-        IntervalEstimate("contradict the lore", -3.0, low=-11, high=4),
-    ]
-    figure = parsed(interval_chart("Shares", rows, "%"))
-    assert texts(figure, "row-name") == [row.name for row in rows]
-    assert texts(figure, "row-value") == ["41 %", "-3 %"]
-    ticks = {text.text: percent(text, "x") for text in figure.iter("text")}
-    assert {"0", "20", "40", "60"} <= set(ticks) and len(ticks) <= 7
-    at = list(ticks.values())
-    assert at == sorted(at) and all(0 <= x <= 100 for x in at)
-    dots = [percent(dot, "cx") for dot in figure.iter("circle")]
-    assert ticks["40"] < dots[0] < ticks["60"] and dots[1] < ticks["0"]
-    lines = [line for line in figure.iter("line") if line.get("class") == "line s0"]
-    for line, dot in zip(lines, dots, strict=True):
-        assert 0 <= percent(line, "x1") < dot < percent(line, "x2") <= 100
-    described = next(one.get("aria-label") for one in figure.iter("div") if one.get("role"))
-    assert "contradict the lore: -3 % (-11 to 4)" in described
-    assert "nothing to show" in interval_chart("Shares", [])
-
-
 def test_foreign_text_is_escaped():
     figure = line_chart("<script>", "<x>", '"y"', [Series("<i>", [(1, 2), (2, 3)])]) + bar_chart(
         "<script>", [("<i>", 1)]
     )
-    figure += interval_chart("<script>", [IntervalEstimate("<i>", 1.0, low=0, high=2)])
     assert "<script>" not in figure and "<i>" not in figure and "<x>" not in figure
 
 
