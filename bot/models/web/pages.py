@@ -1,18 +1,19 @@
-"""`/dashboard/models`: the table of base models, and the forms that fetch one and serve another."""
-
-from functools import reduce
+"""`/dashboard/models`: the page of base models, and the actions that fetch one and serve another."""
 
 from aiohttp import web
 
+from bot.models.fetch import FetchPlan
+from bot.models.switch import SwitchPlan
 from bot.models.table import speed_text
-from bot.platform.localisation import gettext_lazy, join_texts
+from bot.platform.localisation import join_texts
 from bot.platform.web_kit.app_context import Routes, get_services
+from bot.platform.web_kit.paging import require_known_parameters
 from bot.platform.web_kit.problems import Problem, redacted_problem
 from bot.platform.web_kit.request_body import read_form
 from bot.platform.web_kit.templating import DASHBOARD, redirect_to, render_page, shell_command
 from bot.services import Services
 from bot.store import ALL_GUILDS
-from personas.errors import BaseModelError, RequestError, UnderstudyError
+from personas.errors import BaseModelError, RequestError
 from personas.models.model_fit import RESERVE_BYTES
 
 routes = Routes()
@@ -22,12 +23,50 @@ MAX_NAME_CHARS = 300
 
 @routes.add(f"GET {MODELS_PATH}")
 async def get_models_page(request: web.Request) -> web.Response:
-    """Page of the table; the first one takes some seconds."""
+    """Page of the table, whose first one takes some seconds; with `fetch` or `use`, it asks to
+    confirm that for a model.
+    """
+    require_known_parameters(request, "fetch", "use")
+    if "fetch" in request.query:
+        return await _render_fetch(request, _asked_name(request.query["fetch"]))
+    if "use" not in request.query:
+        return await _render_models(request)
+    services = get_services(request)
+    name = _asked_name(request.query["use"])
+    plan = await services.models.plan_switch(name, services.store.versions.all_live())
+    command = shell_command(f"python -m bot models use {name}", services.home)
+    return await _render_models(request, name=name, to_use=plan, command=command)
+
+
+async def _render_fetch(
+    request: web.Request, name: str, problem: Problem | None = None
+) -> web.Response:
+    """Render the page with the licence and the size of what would be fetched."""
+    services = get_services(request)
+    plan = await services.models.plan_fetch(name)
+    command = shell_command(f"python -m bot models fetch {name}", services.home)
+    return await _render_models(request, name=name, to_fetch=plan, command=command, problem=problem)
+
+
+async def _render_models(
+    request: web.Request,
+    *,
+    name: str = "",
+    to_fetch: FetchPlan | None = None,
+    to_use: SwitchPlan | None = None,
+    command: str = "",
+    problem: Problem | None = None,
+) -> web.Response:
     services = get_services(request)
     return render_page(
         request,
         "models/index.html",
-        title=gettext_lazy("Base models"),
+        title="Base models",
+        problem=problem,
+        name=name,
+        to_fetch=to_fetch,
+        to_use=to_use,
+        command=command,
         table=await services.models.table(),
         reserve=RESERVE_BYTES,
         speed_text=speed_text,
@@ -47,27 +86,6 @@ def _unserved_versions(services: Services) -> list[str]:
     return list(names)
 
 
-@routes.add(f"GET {MODELS_PATH}/fetch")
-async def get_fetch_page(request: web.Request) -> web.Response:
-    """Form with the licence and the size of what would be fetched."""
-    return await _render_fetch(request, _asked_name(request.query.get("name", "")))
-
-
-async def _render_fetch(
-    request: web.Request, name: str, problem: Problem | None = None
-) -> web.Response:
-    services = get_services(request)
-    return render_page(
-        request,
-        "models/fetch.html",
-        title=gettext_lazy("Fetch {name}", name=name),
-        problem=problem,
-        name=name,
-        plan=await services.models.plan_fetch(name),
-        command=shell_command(f"python -m bot models fetch {name}", services.home),
-    )
-
-
 @routes.add(f"POST {MODELS_PATH}/fetch")
 async def post_fetch(request: web.Request) -> web.Response:
     """Start to fetch a model whose licence was accepted."""
@@ -80,25 +98,9 @@ async def post_fetch(request: web.Request) -> web.Response:
     except BaseModelError:
         raise
     except RequestError as error:
-        problem = _problem(request, error)
+        problem = redacted_problem("refused", error, get_services(request).home)
         return await _render_fetch(request, name, problem)
     return redirect_to(request, MODELS_PATH)
-
-
-@routes.add(f"GET {MODELS_PATH}/use")
-async def get_use_page(request: web.Request) -> web.Response:
-    """Form that says what becomes of each persona's version."""
-    services = get_services(request)
-    name = _asked_name(request.query.get("name", ""))
-    plan = await services.models.plan_switch(name, services.store.versions.all_live())
-    return render_page(
-        request,
-        "models/use.html",
-        title=gettext_lazy("Serve {name}", name=name),
-        name=name,
-        plan=plan,
-        command=shell_command(f"python -m bot models use {name}", services.home),
-    )
 
 
 @routes.add(f"POST {MODELS_PATH}/use")
@@ -107,13 +109,10 @@ async def post_use(request: web.Request) -> web.Response:
     services = get_services(request)
     name = _asked_name(str((await read_form(request)).get("name", "")))
     plan, todo = await services.models.use(name, services.store.versions.all_live())
-    written = reduce(_both, (f"{setting}={value}" for setting, value in plan.settings.items()))
-    message = gettext_lazy("{settings} from the next start on.", settings=written)
-    return redirect_to(request, MODELS_PATH, join_texts(message, *todo))
-
-
-def _both(first: str, second: str) -> str:
-    return gettext_lazy("{first} and {second}", first=first, second=second)
+    written = " and ".join(f"{setting}={value}" for setting, value in plan.settings.items())
+    return redirect_to(
+        request, MODELS_PATH, join_texts(f"{written} from the next start on.", *todo)
+    )
 
 
 @routes.add(f"POST {MODELS_PATH}/dismiss")
@@ -126,10 +125,5 @@ async def post_dismiss(request: web.Request) -> web.Response:
 def _asked_name(text: str) -> str:
     name = text.strip()
     if not name or len(name) > MAX_NAME_CHARS:
-        message = gettext_lazy("The base model's name is missing or too long.")
-        raise Problem("bad-query", message, MODELS_PATH)
+        raise Problem("bad-query", "The base model's name is missing or too long.", MODELS_PATH)
     return name
-
-
-def _problem(request: web.Request, error: UnderstudyError) -> Problem:
-    return redacted_problem("refused", error, get_services(request).home)

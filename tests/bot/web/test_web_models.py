@@ -1,13 +1,11 @@
-"""The pages of base models: the table, a fetch with its licence and progress, and serving another."""
+"""The page of base models: the table, a fetch with its licence and progress, and serving another."""
 
 from __future__ import annotations
 
 import pytest
 
-from bot.platform.web_kit.page_language import language_tag
 from bot.settings import load_settings
 from tests.bot.model_machine import COMMIT, MODEL, PINNED, pretend_machine
-from tests.bot.web.test_web_languages import every_translation, in_english
 from tests.fakes import until
 from tests.hub_server import Hub, Repository, reach
 
@@ -94,7 +92,7 @@ async def test_a_failed_fetch_is_said_and_a_cancelled_one_continues(dashboard, h
 
 
 async def test_the_page_fetches_and_then_serves(dashboard, hub, env_file):
-    status, page, _ = await dashboard.page("/dashboard/models/fetch?name=qwen3-0.6b")
+    status, page, _ = await dashboard.page("/dashboard/models?fetch=qwen3-0.6b")
     assert status == 200 and "I accept the licence" in page and "524.4 kB" in page
     status, page, _ = await dashboard.submit("/dashboard/models/fetch", name="qwen3-0.6b")
     assert status == 422 and "licensed under Apache-2.0" in page and not downloads(hub)
@@ -106,31 +104,12 @@ async def test_the_page_fetches_and_then_serves(dashboard, hub, env_file):
     await until(lambda: jobs.done("model"), 10)
     _, page, _ = await dashboard.page("/dashboard/models")
     assert "qwen3-0.6b is here" in page
-    _, page, _ = await dashboard.page("/dashboard/models/use?name=qwen3-0.6b")
+    _, page, _ = await dashboard.page("/dashboard/models?use=qwen3-0.6b")
     assert f"BASE_MODEL={PINNED}" in page and not env_file.exists()
+    assert (await dashboard.page("/dashboard/models?use=nothing-here"))[0] == 422
+    assert (await dashboard.page("/dashboard/models?fetch="))[0] == 400
     status, _, _ = await dashboard.submit("/dashboard/models/use", name="qwen3-0.6b")
     assert status == 303 and load_settings(env_file, {}).base_model == PINNED
-
-
-@every_translation
-async def test_the_pages_say_nothing_in_english_that_the_catalogue_has(
-    dashboard, hub, env_file, language
-):
-    headers = {"Accept-Language": language_tag(language)}
-    paths = ["fetch?name=qwen3-0.6b", "use?name=qwen3-0.6b", "use?name=nothing-here", "fetch?name="]
-    own = {"Origin": dashboard.url, "Sec-Fetch-Site": "same-origin", **headers}
-    form = {"name": "qwen3-0.6b"}
-    refused = await dashboard.session.post("/dashboard/models/fetch", data=form, headers=own)
-    assert refused.status == 422 and list(in_english(await refused.text(), language)) == []
-    await dashboard.submit("/dashboard/models/fetch", name="qwen3-0.6b", accepted="yes")
-    await until(lambda: dashboard.services.data_jobs.done("model"), 10)
-    for path in ("", *(f"/{each}" for each in paths)):
-        _, text, _ = await dashboard.page(f"/dashboard/models{path}", headers=headers)
-        assert list(in_english(text, language)) == [], path
-    answer = await dashboard.session.post("/dashboard/models/use", data=form, headers=own)
-    text = await answer.text()
-    assert answer.url.path == "/dashboard/models" and PINNED in text
-    assert list(in_english(text, language)) == []
 
 
 async def test_what_is_not_on_this_machine_cannot_be_served(dashboard, hub, env_file):
