@@ -9,7 +9,7 @@ from pydantic import Field
 
 from bot.chat.model_names import ChatModel, UnknownModelError, find_model
 from bot.dialogue.dialogue import DEFAULT_TURNS, MAX_TURNS, MIN_TURNS, Dialogue
-from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts
+from bot.platform.localisation import join_texts
 from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.problems import Problem, field_error
 from bot.playground.web.runs import PlaygroundRun, PlaygroundRuns, run_dialogue, run_side_by_side
@@ -19,13 +19,12 @@ from personas.prompt.renderer import EXAMPLE_USER
 from personas.schemas.base import FrozenModel
 from personas.schemas.chat import SamplingParams, Turn
 
-MAX_COLUMNS = 4
-MAX_ALTERNATIVES = 10
+MAX_COLUMNS = 2
 MAX_PROMPT_CHARS = 8000
 MAX_SEED = 2**31 - 1
 FORM_LIMITS = {
-    "alternatives": MAX_ALTERNATIVES, "prompt": MAX_PROMPT_CHARS, "seed": MAX_SEED,
-    "fewest": MIN_TURNS, "most": MAX_TURNS,
+    "prompt": MAX_PROMPT_CHARS, "seed": MAX_SEED,
+    "fewest": MIN_TURNS, "most": MAX_TURNS, "turns": DEFAULT_TURNS,
 }  # fmt: skip
 ModelName = Annotated[
     str,
@@ -35,7 +34,7 @@ ModelName = Annotated[
 PromptText = Annotated[
     str,
     Field(min_length=1, max_length=MAX_PROMPT_CHARS, pattern=r"\S",
-          description=gettext_noop("words, at most 8000 characters")),
+          description="words, at most 8000 characters"),
 ]  # fmt: skip
 
 
@@ -50,24 +49,18 @@ class SamplingBody(FrozenModel):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     max_new_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS_LIMIT)] | None = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
-    alternatives: Annotated[
-        int, Field(ge=0, le=MAX_ALTERNATIVES, description="tokens told at each place")
-    ] = 0
 
     def sampling(self, usual: SamplingParams) -> SamplingParams:
-        given = {name: value for name, value in self.settings().items() if name != "alternatives"}
-        return replace(
-            usual, **{"seed": secrets.randbits(31), **given}, alternatives=self.alternatives or None
-        )
+        return replace(usual, **{"seed": secrets.randbits(31), **self.settings()})
 
     def settings(self) -> dict[str, Any]:
         """The given settings by name."""
-        known = self.model_dump(include=set(SamplingBody.model_fields), exclude_none=True)
-        return {name: value for name, value in known.items() if name != "alternatives" or value}
+        return self.model_dump(include=set(SamplingBody.model_fields), exclude_none=True)
 
 
 class PlayBody(SamplingBody):
-    """Several answer one prompt, side by side.
+    """A prompt to one or two models, which answer it side by side or, as a duet, talk with each other
+    after it.
 
     `after` continues an earlier run with the same speakers; `models` is omitted then.
     """
@@ -75,13 +68,7 @@ class PlayBody(SamplingBody):
     models: Annotated[tuple[ModelName, ...], Field(max_length=MAX_COLUMNS)] = ()
     prompt: PromptText
     after: Annotated[str, Field(max_length=64)] | None = None
-
-
-class DialogueBody(SamplingBody):
-    """A dialogue of two after an opening message to both."""
-
-    models: Annotated[tuple[ModelName, ...], Field(min_length=2, max_length=2)]
-    opening: PromptText
+    duet: bool = False
     turns: Annotated[int, Field(ge=MIN_TURNS, le=MAX_TURNS)] = DEFAULT_TURNS
 
 
@@ -98,59 +85,52 @@ def set_up_playground(app: web.Application) -> None:
     app.on_shutdown.append(close)
 
 
-def start_side_by_side(request: web.Request, body: PlayBody) -> PlaygroundRun:
-    """Have several models answer a prompt or continue a run. Raises `Problem`."""
+def start_run(request: web.Request, body: PlayBody) -> PlaygroundRun:
+    """Have one or two models answer a prompt, continue a run, or talk with each other. Raises
+    `Problem`.
+    """
     services = get_services(request)
     runs = request.app[PLAYGROUND_RUNS]
+    sampling = _sampling(services, body)
+    if body.duet:
+        return _start_duet(services, runs, body, sampling)
     prompt = Turn(EXAMPLE_USER, body.prompt)
     talks: list[tuple[Turn, ...]]
     if body.after is None:
         speakers = _find_models(services, body.models)
         talks = [(prompt,)] * len(body.models)
-    elif body.models:
-        raise _field_problem(
-            "models",
-            gettext_lazy("A conversation keeps its speakers."),
-            gettext_lazy("Leave models out, or after."),
-        )
     else:
         lines = _require_ended(runs.get(body.after)).lines
         speakers = tuple(line.speaker for line in lines)
         talks = [(*line.talk(), prompt) for line in lines]
-    sampling = _sampling(services, body)
     run = PlaygroundRun(
         "together", speakers, prompt=body.prompt, sampling=sampling, settings=body.settings()
     )
     return runs.start(run, run_side_by_side(services, run, talks))
 
 
-def start_dialogue(request: web.Request, body: DialogueBody) -> PlaygroundRun:
-    """Have two personas or dialogue adapters talk with each other. Raises `Problem`."""
-    services = get_services(request)
-    runs = request.app[PLAYGROUND_RUNS]
-    first, second = speakers = _find_models(services, body.models)
-    if not (first.speaker_name and second.speaker_name):
+def _start_duet(
+    services: Services, runs: PlaygroundRuns, body: PlayBody, sampling: SamplingParams
+) -> PlaygroundRun:
+    speakers = _find_models(services, body.models)
+    names = [speaker.speaker_name for speaker in speakers if speaker.speaker_name]
+    if len(names) < 2:
         raise _field_problem(
             "models",
-            gettext_lazy("The base model alone cannot take part in a dialogue."),
-            gettext_lazy("Name two personas."),
+            "A talk with each other needs two personas; the base model alone cannot take part.",
+            "Choose two.",
         )
-    if services.safety.finds(body.opening):
+    if services.safety.finds(body.prompt):
         raise _field_problem(
-            "opening",
-            gettext_lazy("The opening speaks of self-harm, which personas do not talk about."),
-            gettext_lazy(
-                "Begin with another one; docs/safety.md says how such messages are answered."
-            ),
+            "prompt",
+            "The opening speaks of self-harm, which personas do not talk about.",
+            "Begin with another one; docs/safety.md says how such messages are answered.",
         )
-    dialogue = Dialogue(
-        (first.speaker_name, second.speaker_name), Turn(EXAMPLE_USER, body.opening), body.turns
-    )
-    sampling = _sampling(services, body)
+    dialogue = Dialogue((names[0], names[1]), Turn(EXAMPLE_USER, body.prompt), body.turns)
     run = PlaygroundRun(
         "duet",
         speakers,
-        prompt=body.opening,
+        prompt=body.prompt,
         sampling=sampling,
         settings=body.settings() | {"turns": body.turns},
     )
@@ -168,10 +148,8 @@ def _sampling(services: Services, body: SamplingBody) -> SamplingParams:
     if body.max_new_tokens and body.max_new_tokens > most:
         raise _field_problem(
             "max_new_tokens",
-            gettext_lazy(
-                "A reply here has at most {most} tokens, half of the engine's context.", most=most
-            ),
-            gettext_lazy("Ask for fewer."),
+            f"A reply here has at most {most} tokens, half of the engine's context.",
+            "Ask for fewer.",
         )
     return sampling
 
@@ -180,8 +158,8 @@ def _find_models(services: Services, names: tuple[str, ...]) -> tuple[ChatModel,
     if not names:
         raise _field_problem(
             "models",
-            gettext_lazy("No model was chosen."),
-            gettext_lazy("Choose at least one persona."),
+            "No model was chosen.",
+            "Choose at least one persona.",
         )
     models = []
     try:
@@ -196,14 +174,14 @@ def _require_ended(run: PlaygroundRun) -> PlaygroundRun:
     if run.kind != "together":
         raise _field_problem(
             "after",
-            gettext_lazy("The run {run} is a duet.", run=run.id),
-            gettext_lazy("Only side-by-side runs can be continued."),
+            f"The run {run.id} is a duet.",
+            "Only side-by-side runs can be continued.",
         )
     if not run.ended:
         raise Problem(
             "conflict",
-            gettext_lazy("The replies are still being written."),
-            gettext_lazy("Stop them, or wait."),
+            "The replies are still being written.",
+            "Stop them, or wait.",
         )
     return run
 

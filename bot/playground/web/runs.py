@@ -5,7 +5,6 @@ JSON.
 from __future__ import annotations
 
 import asyncio
-import math
 import secrets
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -15,25 +14,19 @@ from bot.chat.filtered_reply import FilteredReply, reply_error_text, stream_filt
 from bot.chat.model_names import ChatModel
 from bot.dialogue.dialogue import DIALOGUE_END_TEXTS, STOPPED_TEXT, Dialogue
 from bot.openai_api.web.responses import lore_json, usage_json
-from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.sse import SseItem
 from bot.safety.human_question import whole_answer
 from bot.safety.reply_guard import WITHDRAWN
 from bot.services import Services
-from personas.schemas.chat import ChatReply, LoreHit, ReplyToken, SamplingParams, Turn
+from personas.schemas.chat import ChatReply, LoreHit, SamplingParams, Turn
 
 RunKind = Literal["together", "duet"]
 ReplyState = Literal["waiting", "writing", "done", "stopped", "failed"]
-VISIBLE_BLANKS = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "⏎"})
-SURPRISE_THRESHOLDS = (0.9, 0.5, 0.2, 0.05)
-"""Minimum probabilities of certain, likely, possible and unlikely tokens; others are surprising."""
 MAX_STORED_RUNS = 32
 MAX_ACTIVE_RUNS = 4
-DONE_TEXT = gettext_lazy("done")
-BROKEN_OFF_TEXT = gettext_lazy("broken off")
-END_TEXTS = (DONE_TEXT, STOPPED_TEXT, BROKEN_OFF_TEXT, *DIALOGUE_END_TEXTS.values())
-"""Reasons for a run's end, which the page's script has too."""
+DONE_TEXT = "done"
+BROKEN_OFF_TEXT = "broken off"
 
 
 def model_json(speaker: ChatModel) -> dict[str, Any]:
@@ -60,33 +53,7 @@ def reply_json(line: PlaygroundReply) -> dict[str, Any]:
         "prompt": reply.prompt,
     }
     details |= {"shortened": reply.shortened, "repeated": reply.repeated}
-    return {**fields, **details, "tokens": [token_json(token) for token in reply.tokens]}
-
-
-def token_json(token: ReplyToken) -> dict[str, Any]:
-    others = [
-        {"text": text, "probability": _probability(logprob)} for text, logprob in token.alternatives
-    ]
-    return {"text": token.text, "probability": _probability(token.logprob), "alternatives": others}
-
-
-def show_blanks(text: str) -> str:
-    """A token with visible signs for blanks that stand alone."""
-    if text.strip():
-        return text
-    return text.translate(VISIBLE_BLANKS) or "∅"
-
-
-def surprise_level(probability: float) -> int:
-    """Level of a token's surprise, from 0 (expected) to 4 (very unlikely)."""
-    return next(
-        (at for at, least in enumerate(SURPRISE_THRESHOLDS) if probability >= least),
-        len(SURPRISE_THRESHOLDS),
-    )
-
-
-def _probability(logprob: float) -> float:
-    return round(math.exp(logprob), 6)
+    return {**fields, **details}
 
 
 @dataclass
@@ -231,19 +198,16 @@ class PlaygroundRuns:
         """Find a run. Raises `Problem` if it no longer exists."""
         run = self.find(run_id)
         if run is None:
-            message = gettext_lazy(
-                "There is no run {run!r}; the latest {most} are kept, until the bot ends.",
-                run=run_id,
-                most=MAX_STORED_RUNS,
+            raise Problem(
+                "not-found",
+                f"There is no run {run_id!r}; the latest {MAX_STORED_RUNS} are kept, until the bot "
+                "ends.",
+                "Begin another one.",
             )
-            raise Problem("not-found", message, gettext_lazy("Begin another one."))
         return run
 
     def find(self, run_id: str) -> PlaygroundRun | None:
         return self._runs.get(run_id)
-
-    def latest(self) -> list[PlaygroundRun]:
-        return list(reversed(self._runs.values()))
 
     def start(self, run: PlaygroundRun, work: Coroutine[Any, Any, None]) -> PlaygroundRun:
         """Store a run and start it. Raises `Problem` when too many are active."""
@@ -251,8 +215,8 @@ class PlaygroundRuns:
             work.close()
             raise Problem(
                 "busy",
-                gettext_lazy("{most} runs are being written.", most=MAX_ACTIVE_RUNS),
-                gettext_lazy("Stop one, or wait."),
+                f"{MAX_ACTIVE_RUNS} runs are being written.",
+                "Stop one, or wait.",
                 headers={"Retry-After": "5"},
             )
         self._runs[run.id] = run

@@ -188,7 +188,7 @@ def _replies(pair: SideBySide, label: str, sides: Sequence[Side]) -> list[Writte
 
 def _measures(card: ScoreCard) -> dict[Path, Mapping[str, Any]]:
     """Return the values by side of every measure that has such, by its place in the card."""
-    measures = {}
+    measures: dict[Path, Mapping[str, Any]] = {}
     for name, section in card:
         if name not in EARLIER_SECTIONS:
             measures.update(_values_by_side(section, (name,)))

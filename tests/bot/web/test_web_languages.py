@@ -43,18 +43,14 @@ from bot.platform.web_kit.templating import (
     format_time,
 )
 from bot.platform.web_kit.validation import parse_body
-from bot.playground.web.actions import MAX_PROMPT_CHARS
-from bot.playground.web.runs import END_TEXTS
 from bot.training.source_rights import refusal_texts
 from bot.training.store import JobState
 from personas.home.atomic_files import write_file
 from personas.home.data_subjects import Consent
 from personas.home.rights import decide_right, statement_date_error
 from personas.schemas.base import FrozenModel, right_error
-from personas.schemas.chat import LoreHit
 from tests.bot.web.conftest import put_talk
 from tests.bot.web.dataset_folders import STATED, put_set
-from tests.bot.web.test_web_playground import begin, ended
 from tests.bot.web.test_web_schedules import put_schedules
 from tests.bot.web.test_web_score_cards import put_two
 from tests.bot.web.two_servers import SERVERS
@@ -77,9 +73,6 @@ PAGES = (
     "/dashboard/personas/ballast/replies",
     "/dashboard/personas/ballast/answering",
     "/dashboard/new-persona",
-    "/dashboard/cards",
-    "/dashboard/cards/ballast/v1",
-    "/dashboard/cards/two?a=ballast/v1&b=ballast/v2",
     "/dashboard/cards/compare",
     "/dashboard/training",
     "/dashboard/training/compare",
@@ -93,8 +86,6 @@ PAGES = (
     "/dashboard/moderation/5/rules",
     "/dashboard/docs",
     "/dashboard/docs/translating",
-    "/dashboard/play",
-    "/dashboard/play?with=ballast@v1&with=oda@base&alternatives=2",
 )
 DATA_PAGES = (
     "",
@@ -281,8 +272,7 @@ def test_the_texts_of_scripts_are_those_that_pages_bring_along():
     literals = {text for call in calls for text in re.findall(r'"([^"]*)"', call)}
     assert literals - {"AbortError"} <= set(SCRIPT_TEXTS)
     states = {*get_args(JobState), *get_args(DataJobState)}
-    assert set(SCRIPT_TEXTS) - literals <= {*states, *END_TEXTS}
-    assert set(END_TEXTS) <= set(SCRIPT_TEXTS)
+    assert set(SCRIPT_TEXTS) - literals <= states
     assert script_texts("de")["Nothing is changed."] == "Nichts ist geändert."
     assert script_texts("en") == {}
 
@@ -461,59 +451,9 @@ async def test_a_page_says_nothing_in_english_that_its_catalogue_has(dashboard, 
 
 
 @every_translation
-async def test_what_the_playground_writes_is_in_the_pages_language(dashboard, language):
-    headers = {"Accept-Language": language_tag(language)}
-    lore = (LoreHit("room.md", "It had room", "x", 1.0),)
-    dashboard.engine.reply_flags = {"repeated": True, "shortened": True, "lore": lore}
-    dashboard.engine.script = lambda _: ["Rope", " hums."]
-    begun = [
-        await begin(dashboard, ("oda", "base"), alternatives=2),
-        await begin(dashboard, path="/duet", turns=2),
-    ]
-    dashboard.engine.full = True
-    for _, run in [*begun, await begin(dashboard, path="/duet")]:
-        await ended(dashboard, run)
-        _, text, _ = await dashboard.page(run["page"], headers=headers)
-        assert list(in_english(text, language)) == [], run["page"]
-
-
-@every_translation
-async def test_why_the_playground_refuses_is_said_in_the_pages_language(dashboard, language):
-    headers = {"Origin": dashboard.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
-    headers["Accept-Language"] = language_tag(language)
-    wrong = {"temperature": "9", "top_p": "0", "seed": "1.5", "max_new_tokens": "x"}
-    for path, form in (
-        ("play", {"with": "oda", "prompt": " ", **wrong}),
-        ("play", {"with": "nobody", "prompt": "?"}),
-        ("play", {"prompt": "?"}),
-        ("play", {"with": "oda", "prompt": "?", "after": "gone"}),
-        ("play/duet", {"with": "oda", "opening": "?", "turns": "99"}),
-        ("play/duet", {"with": ["oda", "base"], "opening": "?"}),
-    ):
-        fields = [
-            (name, each)
-            for name, value in form.items()
-            for each in (value if isinstance(value, list) else [value])
-        ]
-        answer = await dashboard.session.post(f"/dashboard/{path}", data=fields, headers=headers)
-        assert answer.status in (404, 422), form
-        assert list(in_english(await answer.text(), language)) == [], form
-
-
-async def test_a_value_that_is_refused_is_described_in_the_pages_language(dashboard):
-    headers = {"Origin": dashboard.url, "Sec-Fetch-Site": "same-origin", "Accept-Language": "de"}
-    fields = {"with": "oda", "prompt": " ", "temperature": "9", "top_p": "0"}
-    answer = await dashboard.session.post("/dashboard/play", data=fields, headers=headers)
-    text = await answer.text()
-    assert "Temperatur: erlaubt: eine Zahl ab 0 bis 2" in text
-    assert "Top-p: erlaubt: eine Zahl über 0 bis 1" in text
-    assert f"Deine Nachricht: erlaubt: Text mit höchstens {MAX_PROMPT_CHARS} Zeichen" in text
-
-
-@every_translation
 async def test_the_pages_of_errors_are_in_the_pages_language(dashboard, language):
     headers = {"Accept-Language": language_tag(language)}
-    for path in ("nowhere", "docs/nothing", "play/runs/x", "static/none.css", "models/fetch"):
+    for path in ("nowhere", "docs/nothing", "static/none.css"):
         status, text, _ = await dashboard.page(f"/dashboard/{path}", headers=headers)
         assert status >= 400 and list(in_english(text, language)) == [], path
     for slug, (_, title) in PROBLEMS.items():

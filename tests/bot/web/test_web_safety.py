@@ -49,7 +49,7 @@ async def test_the_playground_shows_the_text_and_counts_nothing(dashboard):
     _, run = await begin(dashboard, ("ballast", "base"), prompt=SAID)
     persona, base = (await ended(dashboard, run))["lines"]
     assert persona["text"] == TEXTS["en"] and base["text"] != TEXTS["en"]
-    status, refused = await begin(dashboard, path="/duet", opening=SAID)
+    status, refused = await begin(dashboard, duet="true", prompt=SAID)
     assert 400 <= status < 500
     assert "self-harm" in refused["text"]
     assert dashboard.store.safety_answers.by_language() == {}

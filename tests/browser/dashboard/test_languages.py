@@ -62,30 +62,3 @@ async def test_what_a_script_shows_is_in_the_pages_language(dashboard):
     await expect(page.locator("#tokens")).to_contain_text("Token jedes Prompts")
     await name.fill("")
     await expect(page.locator("#shown-name")).to_have_text("Ihr Name")
-
-
-async def test_replies_come_and_end_in_the_pages_language(dashboard):
-    stage = dashboard.stage
-    said = iter((["A boot ", "and a bell."], ["The bell ", "is mine."]))
-    stage.engine.script = lambda _: next(said)
-    stage.engine.free.clear()
-    page = await dashboard.open("/dashboard/play", locale="de-DE")
-    await page.get_by_label("Wer beginnt").select_option("ballast")
-    await page.get_by_label("Wer antwortet", exact=True).last.select_option("oda")
-    await page.get_by_label("Zeilen", exact=True).fill("2")
-    await page.get_by_label("Eröffnung", exact=True).fill("What did the tide bring?")
-    await page.get_by_role("button", name="Duett starten").click()
-    await expect(page.locator(".transcript h3")).to_have_text(["Ballast (Basismodell)"])
-    stage.engine.free.set()
-    await expect(page.get_by_text("Beendet: alle Zeilen sind gesagt.")).to_be_visible()
-    await expect(page.locator(".transcript h3").last).to_have_text("Oda Marrow (Basismodell)")
-
-
-async def test_what_else_was_likely_is_said_in_the_pages_language(dashboard):
-    page = await dashboard.open("/dashboard/play?with=oda&alternatives=2", locale="de-DE")
-    await page.get_by_label("Deine Nachricht").fill("Is the ferry late?")
-    await page.get_by_role("button", name="Fragen").click()
-    await expect(page.get_by_text("Beendet: fertig.")).to_be_visible()
-    await page.locator(".token").first.focus()
-    shown = page.locator(".alternatives")
-    await expect(shown).to_contain_text("Oda 60,7 %. Am wahrscheinlichsten: tide 60,7 %")

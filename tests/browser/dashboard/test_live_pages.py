@@ -102,5 +102,5 @@ async def test_a_run_of_the_playground_that_a_restart_ended_says_so_and_keeps_wh
     await page.clock.resume()
     await assert_accessible(page)
     await page.get_by_role("link", name="Start again").click()
-    await expect(page.get_by_label("Speaker 1")).to_have_value("ballast@base")
+    await expect(page.get_by_label("Who answers")).to_have_value("ballast@base")
     engine.free.set()

@@ -1,6 +1,4 @@
-"""The playground in Chromium: replies as they are made, tokens by key, duets; with and without
-scripts.
-"""
+"""The playground in Chromium: replies as they are made, and duets; with and without scripts."""
 
 import pytest
 from playwright.async_api import expect
@@ -26,8 +24,8 @@ def put_live(store, persona_id, version):
 
 
 async def ask(page, *speakers, words=PROMPT):
-    for at, speaker in enumerate(speakers, 1):
-        await page.get_by_label(f"Speaker {at}").select_option(label=speaker)
+    for label, speaker in zip(("Who answers", "Beside it"), speakers, strict=False):
+        await page.get_by_label(label).select_option(label=speaker)
     await page.get_by_label("Your message").fill(words)
     await page.get_by_role("button", name="Ask").click()
 
@@ -39,8 +37,8 @@ async def test_two_answer_side_by_side_while_one_watches(dashboard, phone):
     page = await dashboard.open("/dashboard/play", phone=phone, dark=phone)
     await assert_accessible(page)
     stage.engine.free.clear()
-    await page.get_by_text("Settings").first.click()
-    await page.get_by_label("Alternatives shown").first.fill("2")
+    await page.get_by_text("Settings", exact=True).click()
+    await page.get_by_label("Temperature").fill("0.5")
     await ask(page, "Ballast, live (v1)", "Oda Marrow (base model)")
     ballast = page.get_by_role("region", name="Ballast (v1)")
     await expect(ballast.locator(".words").last).to_have_text("Ballast ")
@@ -53,33 +51,16 @@ async def test_two_answer_side_by_side_while_one_watches(dashboard, phone):
     )
     await expect(page.get_by_role("button", name="Stop")).to_have_count(0)
     await assert_accessible(page)
-    await _tokens_by_key(page, ballast)
-    await ballast.get_by_text("The full prompt").click()
+    await ballast.get_by_text("AI-written").click()
     await expect(ballast.locator("pre")).to_have_text(f"<|user|>{PROMPT}")
-    link = await page.get_by_role("link", name="These speakers and settings").get_attribute("href")
+    link = await page.get_by_role("link", name="New conversation").get_attribute("href")
     await page.get_by_label("Your next message").fill("And tomorrow?")
     await page.get_by_role("button", name="Ask").click()
     await expect(page.get_by_text("Ballast hears: And tomorrow?")).to_be_visible()
     assert stage.engine.requests[-2].turns[0].text == PROMPT
     await page.goto(link)
-    await expect(page.get_by_label("Speaker 2")).to_have_value("oda@base")
-    await expect(page.get_by_label("Alternatives shown").first).to_have_value("2")
-
-
-async def _tokens_by_key(page, column):
-    first = column.get_by_role("button", name="Ballast", exact=True)
-    await first.focus()
-    result = column.locator(".alternatives")
-    await expect(result).to_contain_text("Ballast 60.7 %. Likeliest: tide 60.7 %rope 8.2 %")
-    await page.keyboard.press("ArrowRight")
-    await expect(column.get_by_role("button", name="hears:")).to_be_focused()
-    await expect(result).to_contain_text("hears: 60.7 %")
-    await page.keyboard.press("End")
-    await expect(column.get_by_role("button", name="late?")).to_be_focused()
-    await column.get_by_text("As a table").click()
-    await expect(
-        column.get_by_role("row", name="ferry 60.7 % tide 60.7 % rope 8.2 %")
-    ).to_be_visible()
+    await expect(page.get_by_label("Beside it")).to_have_value("oda@base")
+    await expect(page.get_by_label("Temperature")).to_have_value("0.5")
 
 
 async def test_stop_keeps_what_there_is_and_a_reload_loses_nothing(dashboard):
@@ -103,12 +84,12 @@ async def test_a_duet_grows_line_by_line(dashboard, phone):
     stage.engine.script = lambda _: [next(said)]
     stage.engine.free.clear()
     page = await dashboard.open("/dashboard/play", phone=phone)
-    await page.get_by_label("Who begins").select_option("ballast")
-    await page.get_by_label("Who answers", exact=True).last.select_option("oda")
+    await page.get_by_text("Settings", exact=True).click()
     await page.get_by_label("Turns").fill("3")
-    await page.get_by_label("Opening message").fill("What did the tide bring?")
+    await page.get_by_label("They talk with each other").check()
+    await ask(page, "Ballast (base model)", "Oda Marrow (base model)")
+    await expect(page.locator(".transcript .words").first).to_have_text("")
     stage.engine.free.set()
-    await page.get_by_role("button", name="Start the dialogue").click()
     await expect(page.get_by_text("Ended: all turns taken.")).to_be_visible()
     assert await page.locator(".transcript h3").all_text_contents() == [
         "Ballast (base model)", "Oda Marrow (base model)", "Ballast (base model)",
@@ -133,14 +114,9 @@ async def test_without_scripts_the_page_loads_again_until_the_reply_is_there(das
 
 async def test_columns_of_the_same_name_are_distinguished(dashboard):
     page = await dashboard.open("/dashboard/play")
-    await page.get_by_text("Settings").first.click()
-    await page.get_by_label("Alternatives shown").first.fill("1")
     await ask(page, "Oda Marrow (base model)", "Oda Marrow (base model)")
     await expect(page.get_by_text("Ended: done.")).to_be_visible()
     for number in (1, 2):
-        await (
-            page.get_by_role("region", name=f"Oda Marrow (base model), {number}")
-            .get_by_text("As a table")
-            .click()
-        )
+        column = page.get_by_role("region", name=f"Oda Marrow (base model), {number}")
+        await column.get_by_text("AI-written").click()
     await assert_accessible(page)
