@@ -25,8 +25,6 @@ LEFT = 80  # six characters on a phone, where the letters are largest
 RIGHT = 24
 TOP = 36
 BOTTOM = 56
-PLOT_MARGIN = 0.04
-"""Share of a row's width that stays free on both sides of its intervals."""
 # Longer series are thinned out evenly.
 MAX_DRAWN_POINTS = 600
 MAX_TABLE_ROWS = 200

@@ -33,9 +33,10 @@ function grown({ line, text }) {
 /** A reply is complete: what the page has for it now takes its place, with all that is known of it. */
 async function completed({ line, speaker, state }) {
   const answer = await fetch(location.href);
-  if (!answer.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  lineElement(line).replaceWith(page.getElementById(`line-${line}`));
+  const made = page.getElementById(`line-${line}`);
+  if (!made) return;
+  lineElement(line).replaceWith(made);
   end.textContent = `${speaker.name} ${state === "failed" ? "could not answer" : "has answered"}.`;
 }
 
