@@ -80,8 +80,10 @@ async def test_stop_keeps_what_there_is_and_a_reload_loses_nothing(dashboard):
 @pytest.mark.parametrize("phone", [False, True])
 async def test_a_duet_grows_line_by_line(dashboard, phone):
     stage = dashboard.stage
-    said = iter(("A boot and a bell.", "The bell is mine.", "You heard it first."))
-    stage.engine.script = lambda _: [next(said)]
+    said = iter(
+        (["A boot ", "and a bell."], ["The bell ", "is mine."], ["You heard ", "it first."])
+    )
+    stage.engine.script = lambda _: next(said)
     stage.engine.free.clear()
     page = await dashboard.open("/dashboard/play", phone=phone)
     await page.get_by_text("Settings", exact=True).click()
