@@ -35,7 +35,6 @@ from bot.personas.web import http as persona_routes
 from bot.personas.web import pages as persona_pages
 from bot.platform.discord_kit.member_names import MemberNames
 from bot.platform.errors import is_disk_full
-from bot.platform.localisation import LocalisableText, gettext_lazy, gettext_noop
 from bot.platform.web_kit import idempotency, openapi, templating
 from bot.platform.web_kit.app_context import APP_CONTEXT, AppContext, Handler, Route, Routes
 from bot.platform.web_kit.auth import AUTHENTICATOR, Authenticator
@@ -47,7 +46,6 @@ from bot.platform.web_kit.csrf import (
     require_same_origin,
     require_short_url,
 )
-from bot.platform.web_kit.page_language import request_language
 from bot.platform.web_kit.problems import (
     Problem,
     disk_full_problem,
@@ -80,11 +78,7 @@ log = logging.getLogger(__name__)
 MAX_LOGGED_CHARS = 200
 PUBLIC_PATHS = ("/healthz", sign_in_page.SIGN_IN, f"{templating.DASHBOARD}/static/")
 """Paths that need no token."""
-NOT_FOUND_ADVICE = gettext_lazy(
-    "GET /openapi.json lists what can be asked for; /dashboard leads to the pages."
-)
-REASONS = (gettext_noop("Not Found"), gettext_noop("Method Not Allowed"))
-"""Reasons for an HTTP status that pages have in their language."""
+NOT_FOUND_ADVICE = "GET /openapi.json lists what can be asked for; /dashboard leads to the pages."
 PROBLEM_BY_STATUS = {
     403: "not-from-here",
     404: "not-found",
@@ -217,12 +211,7 @@ class WebServer:
             case web.HTTPException():
                 fallback = "bad-request" if error.status < 500 else "failed"
                 slug = PROBLEM_BY_STATUS.get(error.status, fallback)
-                message = gettext_lazy(
-                    "{method} {path}: {reason}.",
-                    method=request.method,
-                    path=request.path,
-                    reason=LocalisableText(error.reason),
-                )
+                message = f"{request.method} {request.path}: {error.reason}."
                 allowed = {name: value for name, value in error.headers.items() if name == "Allow"}
                 return Problem(slug, message, NOT_FOUND_ADVICE, headers=allowed)
             case UnderstudyError():
@@ -292,9 +281,6 @@ def _problem_response(request: web.Request, problem: Problem) -> web.Response:
         return openai_error_response(problem)
     if templating.accepts_html(request):
         return templating.problem_page(request, problem)
-    # Browsers send this header: a script shows the problem on a page of the dashboard.
-    if request.headers.get("Sec-Fetch-Site") == "same-origin":
-        return problem_response(problem, request.path, request_language(request))
     return problem_response(problem, request.path)
 
 

@@ -23,7 +23,6 @@ from bot.cli.parser import build_parser
 from bot.models import cli as models_cli
 from bot.platform.errors import error_text
 from bot.platform.localisation import gettext_lazy
-from bot.platform.web_kit.page_texts import PageTexts
 from bot.platform.web_kit.problems import redacted_texts
 from bot.platform.web_kit.templating import shell_command
 from bot.settings import SettingsError
@@ -151,13 +150,11 @@ def test_texts_name_the_scripts_where_one_of_them_was_started(monkeypatch):
 def test_pages_and_discord_name_the_started_script(monkeypatch, tmp_path):
     advice = "Run `python -m bot models`."
     error = MaterialError("It is not here.", advice)
-    source = "In a terminal: <code>python -m trainer catalogue fetch</code>"
 
     def shown() -> list[str]:
         return [
             gettext_lazy("Run `python -m bot models`.").in_language("en"),
             gettext_lazy("See {command}.", command=shell_command("python -m bot models", tmp_path)),
-            PageTexts("en").gettext(source),
             error_text(error),
             *redacted_texts(error, tmp_path),
         ]
@@ -165,7 +162,6 @@ def test_pages_and_discord_name_the_started_script(monkeypatch, tmp_path):
     assert all("python -m" in text for text in shown() if text != error.message)
     monkeypatch.setattr(sys, "argv", ["/tools/bin/understudy"])
     assert not [text for text in shown() if "python -m" in text]
-    assert "<code>understudy-trainer catalogue fetch</code>" in shown()[2]
     assert commands_as_typed("python -m bot.app python -m bottle") == (
         "python -m bot.app python -m bottle"
     )

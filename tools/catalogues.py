@@ -29,20 +29,15 @@ from personas.home.atomic_files import write_file
 PACKAGES = (CATALOGUE_FOLDER.parent, CATALOGUE_FOLDER.parents[1] / "personas")
 METHODS = [
     ("**.py", "python"),
-    ("**/templates/**.html", "jinja2"),
     ("**/published_datasets.toml", "tools.catalogues:extract_published_facts"),
 ]
-OPTIONS = {"**/templates/**.html": {"newstyle_gettext": "true", "silent": "false"}}
 KEYWORDS = {
     "gettext_lazy": None,
     "gettext_noop": None,
     "ngettext_lazy": (1, 2),
-    "_": None,
-    "gettext": None,
-    "ngettext": (1, 2),
 }
-"""The functions that mark texts: those of `bot.platform.localisation`, and Jinja's in templates."""
-PUBLISHED_FACTS = ("rows", "language", "good_for", "not_for")
+"""The functions of `bot.platform.localisation` that mark texts."""
+PUBLISHED_FACTS = ("good_for", "not_for")
 PROJECT = "Understudy"
 TRANSLATORS = "Understudy contributors"
 LINE_CHARS = 100
@@ -55,7 +50,6 @@ def extract_messages() -> Catalog:
         for name, _, message, comments, context in extract_from_dir(
             package,
             METHODS,
-            options_map=OPTIONS,
             keywords=KEYWORDS,
             comment_tags=["Translators:"],
         ):

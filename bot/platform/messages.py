@@ -8,8 +8,6 @@ import discord
 from bot.platform.localisation import (
     SOURCE_LANGUAGE,
     Language,
-    LocalisableText,
-    LocalisableValue,
     gettext_lazy,
     localise,
 )
@@ -36,9 +34,9 @@ def member_mention(user_id: int) -> str:
     return ERASED_MEMBER_TEXT if user_id < 0 else f"<@{user_id}>"
 
 
-def without_escapes(text: str) -> LocalisableText:
+def without_escapes(text: str) -> str:
     """Return a text for Discord, whose names are escaped (`markdown_name`), as a page shows it."""
-    return LocalisableValue(lambda language: ESCAPE.sub(r"\1", localise(text, language)))
+    return ESCAPE.sub(r"\1", text)
 
 
 def latest_lines(

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bot.platform.localisation import TRANSLATED_LANGUAGES, localise
 from bot.store import Lesson, Store
 from bot.training import stored_datasets
 from bot.training.backend_protocol import TrainingFailed
@@ -22,11 +23,13 @@ from bot.training.backends.subprocess_backend import SubprocessBackend
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
 from bot.training.request_materials import check_request, gather_materials
+from bot.training.source_rights import refusal_texts
 from bot.training.store import NewTrainingJob
 from bot.training.stored_datasets import MASKED_NAME, MIN_NAME_CHARS, NameMask, history_lines
 from personas.errors import RequestError
 from personas.home.data_subjects import Consent, write_consent
 from personas.home.job_material import ShippedData
+from personas.home.rights import decide_right
 from personas.schemas.training import TrainingRequest
 from tests.fakes import FakeClock
 from tests.loop_delay import measured_loop
@@ -284,3 +287,14 @@ def test_the_tree_of_names_masks_what_each_name_would(people, kept, text):
 def test_names_are_masked_in_any_case_of_any_script(name, text):
     masked = NameMask([(5, name)], []).apply(f"İ {text} İ")
     assert MASKED_NAME in masked and masked.startswith("İ ") and masked.endswith(" İ")
+
+
+@pytest.mark.parametrize("permission", ["", "Granted on 1 November 2026."])
+@pytest.mark.parametrize("right", ["", "discord-api"])
+def test_why_a_source_may_not_be_trained_on_is_in_english_what_the_trainer_says(permission, right):
+    consent = Consent(permission=permission, opted_in=frozenset())
+    verdict = decide_right("talk.json", stated=right, consent=consent)
+    texts = refusal_texts("talk.json", verdict, consent)
+    assert texts == (verdict.refused, verdict.advice) and all(texts)
+    for language in TRANSLATED_LANGUAGES:
+        assert not {localise(text, language) for text in texts} & set(texts)

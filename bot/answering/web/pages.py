@@ -11,7 +11,6 @@ from bot.answering.store import FIELDS, AnsweringSettings, SettingValue
 from bot.answering.texts import NAMES, effective_lines, settings_text
 from bot.generation.web.places import GenerationPlace, find_place, list_places
 from bot.personas.web.lookup import OwnedPersona, persona_status, require_persona_in_path
-from bot.platform.localisation import gettext_lazy, localisable_number
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import (
@@ -25,26 +24,25 @@ from personas.schemas.base import FrozenModel
 
 MAX_ID_DIGITS = 19
 HINTS = {
-    "wait_s": gettext_lazy(
+    "wait_s": (
         "Seconds for which a reply waits for further lines of its member, up to "
-        "{max_wait_s}. One reply answers all of them.",
-        max_wait_s=localisable_number(f"{MAX_WAIT_S:g}"),
+        f"{MAX_WAIT_S:g}. One reply answers all of them."
     ),
-    "reply_chance": gettext_lazy(
+    "reply_chance": (
         "Share in percent of the messages said to nobody that it answers. With 0, only "
         "its name, mentions and replies call it."
     ),
-    "quiet_hours": gettext_lazy(
+    "quiet_hours": (
         "Such as 22:00-07:00, in the server's time zone. It is silent then, but for "
         "mentions and replies."
     ),
-    "quiet_mentions": gettext_lazy("Whether mentions and replies are silent in quiet hours, too."),
+    "quiet_mentions": "Whether mentions and replies are silent in quiet hours, too.",
 }
 CHOICES = {
     "quiet_mentions": {
-        "": gettext_lazy("not set"),
-        "yes": gettext_lazy("yes"),
-        "no": gettext_lazy("no"),
+        "": "not set",
+        "yes": "yes",
+        "no": "no",
     }
 }
 routes = Routes()
@@ -81,12 +79,12 @@ async def post_answering_form(request: web.Request) -> web.Response:
     try:
         changes, seen = changed_fields(form, given, _read_fields)
         if not changes:
-            return redirect_to(request, _path(place), gettext_lazy("Nothing was changed."))
+            return redirect_to(request, _path(place), "Nothing was changed.")
         with errors_as_problems("conflict"):
             owned.services.answering.change(place.guild_id, place.channel_id, changes, seen)
     except Problem as problem:
         return _render(request, owned, place, given=given, problem=problem)
-    return redirect_to(request, _path(place), gettext_lazy("It holds from the next message on."))
+    return redirect_to(request, _path(place), "It holds from the next message on.")
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/answering/reset")
@@ -98,7 +96,7 @@ async def post_answering_reset(request: web.Request) -> web.Response:
             owned.services.answering.reset(place.guild_id, place.channel_id)
     except Problem as problem:
         return _render(request, owned, place, given=_stored_texts(place), problem=problem)
-    return redirect_to(request, _path(place), gettext_lazy("It is reset."))
+    return redirect_to(request, _path(place), "It is reset.")
 
 
 def _path(place: GenerationPlace) -> str:
@@ -117,8 +115,8 @@ def _find_place(owned: OwnedPersona, key: str) -> GenerationPlace:
         if not is_id or not int(text):
             raise Problem(
                 "not-found",
-                gettext_lazy("There is no such channel."),
-                gettext_lazy("Choose one on the page."),
+                "There is no such channel.",
+                "Choose one on the page.",
             )
     return find_place(owned, int(guild), int(channel))
 
@@ -166,7 +164,7 @@ def _render(
     return render_page(
         request,
         "answering/channel.html",
-        title=gettext_lazy("{name}: when it answers", name=owned.persona.name),
+        title=f"{owned.persona.name}: when it answers",
         problem=problem,
         tab="answering",
         owned=owned,

@@ -9,7 +9,6 @@ from bot.data.folders import DataFolders
 from bot.data.web.forms import build_fields, parse_build_form
 from bot.data.web.problems import FORM_ERRORS, form_problem
 from bot.data.web.source_pages import DATA_PATH
-from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import read_form
@@ -57,10 +56,10 @@ async def _render_build_form(
     return render_page(
         request,
         "data/build.html",
-        title=gettext_lazy("Build a data set"),
+        title="Build a data set",
         problem=problem,
         ids={"sources": "source-1"},
-        labels={"sources": gettext_lazy("Sources")},
+        labels={"sources": "Sources"},
         sources=sources,
         personas=list(services.personas.of(0).values()),
         recipes=services.catalogue.recipe_labels(),
@@ -106,8 +105,8 @@ async def rebuild(request: web.Request) -> web.Response:
     if body is None:
         raise Problem(
             "not-found",
-            gettext_lazy("There is no stored request for {name}.", name=name),
-            gettext_lazy("Fill in the form."),
+            f"There is no stored request for {name}.",
+            "Fill in the form.",
         )
     await services.data.build_dataset(body, replace=True)
     return redirect_to(request, f"{DATA_PATH}/builds/{body.name}")
@@ -124,14 +123,14 @@ async def get_build_progress(request: web.Request) -> web.Response:
             return redirect_to(request, f"{DATA_PATH}/sets/{name}")
         raise Problem(
             "not-found",
-            gettext_lazy("No data set {name!r} is being built.", name=name),
-            gettext_lazy("See {path}.", path=DATA_PATH),
+            f"No data set {name!r} is being built.",
+            f"See {DATA_PATH}.",
         )
     command = build_command([word for word in job.arguments if word != "--json"])
     return render_page(
         request,
         "data/making.html",
-        title=gettext_lazy("Building {name}", name=name),
+        title=f"Building {name}",
         name=name,
         job=job,
         command=shell_command(command, services.home),

@@ -6,7 +6,6 @@ from typing import Any
 from aiohttp import web
 
 from bot.data.jobs import DataJob
-from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.app_context import APP_CONTEXT, get_services
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.sse import stream_events
@@ -29,8 +28,8 @@ def require_job(request: web.Request) -> DataJob:
         return job
     raise Problem(
         "not-found",
-        gettext_lazy("There is no job {job_id!r}.", job_id=job_id),
-        gettext_lazy("It may have ended before the bot was started."),
+        f"There is no job {job_id!r}.",
+        "It may have ended before the bot was started.",
     )
 
 

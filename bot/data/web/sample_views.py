@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from bot.data.samples import SampleJson
-from bot.platform.localisation import gettext_lazy, localisable_number
 from personas.home.pseudonyms import INVENTED_NAMES
 
 PSEUDONYM_PATTERN = re.compile(rf"\b(?:{'|'.join(INVENTED_NAMES)})\d*\b")
@@ -97,18 +96,16 @@ def _find_marks(text: str, names: Sequence[str]) -> list[tuple[int, int, str]]:
 
 def _sample_facts(line: dict[str, Any]) -> Iterable[str]:
     if line.get("right"):
-        yield gettext_lazy("right {right}", right=line["right"])
+        yield f"right {line['right']}"
     if line.get("arrived"):
-        yield gettext_lazy("came {date}", date=line["arrived"])
+        yield f"came {line['arrived']}"
     if tokens := line.get("tokens"):
-        yield gettext_lazy(
-            "{tokens} tokens, {learned} of them learned",
-            tokens=localisable_number(f"{tokens:,}"),
-            learned=localisable_number(f"{line.get('reply_tokens', 0):,}"),
+        yield "{tokens} tokens, {learned} of them learned".format(
+            tokens=f"{tokens:,}", learned=f"{line.get('reply_tokens', 0):,}"
         )
     if lore := line.get("lore"):
-        yield gettext_lazy("lore: {names}", names=", ".join(map(str, lore)))
+        yield f"lore: {', '.join(map(str, lore))}"
     if speakers := line.get("speakers"):
-        yield gettext_lazy("speak: {names}", names=", ".join(map(str, speakers)))
+        yield f"speak: {', '.join(map(str, speakers))}"
     if line.get("rows") == 0:
-        yield gettext_lazy("a reply of a talk that is used otherwise")
+        yield "a reply of a talk that is used otherwise"

@@ -19,7 +19,6 @@ from bot.data.web.forms import offer_fields, parse_offer_form, statement_fields
 from bot.data.web.problems import OFFER_ERRORS, offer_problem
 from bot.data.web.sample_views import view_sample
 from bot.data.web.source_pages import DATA_PATH, WITHDRAWN_TEXT, offered_text
-from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.charts import bar_chart
 from bot.platform.web_kit.markdown import markdown_renderer
@@ -60,11 +59,11 @@ async def _render_dataset(
         title=built.id,
         built=built,
         stats=stats,
-        composition=bar_chart(gettext_lazy("Samples by source"), rows, gettext_lazy("samples")),
+        composition=bar_chart("Samples by source", rows, "samples"),
         lengths=bar_chart(
-            gettext_lazy("Tokens per sample, prompt and reply"),
+            "Tokens per sample, prompt and reply",
             stats.tokens_per_sample.rows,
-            gettext_lazy("samples"),
+            "samples",
         ),
         sheet=_render_datasheet(sheet),
         problem=problem,
@@ -105,9 +104,7 @@ async def post_dataset_offer(request: web.Request) -> web.Response:
 async def delete_dataset_page(request: web.Request) -> web.Response:
     id = request.match_info["id"]
     await get_services(request).data.delete_dataset(id)
-    text = gettext_lazy(
-        "The data set {id} is deleted. It can be brought back below for a day.", id=id
-    )
+    text = f"The data set {id} is deleted. It can be brought back below for a day."
     return redirect_to(request, f"{DATA_PATH}#trash", text)
 
 
@@ -128,7 +125,7 @@ async def get_samples_page(request: web.Request) -> web.Response:
     return render_page(
         request,
         "data/samples.html",
-        title=gettext_lazy("Samples of {name}", name=built.id),
+        title=f"Samples of {built.id}",
         built=built,
         split=split,
         counts={**built.stats.samples, "dropped": sum(built.stats.dropped.values())},
@@ -171,12 +168,12 @@ async def get_review_page(request: web.Request) -> web.Response:
     return render_page(
         request,
         "data/review.html",
-        title=gettext_lazy("What was anonymised in {name}", name=built.id),
+        title=f"What was anonymised in {built.id}",
         built=built,
         finds=finds,
         kind=kind,
         query=query,
-        chart=bar_chart(gettext_lazy("Replaced, by kind"), replaced, gettext_lazy("places")),
+        chart=bar_chart("Replaced, by kind", replaced, "places"),
         corrections=corrections,
         can_build=built.is_own and await services.data.stored_build(built.id) is not None,
         next=next_page,
@@ -195,8 +192,8 @@ async def post_correction(request: web.Request) -> web.Response:
     verdict = form.get("verdict", "")
     if verdict == "take_back":
         await asyncio.to_thread(anonymisation_review.remove_correction, build, name)
-        message = gettext_lazy("Taken back.")
+        message = "Taken back."
     else:
         await asyncio.to_thread(anonymisation_review.add_correction, build, verdict, name)
-        message = gettext_lazy("Noted. The next build of this data set takes it into account.")
+        message = "Noted. The next build of this data set takes it into account."
     return redirect_to(request, f"{DATA_PATH}/sets/{built.id}/review", message)

@@ -18,7 +18,6 @@ from bot.data.upload_stream import ReadChunk, ReceivedFile, max_upload_bytes
 from bot.data.web.forms import offer_fields, parse_map_form, parse_offer_form, statement_fields
 from bot.data.web.problems import OFFER_ERRORS, form_problem, offer_problem
 from bot.data.web.requests import require_job, stream_job_progress
-from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.paging import flag_query, require_known_parameters
 from bot.platform.web_kit.problems import Problem
@@ -33,7 +32,7 @@ from bot.platform.web_kit.templating import DASHBOARD, redirect_to, render_page
 DATA_PATH = f"{DASHBOARD}/data"
 FOREIGN_ORIGINS = (data_sources.SHIPPED_ORIGIN, data_sources.PUBLISHED_ORIGIN)
 MAX_FIELD_BYTES = 4096
-WITHDRAWN_TEXT = gettext_lazy("It is withdrawn: moderators cannot name it any more.")
+WITHDRAWN_TEXT = "It is withdrawn: moderators cannot name it any more."
 routes = Routes()
 
 
@@ -53,7 +52,7 @@ async def get_data_page(request: web.Request) -> web.Response:
     return render_page(
         request,
         "data/index.html",
-        title=gettext_lazy("Data"),
+        title="Data",
         ours=ours,
         shipped=[source for source in sources if source.origin == data_sources.SHIPPED_ORIGIN],
         published=[source for source in sources if source.origin == data_sources.PUBLISHED_ORIGIN],
@@ -76,7 +75,7 @@ async def post_upload(request: web.Request) -> web.Response:
     return redirect_to(
         request,
         upload_page_path(name),
-        gettext_lazy("{name} is here. State the right to it below.", name=name),
+        f"{name} is here. State the right to it below.",
     )
 
 
@@ -123,8 +122,8 @@ async def _store_form_upload(request: web.Request) -> str:
     if not stored:
         raise Problem(
             "invalid-request",
-            gettext_lazy("No file was chosen, and nothing was pasted."),
-            gettext_lazy("Choose a file, or paste text."),
+            "No file was chosen, and nothing was pasted.",
+            "Choose a file, or paste text.",
         )
     return stored[0].path.name
 
@@ -163,7 +162,7 @@ def _render_upload(
         title=source.name,
         problem=problem,
         ids={"right": f"right-{RIGHT_CHOICES[0][0]}"},
-        labels={"right": gettext_lazy("Right to train on it")},
+        labels={"right": "Right to train on it"},
         source=source,
         job=services.data_jobs.latest("inspect", source.name),
         choices=RIGHT_CHOICES,
@@ -200,9 +199,9 @@ async def post_columns(request: web.Request) -> web.Response:
             raise
         source = await services.data.upload(name)
         return _render_upload(request, source, problem=problem, mapping=given.get("map", ""))
-    message = gettext_lazy("The columns are withdrawn.")
+    message = "The columns are withdrawn."
     if pairs:
-        message = gettext_lazy("The columns are stored; the file is read again.")
+        message = "The columns are stored; the file is read again."
     return redirect_to(request, upload_page_path(name), message)
 
 
@@ -217,7 +216,7 @@ async def post_right(request: web.Request) -> web.Response:
         return redirect_to(
             request,
             upload_page_path(name),
-            gettext_lazy("The right is withdrawn; it cannot be trained on."),
+            "The right is withdrawn; it cannot be trained on.",
         )
     try:
         source = await services.data.set_right(name, parse_rights(given))
@@ -226,9 +225,7 @@ async def post_right(request: web.Request) -> web.Response:
         fields = statement_fields(source.statement) | given
         return _render_upload(request, source, fields, form_problem(error, services))
     right = source.statement.right if source.statement else ""
-    message = source.refused or gettext_lazy(
-        "{name} can be trained on: {right}.", name=source.name, right=right
-    )
+    message = source.refused or f"{source.name} can be trained on: {right}."
     return redirect_to(request, upload_page_path(name), message)
 
 
@@ -262,8 +259,8 @@ async def _require_published(request: web.Request) -> data_sources.DataSource:
             return source
     raise Problem(
         "not-found",
-        gettext_lazy("There is no published data set {name!r}.", name=name),
-        gettext_lazy("See {path}.", path=DATA_PATH),
+        f"There is no published data set {name!r}.",
+        f"See {DATA_PATH}.",
     )
 
 
@@ -288,7 +285,7 @@ def _render_published(
         title=source.name,
         problem=problem,
         ids={"right": f"right-{RIGHT_CHOICES[0][0]}"},
-        labels={"right": gettext_lazy("Right to train on it")},
+        labels={"right": "Right to train on it"},
         source=source,
         entry=entry,
         about=entry.about,
@@ -343,7 +340,7 @@ async def inspect_again(request: web.Request) -> web.Response:
 async def delete_upload_page(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     await get_services(request).data.delete_upload(name)
-    text = gettext_lazy("{name} is deleted. It can be brought back below for a day.", name=name)
+    text = f"{name} is deleted. It can be brought back below for a day."
     return redirect_to(request, f"{DATA_PATH}#trash", text)
 
 
@@ -354,10 +351,9 @@ async def bring_back_data(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     stamp = request.match_info["stamp"]
     is_offered = await get_services(request).data.bring_back(kind, name, stamp)
-    text = gettext_lazy("{name} is back.", name=name)
+    text = f"{name} is back."
     if not is_offered:
-        nameless = gettext_lazy("Moderators cannot name it any more: offer it again.")
-        text = join_texts(text, nameless)
+        text += " Moderators cannot name it any more: offer it again."
     return redirect_to(request, DATA_PATH, text)
 
 
@@ -374,15 +370,15 @@ async def cancel_job(request: web.Request) -> web.Response:
     paths["import"] = f"{DASHBOARD}/personas/{job.subject}/versions"
     paths["model"] = f"{DASHBOARD}/models"
     path = paths.get(job.kind, f"{DATA_PATH}/builds/{job.subject}")
-    message = gettext_lazy("Cancelled.")
+    message = "Cancelled."
     if job.state != "cancelled":
-        message = gettext_lazy("It had ended already.")
+        message = "It had ended already."
     return redirect_to(request, path, message)
 
 
-def offered_text(name: str) -> LocalisableText:
+def offered_text(name: str) -> str:
     """Say by which name moderators can use a data set now."""
-    return gettext_lazy("Moderators can use it now: /finetune start dataset:{name}", name=name)
+    return f"Moderators can use it now: /finetune start dataset:{name}"
 
 
 def upload_page_path(name: str) -> str:

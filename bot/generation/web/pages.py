@@ -11,7 +11,6 @@ from bot.generation.store import FIELDS, SettingValue
 from bot.generation.texts import NAMES, settings_text, source_text, value_text
 from bot.generation.web.places import GenerationPlace, find_place, list_places
 from bot.personas.web.lookup import OwnedPersona, persona_status, require_persona_in_path
-from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import (
@@ -27,10 +26,10 @@ from personas.schemas.base import FrozenModel
 
 INTEGER_FIELDS = ("max_new_tokens", "context_tokens")
 HINTS = {
-    "max_new_tokens": gettext_lazy("120 are about 450 letters."),
-    "temperature": gettext_lazy("0 takes the likeliest word; above 1, words get random."),
-    "top_p": gettext_lazy("Share of the likeliest words that are drawn from."),
-    "context_tokens": gettext_lazy("Card, lore, earlier messages and the reply together."),
+    "max_new_tokens": "120 are about 450 letters.",
+    "temperature": "0 takes the likeliest word; above 1, words get random.",
+    "top_p": "Share of the likeliest words that are drawn from.",
+    "context_tokens": "Card, lore, earlier messages and the reply together.",
 }
 routes = Routes()
 
@@ -66,12 +65,12 @@ async def post_replies_form(request: web.Request) -> web.Response:
     try:
         changes, seen = changed_fields(form, given, _read_fields)
         if not changes:
-            return redirect_to(request, _path(place), gettext_lazy("Nothing was changed."))
+            return redirect_to(request, _path(place), "Nothing was changed.")
         with errors_as_problems("conflict"):
             owned.services.generation.change(place.scope, changes, seen)
     except Problem as problem:
         return _render(request, place, given, problem)
-    return redirect_to(request, _path(place), gettext_lazy("It holds from the next reply on."))
+    return redirect_to(request, _path(place), "It holds from the next reply on.")
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/replies/reset")
@@ -83,7 +82,7 @@ async def post_replies_reset(request: web.Request) -> web.Response:
             owned.services.generation.reset(place.scope)
     except Problem as problem:
         return _render(request, place, _stored_texts(place), problem)
-    return redirect_to(request, _path(place), gettext_lazy("It is reset."))
+    return redirect_to(request, _path(place), "It is reset.")
 
 
 def _path(place: GenerationPlace) -> str:
@@ -151,7 +150,7 @@ def _render(
     return render_page(
         request,
         "generation/replies.html",
-        title=gettext_lazy("{name}: replies", name=owned.persona.name),
+        title=f"{owned.persona.name}: replies",
         problem=problem,
         tab="replies",
         owned=owned,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from bot.generation.actions import EffectiveGeneration
 from bot.generation.store import NO_CHANNEL, GenerationScope, GenerationSettings
 from bot.personas.web.lookup import OwnedPersona, guild_name
-from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.problems import Problem
 from bot.services import Services
 
@@ -36,7 +35,7 @@ class GenerationPlace:
         """The place for people."""
         services = self.owned.services
         if not self.guild_id:
-            return gettext_lazy("all servers")
+            return "all servers"
         guild = guild_name(services, self.guild_id)
         if not self.channel_id:
             return guild
@@ -122,4 +121,4 @@ def _channel_name(services: Services, guild_id: int, channel_id: int) -> str:
     channel = guild.get_channel_or_thread(channel_id) if guild else None
     if channel:
         return f"#{channel.name}"
-    return gettext_lazy("channel {channel_id}", channel_id=channel_id)
+    return f"channel {channel_id}"

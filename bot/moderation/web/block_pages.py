@@ -18,7 +18,6 @@ from bot.moderation.web.moderated_server import (
 )
 from bot.moderation.web.people import Person, find_people, is_named
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import gettext_lazy
 from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.paging import integer_query
@@ -34,10 +33,10 @@ MAX_CHOICES = 20
 MAX_PAGE = 10_000
 NUMBER_FIELDS = {"per_day": MAX_PER_DAY, "cooldown_s": MAX_COOLDOWN_S}
 NOTHING_GIVEN: Mapping[str, str] = MappingProxyType({"member": "", "persona": ""})
-UNKNOWN_ADVICE = gettext_lazy(
+UNKNOWN_ADVICE = (
     "Write a name as Discord shows it, or its beginning; the id of whoever is no member any more."
 )
-ID_ADVICE = gettext_lazy(
+ID_ADVICE = (
     "Write the id: with Discord's developer mode on, the menu of a person has “Copy User ID”."
 )
 routes = Routes()
@@ -62,7 +61,7 @@ async def post_block(request: web.Request) -> web.Response:
             persona = server.chosen_persona(given["persona"], field="persona")
         found = await _find_people(server, given["member"])
         if len(found) != 1 or not is_named(found[0], given["member"]):
-            raise field_problem("member", gettext_lazy("Whom do you mean? Choose below."))
+            raise field_problem("member", "Whom do you mean? Choose below.")
         try:
             blocked = server.services.moderation.block(
                 server.guild_id, found[0], persona, by=OPERATOR_ORIGIN.user_id
@@ -72,11 +71,8 @@ async def post_block(request: web.Request) -> web.Response:
             raise field_problem("member", error.message, error.advice) from error
     except Problem as problem:
         return await _render(request, server, given=given, found=found, problem=problem)
-    message = gettext_lazy(
-        "{member} is not answered by {persona} any more.",
-        member=found[0].display_name,
-        persona=persona_text(server.services.personas, blocked.persona_id, server.guild_id),
-    )
+    whom = persona_text(server.services.personas, blocked.persona_id, server.guild_id)
+    message = f"{found[0].display_name} is not answered by {whom} any more."
     return redirect_to(request, server.blocks_path, message)
 
 
@@ -99,11 +95,8 @@ async def post_lift(request: web.Request) -> web.Response:
             )
     except Problem as problem:
         return await _render(request, server, problem=problem)
-    message = gettext_lazy(
-        "{member} is answered again by {persona}.",
-        member=names[key],
-        persona=persona_text(server.services.personas, persona_id, server.guild_id),
-    )
+    whom = persona_text(server.services.personas, persona_id, server.guild_id)
+    message = f"{names[key]} is answered again by {whom}."
     return redirect_to(request, server.blocks_path, message)
 
 
@@ -118,39 +111,35 @@ async def post_limits(request: web.Request) -> web.Response:
     try:
         changes, seen = changed_fields(form, given, _read_limits)
         if not changes:
-            return redirect_to(request, server.blocks_path, gettext_lazy("Nothing was changed."))
+            return redirect_to(request, server.blocks_path, "Nothing was changed.")
         with errors_as_problems("conflict"):
             server.services.moderation.change_limits(
                 server.guild_id, changes, seen, by=OPERATOR_ORIGIN.user_id
             )
     except Problem as problem:
         return await _render(request, server, given_limits=given, problem=problem)
-    return redirect_to(
-        request, server.blocks_path, gettext_lazy("It holds from the next message on.")
-    )
+    return redirect_to(request, server.blocks_path, "It holds from the next message on.")
 
 
 async def _find_people(server: ModeratedServer, text: str) -> list[Person]:
     """Find those whom a form may mean. Raises `Problem` where there is nobody."""
     advice = UNKNOWN_ADVICE if server.is_server else ID_ADVICE
     if not text:
-        raise field_problem("member", gettext_lazy("Whom?"), advice)
+        raise field_problem("member", "Whom?", advice)
     client = server.services.client
     guild = server.guild
     if server.is_server and guild is None:
-        raise field_problem(
-            "member", gettext_lazy("This process is not connected to that server on Discord.")
-        )
+        raise field_problem("member", "This process is not connected to that server on Discord.")
     if client is None:
-        raise field_problem("member", gettext_lazy("This process is not connected to Discord."))
+        raise field_problem("member", "This process is not connected to Discord.")
     try:
         found = await find_people(client, guild, text)
     except Problem as problem:
         raise field_problem("member", problem.message, problem.advice) from problem
     if not found:
-        unknown = gettext_lazy("Nobody is called {name} here.", name=text)
+        unknown = f"Nobody is called {text} here."
         if not server.is_server:
-            unknown = gettext_lazy("Nobody on Discord has the id {id}.", id=text)
+            unknown = f"Nobody on Discord has the id {text}."
         raise field_problem("member", unknown, advice)
     return found
 
@@ -164,7 +153,7 @@ def _read_limits(texts: Mapping[str, str]) -> dict[str, LimitValue]:
         if text.isascii() and text.isdecimal() and len(text) < 10 and int(text) <= most:
             limits[name] = int(text) or None
         else:
-            detail = gettext_lazy("Write a whole number from 0 to {most}.", most=most)
+            detail = f"Write a whole number from 0 to {most}."
             errors.append(field_error(name, detail))
     if errors:
         raise Problem("invalid-request", "A limit is no number.", errors=errors)
@@ -200,9 +189,9 @@ async def _render(
         services.client, [(guild_id, user_id) for user_id in named]
     )
     limits = services.store.limits.get(guild_id)
-    title = gettext_lazy("Blocks and limits in direct messages and user installs")
+    title = "Blocks and limits in direct messages and user installs"
     if server.is_server:
-        title = gettext_lazy("Blocks and limits in {server}", server=server.name)
+        title = f"Blocks and limits in {server.name}"
     return render_page(
         request,
         "servers/blocks.html",

@@ -9,7 +9,6 @@ from aiohttp import web
 
 from bot.chat.places import GuildChannel
 from bot.personas.web.lookup import guild_name
-from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.problems import Problem, field_problem
 from bot.platform.web_kit.templating import DASHBOARD
@@ -21,8 +20,8 @@ SERVERS_PATH = f"{DASHBOARD}/moderation"
 SERVER = f"{SERVERS_PATH}/{{guild_id}}"
 DIRECT_MESSAGES = 0
 """The id that stands for a server: direct messages, and places where the bot is not."""
-SERVERS_ADVICE = gettext_lazy("The list of servers has those with the bot.")
-LIST_ADVICE = gettext_lazy("The page lists what there is.")
+SERVERS_ADVICE = "The list of servers has those with the bot."
+LIST_ADVICE = "The page lists what there is."
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,8 @@ class ModeratedServer:
         if persona is None:
             raise field_problem(
                 field,
-                gettext_lazy("There is no such persona here."),
-                gettext_lazy("Choose another one."),
+                "There is no such persona here.",
+                "Choose another one.",
             )
         return persona
 
@@ -81,10 +80,10 @@ class ModeratedServer:
     def channel_name(self, channel_id: int) -> str:
         """Return a channel's name as Discord shows it."""
         if self.guild is None:
-            return gettext_lazy("channel {channel_id}", channel_id=channel_id)
+            return f"channel {channel_id}"
         channel = self.guild.get_channel_or_thread(channel_id)
         if channel is None:
-            return gettext_lazy("channel {channel_id} (deleted or archived)", channel_id=channel_id)
+            return f"channel {channel_id} (deleted or archived)"
         return f"#{channel.name}"
 
     def roles(self) -> list[discord.Role]:
@@ -95,17 +94,17 @@ class ModeratedServer:
     def role_name(self, role_id: int) -> str:
         """Return a role's name as Discord shows it."""
         if self.guild is None:
-            return gettext_lazy("role {role_id}", role_id=role_id)
+            return f"role {role_id}"
         role = self.guild.get_role(role_id)
         if role is None:
-            return gettext_lazy("role {role_id} (deleted)", role_id=role_id)
+            return f"role {role_id} (deleted)"
         return role.name
 
 
 def moderated_name(services: Services, guild_id: int) -> str:
     """Return the name of a server, or of `DIRECT_MESSAGES`."""
     if guild_id == DIRECT_MESSAGES:
-        return gettext_lazy("Direct messages and user installs")
+        return "Direct messages and user installs"
     return guild_name(services, guild_id)
 
 
@@ -133,5 +132,5 @@ def server_in_path(request: web.Request) -> ModeratedServer:
     services = get_services(request)
     guild_id = read_id(request.match_info["guild_id"], SERVERS_ADVICE)
     if guild_id not in moderated_ids(services):
-        raise Problem("not-found", gettext_lazy("There is no such server."), SERVERS_ADVICE)
+        raise Problem("not-found", "There is no such server.", SERVERS_ADVICE)
     return ModeratedServer(services, guild_id)

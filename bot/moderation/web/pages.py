@@ -6,7 +6,6 @@ from aiohttp import web
 
 from bot.moderation.texts import limits_text
 from bot.moderation.web.moderated_server import SERVERS_PATH, moderated_ids, moderated_name
-from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.paging import paginate, parse_page_query
 from bot.platform.web_kit.templating import render_page
@@ -34,7 +33,7 @@ async def get_servers(request: web.Request) -> web.Response:
     return render_page(
         request,
         "servers/all.html",
-        title=gettext_lazy("Moderation of each server"),
+        title="Moderation of each server",
         servers=[
             ServerSummary(
                 guild_id=guild_id,

@@ -7,7 +7,6 @@ from contextlib import suppress
 import aiohttp
 import discord
 
-from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.problems import Problem
 
 MAX_FOUND = 100
@@ -39,8 +38,8 @@ async def find_people(
     except (discord.DiscordException, aiohttp.ClientError, OSError, TimeoutError) as error:
         raise Problem(
             "not-connected",
-            gettext_lazy("Discord does not answer right now."),
-            gettext_lazy("Try again in a minute."),
+            "Discord does not answer right now.",
+            "Try again in a minute.",
         ) from error
     people: list[Person] = [member for member in members if not member.bot]
     return [each for each in people if is_named(each, text)] or people

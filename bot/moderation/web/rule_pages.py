@@ -17,7 +17,6 @@ from bot.moderation.web.moderated_server import (
     ModeratedServer,
     server_in_path,
 )
-from bot.platform.localisation import gettext_lazy, join_texts
 from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.problems import Problem, field_problem
@@ -30,13 +29,13 @@ from personas.schemas.chat import Persona
 
 RULES = f"{SERVER}/rules"
 LABELS = {
-    "persona": gettext_lazy("Persona"),
-    "channel": gettext_lazy("Where"),
-    "action": gettext_lazy("What they may do"),
-    "role": gettext_lazy("Role"),
+    "persona": "Persona",
+    "channel": "Where",
+    "action": "What they may do",
+    "role": "Role",
 }
 NOTHING_GIVEN: Mapping[str, str] = MappingProxyType(dict.fromkeys(LABELS, ""))
-ROLE_CHANGED = gettext_lazy("The roles are changed.")
+ROLE_CHANGED = "The roles are changed."
 routes = Routes()
 
 
@@ -92,7 +91,7 @@ async def post_mute(request: web.Request) -> web.Response:
     except Problem as problem:
         return await _render(request, server, given=given, problem=problem)
     text = mute_text(server.services.personas, muted, server.channel_name)
-    return redirect_to(request, server.rules_path, gettext_lazy("Muted: {others}.", others=text))
+    return redirect_to(request, server.rules_path, f"Muted: {text}.")
 
 
 @routes.add(f"POST {RULES}/unmute")
@@ -113,7 +112,7 @@ async def post_unmute(request: web.Request) -> web.Response:
     except Problem as problem:
         return await _render(request, server, problem=problem)
     text = mute_text(server.services.personas, lifted, server.channel_name)
-    return redirect_to(request, server.rules_path, gettext_lazy("Unmuted: {mute}.", mute=text))
+    return redirect_to(request, server.rules_path, f"Unmuted: {text}.")
 
 
 @routes.add(f"POST {RULES}/roles")
@@ -153,7 +152,7 @@ async def post_age(request: web.Request) -> web.Response:
     try:
         persona = server.chosen_persona(form.get("marked", ""), field="marked")
         if wanted not in ("yes", "no"):
-            raise field_problem("marked", gettext_lazy("Mark it, or take its mark?"))
+            raise field_problem("marked", "Mark it, or take its mark?")
         is_restricted = wanted == "yes"
         with errors_as_problems("conflict"):
             server.services.moderation.mark_age(
@@ -164,9 +163,9 @@ async def post_age(request: web.Request) -> web.Response:
             )
     except Problem as problem:
         return await _render(request, server, problem=problem)
-    message = gettext_lazy("{persona} is not age-restricted here.", persona=persona.name)
+    message = f"{persona.name} is not age-restricted here."
     if is_restricted:
-        message = gettext_lazy("{persona} is age-restricted here.", persona=persona.name)
+        message = f"{persona.name} is age-restricted here."
     return redirect_to(request, server.rules_path, message)
 
 
@@ -176,7 +175,7 @@ def _server_with_rules(request: web.Request) -> ModeratedServer:
     """
     server = server_in_path(request)
     if not server.is_server:
-        raise Problem("not-found", gettext_lazy("There is no such server."), SERVERS_ADVICE)
+        raise Problem("not-found", "There is no such server.", SERVERS_ADVICE)
     return server
 
 
@@ -193,8 +192,8 @@ def _chosen_channel(server: ModeratedServer, text: str) -> int:
             return channel.id
     raise field_problem(
         "channel",
-        gettext_lazy("There is no such channel here."),
-        gettext_lazy("Choose another channel."),
+        "There is no such channel here.",
+        "Choose another channel.",
     )
 
 
@@ -203,9 +202,7 @@ def _chosen_action(text: str) -> Action:
     for action in ACTIONS:
         if action == text:
             return action
-    raise field_problem(
-        "action", gettext_lazy("No action is named."), gettext_lazy("Choose another one.")
-    )
+    raise field_problem("action", "No action is named.", "Choose another one.")
 
 
 def _chosen_role(server: ModeratedServer, text: str) -> discord.Role:
@@ -213,9 +210,7 @@ def _chosen_role(server: ModeratedServer, text: str) -> discord.Role:
     for role in server.roles():
         if str(role.id) == text:
             return role
-    raise field_problem(
-        "role", gettext_lazy("There is no such role here."), gettext_lazy("Choose another role.")
-    )
+    raise field_problem("role", "There is no such role here.", "Choose another role.")
 
 
 def _read_ids(text: str) -> set[int]:
@@ -240,15 +235,15 @@ def _ages(server: ModeratedServer) -> list[PersonaAge]:
     for persona in services.personas.of(server.guild_id).values():
         reasons: list[str] = []
         if tag := age_tag(persona):
-            reasons.append(gettext_lazy("Its card has the tag {tag}.", tag=tag))
+            reasons.append(f"Its card has the tag {tag}.")
         if persona.id in marked:
-            text = gettext_lazy("Moderators have taken the mark away here.")
+            text = "Moderators have taken the mark away here."
             if marked[persona.id]:
-                text = gettext_lazy("Moderators have marked it here.")
+                text = "Moderators have marked it here."
             reasons.append(text)
         is_restricted = restriction.applies(persona, server.guild_id)
         can_change = not is_restricted or restriction.can_unmark(persona, server.guild_id)
-        ages.append(PersonaAge(persona, is_restricted, can_change, join_texts(*reasons)))
+        ages.append(PersonaAge(persona, is_restricted, can_change, " ".join(reasons)))
     return ages
 
 
@@ -268,7 +263,7 @@ async def _render(
     return render_page(
         request,
         "servers/rules.html",
-        title=gettext_lazy("Mutes, roles and age restrictions in {server}", server=server.name),
+        title=f"Mutes, roles and age restrictions in {server.name}",
         problem=problem,
         labels=LABELS | {"marked": LABELS["persona"]},
         ids={"marked": "age-title"},

@@ -5,7 +5,6 @@ import asyncio
 from aiohttp import web
 
 from bot.operations.web import documents
-from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.templating import DOCUMENTS_PATH, redirect_to, render_page
@@ -55,9 +54,9 @@ async def _render_document(request: web.Request, name: str) -> web.Response:
 def _missing_problem(name: str) -> Problem:
     """Name the document that is missing, or all of them where none are installed."""
     if documents.document_file(documents.INDEX) is None:
-        message = gettext_lazy("The documents are not installed here.")
-        advice = gettext_lazy("They are in the folder `docs` of the project's source.")
+        message = "The documents are not installed here."
+        advice = "They are in the folder `docs` of the project's source."
     else:
-        message = gettext_lazy("There is no document {name!r}.", name=name[:80])
-        advice = gettext_lazy("{path} lists them.", path=DOCUMENTS_PATH)
+        message = f"There is no document {name[:80]!r}."
+        advice = f"{DOCUMENTS_PATH} lists them."
     return Problem("not-found", message, advice)

@@ -18,7 +18,6 @@ from bot.personas.web.lookup import (
     spoken_versions,
 )
 from bot.platform.errors import redact_paths
-from bot.platform.localisation import gettext_lazy, join_texts
 from bot.platform.permissions import MissingPermission
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.templating import DASHBOARD, render_page
@@ -45,9 +44,7 @@ MAX_SHOWN_JOBS = 50
 MAX_DECISIONS = 5
 MAX_LATEST_JOBS = 50
 """Jobs that are searched for recent failures."""
-READ_FIRST_TEXT = gettext_lazy(
-    "Change them, or strike them out. Then Resume trains on what is left."
-)
+READ_FIRST_TEXT = "Change them, or strike them out. Then Resume trains on what is left."
 routes = Routes()
 
 
@@ -105,7 +102,7 @@ async def get_overview(request: web.Request) -> web.Response:
     return render_page(
         request,
         "overview.html",
-        title=gettext_lazy("Overview"),
+        title="Overview",
         personas=_summarise_personas(services, everybody[:MAX_SHOWN_PERSONAS]),
         persona_count=len(everybody),
         running=running,
@@ -184,7 +181,7 @@ def list_alerts(
     for problem in services.engine.state().problems:
         yield DashboardAlert(
             "bad",
-            gettext_lazy("A server computes no replies, or not all."),
+            "A server computes no replies, or not all.",
             problem,
             f"{DASHBOARD}/system",
         )
@@ -206,23 +203,14 @@ def _failed_jobs(services: Services, now: float) -> Iterator[DashboardAlert]:
         name = services.personas.name_of(job.persona, job.guild_id) if job.persona else job.name
         path = run_path(job.job_id)
         if job.waits_for_review:
-            what = gettext_lazy(
-                "The replies for {name} {version} are written, and wait to be read.",
-                name=name,
-                version=job.version,
-            )
+            what = f"The replies for {name} {job.version} are written, and wait to be read."
             yield DashboardAlert("warn", what, READ_FIRST_TEXT, written_path(job.job_id))
             continue
         error = redact_paths(job.error or "", services.home)
-        advice: str = redact_paths(job.advice or "", services.home)
+        advice = redact_paths(job.advice or "", services.home)
         if job.can_resume:
-            advice = join_texts(advice, gettext_lazy("It can go on where it was."))
-        what = gettext_lazy(
-            "The training {name} {version} failed: {error}",
-            name=name,
-            version=job.version,
-            error=error,
-        )
+            advice = f"{advice} It can go on where it was."
+        what = f"The training {name} {job.version} failed: {error}"
         yield DashboardAlert("bad", what, advice, path)
 
 
@@ -235,7 +223,7 @@ def _incompatible_versions(services: Services) -> Iterator[DashboardAlert]:
             path = f"{DASHBOARD}/personas/{persona_id}"
             yield DashboardAlert(
                 "bad",
-                gettext_lazy("{what} The base model answers instead.", what=what),
+                f"{what} The base model answers instead.",
                 advice,
                 path,
             )

@@ -10,13 +10,6 @@ from aiohttp import web
 from bot.operations.metrics import Percentiles
 from bot.operations.web.system_state import PERMISSION_REPORT, SystemState, read_system_state
 from bot.platform import permissions
-from bot.platform.localisation import (
-    gettext_lazy,
-    gettext_noop,
-    join_texts,
-    localise,
-    ngettext_lazy,
-)
 from bot.platform.permissions import (
     MEMBERS,
     MESSAGE_CONTENT,
@@ -24,7 +17,6 @@ from bot.platform.permissions import (
     permission_title,
 )
 from bot.platform.web_kit.app_context import APP_CONTEXT, Routes, get_services
-from bot.platform.web_kit.page_language import request_language
 from bot.platform.web_kit.sse import SseItem, stream_events
 from bot.platform.web_kit.templating import (
     DASHBOARD,
@@ -43,20 +35,15 @@ REFRESH_INTERVAL_S = 2.0
 MAX_SHOWN_LACKS = 50
 MAX_SHOWN_EFFECTS = 50
 VERDICT_COLOURS = {
-    gettext_noop("shown"): "good",
-    gettext_noop("too weak"): "warn",
-    gettext_noop("refused"): "bad",
-    gettext_noop("leaks"): "bad",
+    "shown": "good",
+    "too weak": "warn",
+    "refused": "bad",
+    "leaks": "bad",
 }
 STATE_COLOURS = {
-    gettext_noop("ok"): "good",
-    gettext_noop("warn"): "warn",
-    gettext_noop("fail"): "bad",
-}
-LOG_LEVELS = {
-    "warning": gettext_lazy("warning"),
-    "error": gettext_lazy("error"),
-    "critical": gettext_lazy("critical"),
+    "ok": "good",
+    "warn": "warn",
+    "fail": "bad",
 }
 routes = Routes()
 
@@ -64,11 +51,12 @@ routes = Routes()
 def state_figures(state: SystemState) -> dict[str, str]:
     """Figures by the id of their element."""
     engine = state.engine
+    jobs = state.jobs
     machine = state.machine
-    trainer: str = gettext_lazy("not running")
+    trainer = "not running"
     if trainers := [each for each in state.processes if each.what.startswith("trainer")]:
         trainer = format_bytes(sum(process.memory_bytes for process in trainers))
-    gpu: str = gettext_lazy("none in use")
+    gpu = "none in use"
     if machine.gpu_bytes:
         gpu = _share_text(format_bytes(machine.gpu_free_bytes), format_bytes(machine.gpu_bytes))
     return {
@@ -88,14 +76,9 @@ def state_figures(state: SystemState) -> dict[str, str]:
         "kept": _share_text(format_bytes(engine.kept_bytes), format_bytes(engine.kept_most_bytes)),
         "device": f"{engine.device}, {engine.precision}",
         "beginnings": _beginnings_text(state),
-        "queued": format_count(state.jobs["queued"]),
-        "in-training": format_count(state.jobs["running"]),
-        "ended": gettext_lazy(
-            "{done} done, {failed} failed, {cancelled} cancelled",
-            done=state.jobs["done"],
-            failed=state.jobs["failed"],
-            cancelled=state.jobs["cancelled"],
-        ),
+        "queued": format_count(jobs["queued"]),
+        "in-training": format_count(jobs["running"]),
+        "ended": f"{jobs['done']} done, {jobs['failed']} failed, {jobs['cancelled']} cancelled",
         "heartbeat": _heartbeat_text(state),
         "replies": format_count(state.whole_reply.replies),
         "safety-answers": format_count(sum(state.safety_answers.values())),
@@ -105,16 +88,16 @@ def state_figures(state: SystemState) -> dict[str, str]:
 
 
 def _share_text(part: object, whole: object) -> str:
-    return gettext_lazy("{part} of {whole}", part=part, whole=whole)
+    return f"{part} of {whole}"
 
 
 def _beginnings_text(state: SystemState) -> str:
     """Say whether the beginnings of replies are chosen among candidates."""
     if state.reply_candidates > 1:
-        return gettext_lazy("best of {count}", count=state.reply_candidates)
+        return f"best of {state.reply_candidates}"
     if state.engine.candidates > 1:
-        return gettext_lazy("sampled once, unless a server on Discord chooses more")
-    return gettext_lazy("sampled once: this engine is not set up to compare several")
+        return "sampled once, unless a server on Discord chooses more"
+    return "sampled once: this engine is not set up to compare several"
 
 
 def state_tables(state: SystemState) -> TableRows:
@@ -133,13 +116,12 @@ def state_tables(state: SystemState) -> TableRows:
         )
     adapters = []
     for adapter in reversed(state.engine.adapters):
-        place = gettext_lazy("stacked") if adapter.in_slot else gettext_lazy("by itself")
+        place = "stacked" if adapter.in_slot else "by itself"
         adapters.append([adapter.name, place, format_count(adapter.replies)])
     warnings = []
     for line in state.warnings:
         at = datetime.fromtimestamp(line.at, UTC)
-        level = line.level.lower()
-        warnings.append([f"{at:%Y-%m-%d %H:%M:%S}", LOG_LEVELS.get(level, level), line.words])
+        warnings.append([f"{at:%Y-%m-%d %H:%M:%S}", line.level.lower(), line.words])
     return {"processes": processes, "adapters": adapters, "warnings": warnings}
 
 
@@ -156,12 +138,14 @@ def _heartbeat_text(state: SystemState) -> str:
     if connection is None:
         return "–"
     if not connection.is_ready:
-        return gettext_lazy("not connected")
-    text = ngettext_lazy(
-        "{to}, {count} server", "{to}, {count} servers", connection.servers, to=connection.to
+        return "not connected"
+    text = (
+        f"{connection.to}, {connection.servers} server"
+        if connection.servers == 1
+        else f"{connection.to}, {connection.servers} servers"
     )
     if connection.heartbeat_s is not None:
-        text = join_texts(text, f"{connection.heartbeat_s * 1000:.0f} ms", separator=", ")
+        text = f"{text}, {connection.heartbeat_s * 1000:.0f} ms"
     return text
 
 
@@ -176,7 +160,7 @@ async def get_system_page(request: web.Request) -> web.Response:
     return render_page(
         request,
         "system/system.html",
-        title=gettext_lazy("System"),
+        title="System",
         state=state,
         figures=state_figures(state),
         rows=state_tables(state),
@@ -208,24 +192,18 @@ async def run_doctor(request: web.Request) -> web.Response:
     """Start the doctor in the background."""
     services = get_services(request)
     is_started = services.metrics.findings.begin(services.home, services.base_model)
-    message = gettext_lazy("The doctor is already checking.")
+    message = "The doctor is already checking."
     if is_started:
-        message = gettext_lazy("The doctor is checking; this takes half a minute.")
+        message = "The doctor is checking; this takes half a minute."
     return redirect_to(request, f"{SYSTEM_PATH}#doctor", message)
 
 
 async def _state_events(request: web.Request, services: Services) -> AsyncIterator[SseItem]:
-    language = request_language(request)
     while request.app[APP_CONTEXT].services is not None:
         state = await read_system_state(services)
         data: dict[str, Any] = {
-            "figures": {
-                name: localise(figure, language) for name, figure in state_figures(state).items()
-            },
-            "rows": {
-                name: [[localise(cell, language) for cell in row] for row in rows]
-                for name, rows in state_tables(state).items()
-            },
+            "figures": state_figures(state),
+            "rows": state_tables(state),
         }
         yield "", "state", data | {"asking": services.metrics.findings.is_running}
         await asyncio.sleep(REFRESH_INTERVAL_S)

@@ -5,7 +5,6 @@ from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
-from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.auth import (
     AUTHENTICATOR,
@@ -48,7 +47,7 @@ async def sign_in(request: web.Request) -> web.Response:
         form.headers.update(problem.headers)
         return form
     if not is_right:
-        return render_sign_in(request, to, gettext_lazy("That is not the token."), status=401)
+        return render_sign_in(request, to, "That is not the token.", status=401)
     answer = redirect_to(request, to)
     # Told by the browser itself: what a proxy in between says (X-Forwarded-Proto) anybody can say.
     is_secure = urlsplit(request.headers.get("Origin", "")).scheme == "https"
@@ -60,7 +59,7 @@ async def sign_in(request: web.Request) -> web.Response:
 @routes.add(f"POST {SIGN_OUT}")
 async def sign_out(request: web.Request) -> web.Response:
     request.app[AUTHENTICATOR].end(request)
-    answer = redirect_to(request, SIGN_IN, gettext_lazy("You are signed out."))
+    answer = redirect_to(request, SIGN_IN, "You are signed out.")
     for name in (SESSION_COOKIE, HTTPS_SESSION_COOKIE):
         is_secure = name == HTTPS_SESSION_COOKIE
         answer.del_cookie(name, path="/", httponly=True, samesite="Strict", secure=is_secure)
@@ -83,7 +82,7 @@ def render_sign_in(
     return render_page(
         request,
         "sign_in.html",
-        title=gettext_lazy("Sign in"),
+        title="Sign in",
         status=status,
         to=to,
         error=error,

@@ -21,7 +21,6 @@ from bot.operations.doctor.checks import BotCheck
 from bot.operations.doctor.connection_checks import PermissionReport
 from bot.operations.metrics import LoggedWarning, Percentiles
 from bot.platform.errors import redact_paths
-from bot.platform.localisation import gettext_lazy, localisable_number
 from bot.services import Bot, Services
 from bot.store import JobState, Store, StoreError
 from bot.versions.effects import REFUSED_VERDICTS, latest_results, result_text
@@ -37,8 +36,8 @@ MAX_DISCONNECTED_S = 60.0
 """Time without a session after which the bot does not count as connected; reconnecting mostly takes
 seconds.
 """
-REPLIES_CHECK = gettext_lazy("replies")
-CONNECTION_CHECK = gettext_lazy("connection")
+REPLIES_CHECK = "replies"
+CONNECTION_CHECK = "connection"
 WRITE_PROBE_BYTES = 2**16
 WRITE_PROBE_INTERVAL_S = 5.0
 
@@ -267,7 +266,7 @@ def _discord_connection(services: Services) -> DiscordConnection | None:
         return None
     has_heartbeat = 0 <= client.latency < float("inf")
     return DiscordConnection(
-        to=gettext_lazy("the guild on this machine") if services.privacy.in_sandbox else "Discord",
+        to="the guild on this machine" if services.privacy.in_sandbox else "Discord",
         is_ready=client.is_ready() and disconnected_s(services) < MAX_DISCONNECTED_S,
         servers=len(client.guilds),
         heartbeat_s=client.latency if has_heartbeat else None,
@@ -285,12 +284,10 @@ def _check_background(services: Services) -> Iterator[BotCheck]:
     for task in services.background:
         if task.error:
             error = task.error.removesuffix(task.advice).rstrip()
-            found = gettext_lazy(
-                "failed, to be tried again: {error}", error=redact_paths(error, services.home)
-            )
+            found = f"failed, to be tried again: {redact_paths(error, services.home)}"
             remedy = redact_paths(task.advice, services.home)
             if not remedy:
-                remedy = gettext_lazy("see the log; mostly the disk is full")
+                remedy = "see the log; mostly the disk is full"
             yield BotCheck(task.name, "warn", found, remedy)
 
 
@@ -301,25 +298,20 @@ def _check_effects(services: Services, results: Iterable[EffectResult]) -> Itera
         is_installed = (result.persona, result.version) in installed
         if is_installed and result.verdict in REFUSED_VERDICTS:
             found = f"{result.persona} {result.version}: {result_text(result)}"
-            remedy = gettext_lazy("the base model answers instead; see the log, and docs/models.md")
-            yield BotCheck(gettext_lazy("effect"), "warn", found, remedy)
+            remedy = "the base model answers instead; see the log, and docs/models.md"
+            yield BotCheck("effect", "warn", found, remedy)
 
 
 def _check_replies(engine: EngineState) -> BotCheck:
     if engine.problems:
         remedy = " ".join(engine.problems)
         if engine.rows:
-            found = gettext_lazy("some servers compute no replies")
+            found = "some servers compute no replies"
             return BotCheck(REPLIES_CHECK, "warn", found, remedy)
-        return BotCheck(REPLIES_CHECK, "fail", gettext_lazy("no replies are computed"), remedy)
-    words = gettext_lazy(
-        "{running} of {most} at once, {waiting} waiting",
-        running=engine.running,
-        most=engine.rows,
-        waiting=engine.waiting,
-    )
+        return BotCheck(REPLIES_CHECK, "fail", "no replies are computed", remedy)
+    words = f"{engine.running} of {engine.rows} at once, {engine.waiting} waiting"
     if engine.waiting >= engine.rows:
-        remedy = gettext_lazy("a faster machine or a smaller BASE_MODEL answers more at once")
+        remedy = "a faster machine or a smaller BASE_MODEL answers more at once"
         return BotCheck(REPLIES_CHECK, "warn", words, remedy)
     return BotCheck(REPLIES_CHECK, "ok", words)
 
@@ -331,16 +323,12 @@ def _check_connection(connection: DiscordConnection | None) -> Iterator[BotCheck
         yield BotCheck(
             CONNECTION_CHECK,
             "fail",
-            gettext_lazy("not connected to {to}", to=connection.to),
-            gettext_lazy("it tries again by itself; see the log"),
+            f"not connected to {connection.to}",
+            "it tries again by itself; see the log",
         )
     elif connection.heartbeat_s and connection.heartbeat_s > SLOW_HEARTBEAT_S:
-        found = gettext_lazy(
-            "{to} answers after {seconds} s",
-            to=connection.to,
-            seconds=localisable_number(f"{connection.heartbeat_s:.1f}"),
-        )
-        yield BotCheck(CONNECTION_CHECK, "warn", found, gettext_lazy("check the network"))
+        found = f"{connection.to} answers after {connection.heartbeat_s:.1f} s"
+        yield BotCheck(CONNECTION_CHECK, "warn", found, "check the network")
     else:
-        found = gettext_lazy("connected to {to}", to=connection.to)
+        found = f"connected to {connection.to}"
         yield BotCheck(CONNECTION_CHECK, "ok", found)

@@ -61,62 +61,62 @@ class CardField:
 
 FIELD_GROUPS: tuple[tuple[str, tuple[CardField, ...]], ...] = (
     (
-        gettext_lazy("Identity"),
+        "Identity",
         (
             CardField(
                 "name",
-                gettext_lazy("Name"),
-                gettext_lazy("It speaks under this name. 1 to 80 characters."),
+                "Name",
+                "It speaks under this name. 1 to 80 characters.",
                 "line",
             ),
             CardField(
                 "nickname",
-                gettext_lazy("Nickname"),
-                gettext_lazy("What {{char}} stands for below, if not the name."),
+                "Nickname",
+                "What {{char}} stands for below, if not the name.",
                 "line",
             ),
             CardField(
                 "tagline",
-                gettext_lazy("Tagline"),
-                gettext_lazy("One line for menus and lists, at most 200 characters."),
+                "Tagline",
+                "One line for menus and lists, at most 200 characters.",
                 "line",
             ),
-            CardField("tags", gettext_lazy("Tags"), gettext_lazy("Separated by commas."), "tags"),
+            CardField("tags", "Tags", "Separated by commas.", "tags"),
         ),
     ),
     (
-        gettext_lazy("Text for the model"),
+        "Text for the model",
         (
             CardField(
                 "system_prompt",
-                gettext_lazy("Opening instructions"),
-                gettext_lazy("Begin every prompt."),
+                "Opening instructions",
+                "Begin every prompt.",
                 in_prompt=True,
             ),
             CardField(
                 "description",
-                gettext_lazy("Description"),
-                gettext_lazy("Who {{char}} is."),
+                "Description",
+                "Who {{char}} is.",
                 rows=8,
                 in_prompt=True,
             ),
-            CardField("personality", gettext_lazy("Personality"), in_prompt=True),
+            CardField("personality", "Personality", in_prompt=True),
             CardField(
                 "scenario",
-                gettext_lazy("Scenario"),
-                gettext_lazy("Where the talk takes place."),
+                "Scenario",
+                "Where the talk takes place.",
                 in_prompt=True,
             ),
             CardField(
                 "speech",
-                gettext_lazy("Manner of speaking"),
-                gettext_lazy("In prose, beside or in place of example talks."),
+                "Manner of speaking",
+                "In prose, beside or in place of example talks.",
                 in_prompt=True,
             ),
             CardField(
                 "mes_example",
-                gettext_lazy("Example talks"),
-                gettext_lazy(
+                "Example talks",
+                (
                     "Lines that begin with {{user}}: or {{char}}:, talks parted by <START>. They "
                     "are shown to the model before the talk, as many as fit."
                 ),
@@ -125,31 +125,31 @@ FIELD_GROUPS: tuple[tuple[str, tuple[CardField, ...]], ...] = (
             ),
             CardField(
                 "post_history_instructions",
-                gettext_lazy("Closing instructions"),
-                gettext_lazy("End every prompt, after the talk."),
+                "Closing instructions",
+                "End every prompt, after the talk.",
                 in_prompt=True,
             ),
         ),
     ),
     (
-        gettext_lazy("Greetings"),
+        "Greetings",
         (
             CardField(
                 "first_mes",
-                gettext_lazy("Greeting"),
-                gettext_lazy("Sent when it is assigned to a channel."),
+                "Greeting",
+                "Sent when it is assigned to a channel.",
             ),
             CardField(
                 "alternate_greetings",
-                gettext_lazy("Other greetings"),
-                gettext_lazy("Empty ones are left out."),
+                "Other greetings",
+                "Empty ones are left out.",
                 "list",
                 rows=3,
             ),
             CardField(
                 "asked_if_human",
-                gettext_lazy("Asked whether they are human"),
-                gettext_lazy(
+                "Asked whether they are human",
+                (
                     "Said to a sincere question whether they are human, in place of a model's "
                     "words. If empty, a fixed line is."
                 ),
@@ -158,16 +158,14 @@ FIELD_GROUPS: tuple[tuple[str, tuple[CardField, ...]], ...] = (
         ),
     ),
     (
-        gettext_lazy("For people"),
+        "For people",
         (
-            CardField(
-                "creator_notes", gettext_lazy("Notes"), gettext_lazy("Never part of a prompt.")
-            ),
-            CardField("license", gettext_lazy("Licence"), "", "line"),
+            CardField("creator_notes", "Notes", "Never part of a prompt."),
+            CardField("license", "Licence", "", "line"),
             CardField(
                 "more",
-                gettext_lazy("Other fields of the card"),
-                gettext_lazy(
+                "Other fields of the card",
+                (
                     "JSON of the card formats: creator, character book, extensions. It goes along "
                     "when the card is exported."
                 ),
@@ -241,7 +239,7 @@ def check_card_table(
                 table,
                 persona=None,
                 room=None,
-                wrong={name: gettext_lazy("It holds a NUL character. Remove it.")},
+                wrong={name: "It holds a NUL character. Remove it."},
                 tokens=tokens,
             )
     room = None

@@ -13,7 +13,7 @@ from bot.personas.revisions import Revision
 from bot.personas.web import card_editing
 from bot.personas.web.lookup import OwnedPersona, persona_status, require_persona_in_path
 from bot.personas.web.lore_files import lore_store
-from bot.platform.localisation import LocalisableText, gettext_lazy
+from bot.platform.localisation import gettext_lazy
 from bot.platform.messages import markdown_name
 from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.app_context import Routes
@@ -33,16 +33,14 @@ MESSAGE_FIELD = "message"
 """The message to the persona; not a field of the card."""
 FILE_FIELD = "file"
 """A file that replaces the card."""
-CONFLICT_TEXT = gettext_lazy(
-    "Someone else changed this card. Save again to overwrite their changes."
-)
+CONFLICT_TEXT = "Someone else changed this card. Save again to overwrite their changes."
 
 MEDIA_TYPES: dict[CardForm, str] = {
     "png": "image/png", "v2": "application/json", "v3": "application/json", "charx": "application/zip",
     "toml": "application/toml",
 }  # fmt: skip
 CARD_FIELD_LABELS = {name: field.label for name, field in card_editing.FIELDS_BY_NAME.items()}
-CARD_FIELD_LABELS |= {MESSAGE_FIELD: gettext_lazy("Message"), FILE_FIELD: gettext_lazy("File")}
+CARD_FIELD_LABELS |= {MESSAGE_FIELD: "Message", FILE_FIELD: "File"}
 routes = Routes()
 
 
@@ -100,7 +98,7 @@ async def save_card(request: web.Request) -> web.Response:
     now = await _stored_card(owned)
     draft = await _draft_from_form(owned, form, now)
     if now.table == draft.card.table:
-        return redirect_to(request, owned.page, gettext_lazy("Nothing was changed."))
+        return redirect_to(request, owned.page, "Nothing was changed.")
     if draft.card.wrong:
         return _render_card(request, owned, now=now, draft=draft, status=422)
     if form.get("stamp", "") != now.stamp:
@@ -117,7 +115,7 @@ async def save_card(request: web.Request) -> web.Response:
     return redirect_to(
         request,
         owned.page,
-        gettext_lazy("{name} speaks by this card from the next reply on.", name=persona.name),
+        f"{persona.name} speaks by this card from the next reply on.",
     )
 
 
@@ -131,7 +129,7 @@ async def post_preview_page(request: web.Request) -> web.Response:
     draft.message = form.get("message", "").strip()[: card_editing.MAX_MESSAGE_CHARS]
     draft.voice = form.get("voice", "") or "live"
     if not draft.message:
-        draft.wrong = {MESSAGE_FIELD: gettext_lazy("Write what it is to answer.")}
+        draft.wrong = {MESSAGE_FIELD: "Write what it is to answer."}
     if draft.card.wrong or draft.wrong:
         return _render_card(request, owned, now=now, draft=draft, status=422)
     try:
@@ -159,11 +157,7 @@ async def get_revision_page(request: web.Request) -> web.Response:
     return render_page(
         request,
         "personas/earlier.html",
-        title=gettext_lazy(
-            "The card of {name} until {at}",
-            name=owned.persona.name,
-            at=format_moment(revision.at),
-        ),
+        title=f"The card of {owned.persona.name} until {format_moment(revision.at)}",
         at=revision.at,
         action=f"{owned.page}/earlier/{revision.number}",
         back=owned.page,
@@ -180,7 +174,7 @@ async def post_revision(request: web.Request) -> web.Response:
     return redirect_to(
         request,
         owned.page,
-        gettext_lazy("{name} speaks by the earlier card again.", name=persona.name),
+        f"{persona.name} speaks by the earlier card again.",
     )
 
 
@@ -191,8 +185,8 @@ async def restore_shipped_card(request: web.Request) -> web.Response:
     if not owned.is_edited:
         raise Problem(
             "conflict",
-            gettext_lazy("{name} has no other card.", name=owned.persona.name),
-            gettext_lazy("Nothing was changed."),
+            f"{owned.persona.name} has no other card.",
+            "Nothing was changed.",
         )
     persona = await asyncio.to_thread(personas.restore_shipped, owned.persona)
     restored = gettext_lazy(
@@ -204,7 +198,7 @@ async def restore_shipped_card(request: web.Request) -> web.Response:
     return redirect_to(
         request,
         owned.page,
-        gettext_lazy("{name} speaks by the card that came with the bot.", name=persona.name),
+        f"{persona.name} speaks by the card that came with the bot.",
     )
 
 
@@ -249,8 +243,8 @@ async def get_avatar(request: web.Request) -> web.StreamResponse:
     if picture is None or not picture.is_file():
         raise Problem(
             "not-found",
-            gettext_lazy("{name} has no picture.", name=owned.persona.name),
-            gettext_lazy("Import a card that has one."),
+            f"{owned.persona.name} has no picture.",
+            "Import a card that has one.",
         )
     return web.FileResponse(picture, headers={"Cache-Control": "no-cache"})
 
@@ -299,7 +293,7 @@ def _render_card(
     return render_page(
         request,
         "personas/card.html",
-        title=gettext_lazy("{name}: card", name=owned.persona.name),
+        title=f"{owned.persona.name}: card",
         status=status,
         faults=[
             FormError(message, name, CARD_FIELD_LABELS.get(name, ""))
@@ -321,7 +315,7 @@ def _render_card(
     )
 
 
-def _belongings(owned: OwnedPersona) -> LocalisableText:
+def _belongings(owned: OwnedPersona) -> str:
     """List what stays with the persona when a file replaces its card."""
     trainings = len(owned.services.trainings.open_of_persona(owned.id))
     removal = owned.services.removal

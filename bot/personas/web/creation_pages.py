@@ -17,7 +17,6 @@ from bot.personas.creation import (
 from bot.personas.web import card_editing
 from bot.personas.web.lookup import OwnedPersona
 from bot.personas.web.new_persona import HELLO, create_owned, hello_request, join_examples
-from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts, ngettext_lazy
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import FileForm, read_file_form
@@ -51,8 +50,8 @@ class CreationDraft:
             self.place = ""
             raise Problem(
                 "invalid-request",
-                gettext_lazy("There is no such place."),
-                gettext_lazy("Choose one of the list."),
+                "There is no such place.",
+                "Choose one of the list.",
             )
 
     @property
@@ -91,7 +90,7 @@ async def post_creation_form(request: web.Request) -> web.Response:
         )
     except Problem as problem:
         return await _render_refused(request, draft, problem)
-    return redirect_to(request, owned.page, join_texts(_created_text(owned, draft), *notes))
+    return redirect_to(request, owned.page, " ".join([_created_text(owned, draft), *notes]))
 
 
 @routes.add(f"POST {NEW_PERSONA_PATH}/hello")
@@ -119,22 +118,22 @@ def _draft(form: FileForm) -> CreationDraft:
     return CreationDraft(typed, examples, values.get("place", ""))
 
 
-def _created_text(owned: OwnedPersona, draft: CreationDraft) -> LocalisableText:
+def _created_text(owned: OwnedPersona, draft: CreationDraft) -> str:
     client = owned.services.client
     count = count_examples(owned.persona.mes_example, owned.persona.name)
     name = owned.persona.name
-    text = gettext_lazy("{name} is there. /persona set gives it a channel.", name=name)
+    text = f"{name} is there. /persona set gives it a channel."
     if draft.channel and client is not None:
         channel = client.get_channel(int(draft.channel))
-        text = gettext_lazy("{name} lives in #{channel} now.", name=name, channel=channel)
+        text = f"{name} lives in #{channel} now."
     if not count:
         return text
-    examples = ngettext_lazy(
-        "They have {count} example of how they talk.",
-        "They have {count} examples of how they talk.",
-        count,
+    examples = (
+        f"They have {count} example of how they talk."
+        if count == 1
+        else f"They have {count} examples of how they talk."
     )
-    return join_texts(text, examples)
+    return f"{text} {examples}"
 
 
 @dataclass(frozen=True)
@@ -165,17 +164,15 @@ def _places(services: Services) -> list[GuildPlaces]:
             allowed = channel.permissions_for(guild.me)
             if not (allowed.view_channel and allowed.send_messages):
                 continue
-            label: str = f"#{channel.name}"
+            label = f"#{channel.name}"
             known = [services.personas.get(each, guild.id) for each in living.get(channel.id, ())]
             value = f"{guild.id}/{channel.id}"
             if names := [persona.name for persona in known if persona]:
-                label = gettext_lazy(
-                    "{channel} (in place of {names})", channel=label, names=", ".join(names)
-                )
+                label = f"{label} (in place of {', '.join(names)})"
                 taken.append(Place(value, label, is_free=False))
             else:
                 free.append(Place(value, label))
-        free.append(Place(f"{guild.id}", gettext_lazy("no channel yet")))
+        free.append(Place(f"{guild.id}", "no channel yet"))
         places.append(GuildPlaces(guild.name, [*free, *taken]))
     return places
 
@@ -208,7 +205,7 @@ async def _render(
     return render_page(
         request,
         "personas/new.html",
-        title=gettext_lazy("New persona"),
+        title="New persona",
         status=status,
         faults=faults,
         wrong=draft.wrong,

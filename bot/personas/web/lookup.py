@@ -9,7 +9,6 @@ from typing import Any
 from aiohttp import web
 
 from bot.personas.base_model_compat import explain_unserved
-from bot.platform.localisation import gettext_lazy, join_texts
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.problems import Problem
@@ -64,8 +63,8 @@ class OwnedPersona:
         if self.guild_id:
             return guild_name(self.services, self.guild_id)
         if self.is_edited or not self.ships:
-            return gettext_lazy("the operator")
-        return gettext_lazy("came with the bot")
+            return "the operator"
+        return "came with the bot"
 
     async def install_dialogue(self, name: str) -> str:
         """Install a dialogue adapter as a version, for the operator. Raises `Problem`."""
@@ -123,9 +122,7 @@ class OwnedPersona:
         if job is None:
             raise Problem(
                 "conflict",
-                gettext_lazy(
-                    "{version} of {id} is deleted already.", version=installed.version, id=self.id
-                ),
+                f"{installed.version} of {self.id} is deleted already.",
             )
         with errors_as_problems("conflict"):
             self.services.versions.require_removable(job)
@@ -141,17 +138,17 @@ class OwnedPersona:
 def require_hub_name(services: Services, source: str) -> None:
     """Raise `Problem` unless this is the name of a repository, and the bot may fetch from a hub."""
     if not HUB_ID_PATTERN.fullmatch(source.removeprefix(HUB_PREFIX).partition("@")[0]):
-        advice = gettext_lazy("Send owner/name of a hub, or the path of a peft folder or a zip.")
+        advice = "Send owner/name of a hub, or the path of a peft folder or a zip."
         raise Problem(
             "invalid-request",
-            gettext_lazy("There is no adapter {source!r}.", source=source),
+            f"There is no adapter {source!r}.",
             advice,
         )
     if services.fetch_adapters == "off":
         raise Problem(
             "conflict",
-            gettext_lazy("This bot does not fetch adapters from a hub."),
-            gettext_lazy("Set FETCH_ADAPTERS to operator."),
+            "This bot does not fetch adapters from a hub.",
+            "Set FETCH_ADAPTERS to operator.",
         )
 
 
@@ -216,7 +213,7 @@ def guild_name(services: Services, guild_id: int) -> str:
     guild = None
     if services.client:
         guild = services.client.get_guild(guild_id)
-    return guild.name if guild else gettext_lazy("server {guild_id}", guild_id=guild_id)
+    return guild.name if guild else f"server {guild_id}"
 
 
 def list_names(names: Iterable[str]) -> str:
@@ -237,8 +234,8 @@ def require_persona_in_path(request: web.Request) -> OwnedPersona:
         known = list_names(persona.id for _, persona in services.personas.everybody())
         raise Problem(
             "not-found",
-            gettext_lazy("There is no persona {wanted!r}.", wanted=wanted[:80]),
-            gettext_lazy("There are: {known}.", known=known),
+            f"There is no persona {wanted[:80]!r}.",
+            f"There are: {known}.",
         )
     guild_id, persona = entry
     return OwnedPersona(services, guild_id, persona)
@@ -265,14 +262,12 @@ def require_version(owned: OwnedPersona, wanted: str) -> InstalledVersion:
         if version.version == wanted:
             return version
     names = ", ".join(version.version for version in installed)
-    advice = gettext_lazy("Train a version first.")
+    advice = "Train a version first."
     if names:
-        advice = gettext_lazy("There are: {names}.", names=names)
+        advice = f"There are: {names}."
     raise Problem(
         "not-found",
-        gettext_lazy(
-            "{name} has no version {wanted!r}.", name=owned.persona.name, wanted=wanted[:80]
-        ),
+        f"{owned.persona.name} has no version {wanted[:80]!r}.",
         advice,
     )
 
@@ -331,7 +326,7 @@ class SpokenVersion:
 
     @property
     def label(self) -> str:
-        return self.version or gettext_lazy("base model")
+        return self.version or "base model"
 
 
 def spoken_versions(services: Services, persona_id: str) -> list[SpokenVersion]:
@@ -411,7 +406,7 @@ def _summarise_channels(
         others = [other for other in residents[channel.channel_id] if other != persona_id]
         summary = _describe_channel(services, channel, version)
         if channel.persona_id != persona_id:
-            summary = replace(summary, answers=gettext_lazy("answers when it is called"))
+            summary = replace(summary, answers="answers when it is called")
         beside = _describe_others(services, channel, persona_id, others)
         summaries.append(replace(summary, beside=beside))
     return summaries
@@ -426,16 +421,15 @@ def _describe_others(
         persona = services.personas.get(other, channel.guild_id)
         name = persona.name if persona else other
         is_default = other == channel.persona_id
-        names.append(gettext_lazy("{name} (the default)", name=name) if is_default else name)
+        names.append(f"{name} (the default)" if is_default else name)
     if not names:
         return ""
-    listed: str = names[-1]
+    listed = names[-1]
     if names[:-1]:
-        first = join_texts(*names[:-1], separator=", ")
-        listed = gettext_lazy("{first} and {last}", first=first, last=listed)
+        listed = f"{', '.join(names[:-1])} and {listed}"
     if channel.persona_id == persona_id:
-        return gettext_lazy("as the default beside {names}", names=listed)
-    return gettext_lazy("beside {names}", names=listed)
+        return f"as the default beside {listed}"
+    return f"beside {listed}"
 
 
 def _describe_channel(services: Services, channel: Channel, version: str | None) -> ChannelSummary:
@@ -445,12 +439,12 @@ def _describe_channel(services: Services, channel: Channel, version: str | None)
     place = None
     if guild:
         place = guild.get_channel_or_thread(channel.channel_id)
-    answers = gettext_lazy("answers when it is mentioned")
+    answers = "answers when it is mentioned"
     if channel.answers == "everything":
-        answers = gettext_lazy("answers everything")
+        answers = "answers everything"
     return ChannelSummary(
         guild=guild_name(services, channel.guild_id),
-        channel=f"#{place.name}" if place else gettext_lazy("a channel that is gone"),
+        channel=f"#{place.name}" if place else "a channel that is gone",
         answers=answers,
         version=version,
     )

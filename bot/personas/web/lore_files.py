@@ -192,13 +192,13 @@ def _added_files(owned: OwnedPersona, guild_id: int, measured: MeasureFile) -> I
         ships = guild_id == OPERATOR_GUILD_ID and _shipped_file(owned, name) is not None
         is_left_out = not lore.text(guild_id, owned.id, name)
         if is_left_out:
-            origin: str = gettext_lazy("left out")
+            origin = "left out"
         elif guild_id:
             origin = guild_name(owned.services, guild_id)
         elif ships:
-            origin = gettext_lazy("the operator, in place of the file that ships")
+            origin = "the operator, in place of the file that ships"
         else:
-            origin = gettext_lazy("the operator")
+            origin = "the operator"
         passages, tokens = measured(owner, name)
         yield LoreFile(
             guild_id=guild_id,
@@ -223,7 +223,7 @@ def _shipped_files(
             yield LoreFile(
                 guild_id=OPERATOR_GUILD_ID,
                 name=name,
-                origin=gettext_lazy("came with the bot"),
+                origin="came with the bot",
                 passages=passages,
                 tokens=tokens,
                 ships=True,
@@ -254,8 +254,8 @@ def read_lore_file(owned: OwnedPersona, guild_id: int, name: str) -> str:
     if text is None:
         raise Problem(
             "not-found",
-            gettext_lazy("{name} has no lore {name2!r}.", name=owned.persona.name, name2=name[:80]),
-            gettext_lazy("The list names what there is."),
+            f"{owned.persona.name} has no lore {name[:80]!r}.",
+            "The list names what there is.",
         )
     return text
 
@@ -293,8 +293,8 @@ async def restore_lore_file(owned: OwnedPersona, guild_id: int, name: str, *, nu
         else:
             raise Problem(
                 "not-found",
-                gettext_lazy("No {name!r} came with the bot.", name=name[:80]),
-                gettext_lazy("Nothing was changed."),
+                f"No {name[:80]!r} came with the bot.",
+                "Nothing was changed.",
             )
     record_lore_change(owned, guild_id, name)
 

@@ -7,7 +7,6 @@ from typing import Literal
 
 from bot.personas.base_model_compat import token_counter_or_estimate
 from bot.personas.web.lookup import OwnedPersona
-from bot.platform.localisation import gettext_lazy
 from personas.lore.entry_rules import MAX_ALWAYS_WORDS
 from personas.lore.ranking import (
     MAX_LORE_PASSAGES,
@@ -52,11 +51,9 @@ def _explain_match(
     if is_given and match.by_keys:
         return MatchExplanation(match, "given", _key_reason(match), tokens)
     if is_given:
-        why: str = gettext_lazy(
-            "A score of {min_score:g} or more is found, and it is among the best "
-            "{max_lore_passages}.",
-            min_score=MIN_SCORE,
-            max_lore_passages=MAX_LORE_PASSAGES,
+        why = (
+            f"A score of {MIN_SCORE:g} or more is found, and it is among the best "
+            f"{MAX_LORE_PASSAGES}."
         )
         return MatchExplanation(match, "given", why, tokens)
     if match.is_match:
@@ -67,66 +64,50 @@ def _explain_match(
 
 def _key_reason(match: PassageMatch) -> str:
     if match.is_always:
-        return gettext_lazy(
+        return (
             "It is given with every message, as all such passages are that have room in "
-            "{max_always_words} words.",
-            max_always_words=MAX_ALWAYS_WORDS,
+            f"{MAX_ALWAYS_WORDS} words."
         )
-    return gettext_lazy("The message has its keys: {names}.", names=", ".join(match.keys))
+    return f"The message has its keys: {', '.join(match.keys)}."
 
 
 def _crowded_reason(match: PassageMatch) -> str:
-    return gettext_lazy(
-        "{key_reason} Others have precedence by their keys: a prompt has room for "
-        "{max_lore_passages}.",
-        key_reason=_key_reason(match),
-        max_lore_passages=MAX_LORE_PASSAGES,
+    return (
+        f"{_key_reason(match)} Others have precedence by their keys: a prompt has room for "
+        f"{MAX_LORE_PASSAGES}."
     )
 
 
 def _left_over_reason(rank: int) -> str:
     if rank >= MAX_LORE_PASSAGES:
-        return gettext_lazy(
-            "Found, but a prompt has room for {max_lore_passages} passages, and others "
-            "match better.",
-            max_lore_passages=MAX_LORE_PASSAGES,
+        return (
+            f"Found, but a prompt has room for {MAX_LORE_PASSAGES} passages, and others "
+            "match better."
         )
-    return gettext_lazy(
-        "Found, but it scores less than {min_share_of_best:.0%} of the best: it says "
-        "little beside that.",
-        min_share_of_best=MIN_SHARE_OF_BEST,
+    return (
+        f"Found, but it scores less than {MIN_SHARE_OF_BEST:.0%} of the best: it says "
+        "little beside that."
     )
 
 
 def _not_found_reason(match: PassageMatch) -> str:
     if match.is_ruled_out:
-        return gettext_lazy(
-            "It has secondary keys, so only its keys give it, and they do not match."
-        )
-    shared = gettext_lazy("they share no meaningful word")
+        return "It has secondary keys, so only its keys give it, and they do not match."
+    shared = "they share no meaningful word"
     if match.words:
-        shared = gettext_lazy("the shared words weigh {by_words:.2f}", by_words=match.by_words)
-    return gettext_lazy(
-        "It takes {min_score:g}: {shared}, and {meaning_text}.",
-        min_score=MIN_SCORE,
-        shared=shared,
-        meaning_text=_meaning_text(match),
-    )
+        shared = f"the shared words weigh {match.by_words:.2f}"
+    return f"It takes {MIN_SCORE:g}: {shared}, and {_meaning_text(match)}."
 
 
 def _meaning_text(match: PassageMatch) -> str:
     if match.cosine is None:
-        return gettext_lazy("its meaning was not compared, as one of the two is not English")
-    distance = gettext_lazy("no nearer")
+        return "its meaning was not compared, as one of the two is not English"
+    distance = "no nearer"
     if match.by_meaning < 0:
-        distance = gettext_lazy("far off")
+        distance = "far off"
     elif match.by_meaning > 0:
-        distance = gettext_lazy("near, but not near enough")
-    return gettext_lazy(
-        "in meaning it is {distance} ({by_meaning:+.2f})",
-        distance=distance,
-        by_meaning=match.by_meaning,
-    )
+        distance = "near, but not near enough"
+    return f"in meaning it is {distance} ({match.by_meaning:+.2f})"
 
 
 async def match_lore(

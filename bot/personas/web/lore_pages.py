@@ -16,7 +16,6 @@ from bot.personas.web.lookup import (
     require_lore_owner,
     require_persona_in_path,
 )
-from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts, ngettext_lazy
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems, read_file_form, read_form
@@ -30,11 +29,11 @@ from personas.lore.ranking import MAX_LORE_PASSAGES, MIN_SCORE
 MAX_SHOWN_MATCHES = 6
 """Passages that are shown at once; the others are folded."""
 LORE_FIELD_LABELS = {
-    "ask": gettext_lazy("Message"),
-    "name": gettext_lazy("Title"),
-    "text": gettext_lazy("Text"),
-    "file": gettext_lazy("File"),
-    "set-name": gettext_lazy("Name of the set"),
+    "ask": "Message",
+    "name": "Title",
+    "text": "Text",
+    "file": "File",
+    "set-name": "Name of the set",
 }
 LORE_SET_PATH = "/dashboard/lore-sets/{persona_id}"
 LORE_FILE_PATH = "/dashboard/personas/{persona_id}/lore/{guild}/{file}"
@@ -74,7 +73,7 @@ async def post_lore_form(request: web.Request) -> web.Response:
         form.get("ask", "").strip()[: lore_matches.MAX_QUESTION_CHARS], form.get("guild", "")
     )
     if not draft.question:
-        draft.wrong = {"ask": gettext_lazy("Write what is to be looked for.")}
+        draft.wrong = {"ask": "Write what is to be looked for."}
     return await _render_lore(request, owned, draft, status=422 if draft.wrong else 200)
 
 
@@ -84,10 +83,9 @@ async def post_lore_set(request: web.Request) -> web.Response:
     owned = require_persona_in_path(request)
     is_taken = (await read_form(request)).get("taken", "") == "yes"
     chosen = lore_files.choose_set(owned, request.match_info["set"], is_taken, owned.guild_id)
-    text = gettext_noop("{name} does not use {lore} from the next reply on.")
+    message = f"{owned.persona.name} does not use {chosen.name} from the next reply on."
     if is_taken:
-        text = gettext_noop("{name} uses {lore} from the next reply on.")
-    message = gettext_lazy(text, name=owned.persona.name, lore=chosen.name)
+        message = f"{owned.persona.name} uses {chosen.name} from the next reply on."
     return redirect_to(request, f"{owned.page}/lore#shared-title", message)
 
 
@@ -111,7 +109,7 @@ async def post_set_name(request: web.Request) -> web.Response:
     return redirect_to(
         request,
         f"{owned.page}/lore",
-        gettext_lazy("The set is called {name} now.", name=renamed.name),
+        f"The set is called {renamed.name} now.",
     )
 
 
@@ -123,7 +121,7 @@ async def confirm_remove_set(request: web.Request) -> web.Response:
     return render_page(
         request,
         "personas/remove_set.html",
-        title=gettext_lazy("Remove {name}", name=owned.persona.name),
+        title=f"Remove {owned.persona.name}",
         owned=owned,
         files=files,
         users=lore_files.set_users(owned.services, owned.id),
@@ -134,9 +132,7 @@ async def confirm_remove_set(request: web.Request) -> web.Response:
 async def post_remove_set(request: web.Request) -> web.Response:
     owned = _require_set(request)
     removed = await lore_files.remove_set(owned.services, owned.id)
-    message = gettext_lazy(
-        "{name} is removed. It can be brought back below for a day.", name=removed.name
-    )
+    message = f"{removed.name} is removed. It can be brought back below for a day."
     return redirect_to(request, "/dashboard/personas#trash", message)
 
 
@@ -190,14 +186,14 @@ async def upload_lore_file(request: web.Request) -> web.Response:
         if not form.content:
             raise Problem(
                 "invalid-request",
-                gettext_lazy("No file was chosen, or an empty one."),
-                gettext_lazy("Choose a markdown file in UTF-8."),
+                "No file was chosen, or an empty one.",
+                "Choose a markdown file in UTF-8.",
             )
         if len(form.content) > (most := max_upload_bytes(form.name)):
             raise Problem(
                 "too-large",
-                gettext_lazy("{name} has more than {size} KB.", name=form.name, size=most // 1000),
-                gettext_lazy("Send less."),
+                f"{form.name} has more than {most // 1000} KB.",
+                "Send less.",
             )
         added = await lore_files.write_lore_file(
             owned, owned.guild_id, name=form.name, content=form.content, replace=False
@@ -218,9 +214,7 @@ async def post_lore_file_removal(request: web.Request) -> web.Response:
     return redirect_to(
         request,
         f"{owned.page}/lore",
-        gettext_lazy(
-            "{name} is removed from the lore of {name2}.", name=name, name2=owned.persona.name
-        ),
+        f"{name} is removed from the lore of {owned.persona.name}.",
     )
 
 
@@ -231,9 +225,7 @@ async def post_lore_file_revision(request: web.Request) -> web.Response:
     guild_id, name = _file_in_path(request, owned)
     number = (await read_form(request)).get("number", "")
     await lore_files.restore_lore_file(owned, guild_id, name, number=number)
-    return redirect_to(
-        request, f"{owned.page}/lore", gettext_lazy("{name} reads as it did before.", name=name)
-    )
+    return redirect_to(request, f"{owned.page}/lore", f"{name} reads as it did before.")
 
 
 async def _add_file(request: web.Request, owned: OwnedPersona, draft: LoreDraft) -> web.Response:
@@ -269,7 +261,7 @@ async def _render_lore(
     return render_page(
         request,
         "personas/lore.html",
-        title=gettext_lazy("{name}: lore", name=owned.persona.name),
+        title=f"{owned.persona.name}: lore",
         status=status,
         faults=[
             FormError(message, name, LORE_FIELD_LABELS[name])
@@ -318,9 +310,9 @@ async def _render_file(
     return render_page(
         request,
         "personas/lore_file.html",
-        title=gettext_lazy("{name} of {name2}", name=name, name2=owned.persona.name),
+        title=f"{name} of {owned.persona.name}",
         status=status,
-        faults=[FormError(wrong, "text", gettext_lazy("Text"))] if wrong else (),
+        faults=[FormError(wrong, "text", "Text")] if wrong else (),
         owned=owned,
         name=name,
         path=f"{owned.page}/lore/{guild_id}/{name}",
@@ -343,8 +335,8 @@ def _file_in_path(request: web.Request, owned: OwnedPersona) -> tuple[int, str]:
     if not lore_files.is_plain_file_name(name):
         raise Problem(
             "not-found",
-            gettext_lazy("No file here is called {name!r}.", name=name[:80]),
-            gettext_lazy("The list names what there is."),
+            f"No file here is called {name[:80]!r}.",
+            "The list names what there is.",
         )
     return _require_lore_guild(owned, request.match_info["guild"]), name
 
@@ -355,10 +347,8 @@ def _require_lore_guild(owned: OwnedPersona, text: str) -> int:
     if text not in map(str, known):
         raise Problem(
             "not-found",
-            gettext_lazy(
-                "No server {text!r} has lore for {name}.", text=text[:30], name=owned.persona.name
-            ),
-            gettext_lazy("Look at the list."),
+            f"No server {text[:30]!r} has lore for {owned.persona.name}.",
+            "Look at the list.",
         )
     return int(text)
 
@@ -376,12 +366,11 @@ async def _answer_saved(
     """Return to the list of files; after a lorebook, show what became of its entries."""
     if added.report:
         return await _render_lore(request, owned, LoreDraft(added=added))
-    message = ngettext_lazy(
-        "{file} is kept; {count} passage is found of it from now on.",
-        "{file} is kept; {count} passages are found of it from now on.",
-        added.passages,
-        file=added.files[0],
+    message = (
+        f"{added.files[0]} is kept; {added.passages} passage is found of it from now on."
+        if added.passages == 1
+        else f"{added.files[0]} is kept; {added.passages} passages are found of it from now on."
     )
     if beside := beside_text(added):
-        message = join_texts(message, beside)
+        message = f"{message} {beside}"
     return redirect_to(request, f"{owned.page}/lore", message)

@@ -181,8 +181,8 @@ async def _greet(owned: OwnedPersona, channel: SpeakChannel) -> list[str]:
         has_greeted = await owned.services.reply_service.greet(owned.persona, channel)
     except DELIVERY_ERRORS as error:
         reason = error_text(error)
-        return [gettext_lazy("Its first line could not be sent: {reason}", reason=reason)]
-    return [gettext_lazy("It has said its first line.")] if has_greeted else []
+        return [f"Its first line could not be sent: {reason}"]
+    return ["It has said its first line."] if has_greeted else []
 
 
 def _require_place(services: Services, guild_id: int, channel: str = "") -> SpeakChannel | None:
@@ -191,8 +191,8 @@ def _require_place(services: Services, guild_id: int, channel: str = "") -> Spea
     if guild_id != OPERATOR_GUILD_ID and guild is None:
         raise Problem(
             "not-found",
-            gettext_lazy("The bot is in no server {server}.", server=guild_id),
-            gettext_lazy("Choose another one."),
+            f"The bot is in no server {guild_id}.",
+            "Choose another one.",
         )
     if not channel:
         return None
@@ -200,8 +200,8 @@ def _require_place(services: Services, guild_id: int, channel: str = "") -> Spea
     if not isinstance(place, SpeakChannel):
         raise Problem(
             "not-found",
-            gettext_lazy("There is no channel {channel} there.", channel=channel),
-            gettext_lazy("Choose another one."),
+            f"There is no channel {channel} there.",
+            "Choose another one.",
         )
     return place
 

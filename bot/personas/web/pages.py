@@ -12,7 +12,7 @@ from bot.personas.web.lookup import (
     require_persona_in_path,
 )
 from bot.personas.web.lore_files import bring_back_set, lore_store
-from bot.platform.localisation import gettext_lazy, join_texts, ngettext_lazy
+from bot.platform.localisation import gettext_lazy
 from bot.platform.messages import markdown_name
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.platform.web_kit.app_context import Routes, get_services
@@ -64,7 +64,7 @@ def _render_list(
     return render_page(
         request,
         "personas/list.html",
-        title=gettext_lazy("Personas"),
+        title="Personas",
         status=status,
         faults=[fault] if fault else (),
         wrong={fault.field: fault.message} if fault else {},
@@ -91,13 +91,11 @@ async def post_card_import(request: web.Request) -> web.Response:
         wanted_id = form.fields.get("id", "").strip()
         imported = await _import(services, OPERATOR_GUILD_ID, form, wanted_id=wanted_id)
     except Problem as problem:
-        fault = FormError(problem.text, "file", gettext_lazy("File"))
+        fault = FormError(problem.text, "file", "File")
         return _render_list(
             request, fault, problem.status, short_name=form.fields.get("id", "").strip()
         )
-    done = gettext_lazy(
-        "{name} is a persona of all servers now.", name=imported.brought.persona.name
-    )
+    done = f"{imported.brought.persona.name} is a persona of all servers now."
     return await _install_attachments(
         request, OPERATOR_GUILD_ID, imported=imported, file=form.name, done=done
     )
@@ -117,15 +115,12 @@ async def post_lore_set(request: web.Request) -> web.Response:
         with errors_as_problems("invalid-request"):
             created = get_services(request).lore_sets.create(name)
     except Problem as problem:
-        fault = FormError(problem.text, "set-name", gettext_lazy("New set"))
+        fault = FormError(problem.text, "set-name", "New set")
         return _render_list(request, fault, problem.status, set_name=name)
     return redirect_to(
         request,
         f"/dashboard/personas/{created.id}/lore",
-        gettext_lazy(
-            "{name} is there. Write its lore; each persona's page of lore says which it uses.",
-            name=created.name,
-        ),
+        f"{created.name} is there. Write its lore; each persona's page of lore says which it uses.",
     )
 
 
@@ -140,8 +135,8 @@ async def replace_card_file(request: web.Request) -> web.Response:
         if form.fields.get("replace") != owned.id:
             raise Problem(
                 "invalid-request",
-                gettext_lazy("Nothing was replaced."),
-                gettext_lazy("Tick that the card of {name} is replaced.", name=owned.persona.name),
+                "Nothing was replaced.",
+                f"Tick that the card of {owned.persona.name} is replaced.",
             )
         imported = await _import(owned.services, owned.guild_id, form, replacing=owned.persona)
     except Problem as problem:
@@ -151,7 +146,7 @@ async def replace_card_file(request: web.Request) -> web.Response:
         owned.guild_id,
         imported=imported,
         file=form.name,
-        done=gettext_lazy("{name} has a new card.", name=owned.persona.name),
+        done=f"{owned.persona.name} has a new card.",
     )
 
 
@@ -176,7 +171,7 @@ async def undo_card_file(request: web.Request) -> web.Response:
     return redirect_to(
         request,
         owned.page,
-        gettext_lazy("{name} speaks by the card from before again.", name=undone.persona.name),
+        f"{undone.persona.name} speaks by the card from before again.",
     )
 
 
@@ -212,7 +207,7 @@ async def confirm_remove(request: web.Request) -> web.Response:
     return render_page(
         request,
         "personas/remove.html",
-        title=gettext_lazy("Remove {name}", name=owned.persona.name),
+        title=f"Remove {owned.persona.name}",
         owned=owned,
         channels=channels_by_persona(owned.services, [owned.id]).get(owned.id, []),
         files=lore_store(owned.services).files(owned.guild_id, owned.id),
@@ -230,17 +225,14 @@ async def remove_persona_page(request: web.Request) -> web.Response:
     name = f"**{markdown_name(owned.persona)}**"
     removed = gettext_lazy("removed the persona {persona}", persona=name)
     owned.services.audit.record(owned.guild_id, OPERATOR_ORIGIN.user_id, removed)
+    message = (
+        f"{owned.persona.name} is removed from the bot and from all channels, and can be brought "
+        "back below for a day."
+    )
     return redirect_to(
         request,
         f"{PERSONAS_PATH}#trash",
-        join_texts(
-            gettext_lazy(
-                "{name} is removed from the bot and from all channels, and can be brought back "
-                "below for a day.",
-                name=owned.persona.name,
-            ),
-            *cancelled,
-        ),
+        " ".join([message, *cancelled]),
     )
 
 
@@ -261,16 +253,14 @@ async def bring_back_persona(request: web.Request) -> web.Response:
     name = f"**{markdown_name(back.persona)}**"
     restored = gettext_lazy("brought back the persona {persona}", persona=name)
     services.audit.record(guild_id, OPERATOR_ORIGIN.user_id, restored)
-    texts: list[str] = [gettext_lazy("{name} is back.", name=back.persona.name)]
+    texts = [f"{back.persona.name} is back."]
     if back.changed_channels:
         texts.append(
-            ngettext_lazy(
-                "{count} channel has another persona by now, and keeps it.",
-                "{count} channels have other personas by now, and keep them.",
-                len(back.changed_channels),
-            )
+            f"{len(back.changed_channels)} channel has another persona by now, and keeps it."
+            if len(back.changed_channels) == 1
+            else f"{len(back.changed_channels)} channels have other personas by now, and keep them."
         )
-    return redirect_to(request, PERSONAS_PATH, join_texts(*texts))
+    return redirect_to(request, PERSONAS_PATH, " ".join(texts))
 
 
 @routes.add(f"POST {PERSONAS_PATH}/removed-sets/{{set}}/{{stamp}}")
@@ -279,20 +269,18 @@ async def bring_back_lore_set(request: web.Request) -> web.Response:
     restored = await bring_back_set(
         get_services(request), request.match_info["set"], request.match_info["stamp"]
     )
-    text = gettext_lazy("{name} is back, for those who used it.", name=restored.name)
+    text = f"{restored.name} is back, for those who used it."
     return redirect_to(request, f"{PERSONAS_PATH}#sets", text)
 
 
 def _require_removable(request: web.Request) -> OwnedPersona:
     owned = require_persona_in_path(request)
     if owned.ships:
-        advice = gettext_lazy(
+        advice = (
             "Take its channels away: /persona clear. To undo what you wrote, return to the card "
             "that came with it."
         )
-        raise Problem(
-            "conflict", gettext_lazy("{name} came with the bot.", name=owned.persona.name), advice
-        )
+        raise Problem("conflict", f"{owned.persona.name} came with the bot.", advice)
     return owned
 
 
@@ -301,8 +289,8 @@ async def _read_card_form(request: web.Request) -> FileForm:
     if not form.content:
         raise Problem(
             "invalid-request",
-            gettext_lazy("No file was chosen."),
-            gettext_lazy("Choose a card: PNG, JSON, YAML, CHARX or TOML."),
+            "No file was chosen.",
+            "Choose a card: PNG, JSON, YAML, CHARX or TOML.",
         )
     return form
 
@@ -338,4 +326,4 @@ async def _install_attachments(
         *lore_notes,
         *(note.replace("**", "") for note in adapter_notes),
     ]
-    return redirect_to(request, owned.page, join_texts(*notes))
+    return redirect_to(request, owned.page, " ".join(notes))

@@ -107,7 +107,7 @@ class LocalisableValue(LocalisableText):
 
 
 def localisable_number(text: str) -> LocalisableText:
-    """A number in English, whose separators are those of the page's language. That of thousands
+    """A number in English, whose separators are those of the reader's language. That of thousands
     is a narrow space where the comma is that of decimals, so that none is taken for the other.
     """
     return LocalisableValue(lambda language: _write_number(text, language))
@@ -180,11 +180,6 @@ def localise(text: str, language: Language) -> str:
 def translate(source: str, language: Language, **values: object) -> str:
     """Return a text that `gettext_noop` marks in a language, with its gaps filled."""
     return _fill(source, language, values)
-
-
-def translate_number(source: str, plural: str, count: int, language: Language) -> str:
-    """Return a text in the form that a number takes, with its gaps as they are."""
-    return _catalogue(language).ngettext(source, plural, count)
 
 
 def find_translation(source: str, language: Language) -> str | None:

@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.problems import Problem
 from bot.services import Services
 
@@ -49,8 +48,8 @@ def get_services(request: web.Request) -> Services:
     if services is None:
         raise Problem(
             "busy",
-            gettext_lazy("The bot is starting or stopping."),
-            gettext_lazy("Try again."),
+            "The bot is starting or stopping.",
+            "Try again.",
             headers={"Retry-After": "2"},
         )
     return services

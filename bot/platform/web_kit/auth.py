@@ -16,7 +16,6 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from aiohttp import web
 
-from bot.platform.localisation import gettext_lazy, ngettext_lazy
 from bot.platform.web_kit.problems import Problem
 
 log = logging.getLogger(__name__)
@@ -135,11 +134,11 @@ class Authenticator:
         if wait_s := self.guesses.wait_s(address, now):
             raise Problem(
                 "too-many-tries",
-                gettext_lazy("Too many wrong tokens were sent."),
-                ngettext_lazy(
-                    "Try again in {count} second.",
-                    "Try again in {count} seconds.",
-                    math.ceil(wait_s),
+                "Too many wrong tokens were sent.",
+                (
+                    f"Try again in {math.ceil(wait_s)} second."
+                    if math.ceil(wait_s) == 1
+                    else f"Try again in {math.ceil(wait_s)} seconds."
                 ),
                 headers={"Retry-After": str(math.ceil(wait_s))},
             )

@@ -6,16 +6,6 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
-from bot.platform.localisation import (
-    Language,
-    LocalisableText,
-    gettext_lazy,
-    join_texts,
-    localisable_number,
-    localise,
-)
-from bot.platform.web_kit.page_texts import LocalisableMarkup
-
 Point = tuple[float, float]
 SERIES_COLOURS = 6
 # Size of the drawing and its margins, in units of the viewBox
@@ -70,19 +60,6 @@ class _Scale:
 
 def line_chart(title: str, x: str, y: str, series: Sequence[Series]) -> Markup:
     """Lines over common axes named `x` and `y`. Values that are not finite are left out."""
-
-    def draw(language: Language) -> Markup:
-        named = [replace(line, name=localise(line.name, language)) for line in series]
-        axes = (localise(x, language), localise(y, language))
-        return _draw_lines(title, axes, named, language=language)
-
-    return LocalisableMarkup.drawn_by(draw)
-
-
-def _draw_lines(
-    title: str, axes: tuple[str, str], series: Sequence[Series], *, language: Language
-) -> Markup:
-    x, y = axes
     shown = [replace(line, points=_drawable_points(line.points)) for line in series]
     x_values = []
     y_values = []
@@ -91,41 +68,26 @@ def _draw_lines(
             x_values.append(x_value)
             y_values.append(y_value)
     if not x_values:
-        nothing = gettext_lazy("{title}: no values are recorded.", title=title)
-        return Markup('<p class="empty">{}</p>').format(localise(nothing, language))
+        return Markup('<p class="empty">{}: no values are recorded.</p>').format(title)
     across = _fit_scale(x_values, LEFT, WIDTH - RIGHT)
     up = _fit_scale(y_values, HEIGHT - BOTTOM, TOP)
-    drawn = list(_grid(across, up, x, y, language=language))
+    drawn = list(_grid(across, up, x, y))
     descriptions = []
     for number, line in enumerate(shown):
         drawn.append(_line(line, number, across, up))
         if line.points:
             descriptions.append(_aria_label(line, x, y))
-    below = _table(title, x, shown, language=language)
+    below = _table(title, x, shown)
     if len(shown) > 1:
         below = _legend(shown) + below
-    label = gettext_lazy("{title}. {rows}", title=title, rows=join_texts(*descriptions))
-    return _figure(
-        localise(title, language),
-        localise(label, language),
-        size=(WIDTH, HEIGHT),
-        drawn=drawn,
-        below=below,
-    )
+    label = f"{title}. {' '.join(descriptions)}"
+    return _figure(title, label, size=(WIDTH, HEIGHT), drawn=drawn, below=below)
 
 
 def bar_chart(title: str, rows: Sequence[tuple[str, float]], unit: str = "") -> Markup:
     """Bars from zero, one a row, each with its value."""
-    return LocalisableMarkup.drawn_by(
-        lambda language: _draw_bars(title, rows, unit, language=language)
-    )
-
-
-def _draw_bars(
-    title: str, rows: Sequence[tuple[str, float]], unit: str, *, language: Language
-) -> Markup:
     if not rows:
-        return _nothing_to_show(title, language)
+        return _nothing_to_show(title)
     most = max((value for _, value in rows if math.isfinite(value)), default=0) or 1
     bar = Markup('<rect class="bar" y="20%" width="{:.2f}%" height="60%" rx="2"/>')
     drawn = []
@@ -136,29 +98,25 @@ def _draw_bars(
         if math.isfinite(value):
             width = max(0.0, value / most * 100)
         text = _with_unit(value, unit)
-        drawn.append(_row(localise(name, language), bar.format(width), localise(text, language)))
-        descriptions.append(gettext_lazy("{name}: {value}", name=name, value=text))
-        cells += _table_row(localise(name, language), (value,), language)
+        drawn.append(_row(name, bar.format(width), text))
+        descriptions.append(f"{name}: {text}")
+        cells += _table_row(name, (value,))
     label = _row_label(title, descriptions[:MAX_DESCRIBED_BARS])
-    table = _details(title, (title, unit or gettext_lazy("Value")), cells, language=language)
-    return _row_figure(
-        localise(title, language), localise(label, language), drawn=drawn, below=table
-    )
+    table = _details(title, (title, unit or "Value"), cells)
+    return _row_figure(title, label, drawn=drawn, below=table)
 
 
-def _nothing_to_show(title: str, language: Language) -> Markup:
-    text = gettext_lazy("{title}: there is nothing to show.", title=title)
-    return Markup('<p class="empty">{}</p>').format(localise(text, language))
+def _nothing_to_show(title: str) -> Markup:
+    return Markup('<p class="empty">{}: there is nothing to show.</p>').format(title)
 
 
-def _row_label(title: str, descriptions: Sequence[str]) -> LocalisableText:
-    rows = join_texts(*descriptions, separator=", ")
-    return gettext_lazy("{title}. {rows}.", title=title, rows=rows)
+def _row_label(title: str, descriptions: Sequence[str]) -> str:
+    return f"{title}. {', '.join(descriptions)}."
 
 
 def _with_unit(value: float, unit: str) -> str:
-    figure = localisable_number(format_figure(value))
-    return join_texts(figure, unit) if unit else figure
+    figure = format_figure(value)
+    return f"{figure} {unit}" if unit else figure
 
 
 def _row(name: str, marks: Markup, value: str) -> Markup:
@@ -209,17 +167,17 @@ def _fit_scale(values: Sequence[float], begin: float, end: float) -> _Scale:
     return _Scale(low, high, begin, end, is_whole=is_whole)
 
 
-def _grid(across: _Scale, up: _Scale, x: str, y: str, *, language: Language) -> Iterator[Markup]:
+def _grid(across: _Scale, up: _Scale, x: str, y: str) -> Iterator[Markup]:
     right = WIDTH - RIGHT
     bottom = HEIGHT - BOTTOM
     heights = axis_ticks(up.low, up.high, least=float(up.is_whole))
-    for value, label in _tick_labels(heights, language):
+    for value, label in _tick_labels(heights):
         yield Markup(
             '<line class="rule" x1="{}" x2="{}" y1="{y:.1f}" y2="{y:.1f}"/>'
             '<text x="{}" y="{y:.1f}" dy="4" text-anchor="end">{}</text>'
         ).format(LEFT, right, LEFT - 6, label, y=up.at(value))
     widths = axis_ticks(across.low, across.high, about=7, least=float(across.is_whole))
-    for value, label in _tick_labels(widths, language):
+    for value, label in _tick_labels(widths):
         yield Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
             across.at(value), bottom + 20, label
         )
@@ -230,14 +188,13 @@ def _grid(across: _Scale, up: _Scale, x: str, y: str, *, language: Language) -> 
     yield Markup('<text x="0" y="{}">{}</text>').format(TOP - 16, f"↑ {y}")
 
 
-def _tick_labels(values: Sequence[float], language: Language) -> list[tuple[float, str]]:
+def _tick_labels(values: Sequence[float]) -> list[tuple[float, str]]:
     """Values with labels of as few digits as tell them apart."""
     for digits in range(2, 16):
         labels = [_tick_label(value, digits) for value in values]
         if len(set(labels)) == len(labels):
             break
-    shown = [localise(localisable_number(label), language) for label in labels]
-    return list(zip(values, shown, strict=True))
+    return list(zip(values, labels, strict=True))
 
 
 def _tick_label(value: float, digits: int) -> str:
@@ -277,24 +234,14 @@ def thin_points(points: Sequence[Point], most: int) -> Sequence[Point]:
     return [points[round(n * (len(points) - 1) / (most - 1))] for n in range(most)]
 
 
-def _aria_label(line: Series, x: str, y: str) -> LocalisableText:
+def _aria_label(line: Series, x: str, y: str) -> str:
     first_x, first_y = line.points[0]
     last_x, last_y = line.points[-1]
-    values = {
-        "name": line.name,
-        "x": x,
-        "y": y,
-        "first": localisable_number(format_figure(first_y)),
-        "first_x": localisable_number(format_figure(first_x)),
-    }
+    first = f"{format_figure(first_y)} at {x} {format_figure(first_x)}"
     if len(line.points) == 1:
-        return gettext_lazy("{name}: {y} {first} at {x} {first_x}.", **values)
-    return gettext_lazy(
-        "{name}: {y} from {first} at {x} {first_x} to {last} at {last_x}.",
-        last=localisable_number(format_figure(last_y)),
-        last_x=localisable_number(format_figure(last_x)),
-        **values,
-    )
+        return f"{line.name}: {y} {first}."
+    last = f"{format_figure(last_y)} at {format_figure(last_x)}"
+    return f"{line.name}: {y} from {first} to {last}."
 
 
 def _legend(shown: Sequence[Series]) -> Markup:
@@ -309,47 +256,42 @@ def _legend(shown: Sequence[Series]) -> Markup:
     return Markup('<ul class="legend">{}</ul>').format(entries)
 
 
-def _table(title: str, x: str, shown: Sequence[Series], *, language: Language) -> Markup:
+def _table(title: str, x: str, shown: Sequence[Series]) -> Markup:
     columns = [dict(line.points) for line in shown]
     x_values = sorted(set().union(*columns))
     rows = thin_points([(x_value, 0.0) for x_value in x_values], MAX_TABLE_ROWS)
     cells = Markup("")
     for x_value, _ in rows:
-        head = localise(localisable_number(format_figure(x_value)), language)
-        cells += _table_row(head, [column.get(x_value) for column in columns], language)
+        head = format_figure(x_value)
+        cells += _table_row(head, [column.get(x_value) for column in columns])
     if len(rows) < len(x_values):
-        title = gettext_lazy(
-            "{title} ({shown} of {count} rows)",
-            title=title,
-            shown=len(rows),
-            count=localisable_number(f"{len(x_values):,}"),
-        )
-    return _details(title, [x, *(line.name for line in shown)], cells, language=language)
+        title = f"{title} ({len(rows)} of {len(x_values):,} rows)"
+    return _details(title, [x, *(line.name for line in shown)], cells)
 
 
-def _table_row(head: str, values: Sequence[float | None], language: Language) -> Markup:
+def _table_row(head: str, values: Sequence[float | None]) -> Markup:
     cells = Markup("")
     for value in values:
         text = ""
         if value is not None:
-            text = localise(localisable_number(format_figure(value)), language)
+            text = format_figure(value)
         cells += Markup('<td class="number">{}</td>').format(text)
     return Markup('<tr><th scope="row">{}</th>{}</tr>').format(head, cells)
 
 
-def _details(caption: str, heads: Sequence[str], rows: Markup, *, language: Language) -> Markup:
-    columns = Markup('<th scope="col">{}</th>').format(localise(heads[0], language))
+def _details(caption: str, heads: Sequence[str], rows: Markup) -> Markup:
+    columns = Markup('<th scope="col">{}</th>').format(heads[0])
     for head in heads[1:]:
-        columns += Markup('<th scope="col" class="number">{}</th>').format(localise(head, language))
-    label = gettext_lazy("Figures: {caption}", caption=caption)
+        columns += Markup('<th scope="col" class="number">{}</th>').format(head)
+    label = f"Figures: {caption}"
     return Markup(
         "<details><summary>{summary}</summary>"
         '<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table>'
         "<caption>{caption}</caption><thead><tr>{columns}</tr></thead><tbody>{rows}</tbody></table></div></details>"
     ).format(
-        summary=localise(gettext_lazy("Figures"), language),
-        label=localise(label, language),
-        caption=localise(caption, language),
+        summary="Figures",
+        label=label,
+        caption=caption,
         columns=columns,
         rows=rows,
     )

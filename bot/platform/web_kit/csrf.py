@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.auth import Authenticator
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import FORM_TYPE, MAX_FORM_BYTES
@@ -106,13 +105,13 @@ def _require_same_origin_form(request: web.Request) -> None:
     if request.content_type not in (FORM_TYPE, MULTIPART_TYPE):
         return
     if "Origin" not in request.headers and request.headers.get("Sec-Fetch-Site") != "same-origin":
-        message = gettext_lazy("The form does not say which page it comes from.")
-        advice = gettext_lazy("Send it from one of this bot's pages.")
+        message = "The form does not say which page it comes from."
+        advice = "Send it from one of this bot's pages."
         raise Problem("not-from-here", message, advice)
     length = request.content_length if request.content_length is not None else MAX_FORM_BYTES + 1
     if request.content_type == FORM_TYPE and length > MAX_FORM_BYTES:
         raise Problem(
             "too-large",
-            gettext_lazy("The form is larger than {size}.", size=f"{MAX_FORM_BYTES // 2**20} MiB"),
-            gettext_lazy("Send less."),
+            f"The form is larger than {MAX_FORM_BYTES // 2**20} MiB.",
+            "Send less.",
         )

@@ -12,46 +12,38 @@ from aiohttp import web
 from pydantic import BaseModel, Field
 
 from bot.platform.errors import DISK_FULL_MESSAGE, redact_paths
-from bot.platform.localisation import (
-    SOURCE_LANGUAGE,
-    Language,
-    LocalisableText,
-    gettext_lazy,
-    join_texts,
-    localise,
-)
 from personas.cli_common import commands_as_typed
 from personas.errors import EngineBusyError, UnderstudyError
 
 log = logging.getLogger(__name__)
 PROBLEMS: Mapping[str, tuple[int, str]] = {
-    "not-json": (400, gettext_lazy("The body is not valid JSON")),
-    "not-whole": (400, gettext_lazy("The request is incomplete")),
-    "bad-request": (400, gettext_lazy("The request cannot be read")),
-    "bad-header": (400, gettext_lazy("Invalid header")),
-    "bad-query": (400, gettext_lazy("Invalid query parameter")),
-    "sign-in": (401, gettext_lazy("Sign-in required")),
-    "not-from-here": (403, gettext_lazy("Cross-site request rejected")),
-    "not-found": (404, gettext_lazy("Not found")),
-    "method-not-allowed": (405, gettext_lazy("Method not allowed")),
-    "too-slow": (408, gettext_lazy("The request did not arrive in time")),
-    "conflict": (409, gettext_lazy("Conflict with the current state")),
-    "key-used": (409, gettext_lazy("The key was used for another request")),
-    "too-large": (413, gettext_lazy("The body is too large")),
-    "not-json-type": (415, gettext_lazy("Only JSON is accepted")),
-    "address-too-long": (414, gettext_lazy("The address is too long")),
-    "wrong-kind": (415, gettext_lazy("Unsupported file type")),
-    "bad-name": (422, gettext_lazy("Invalid name")),
-    "invalid-request": (422, gettext_lazy("Invalid fields in the request")),
-    "cannot-train": (422, gettext_lazy("This training cannot run on this machine")),
-    "refused": (422, gettext_lazy("The request cannot be carried out")),
-    "no-memory": (422, gettext_lazy("Not enough memory")),
-    "too-many-tries": (429, gettext_lazy("Too many failed attempts")),
-    "failed": (500, gettext_lazy("Internal error")),
-    "busy": (503, gettext_lazy("Temporarily unavailable")),
-    "not-connected": (503, gettext_lazy("Not connected to Discord")),
-    "not-stored": (503, gettext_lazy("Nothing can be stored")),
-    "no-room": (507, gettext_lazy("Not enough disk space")),
+    "not-json": (400, "The body is not valid JSON"),
+    "not-whole": (400, "The request is incomplete"),
+    "bad-request": (400, "The request cannot be read"),
+    "bad-header": (400, "Invalid header"),
+    "bad-query": (400, "Invalid query parameter"),
+    "sign-in": (401, "Sign-in required"),
+    "not-from-here": (403, "Cross-site request rejected"),
+    "not-found": (404, "Not found"),
+    "method-not-allowed": (405, "Method not allowed"),
+    "too-slow": (408, "The request did not arrive in time"),
+    "conflict": (409, "Conflict with the current state"),
+    "key-used": (409, "The key was used for another request"),
+    "too-large": (413, "The body is too large"),
+    "not-json-type": (415, "Only JSON is accepted"),
+    "address-too-long": (414, "The address is too long"),
+    "wrong-kind": (415, "Unsupported file type"),
+    "bad-name": (422, "Invalid name"),
+    "invalid-request": (422, "Invalid fields in the request"),
+    "cannot-train": (422, "This training cannot run on this machine"),
+    "refused": (422, "The request cannot be carried out"),
+    "no-memory": (422, "Not enough memory"),
+    "too-many-tries": (429, "Too many failed attempts"),
+    "failed": (500, "Internal error"),
+    "busy": (503, "Temporarily unavailable"),
+    "not-connected": (503, "Not connected to Discord"),
+    "not-stored": (503, "Nothing can be stored"),
+    "no-room": (507, "Not enough disk space"),
 }
 """By the last part of `type`: HTTP status and title."""
 
@@ -103,9 +95,9 @@ class Problem(UnderstudyError):
         self.status, self.title = PROBLEMS[slug]
 
     @property
-    def text(self) -> LocalisableText:
-        """Message and advice, in the language that is chosen later."""
-        return join_texts(*filter(None, (self.message, self.advice)))
+    def text(self) -> str:
+        """Message and advice."""
+        return " ".join(filter(None, (self.message, self.advice)))
 
 
 def retry_headers(error: Exception) -> dict[str, str]:
@@ -123,7 +115,7 @@ def field_error(field: str, detail: str) -> dict[str, str]:
 
 def field_problem(field: str, message: str, advice: str = "") -> Problem:
     """Return the problem of one field of a form, beside which it is shown whole."""
-    detail = join_texts(*filter(None, (message, advice)))
+    detail = " ".join(filter(None, (message, advice)))
     return Problem("invalid-request", message, advice, errors=[field_error(field, detail)])
 
 
@@ -148,35 +140,31 @@ def internal_error(error: Exception) -> Problem:
     log.error("error %s", code, exc_info=error)
     return Problem(
         "failed",
-        gettext_lazy("An internal error occurred."),
-        gettext_lazy("The bot's log has the details under {code}.", code=code),
+        "An internal error occurred.",
+        f"The bot's log has the details under {code}.",
     )
 
 
 def disk_full_problem(error: Exception) -> Problem:
     """Log that nothing can be written, and return the problem."""
     log.error("nothing can be stored: the disk is full: %s", error)
-    advice = gettext_lazy("Free space on the disk of UNDERSTUDY_HOME, then send it again.")
+    advice = "Free space on the disk of UNDERSTUDY_HOME, then send it again."
     return Problem("no-room", DISK_FULL_MESSAGE, advice)
 
 
-def problem_response(
-    problem: Problem, path: str, language: Language = SOURCE_LANGUAGE
-) -> web.Response:
-    """The response of a problem, with its texts in a language; `path` is that of the request."""
+def problem_response(problem: Problem, path: str) -> web.Response:
+    """The response of a problem; `path` is that of the request."""
     body: dict[str, Any] = {
         "type": f"/problems/{problem.slug}",
         "title": problem.title,
         "status": problem.status,
-        "detail": localise(problem.message, language),
+        "detail": problem.message,
         "instance": path,
     }
     if problem.advice:
-        body["advice"] = localise(problem.advice, language)
+        body["advice"] = problem.advice
     if problem.errors:
-        body["errors"] = [
-            {**error, "detail": localise(error["detail"], language)} for error in problem.errors
-        ]
+        body["errors"] = problem.errors
     content = json.dumps(body | problem.more).encode()
     return web.Response(
         body=content,

@@ -15,7 +15,6 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import MultiDict, MultiDictProxy
 
 from bot.platform.errors import is_disk_full
-from bot.platform.localisation import gettext_lazy
 from bot.platform.messages import without_escapes
 from bot.platform.web_kit.problems import Problem, disk_full_problem
 from personas.cli_common import commands_as_typed
@@ -123,8 +122,8 @@ async def read_form(request: web.Request, timeout_s: float = BODY_TIMEOUT_S) -> 
     except ValueError:
         raise Problem(
             "too-large",
-            gettext_lazy("The form has more than {most} fields.", most=MAX_FORM_FIELDS),
-            gettext_lazy("Send less."),
+            f"The form has more than {MAX_FORM_FIELDS} fields.",
+            "Send less.",
         ) from None
     return MultiDictProxy(MultiDict((name, normalise_newlines(value)) for name, value in pairs))
 
@@ -150,10 +149,8 @@ def incomplete_body() -> Problem:
 
 def late_body(seconds: float) -> Problem:
     """The problem of a body that stalls; its connection is of no further use."""
-    message = gettext_lazy(
-        "The body did not arrive within {count} seconds.", count=f"{seconds:.0f}"
-    )
-    advice = gettext_lazy("Send it again.")
+    message = f"The body did not arrive within {seconds:.0f} seconds."
+    advice = "Send it again."
     return Problem("too-slow", message, advice, headers={"Connection": "close"})
 
 
@@ -192,10 +189,8 @@ async def read_multipart(
     breaks off.
     """
     if request.content_type != "multipart/form-data":
-        message = gettext_lazy(
-            "The form is sent as {type}, not as multipart/form-data.", type=request.content_type
-        )
-        raise Problem("wrong-kind", message, gettext_lazy("Choose a file on the page."))
+        message = f"The form is sent as {request.content_type}, not as multipart/form-data."
+        raise Problem("wrong-kind", message, "Choose a file on the page.")
     try:
         reader = await request.multipart()
         while part := await _next_part(reader):
@@ -205,9 +200,7 @@ async def read_multipart(
         raise late_body(IDLE_TIMEOUT_S) from None
     except (ValueError, ConnectionError, AssertionError, HttpProcessingError):
         # Errors of aiohttp's reader for a broken form
-        raise Problem(
-            "not-whole", gettext_lazy("The form is incomplete."), gettext_lazy("Send it again.")
-        ) from None
+        raise Problem("not-whole", "The form is incomplete.", "Send it again.") from None
 
 
 async def _next_part(reader: MultipartReader) -> MultipartReader | BodyPartReader | None:
@@ -226,10 +219,8 @@ async def read_form_part(part: BodyPartReader, most_bytes: int) -> bytes:
                 most = f"{most_bytes // 2**20} MB"
             raise Problem(
                 "too-large",
-                gettext_lazy(
-                    "{name} has more than {size}.", name=part.filename or part.name, size=most
-                ),
-                gettext_lazy("Send less."),
+                f"{part.filename or part.name} has more than {most}.",
+                "Send less.",
             )
     return bytes(content)
 

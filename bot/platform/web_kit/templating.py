@@ -6,10 +6,10 @@ import re
 import secrets
 import shlex
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,23 +18,9 @@ from aiohttp import web
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from bot.platform.localisation import (
-    SOURCE_LANGUAGE,
-    Language,
-    LocalisableText,
-    LocalisableValue,
-    gettext_lazy,
-    gettext_noop,
-    localisable_number,
-    localise,
-    translate,
-)
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.auth import AUTHENTICATOR
-from bot.platform.web_kit.page_language import language_tag, request_language
-from bot.platform.web_kit.page_texts import PageTexts
 from bot.platform.web_kit.problems import Problem
-from bot.platform.web_kit.script_texts import script_texts
 from personas.cli_common import commands_as_typed
 from personas.schemas.formatting import format_size, format_time_left
 
@@ -55,14 +41,14 @@ PAGE_CONTENT_SECURITY_POLICY = (
 )
 """Scripts and styles come from the bot's own files; nothing in the page itself is run."""
 NAVIGATION = {
-    "personas": gettext_lazy("Personas"),
-    "data": gettext_lazy("Data"),
-    "training": gettext_lazy("Training"),
-    "cards": gettext_lazy("Score cards"),
-    "play": gettext_lazy("Playground"),
-    "models": gettext_lazy("Models"),
-    "system": gettext_lazy("System"),
-    "docs": gettext_lazy("Documents"),
+    "personas": "Personas",
+    "data": "Data",
+    "training": "Training",
+    "cards": "Score cards",
+    "play": "Playground",
+    "models": "Models",
+    "system": "System",
+    "docs": "Documents",
 }
 """Labels of the sections, each with its addresses."""
 TEMPLATE_FOLDERS = {
@@ -97,42 +83,6 @@ DAY_S = 86_400
 HOUR_S = 3_600
 MINUTE_S = 60
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-TIME_FORMATS: Mapping[Language, str] = {
-    "en": "{0.day} {month} {0:%Y, %H:%M} UTC",
-    "vi": "{0:%H:%M} {0.day}/{0.month}/{0:%Y} UTC",
-    "de": "{0.day}.{0.month}.{0:%Y, %H:%M} UTC",
-    "es": "{0.day}/{0.month}/{0:%Y, %H:%M} UTC",
-    "zh_Hans": "{0:%Y}年{0.month}月{0.day}日 {0:%H:%M} UTC",
-}
-DURATION_TEXTS = {
-    ("s",): gettext_noop("{first} s"),
-    ("min",): gettext_noop("{first} min"),
-    ("min", "s"): gettext_noop("{first} min {second} s"),
-    ("h", "min"): gettext_noop("{first} h {second} min"),
-    ("d", "h"): gettext_noop("{first} d {second} h"),
-}
-TERMS = {
-    gettext_noop("promote"),
-    gettext_noop("hold"),
-    gettext_noop("reject"),
-    gettext_noop("queued"),
-    gettext_noop("running"),
-    gettext_noop("waiting"),
-    gettext_noop("done"),
-    gettext_noop("failed"),
-    gettext_noop("cancelled"),
-    gettext_noop("given"),
-    gettext_noop("left over"),
-    gettext_noop("not found"),
-    gettext_noop("Chinese"),
-    gettext_noop("English"),
-    gettext_noop("German"),
-    gettext_noop("Spanish"),
-    gettext_noop("Vietnamese"),
-}
-"""Words of the data that a page shows: verdicts, states of jobs, outcomes of a search, languages of
-the safety rules.
-"""
 BYTE_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 routes = Routes()
 
@@ -222,12 +172,9 @@ def render_page(
         "signed_in": request.app[AUTHENTICATOR].has_session(request),
         "problem": problem,
     }
-    language = request_language(request)
     values = {"wrong": wrong} | context | frame
-    text = _environment(language).get_template(template).render(values)
+    text = _environment().get_template(template).render(values)
     page = web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
-    page.headers["Content-Language"] = language_tag(language)
-    page.headers["Vary"] = "Accept-Language"
     page.headers["Content-Security-Policy"] = PAGE_CONTENT_SECURITY_POLICY
     if number:
         page.del_cookie(FLASH_COOKIE, path=DASHBOARD)
@@ -281,7 +228,7 @@ def is_dashboard_path(request: web.Request) -> bool:
 async def static_file(request: web.Request) -> web.FileResponse:
     name = request.match_info["name"]
     if not ASSET_PATTERN.fullmatch(name) or not (STATIC_FOLDER / name).is_file():
-        raise Problem("not-found", gettext_lazy("There is no file {name!r} here.", name=name))
+        raise Problem("not-found", f"There is no file {name!r} here.")
     # Revalidated each time, so that pages and scripts of two versions never meet.
     return web.FileResponse(STATIC_FOLDER / name, headers={"Cache-Control": "no-cache"})
 
@@ -290,7 +237,7 @@ async def redirect_to_dashboard(request: web.Request) -> web.Response:
     return web.Response(status=302, headers={"Location": DASHBOARD})
 
 
-def format_time(at: float | None, language: Language = SOURCE_LANGUAGE) -> Markup:
+def format_time(at: float | None) -> Markup:
     """Seconds since 1970 as "20 Nov 2026, 14:02 UTC"; a dash for None. Scripts turn it into the
     reader's own time.
     """
@@ -298,16 +245,14 @@ def format_time(at: float | None, language: Language = SOURCE_LANGUAGE) -> Marku
         return Markup("–")
     moment = datetime.fromtimestamp(at, UTC)
     return Markup('<time datetime="{}">{}</time>').format(
-        moment.isoformat(timespec="seconds"), localise(format_moment(at), language)
+        moment.isoformat(timespec="seconds"), format_moment(at)
     )
 
 
-def format_moment(at: float) -> LocalisableText:
+def format_moment(at: float) -> str:
     """Seconds since 1970 as a text without markup, in UTC."""
     moment = datetime.fromtimestamp(at, UTC)
-    return LocalisableValue(
-        lambda language: TIME_FORMATS[language].format(moment, month=MONTHS[moment.month - 1])
-    )
+    return f"{moment.day} {MONTHS[moment.month - 1]} {moment:%Y, %H:%M} UTC"
 
 
 def format_seconds(seconds: float | None) -> str:
@@ -315,44 +260,20 @@ def format_seconds(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     if seconds < 10:
-        return _localisable_duration(f"{seconds:.1f} s")
+        return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < MINUTE_S:
-        text = f"{whole} s"
-    elif whole < HOUR_S:
-        text = f"{whole // MINUTE_S} min {whole % MINUTE_S} s"
-    elif whole < DAY_S:
-        text = f"{whole // HOUR_S} h {whole % HOUR_S // MINUTE_S} min"
-    else:
-        text = f"{whole // DAY_S} d {whole % DAY_S // HOUR_S} h"
-    return _localisable_duration(text)
-
-
-def _localisable_duration(text: str) -> LocalisableText:
-    """A duration of one or two units, whose words are those of the page's language."""
-    parts = text.split()
-    values = {"first": localisable_number(parts[0]), "second": parts[2] if parts[2:] else ""}
-    return LocalisableText(DURATION_TEXTS[tuple(parts[1::2])], values=values)
-
-
-def format_left(seconds: float) -> str:
-    """A time that is left, no finer than it is known: "40 s", "2 h 10 min"."""
-    return _localisable_duration(format_time_left(seconds))
-
-
-def format_decimal_size(number_bytes: float) -> str:
-    """A size as hubs give it, in powers of 1,000: "54.4 MB"."""
-    return localisable_number(format_size(number_bytes))
+        return f"{whole} s"
+    if whole < HOUR_S:
+        return f"{whole // MINUTE_S} min {whole % MINUTE_S} s"
+    if whole < DAY_S:
+        return f"{whole // HOUR_S} h {whole % HOUR_S // MINUTE_S} min"
+    return f"{whole // DAY_S} d {whole % DAY_S // HOUR_S} h"
 
 
 def format_number(number: float | None, digits: int = 2, sign: str = "-") -> str:
     """A number with decimals: "1.25", with the `sign` "+" "+1.25"; a dash for None."""
-    return "–" if number is None else localisable_number(f"{number:{sign},.{digits}f}")
-
-
-def format_by_pattern(pattern: str, *numbers: float) -> str:
-    """Numbers by a pattern of printf, such as "%.3g"; in place of Jinja's own filter."""
-    return localisable_number(pattern % numbers)
+    return "–" if number is None else f"{number:{sign},.{digits}f}"
 
 
 def format_bytes(number_bytes: float | None) -> str:
@@ -365,29 +286,27 @@ def format_bytes(number_bytes: float | None) -> str:
         value = value / 1024
         unit = unit + 1
     if unit == 0:
-        return gettext_lazy("{count} bytes", count=f"{value:.0f}")
+        return f"{value:.0f} bytes"
     digits = 0 if value >= 100 else 1
-    return localisable_number(f"{value:.{digits}f} {BYTE_UNITS[unit]}")
+    return f"{value:.{digits}f} {BYTE_UNITS[unit]}"
 
 
 def format_count(number: float) -> str:
     """A whole number with thousands separators: "12,345"."""
-    return localisable_number(f"{number:,.0f}")
+    return f"{number:,.0f}"
 
 
 def format_percent(share: float | None, digits: int = 0) -> str:
     """A share of 1 as "42 %"; a dash for None."""
-    return "–" if share is None else localisable_number(f"{share * 100:.{digits}f} %")
+    return "–" if share is None else f"{share * 100:.{digits}f} %"
 
 
-def format_inline_code(
-    text: str, links: bool = True, *, language: Language = SOURCE_LANGUAGE
-) -> Markup:
+def format_inline_code(text: str, links: bool = True) -> Markup:
     """Escape a text whose `commands` stand in backticks, as on Discord, and mark them as code. The
     documents that it names are `links`, which a text inside a link must not have. Markup, such as
     what `join` returns, is escaped already.
     """
-    parts = INLINE_CODE_PATTERN.split(localise(text, language))
+    parts = INLINE_CODE_PATTERN.split(text)
     marked = Markup("")
     for number, part in enumerate(parts):
         shown = Markup(part) if isinstance(text, Markup) else escape(part)  # nosec B704  # it is escaped
@@ -410,61 +329,31 @@ def _find_label(page: str, field: str) -> str:
     return Markup(label).striptags()  # nosec B704  # it stands in the page already
 
 
-def _join(values: Iterable[object], separator: str = "", *, language: Language) -> Markup:
-    shown = [localise(each, language) if isinstance(each, str) else str(each) for each in values]
-    return escape(separator).join(shown)
-
-
 def _name_commands_as_typed(text: str) -> str:
     shown = commands_as_typed(text)
     return Markup(shown) if isinstance(text, Markup) else shown  # nosec B704  # as it came
 
 
-def _translate_term(word: str, *, language: Language) -> str:
-    """A word of the data, which is translated where the code marks it."""
-    shown = localise(word, language)
-    is_term = word and shown == word and not isinstance(word, Markup)
-    return translate(word, language) if is_term else shown
-
-
 @cache
-def _environment(language: Language) -> Environment:
-    """Jinja's environment of a language. Each has its own, because the macros that a template
-    imports do not see the variables of a page.
-    """
-    texts = PageTexts(language)
+def _environment() -> Environment:
     environment = Environment(
         loader=_LOADER,
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=texts.finalize,
-        extensions=["jinja2.ext.i18n"],
     )
-    environment.newstyle_gettext = True  # type: ignore[attr-defined]  # of the extension
-    environment.globals |= {
-        "_": texts.gettext,
-        "gettext": texts.gettext,
-        "ngettext": texts.ngettext,
-        "language_tag": language_tag(language),
-        "script_texts": script_texts(language),
-    }
     environment.filters |= {
-        "term": partial(_translate_term, language=language),
-        "shown": texts.finalize,
         "label_of": _find_label,
         "as_typed": _name_commands_as_typed,
-        "inline_code": partial(format_inline_code, language=language),
-        "join": partial(_join, language=language),
-        "when": partial(format_time, language=language),
+        "inline_code": format_inline_code,
+        "when": format_time,
         "duration": format_seconds,
-        "time_left": format_left,
+        "time_left": format_time_left,
         "size": format_bytes,
-        "decimal_size": format_decimal_size,
+        "decimal_size": format_size,
         "count_of": format_count,
         "number": format_number,
-        "format": format_by_pattern,
         "percent": format_percent,
     }
     return environment

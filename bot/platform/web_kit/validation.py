@@ -10,12 +10,6 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from bot.platform.localisation import (
-    LocalisableText,
-    gettext_lazy,
-    join_texts,
-    localisable_number,
-)
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import (
     MAX_BODY_BYTES,
@@ -85,16 +79,16 @@ def validate_strictly(model: type[Model], body: dict[str, Any]) -> Model:
 
 def _describe_error(model: type[BaseModel], item: Any) -> dict[str, str]:
     location = [str(step)[:MAX_SHOWN_CHARS] for step in item["loc"]]
-    detail = _own_message(item)
+    detail = str(item["msg"]).removeprefix("Value error, ")
     if not location:
         # An error of two fields together is reported at the last of them that it names.
         location = [name for name in model.model_fields if re.search(rf"\b{name}\b", detail)][-1:]
     more = {}
     if item["type"] == "extra_forbidden":
         names = list(_schema_at(model, location[:-1]).get("properties", {}))
-        detail = gettext_lazy("there is no such field")
+        detail = "there is no such field"
         if near := difflib.get_close_matches(location[-1], names, n=1):
-            detail = gettext_lazy("there is no such field; did you mean {name}?", name=near[0])
+            detail = f"there is no such field; did you mean {near[0]}?"
         more["allowed"] = ", ".join(names)
     elif allowed := describe_allowed(model, location):
         more["allowed"] = allowed
@@ -105,15 +99,6 @@ def _describe_error(model: type[BaseModel], item: Any) -> dict[str, str]:
     for step in location:  # RFC 6901
         pointer += f"/{step.replace('~', '~0').replace('/', '~1')}"
     return {"field": ".".join(location), "pointer": pointer, "detail": detail, **more}
-
-
-def _own_message(item: Any) -> str:
-    """A pydantic error's message; that of a validator of ours in the page's language."""
-    if item["type"] == "value_error":
-        for cause in item["ctx"]["error"].args:
-            if isinstance(cause, LocalisableText):
-                return cause
-    return str(item["msg"]).removeprefix("Value error, ")
 
 
 def describe_allowed(model: type[BaseModel], place: Sequence[str]) -> str:
@@ -130,12 +115,12 @@ def _describe_value_error(item: Any, allowed: str) -> str:
     """Describe pydantic's error in plain words; empty if its own message is plain."""
     kind = item["type"]
     if kind == "string_too_long":
-        count = localisable_number(f"{item['ctx']['max_length']:,}")
-        return gettext_lazy("is longer than {count} characters", count=count)
+        count = f"{item['ctx']['max_length']:,}"
+        return f"is longer than {count} characters"
     if kind == "too_long":
-        return gettext_lazy("has more than {count} entries", count=item["ctx"]["max_length"])
+        return f"has more than {item['ctx']['max_length']} entries"
     if kind in ("string_too_short", "too_short") or kind.endswith(VALUE_ERROR_SUFFIXES):
-        return gettext_lazy("must be {allowed}", allowed=allowed)
+        return f"must be {allowed}"
     return ""
 
 
@@ -179,10 +164,10 @@ def _describe_schema(schema: Schema, root: Schema) -> str:
         options = [option for option in schema["anyOf"] if option.get("type") != "null"]
         first, *others = (_describe_schema(option, root) for option in options)
         for other in others:
-            first = gettext_lazy("{first} or {second}", first=first, second=other)
+            first = f"{first} or {other}"
         return first
     if "enum" in schema:
-        return gettext_lazy("one of {values}", values=", ".join(map(str, schema["enum"])))
+        return f"one of {', '.join(map(str, schema['enum']))}"
     match schema.get("type"):
         case "number":
             return _describe_number(schema)
@@ -191,7 +176,7 @@ def _describe_schema(schema: Schema, root: Schema) -> str:
         case "string":
             return _describe_text(schema)
         case "boolean":
-            return gettext_lazy("true or false")
+            return "true or false"
         case "array":
             return _describe_list(schema, _describe_schema(schema.get("items", {}), root))
         case "object":
@@ -201,49 +186,47 @@ def _describe_schema(schema: Schema, root: Schema) -> str:
 
 def _describe_object(schema: Schema) -> str:
     if fields := ", ".join(schema.get("properties", {})):
-        return gettext_lazy("an object with {fields}", fields=fields)
-    return gettext_lazy("an object")
+        return f"an object with {fields}"
+    return "an object"
 
 
 def _describe_number(schema: Schema, *, is_whole: bool = False) -> str:
     bounds = _describe_range(schema)
     if not bounds:
-        return gettext_lazy("a whole number") if is_whole else gettext_lazy("a number")
+        return "a whole number" if is_whole else "a number"
     if is_whole:
-        return gettext_lazy("a whole number {bounds}", bounds=bounds)
-    return gettext_lazy("a number {bounds}", bounds=bounds)
+        return f"a whole number {bounds}"
+    return f"a number {bounds}"
 
 
 def _describe_range(schema: Schema) -> str:
     """Return the bounds of a number; empty without."""
     bounds = []
     if (low := schema.get("minimum")) is not None:
-        bounds.append(gettext_lazy("from {low}", low=_number_text(low)))
+        bounds.append(f"from {_number_text(low)}")
     elif (above := schema.get("exclusiveMinimum")) is not None:
-        bounds.append(gettext_lazy("above {low}", low=_number_text(above)))
+        bounds.append(f"above {_number_text(above)}")
     if (high := schema.get("maximum")) is not None:
-        bounds.append(gettext_lazy("to {high}", high=_number_text(high)))
+        bounds.append(f"to {_number_text(high)}")
     elif (below := schema.get("exclusiveMaximum")) is not None:
-        bounds.append(gettext_lazy("below {high}", high=_number_text(below)))
-    return join_texts(*bounds) if bounds else ""
+        bounds.append(f"below {_number_text(below)}")
+    return " ".join(bounds)
 
 
 def _number_text(number: int | float) -> str:
-    return localisable_number(str(int(number)) if number == int(number) else str(number))
+    return str(int(number)) if number == int(number) else str(number)
 
 
 def _describe_list(schema: Schema, entry: str) -> str:
     low = schema.get("minItems")
     high = schema.get("maxItems")
     if low == high is not None:
-        return gettext_lazy("a list of {count}, each {entry}", count=low, entry=entry)
+        return f"a list of {low}, each {entry}"
     if low and high:
-        return gettext_lazy(
-            "a list of {low} to {high}, each {entry}", low=low, high=high, entry=entry
-        )
+        return f"a list of {low} to {high}, each {entry}"
     if high:
-        return gettext_lazy("a list of at most {high}, each {entry}", high=high, entry=entry)
-    return gettext_lazy("a list, each {entry}", entry=entry)
+        return f"a list of at most {high}, each {entry}"
+    return f"a list, each {entry}"
 
 
 def _describe_text(schema: Schema) -> str:
@@ -251,15 +234,15 @@ def _describe_text(schema: Schema) -> str:
     high = schema.get("maxLength")
     if "pattern" in schema and (schema["pattern"] != NON_BLANK_PATTERN or "description" in schema):
         if described := schema.get("description"):
-            return LocalisableText(described)
-        return gettext_lazy("text that matches {pattern}", pattern=schema["pattern"])
+            return str(described)
+        return f"text that matches {schema['pattern']}"
     if low > 1 and high:
-        return gettext_lazy("text of {low} to {high} characters", low=low, high=high)
+        return f"text of {low} to {high} characters"
     if low > 1:
-        return gettext_lazy("text of at least {low} characters", low=low)
+        return f"text of at least {low} characters"
     if not high:
-        return gettext_lazy("some text") if low else gettext_lazy("text")
-    most = localisable_number(f"{high:,}")
+        return "some text" if low else "text"
+    most = f"{high:,}"
     if low:
-        return gettext_lazy("some text of at most {high} characters", high=most)
-    return gettext_lazy("text of at most {high} characters", high=most)
+        return f"some text of at most {most} characters"
+    return f"text of at most {most} characters"

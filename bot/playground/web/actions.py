@@ -9,7 +9,6 @@ from pydantic import Field
 
 from bot.chat.model_names import ChatModel, UnknownModelError, find_model
 from bot.dialogue.dialogue import DEFAULT_TURNS, MAX_TURNS, MIN_TURNS, Dialogue
-from bot.platform.localisation import join_texts
 from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.problems import Problem, field_error
 from bot.playground.web.runs import PlaygroundRun, PlaygroundRuns, run_dialogue, run_side_by_side
@@ -188,7 +187,7 @@ def _require_ended(run: PlaygroundRun) -> PlaygroundRun:
 
 def _field_problem(field: str, detail: str, advice: str) -> Problem:
     return Problem(
-        "invalid-request", detail, advice, errors=[field_error(field, join_texts(detail, advice))]
+        "invalid-request", detail, advice, errors=[field_error(field, f"{detail} {advice}")]
     )
 
 

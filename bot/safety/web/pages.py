@@ -5,7 +5,6 @@ many there were.
 from aiohttp import web
 from markupsafe import Markup
 
-from bot.platform.localisation import gettext_lazy, gettext_noop
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.markdown import markdown_renderer
 from bot.platform.web_kit.templating import DASHBOARD, render_page
@@ -14,14 +13,6 @@ from bot.safety.texts import shipped_texts
 
 routes = Routes()
 SAFETY_PATH = f"{DASHBOARD}/system/safety"
-RULES_NAMES = (
-    gettext_noop("English"),
-    gettext_noop("German"),
-    gettext_noop("Spanish"),
-    gettext_noop("Vietnamese"),
-    gettext_noop("Chinese"),
-)
-"""Languages of the shipped rules, as the page names them in its own."""
 TEXT_RENDERER = markdown_renderer().disable("image")
 TEXT_RENDERER.options["breaks"] = True  # as on Discord
 
@@ -39,7 +30,7 @@ async def get_safety_page(request: web.Request) -> web.Response:
     return render_page(
         request,
         "safety/protocol.html",
-        title=gettext_lazy("Safety"),
+        title="Safety",
         texts=texts,
         years=services.store.safety_answers.by_year(),
         counts=services.store.safety_answers.by_language(),

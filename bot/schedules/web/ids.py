@@ -1,6 +1,5 @@
 """Numbers in addresses and forms."""
 
-from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.problems import Problem
 
 MAX_ID_DIGITS = 19
@@ -12,7 +11,5 @@ def read_id(text: str, advice: str) -> int:
     """Return the number that a text is, such as a server's id. Raises `Problem`."""
     is_number = text.isascii() and text.isdecimal() and len(text) <= MAX_ID_DIGITS
     if not is_number or int(text) > MAX_ID:
-        raise Problem(
-            "not-found", gettext_lazy("{text} is no number.", text=repr(text[:40])), advice
-        )
+        raise Problem("not-found", f"{text[:40]!r} is no number.", advice)
     return int(text)

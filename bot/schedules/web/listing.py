@@ -8,7 +8,6 @@ from bot.chat.places import ChannelRef, GuildChannel, channel_ref
 from bot.personas.web.lookup import guild_name
 from bot.platform.discord_kit.member_names import MemberKey
 from bot.platform.errors import redact_paths
-from bot.platform.localisation import gettext_lazy
 from bot.schedules.store import MemberGreeting, ScheduledLine, TrainingSchedule
 from bot.schedules.texts import (
     job_outcome_text,
@@ -96,7 +95,7 @@ def _describe_training(services: Services, schedule: TrainingSchedule) -> Listed
     trainings = services.scheduled_trainings
     outcome = redact_paths(schedule.outcome, services.home)
     if outcome:
-        outcome = gettext_lazy("refused: {reason}", reason=outcome)
+        outcome = f"refused: {outcome}"
     elif job := trainings.last_job(schedule):
         outcome = job_outcome_text(job_label(services, job), job.state)
     return ListedTraining(
@@ -118,7 +117,7 @@ def _describe_line(services: Services, line: ScheduledLine, speaker: Persona | N
     lines = services.scheduled_lines
     return ListedLine(
         persona_id=speaker.id if speaker else None,
-        persona=speaker.name if speaker else gettext_lazy("no persona"),
+        persona=speaker.name if speaker else "no persona",
         server=guild_name(services, line.guild_id),
         channel=_channel_name(services, line.channel_id),
         when=line_time_text(lines, line),
@@ -135,10 +134,10 @@ def _describe_greeting(
 ) -> ListedGreeting:
     return ListedGreeting(
         persona_id=speaker.id if speaker else None,
-        persona=speaker.name if speaker else gettext_lazy("no persona"),
+        persona=speaker.name if speaker else "no persona",
         server=guild_name(services, greeting.guild_id),
         channel=_channel_name(services, greeting.channel_id),
-        when=gettext_lazy("when somebody joins"),
+        when="when somebody joins",
         next_at=None,
         what=greeting.text,
         outcome="",
@@ -159,7 +158,7 @@ def _channel_name(services: Services, channel_id: int) -> str:
     channel = _channel(services, channel_id)
     if isinstance(channel, GuildChannel):
         return f"#{channel.name}"
-    return gettext_lazy("channel {id}", id=channel_id)
+    return f"channel {channel_id}"
 
 
 def _channel(services: Services, channel_id: int) -> object | None:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from aiohttp import web
 
 from bot.personas.web.lookup import OwnedPersona, persona_status, require_persona_in_path
-from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.request_body import errors_as_problems, read_form
 from bot.platform.web_kit.templating import DASHBOARD, redirect_to, render_page
@@ -21,7 +20,7 @@ from bot.training.web.run_view import MEMBER_NAMES, run_path
 SCHEDULES_PATH = f"{DASHBOARD}/schedules"
 MAX_LISTED = 300
 """Trainings, lines, and greetings on a page."""
-PAGE_ADVICE = gettext_lazy("The page lists what there is.")
+PAGE_ADVICE = "The page lists what there is."
 routes = Routes()
 
 
@@ -73,7 +72,7 @@ def _removed(request: web.Request, form: Mapping[str, str]) -> web.Response:
     way_back = SCHEDULES_PATH
     if get_services(request).personas.find_owner(persona_id):
         way_back = f"{DASHBOARD}/personas/{persona_id}/schedules"
-    return redirect_to(request, way_back, gettext_lazy("It is removed."))
+    return redirect_to(request, way_back, "It is removed.")
 
 
 async def _render(request: web.Request, owned: OwnedPersona | None) -> web.Response:
@@ -93,9 +92,7 @@ async def _render(request: web.Request, owned: OwnedPersona | None) -> web.Respo
     return render_page(
         request,
         "schedules/list.html",
-        title=gettext_lazy("{name}: at set times", name=owned.persona.name)
-        if owned
-        else gettext_lazy("At set times"),
+        title=f"{owned.persona.name}: at set times" if owned else "At set times",
         tab="schedules",
         owned=owned,
         standing=persona_status(services, owned.id) if owned else None,

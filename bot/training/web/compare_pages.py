@@ -9,7 +9,6 @@ from typing import Any
 from aiohttp import web
 from markupsafe import Markup
 
-from bot.platform.localisation import gettext_lazy, localisable_number
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.templating import (
     format_bytes,
@@ -57,7 +56,7 @@ async def get_comparison(request: web.Request) -> web.Response:
     return render_page(
         request,
         "training/compare.html",
-        title=" and ".join(titles) or gettext_lazy("Two runs side by side"),
+        title=" and ".join(titles) or "Two runs side by side",
         jobs=jobs,
         names=[run_view.job_label(services, job) if job else "" for job in jobs],
         paths=[run_view.run_path(job.job_id) if job else "" for job in jobs],
@@ -136,7 +135,7 @@ def _score_reader(name: str) -> Callable[[RunDetails], str]:
         card = run_view.read_score_summary(record.job)
         value: Any = getattr(card, name, None)
         if isinstance(value, float):
-            return localisable_number(f"{value:.4f}")
+            return f"{value:.4f}"
         return str(value or "")
 
     return read
@@ -147,23 +146,19 @@ def _best_loss(record: RunDetails) -> str:
     if best is None:
         return ""
     step, loss = best
-    return gettext_lazy(
-        "{loss} after step {step}",
-        loss=localisable_number(f"{loss:.4f}"),
-        step=localisable_number(f"{step:,}"),
-    )
+    return f"{loss:.4f} after step {step:,}"
 
 
 def _step_count(record: RunDetails) -> str:
     steps = record.course.steps
-    return localisable_number(f"{steps[-1].step:,}") if steps else ""
+    return f"{steps[-1].step:,}" if steps else ""
 
 
 def _sample_count(record: RunDetails) -> str:
     samples = (record.sheet or {}).get("samples")
     if not isinstance(samples, dict):
         return ""
-    return localisable_number(f"{samples.get('train', 0):,}")
+    return f"{samples.get('train', 0):,}"
 
 
 def _peak_memory(record: RunDetails) -> str:
@@ -183,20 +178,20 @@ def _total_time(record: RunDetails) -> str:
 
 def _final_loss(record: RunDetails) -> str:
     loss = record.course.train_loss
-    return "" if loss is None else localisable_number(f"{loss:.4f}")
+    return "" if loss is None else f"{loss:.4f}"
 
 
 RESULT_ROWS: tuple[tuple[str, Callable[[RunDetails], str]], ...] = (
-    (gettext_lazy("State"), lambda record: job_state_text(record.job)),
-    (gettext_lazy("Samples trained on"), _sample_count),
-    (gettext_lazy("Steps"), _step_count),
-    (gettext_lazy("Total time"), _total_time),
-    (gettext_lazy("Peak memory"), _peak_memory),
-    (gettext_lazy("Final training loss"), _final_loss),
-    (gettext_lazy("Best held-out loss on the way"), _best_loss),
-    (gettext_lazy("Held-out loss, base model"), _score_reader("loss_base")),
-    (gettext_lazy("Held-out loss, as served"), _score_reader("loss_tuned")),
-    (gettext_lazy("General dialogue, base model"), _score_reader("general_loss_base")),
-    (gettext_lazy("General dialogue, as served"), _score_reader("general_loss_tuned")),
-    (gettext_lazy("Gate"), _score_reader("verdict")),
+    ("State", lambda record: job_state_text(record.job)),
+    ("Samples trained on", _sample_count),
+    ("Steps", _step_count),
+    ("Total time", _total_time),
+    ("Peak memory", _peak_memory),
+    ("Final training loss", _final_loss),
+    ("Best held-out loss on the way", _best_loss),
+    ("Held-out loss, base model", _score_reader("loss_base")),
+    ("Held-out loss, as served", _score_reader("loss_tuned")),
+    ("General dialogue, base model", _score_reader("general_loss_base")),
+    ("General dialogue, as served", _score_reader("general_loss_tuned")),
+    ("Gate", _score_reader("verdict")),
 )

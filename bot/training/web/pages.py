@@ -14,7 +14,6 @@ from markupsafe import Markup
 
 from bot.data.built_datasets import require_dataset
 from bot.platform.errors import redact_paths
-from bot.platform.localisation import gettext_lazy, gettext_noop
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.paging import DEFAULT_PAGE_SIZE, require_known_parameters
 from bot.platform.web_kit.sse import stream_events
@@ -57,16 +56,10 @@ async def cancel_run(request: web.Request) -> web.Response:
     """Cancel an open run. Raises `QueueConflictError` for one that has ended."""
     services = get_services(request)
     job = services.trainings.cancel(request.match_info["job_id"])
-    return redirect_to(
-        request,
-        run_view.run_path(job.job_id),
-        gettext_lazy(
-            gettext_noop("{run} is not measured further.")
-            if job.card_state
-            else gettext_noop("{run} is cancelled."),
-            run=run_view.job_label(services, job),
-        ),
-    )
+    message = f"{run_view.job_label(services, job)} is cancelled."
+    if job.card_state:
+        message = f"{run_view.job_label(services, job)} is not measured further."
+    return redirect_to(request, run_view.run_path(job.job_id), message)
 
 
 @routes.add(f"POST {run_view.TRAINING_PATH}/{{job_id}}/resume")
@@ -75,9 +68,7 @@ async def resume_run(request: web.Request) -> web.Response:
     services = get_services(request)
     job = services.trainings.resume(request.match_info["job_id"])
     label = run_view.job_label(services, job)
-    message = gettext_lazy(
-        "{label} is in the queue again, and will go on where it was.", label=label
-    )
+    message = f"{label} is in the queue again, and will go on where it was."
     return redirect_to(request, run_view.run_path(job.job_id), message)
 
 
@@ -112,7 +103,7 @@ async def get_run_list(request: web.Request) -> web.Response:
     return render_page(
         request,
         "training/list.html",
-        title=gettext_lazy("Training"),
+        title="Training",
         running=[describe(job) for job in running],
         open_cards=run_view.list_open_cards(services),
         queue=queue,

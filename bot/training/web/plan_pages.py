@@ -12,7 +12,6 @@ from aiohttp import web
 from bot.data.web.source_pages import DATA_PATH
 from bot.personas.web.lookup import guild_name
 from bot.platform.errors import redact_paths
-from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.charts import bar_chart
 from bot.platform.web_kit.problems import Problem, redacted_problem
@@ -39,9 +38,9 @@ PATH_PREFIXES = ("uploads/", "datasets/")
 """Prefixes of data sets that a request names by path."""
 MAX_LISTED_PERSONAS = 500
 TASK_CHOICES = (
-    ("persona", gettext_lazy("A persona's voice")),
-    ("dialogue", gettext_lazy("Dialogue in general")),
-    ("preference", gettext_lazy("A persona, by votes")),
+    ("persona", "A persona's voice"),
+    ("dialogue", "Dialogue in general"),
+    ("preference", "A persona, by votes"),
 )
 
 routes = Routes()
@@ -75,13 +74,13 @@ def form_to_request(given: Mapping[str, str]) -> dict[str, Any]:
             {
                 "field": "persona",
                 "pointer": "#/persona",
-                "detail": gettext_lazy("Choose a persona."),
+                "detail": "Choose a persona.",
             }
         ]
         raise Problem(
             "invalid-request",
-            gettext_lazy("No persona is chosen."),
-            gettext_lazy("Choose one."),
+            "No persona is chosen.",
+            "Choose one.",
             errors=errors,
         )
     return body
@@ -199,7 +198,7 @@ async def post_plan_form(request: web.Request) -> web.Response:
             return redirect_to(
                 request,
                 f"{DASHBOARD}/training/{job.job_id}",
-                gettext_lazy("{name} is queued.", name=job.name),
+                f"{job.name} is queued.",
             )
         planned = await plan_training(request, body, proposes=False)
     except UnderstudyError as error:
@@ -257,7 +256,7 @@ async def _render_plan_form(
     return render_page(
         request,
         "data/plan.html",
-        title=gettext_lazy("Plan a training"),
+        title="Plan a training",
         problem=problem,
         ids={"dataset_path": "dataset", "hyperparameters": "settings"},
         given=fields,
@@ -290,7 +289,7 @@ def _list_personas(services: Services, chosen: str) -> list[tuple[str, str]]:
 
 def _learner_name(services: Services, wanted: TrainingRequest) -> str:
     owned = services.personas.find_owner(wanted.persona or "")
-    return owned[1].name if owned else gettext_lazy("The dialogue adapter")
+    return owned[1].name if owned else "The dialogue adapter"
 
 
 def _plan_context(request: web.Request, stored: StoredPlan, services: Services) -> dict[str, Any]:
@@ -313,13 +312,11 @@ def _plan_context(request: web.Request, stored: StoredPlan, services: Services) 
         "lighter": [way for way in plan.lighter if way.memory_bytes <= free],
         "notes": [*teacher_texts(wanted), *notes],
         "lengths": bar_chart(
-            gettext_lazy("Tokens per sample, prompt and reply"),
+            "Tokens per sample, prompt and reply",
             plan.tokens_per_sample.rows,
-            gettext_lazy("samples"),
+            "samples",
         ),
-        "composition": bar_chart(
-            gettext_lazy("Samples by source"), sources, gettext_lazy("samples")
-        ),
+        "composition": bar_chart("Samples by source", sources, "samples"),
         "command": shell_command(command, services.home) if command else "",
         "curl": curl_command(stored.body, f"http://{request.host}"),
     }

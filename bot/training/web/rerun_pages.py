@@ -9,7 +9,6 @@ from typing import Any
 from aiohttp import web
 
 from bot.platform.errors import redact_paths
-from bot.platform.localisation import gettext_lazy, join_texts, localisable_number
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import (
@@ -40,7 +39,7 @@ from personas.schemas.training import DEFAULT_RECIPE, TrainingRequest
 SETTING_PREFIX = "set."
 """Prefix of settings' names in the form."""
 RERUN_FIELDS = ("job_name", *setting_view.REQUEST_FIELDS)
-AS_RECIPE = {"": gettext_lazy("as the recipe has it")}
+AS_RECIPE = {"": "as the recipe has it"}
 """The choice of a setting that the recipe decides."""
 TASK_TYPES = ("persona", "dialogue", "preference")
 routes = Routes()
@@ -113,18 +112,13 @@ async def post_rerun_form(request: web.Request) -> web.Response:
         draft.errors = _field_errors(error, services)
         return _render_rerun(request, services, before, draft, refused=_error_text(error, services))
     job = started.job
-    message = gettext_lazy("Queued as {job_id}.", job_id=job.job_id)
+    message = f"Queued as {job.job_id}."
     if started.plan:
         own = requested_recipe_plan(started.plan, job.request.recipe)
         duration = format_duration(own.seconds)
         memory = format_bytes(own.memory_bytes)
-        needs = gettext_lazy(
-            "About {steps} steps, {time} and {memory} of memory.",
-            steps=localisable_number(f"{own.steps:,}"),
-            time=duration,
-            memory=memory,
-        )
-        message = join_texts(message, needs)
+        needs = f"About {own.steps:,} steps, {duration} and {memory} of memory."
+        message = f"{message} {needs}"
     return redirect_to(request, run_view.run_path(job.job_id), message)
 
 
@@ -183,7 +177,7 @@ def changed_settings(
     for name, had in before.texts.items():
         if name != "job_name" and texts[name] != had:
             label = name.removeprefix(SETTING_PREFIX)
-            now = texts[name] or gettext_lazy("as the recipe has it")
+            now = texts[name] or "as the recipe has it"
             changes.append(setting_view.SettingComparison(label, had or "–", now))
     return changes
 
@@ -210,7 +204,7 @@ def _render_rerun(
     return render_page(
         request,
         "training/repeat.html",
-        title=gettext_lazy("{job_label} once more", job_label=run_view.job_label(services, job)),
+        title=f"{run_view.job_label(services, job)} once more",
         status=422 if faults else 200,
         faults=faults,
         job=job,
@@ -256,17 +250,15 @@ def _field_hint(services: Services, name: str) -> tuple[str, dict[str, str]]:
 
 
 FIELD_HINTS = {
-    "job_name": gettext_lazy("letters, digits, - and _"),
-    "persona": gettext_lazy("its id; empty for general dialogue"),
-    "dataset": gettext_lazy("by name; empty for the persona's own log"),
-    "dataset_path": gettext_lazy("or by path, for the operator's own runs"),
-    "general": gettext_lazy("general dialogue by name, for recipes that mix some in"),
-    "start_from": gettext_lazy("what is trained further"),
-    "lore_pairs": gettext_lazy("share of the replies from lore, 0 to 1; empty for none"),
-    "from_card": gettext_lazy(
-        "share of the replies written from the card, up to 1; empty for none"
-    ),
-    "base_model": gettext_lazy("the one that is served, unless it is the operator's own run"),
+    "job_name": "letters, digits, - and _",
+    "persona": "its id; empty for general dialogue",
+    "dataset": "by name; empty for the persona's own log",
+    "dataset_path": "or by path, for the operator's own runs",
+    "general": "general dialogue by name, for recipes that mix some in",
+    "start_from": "what is trained further",
+    "lore_pairs": "share of the replies from lore, 0 to 1; empty for none",
+    "from_card": "share of the replies written from the card, up to 1; empty for none",
+    "base_model": "the one that is served, unless it is the operator's own run",
 }
 
 
@@ -276,13 +268,8 @@ async def _original_run(request: web.Request) -> tuple[Services, OriginalRun]:
     try:
         original = job.request
     except RequestError as error:
-        message = gettext_lazy(
-            "The request of {name} {version} cannot be read: {message}",
-            name=job.name,
-            version=job.version,
-            message=error.message,
-        )
-        raise Problem("conflict", message, gettext_lazy("Start a training under Data.")) from None
+        message = f"The request of {job.name} {job.version} cannot be read: {error.message}"
+        raise Problem("conflict", message, "Start a training under Data.") from None
     folder = job_folder(services.home, job.job_id)
     settings = await asyncio.to_thread(read_run_settings, folder, job)
     return services, OriginalRun(job, original, settings.values)

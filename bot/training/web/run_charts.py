@@ -5,30 +5,27 @@ from typing import Any
 
 from markupsafe import Markup
 
-from bot.platform.localisation import gettext_lazy
 from bot.platform.web_kit.charts import Point, Series, bar_chart, line_chart
 from bot.training.web.run_history import MetricsHistory, smooth
 
 STEP_LABEL = "step"
-LOSS_LABEL = gettext_lazy("loss (nats per reply token)")
+LOSS_LABEL = "loss (nats per reply token)"
 MIB = 2**20
 
 
 def pace_chart(course: MetricsHistory) -> Markup:
     points = [(step.step, step.tokens_per_s) for step in course.steps]
     return line_chart(
-        gettext_lazy("Speed"),
+        "Speed",
         STEP_LABEL,
-        gettext_lazy("tokens/s"),
-        [Series(gettext_lazy("tokens/s"), points)],
+        "tokens/s",
+        [Series("tokens/s", points)],
     )
 
 
 def memory_chart(course: MetricsHistory) -> Markup:
     points = [(step.step, step.memory_bytes / MIB) for step in course.steps]
-    return line_chart(
-        gettext_lazy("Memory"), STEP_LABEL, "MiB", [Series(gettext_lazy("MiB held"), points)]
-    )
+    return line_chart("Memory", STEP_LABEL, "MiB", [Series("MiB held", points)])
 
 
 def loss_chart(names: Sequence[str], courses: Sequence[MetricsHistory], weight: float) -> Markup:
@@ -36,7 +33,7 @@ def loss_chart(names: Sequence[str], courses: Sequence[MetricsHistory], weight: 
     series: list[Series] = []
     for number, (name, course) in enumerate(zip(names, courses, strict=True)):
         series += _loss_series(name, course, weight, 2 * number)
-    return line_chart(gettext_lazy("Loss"), STEP_LABEL, LOSS_LABEL, series)
+    return line_chart("Loss", STEP_LABEL, LOSS_LABEL, series)
 
 
 def rate_chart(names: Sequence[str], courses: Sequence[MetricsHistory]) -> Markup:
@@ -44,16 +41,14 @@ def rate_chart(names: Sequence[str], courses: Sequence[MetricsHistory]) -> Marku
     for name, course in zip(names, courses, strict=True):
         points: list[Point] = [(float(step.step), step.lr) for step in course.steps]
         series.append(Series(name, points))
-    return line_chart(
-        gettext_lazy("Learning rate"), STEP_LABEL, gettext_lazy("learning rate"), series
-    )
+    return line_chart("Learning rate", STEP_LABEL, "learning rate", series)
 
 
 def composition_chart(sheet: Mapping[str, Any]) -> Markup:
     by_source = sheet.get("by_source")
     rows = by_source.items() if isinstance(by_source, dict) else ()
     counted = [(str(name), float(count)) for name, count in rows if isinstance(count, int | float)]
-    return bar_chart(gettext_lazy("Samples by source"), counted, gettext_lazy("samples"))
+    return bar_chart("Samples by source", counted, "samples")
 
 
 def _loss_series(prefix: str, course: MetricsHistory, weight: float, colour: int) -> list[Series]:
@@ -64,19 +59,17 @@ def _loss_series(prefix: str, course: MetricsHistory, weight: float, colour: int
     held_out: list[Point] = [(float(step), loss) for step, loss in course.heldout]
     return [
         Series(
-            gettext_lazy("{prefix}training, smoothed", prefix=prefix),
+            f"{prefix}training, smoothed",
             _smooth_points(training, weight),
             colour=colour,
         ),
         Series(
-            gettext_lazy("{prefix}held out, smoothed", prefix=prefix),
+            f"{prefix}held out, smoothed",
             _smooth_points(held_out, weight),
             colour=colour + 1,
         ),
         Series(f"{prefix}training", training, faint=True, colour=colour),
-        Series(
-            gettext_lazy("{prefix}held out", prefix=prefix), held_out, faint=True, colour=colour + 1
-        ),
+        Series(f"{prefix}held out", held_out, faint=True, colour=colour + 1),
     ]
 
 

@@ -14,7 +14,6 @@ from pydantic import ValidationError
 
 import bot
 from bot.platform.errors import redact_paths
-from bot.platform.localisation import gettext_lazy
 from bot.store import TrainingJob
 from bot.training.backends.job_folder_backend import job_folder
 from bot.training.web import run_history
@@ -258,7 +257,7 @@ def _run_resources(adapter: Path | None, course: run_history.MetricsHistory) -> 
         seconds=seconds,
         peak_bytes=peak_bytes,
         share=peak_bytes / psutil.virtual_memory().total,
-        device=gettext_lazy("main memory"),
+        device="main memory",
     )
 
 

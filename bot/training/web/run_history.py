@@ -12,7 +12,6 @@ from typing import Any, BinaryIO
 
 from pydantic import ValidationError
 
-from bot.platform.localisation import gettext_lazy
 from personas.schemas.training_events import (
     TRAINER_EVENT,
     Epoch,
@@ -24,7 +23,7 @@ from personas.schemas.training_events import (
 BLOCK_BYTES = 2**20
 """Bytes read at once; longer lines are skipped."""
 EVENT_PREFIX = b'{"event":'
-STAGE_NAMES = {1: gettext_lazy("general dialogue"), 2: gettext_lazy("the persona")}
+STAGE_NAMES = {1: "general dialogue", 2: "the persona"}
 DEFAULT_SMOOTHING = 0.9
 MAX_SMOOTHING = 0.99
 REPORT_FILES = (

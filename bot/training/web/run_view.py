@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from bot.personas.web.lookup import guild_name
 from bot.platform.discord_kit.member_names import MemberKey, MemberNames
 from bot.platform.errors import redact_paths
-from bot.platform.localisation import gettext_lazy, join_texts, localisable_number, ngettext_lazy
 from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.templating import DASHBOARD
 from bot.services import Services
@@ -111,7 +110,7 @@ def job_list_item(
         kind="" if job.waits_for_review else STATE_CLASSES[job.state],
         review_path=written_path(job.job_id) if job.waits_for_review else "",
         server=job_guild_name(services, job.guild_id),
-        person=names.get((job.guild_id, job.requested_by), gettext_lazy("the operator")),
+        person=names.get((job.guild_id, job.requested_by), "the operator"),
         own_name=given_job_name(job),
         seconds=seconds,
         attempt_s=attempt_s,
@@ -119,7 +118,7 @@ def job_list_item(
         doing=doing or redact_paths(progress_text(job), services.home),
         verdict=verdict,
         verdict_kind=VERDICT_CLASSES.get(verdict, ""),
-        loss=localisable_number(f"{card.loss_base:.3f} → {card.loss_tuned:.3f}") if card else "",
+        loss=f"{card.loss_base:.3f} → {card.loss_tuned:.3f}" if card else "",
     )
 
 
@@ -171,39 +170,31 @@ def progress_text(job: TrainingJob) -> str:
         return ""
     match job.progress:
         case Progress() as at:
-            return gettext_lazy(
-                "step {step} of {of}, loss {loss}",
-                step=localisable_number(f"{at.step:,}"),
-                of=localisable_number(f"{at.of:,}"),
-                loss=localisable_number(f"{at.loss:.3f}"),
-            )
+            return f"step {at.step:,} of {at.of:,}, loss {at.loss:.3f}"
         case Phase() as at:
             return at.detail
-    return gettext_lazy("starting")
+    return "starting"
 
 
 def job_guild_name(services: Services, guild_id: int) -> str:
     """Name of a job's server, if the bot sees it; the operator's jobs belong to none."""
     if guild_id:
         return guild_name(services, guild_id)
-    return gettext_lazy("the operator's")
+    return "the operator's"
 
 
 def waiting_reason(services: Services, place: int, running: Sequence[TrainingJob]) -> str:
     """Explain why a queued job has not started; `place` 1 is the next."""
     if services.queue.is_held:
-        return gettext_lazy("Nothing begins while a member's data are being forgotten.")
-    before: str = ""
+        return "Nothing begins while a member's data are being forgotten."
+    before = ""
     if running:
-        before = gettext_lazy(
-            "{job_label} is in training; one runs at a time.",
-            job_label=job_label(services, running[0]),
-        )
+        before = f"{job_label(services, running[0])} is in training; one runs at a time."
     if place == 1:
-        return before or gettext_lazy("It is the next to begin; servers take turns.")
-    others = ngettext_lazy(
-        "One other is before it; servers take turns.",
-        "{count} others are before it; servers take turns.",
-        place - 1,
+        return before or "It is the next to begin; servers take turns."
+    others = (
+        "One other is before it; servers take turns."
+        if place - 1 == 1
+        else f"{place - 1} others are before it; servers take turns."
     )
-    return join_texts(before, others) if before else others
+    return f"{before} {others}" if before else others

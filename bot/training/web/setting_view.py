@@ -4,25 +4,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bot.platform.localisation import gettext_lazy
 from bot.training.repeat import setting_text
 
 SETTING_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (gettext_lazy("Optimisation"), (
+    ("Optimisation", (
         "learning_rate", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "num_train_epochs", "max_steps",
         "per_device_train_batch_size", "gradient_accumulation_steps", "optim", "weight_decay", "max_grad_norm",
         "gradient_checkpointing", "checkpoint_every_n_layers", "packing", "seed")),
-    (gettext_lazy("Adapter"), (
+    ("Adapter", (
         "lora_r", "lora_alpha", "lora_dropout", "target_modules")),
-    (gettext_lazy("Base model while it trains"), ("quant_type", "double_quant", "precision")),
-    (gettext_lazy("Samples"), (
+    ("Base model while it trains", ("quant_type", "double_quant", "precision")),
+    ("Samples", (
         "max_length", "chat_template", "rope_scaling_factor", "rope_scaling_type", "history_turns",
         "session_gap_minutes", "cross_session_share", "lore_share", "short_card_share", "trained_replies", "reasoning",
         "heldout_share", "train_samples", "written_replies", "written_drafts")),
-    (gettext_lazy("Measuring"), (
+    ("Measuring", (
         "logging_steps", "eval_strategy", "eval_steps", "early_stopping_patience", "card_deadline_minutes")),
-    (gettext_lazy("General dialogue"), ("general_share", "first_stage_epochs", "first_stage_learning_rate")),
-    (gettext_lazy("Preferences"), ("preference_method", "preference_beta", "preference_share")),
+    ("General dialogue", ("general_share", "first_stage_epochs", "first_stage_learning_rate")),
+    ("Preferences", ("preference_method", "preference_beta", "preference_share")),
 )  # fmt: skip
 """Every setting of a request, once, in the order of the pages."""
 REQUEST_FIELDS = (
@@ -63,9 +62,7 @@ def group_settings(values: Mapping[str, Any]) -> list[tuple[str, list[tuple[str,
     for title, names in SETTING_GROUPS:
         rows = [(name, setting_text(others.pop(name))) for name in names if name in others]
         groups.append((title, rows))
-    groups.append(
-        (gettext_lazy("Others"), [(name, setting_text(value)) for name, value in others.items()])
-    )
+    groups.append(("Others", [(name, setting_text(value)) for name, value in others.items()]))
     return [(title, rows) for title, rows in groups if rows]
 
 
@@ -91,5 +88,5 @@ def compare_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Setting
 
 def _setting_or_dash(values: Mapping[str, Any], name: str) -> str:
     if name not in values:
-        return gettext_lazy("not known")
+        return "not known"
     return setting_text(values[name]) or "–"

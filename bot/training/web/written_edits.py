@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts, localisable_number
 from bot.platform.web_kit.problems import Problem
 from personas.home.written_replies import (
     WrittenReply,
@@ -58,7 +57,7 @@ def read_all(folder: Path) -> Written:
     return Written(_in_order([*left, *struck]), True, read_summary(folder), numbers)
 
 
-def change(folder: Path, edits: Mapping[str, Edit]) -> dict[str, LocalisableText]:
+def change(folder: Path, edits: Mapping[str, Edit]) -> dict[str, str]:
     """Store what was typed, by the replies' numbers; returns what is wrong with those that are not
     stored. One that was not edited is left alone.
     """
@@ -80,31 +79,19 @@ def change(folder: Path, edits: Mapping[str, Edit]) -> dict[str, LocalisableText
     return faults
 
 
-def _fault(reply: WrittenReply | None, edit: Edit) -> LocalisableText | None:
+def _fault(reply: WrittenReply | None, edit: Edit) -> str | None:
     """Say why an edit cannot be stored; None where it can."""
     typed = edit.typed.strip()
     if reply is None:
-        return gettext_lazy(
-            "Somebody has struck it out meanwhile. You have written: {reply}", reply=typed
-        )
+        return f"Somebody has struck it out meanwhile. You have written: {typed}"
     if not typed:
-        return join_texts(
-            gettext_lazy("The reply is empty."), gettext_lazy("Write one, or strike it out.")
-        )
+        return "The reply is empty. Write one, or strike it out."
     if len(typed) > MAX_REPLY_CHARS:
-        return join_texts(
-            gettext_lazy(
-                "The reply has {count} characters.", count=localisable_number(f"{len(typed):,}")
-            ),
-            gettext_lazy(
-                "{max_reply_chars} are the most.",
-                max_reply_chars=localisable_number(f"{MAX_REPLY_CHARS:,}"),
-            ),
-        )
+        return f"The reply has {len(typed):,} characters. {MAX_REPLY_CHARS:,} are the most."
     if edit.seen.strip() != reply.reply.strip():
-        return gettext_lazy(
-            "Somebody has changed it meanwhile, to: {reply} What you have written is not stored yet.",
-            reply=reply.reply,
+        return (
+            f"Somebody has changed it meanwhile, to: {reply.reply} What you have written is not "
+            "stored yet."
         )
     return None
 
@@ -119,10 +106,8 @@ def strike(folder: Path, number: str) -> None:
         if len(left) < MIN_REPLIES_LEFT:
             raise Problem(
                 "conflict",
-                gettext_lazy(
-                    "These are the last replies: without them, nothing is to be trained on."
-                ),
-                gettext_lazy("Change them, or put others back first."),
+                "These are the last replies: without them, nothing is to be trained on.",
+                "Change them, or put others back first.",
             )
         # First where it can be put back from: a kill in between loses nothing.
         store_written(struck_file(folder), [*_struck_beside(folder, [*left, reply]), reply])
@@ -157,6 +142,6 @@ def _take(replies: list[WrittenReply], number: str) -> WrittenReply:
             return reply
     raise Problem(
         "not-found",
-        gettext_lazy("This reply has been changed meanwhile."),
-        gettext_lazy("Load the page again."),
+        "This reply has been changed meanwhile.",
+        "Load the page again.",
     )

@@ -10,7 +10,6 @@ from types import MappingProxyType
 
 from aiohttp import web
 
-from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts, localisable_number
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.paging import integer_query, require_known_parameters
 from bot.platform.web_kit.problems import Problem
@@ -57,23 +56,21 @@ async def post_written_page(request: web.Request) -> web.Response:
     if not can_change(job, folder) or not written_file(folder).exists():
         raise Problem(
             "conflict",
-            gettext_lazy("These replies cannot be changed now, or not any more."),
-            gettext_lazy(
-                "Start another training from the card, and choose to read the replies first."
-            ),
+            "These replies cannot be changed now, or not any more.",
+            "Start another training from the card, and choose to read the replies first.",
         )
     pressed, _, number = form.get("do", "").partition(" ")
     edits = _edits(form)
-    done = gettext_lazy("Changed.")
+    done = "Changed."
     refused = {}
     try:
         if pressed == "strike":
             await asyncio.to_thread(written_edits.strike, folder, number)
             edits.pop(number, None)
-            done = gettext_lazy("Struck out.")
+            done = "Struck out."
         elif pressed == "put-back":
             await asyncio.to_thread(written_edits.put_back, folder, number)
-            done = gettext_lazy("Put back.")
+            done = "Put back."
     except Problem as problem:
         refused[number] = problem.text
     faults = await asyncio.to_thread(written_edits.change, folder, edits) | refused
@@ -90,7 +87,7 @@ async def _render(
     job: TrainingJob,
     *,
     typed: Mapping[str, str] = MappingProxyType({}),
-    faults: Mapping[str, LocalisableText] = MappingProxyType({}),
+    faults: Mapping[str, str] = MappingProxyType({}),
 ) -> web.Response:
     """Render the page of a job's written replies. By a reply's number, `typed` is shown in its place,
     and `faults` say why it is not stored.
@@ -107,7 +104,7 @@ async def _render(
     return render_page(
         request,
         "training/written.html",
-        title=gettext_lazy("Written for {job_label}", job_label=run_view.job_label(services, job)),
+        title=f"Written for {run_view.job_label(services, job)}",
         job=job,
         run_path=run_view.run_path(job.job_id),
         replies=shown,
@@ -138,7 +135,7 @@ async def _render(
             FormError(
                 fault,
                 f"reply-{number}",
-                gettext_lazy("Reply {value}", value=places.get(number, number)),
+                f"Reply {places.get(number, number)}",
             )
             for number, fault in faults.items()
         ],
@@ -153,28 +150,24 @@ def _earlier_path(summary: WrittenReplies | None) -> str:
     return run_view.run_path(summary.taken_from)
 
 
-def _state_text(job: TrainingJob, count: int) -> LocalisableText:
+def _state_text(job: TrainingJob, count: int) -> str:
     """Say how many replies are written so far, and why no more are."""
     progress = job.progress
     wanted = progress.of if isinstance(progress, Phase) and progress.of else None
-    so_far = gettext_lazy("Nothing is written yet.")
+    so_far = "Nothing is written yet."
     if count:
-        so_far = gettext_lazy("{count} are written so far.", count=localisable_number(f"{count:,}"))
+        so_far = f"{count:,} are written so far."
     if count and wanted:
-        so_far = gettext_lazy(
-            "{count} of {wanted} are written so far.",
-            count=localisable_number(f"{count:,}"),
-            wanted=localisable_number(f"{max(wanted, count):,}"),
-        )
+        so_far = f"{count:,} of {max(wanted, count):,} are written so far."
     if job.state == "running":
-        rest = gettext_lazy("The others are being written now, and appear here.")
+        rest = "The others are being written now, and appear here."
     elif job.state == "queued":
-        rest = gettext_lazy("The others are written once it is this training's turn.")
+        rest = "The others are written once it is this training's turn."
     elif job.can_resume:
-        rest = gettext_lazy("The training has stopped. Resume writes the others.")
+        rest = "The training has stopped. Resume writes the others."
     else:
-        rest = gettext_lazy("The training has ended, and no more are written.")
-    return join_texts(so_far, rest)
+        rest = "The training has ended, and no more are written."
+    return f"{so_far} {rest}"
 
 
 def _edits(form: Form) -> dict[str, written_edits.Edit]:

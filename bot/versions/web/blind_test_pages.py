@@ -10,7 +10,6 @@ from aiohttp import web
 from bot.chat.model_names import version_label
 from bot.chat.reply_text import remove_links
 from bot.personas.web.lookup import persona_choices
-from bot.platform.localisation import gettext_lazy
 from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem
@@ -37,7 +36,7 @@ async def get_comparison_form(request: web.Request) -> web.Response:
     find = request.query.get("find", "")
     persona = _find_persona(services, request.query.get("persona"))
     page: dict[str, Any] = {
-        "title": gettext_lazy("Blind comparison"),
+        "title": "Blind comparison",
         "persona": persona,
         "names": [],
         "contest": None,
@@ -48,7 +47,7 @@ async def get_comparison_form(request: web.Request) -> web.Response:
         **persona_choices(services, find, persona.id if persona else ""),
     }
     if persona:
-        page["title"] = gettext_lazy("Blind comparison: {name}", name=persona.name)
+        page["title"] = f"Blind comparison: {persona.name}"
         page["names"] = services.blind_tests.version_names(persona)
         contest, page["why_not"] = _requested_contest(services, persona, request)
         if contest:
@@ -69,7 +68,7 @@ async def post_comparison(request: web.Request) -> web.Response:
     form = await read_form(request)
     persona = _find_persona(services, form.get("persona"))
     if persona is None:
-        raise Problem("invalid-request", gettext_lazy("A persona has to be chosen."))
+        raise Problem("invalid-request", "A persona has to be chosen.")
     with errors_as_problems("refused"):
         contest = services.blind_tests.contest(
             persona, form.get("version") or None, form.get("against") or None
@@ -90,20 +89,18 @@ async def post_vote(request: web.Request) -> web.Response:
     if choice not in VOTES:
         raise Problem(
             "invalid-request",
-            gettext_lazy("No choice was made."),
-            gettext_lazy("Choose A, B, tie or both bad."),
+            "No choice was made.",
+            "Choose A, B, tie or both bad.",
         )
     result = services.blind_tests.vote(comparison.seq, OPERATOR_ORIGIN.user_id, choice)
     await services.blind_tests.record_feedback(result)
     if result.outcome == "late":
-        message: str = gettext_lazy(
-            "These two had waited for a day: the vote does not count. Ask for another."
-        )
+        message = "These two had waited for a day: the vote does not count. Ask for another."
         query = urlencode({"persona": comparison.persona_id})
         return redirect_to(request, f"{COMPARE_PATH}?{query}", message)
     message = ""
     if result.outcome == "repeated":
-        message = gettext_lazy("You had voted on these two; that vote stays.")
+        message = "You had voted on these two; that vote stays."
     return redirect_to(request, f"{COMPARE_PATH}/{comparison.seq}", message)
 
 
@@ -115,17 +112,17 @@ async def get_revealed(request: web.Request) -> web.Response:
     if comparison.choice is None:
         raise Problem(
             "conflict",
-            gettext_lazy("This comparison has not been voted on yet."),
-            gettext_lazy("Vote first."),
+            "This comparison has not been voted on yet.",
+            "Vote first.",
         )
     persona = _find_persona(services, comparison.persona_id)
     if persona is None:
-        raise Problem("not-found", gettext_lazy("The persona of this comparison is gone."))
+        raise Problem("not-found", "The persona of this comparison is gone.")
     contest = Contest.of(persona, comparison)
     return render_page(
         request,
         "cards/revealed.html",
-        title=gettext_lazy("Blind comparison {seq}: {name}", seq=comparison.seq, name=persona.name),
+        title=f"Blind comparison {comparison.seq}: {persona.name}",
         persona=persona,
         comparison=comparison,
         texts=(remove_links(comparison.text_a), remove_links(comparison.text_b)),
@@ -175,9 +172,7 @@ def _find_persona(services: Services, persona_id: str | None) -> Persona | None:
     if persona_id:
         owned = services.personas.find_owner(persona_id)
     if persona_id and owned is None:
-        raise Problem(
-            "not-found", gettext_lazy("There is no persona {persona_id!r}.", persona_id=persona_id)
-        )
+        raise Problem("not-found", f"There is no persona {persona_id!r}.")
     return owned[1] if owned else None
 
 

@@ -21,7 +21,6 @@ from bot.personas.web.lookup import (
     require_persona_in_path,
     require_version_in_path,
 )
-from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import (
@@ -70,7 +69,7 @@ async def get_versions_page(request: web.Request) -> web.Response:
     return render_page(
         request,
         "versions/versions.html",
-        title=gettext_lazy("{name}: versions", name=owned.persona.name),
+        title=f"{owned.persona.name}: versions",
         tab="versions",
         owned=owned,
         standing=persona_status(owned.services, owned.id),
@@ -124,7 +123,7 @@ async def post_dialogue_version(request: web.Request) -> web.Response:
     return redirect_to(
         request,
         f"{owned.page}/versions/{version}/promote",
-        gettext_lazy("dialogue/{name} is {version} now.", name=name, version=version),
+        f"dialogue/{name} is {version} now.",
     )
 
 
@@ -171,8 +170,8 @@ async def _read_import_form(request: web.Request, services: Services, folder: Pa
             if place.suffix.lower() != ".zip":
                 raise Problem(
                     "wrong-kind",
-                    gettext_lazy("{name} is no zip.", name=place.name),
-                    gettext_lazy("Pack the adapter's folder as a zip."),
+                    f"{place.name} is no zip.",
+                    "Pack the adapter's folder as a zip.",
                 )
             read = partial(part.read_chunk, FORM_CHUNK_BYTES)
             most = services.max_upload_bytes
@@ -182,12 +181,8 @@ async def _read_import_form(request: web.Request, services: Services, folder: Pa
 
     await read_multipart(request, read_part)
     if bool(name) == bool(files):
-        what = (
-            gettext_lazy("There are two adapters.")
-            if name
-            else gettext_lazy("There is nothing to import.")
-        )
-        raise Problem("invalid-request", what, gettext_lazy("Give a zip, or a hub's owner/name."))
+        what = "There are two adapters." if name else "There is nothing to import."
+        raise Problem("invalid-request", what, "Give a zip, or a hub's owner/name.")
     if name:
         require_hub_name(services, name)
     return name or str(files[0])
@@ -203,9 +198,7 @@ async def confirm_promote(request: web.Request) -> web.Response:
     return render_page(
         request,
         "versions/promote.html",
-        title=gettext_lazy(
-            "Promote {version} of {name}", version=installed.version, name=owned.persona.name
-        ),
+        title=f"Promote {installed.version} of {owned.persona.name}",
         owned=owned,
         installed=installed,
         live=version_label(live),
@@ -227,10 +220,9 @@ async def post_promote_page(request: web.Request) -> web.Response:
     installed = require_version_in_path(request, owned)
     anyway = (await read_form(request)).get("anyway", "") == "yes"
     result = await owned.promote(installed, anyway=anyway)
-    text = gettext_noop("{version} of {name} is live already.")
+    message = f"{installed.version} of {owned.persona.name} is live already."
     if result.is_new:
-        text = gettext_noop("{version} of {name} is live from the next reply on.")
-    message = gettext_lazy(text, version=installed.version, name=owned.persona.name)
+        message = f"{installed.version} of {owned.persona.name} is live from the next reply on."
     return redirect_to(request, f"{owned.page}/versions", message)
 
 
@@ -280,16 +272,14 @@ async def post_card(request: web.Request) -> web.Response:
         case other:
             raise Problem(
                 "invalid-request",
-                gettext_lazy("There is no card {other!r}.", other=other),
-                gettext_lazy("Choose full or short."),
+                f"There is no card {other!r}.",
+                "Choose full or short.",
             )
     owned.choose_card(installed, card)
-    text = gettext_noop("{version} of {name} speaks with its full card from the next reply on.")
-    if card == "short":
-        text = gettext_noop(
-            "{version} of {name} speaks with its short card from the next reply on."
-        )
-    message = gettext_lazy(text, version=installed.version, name=owned.persona.name)
+    message = (
+        f"{installed.version} of {owned.persona.name} speaks with its {card} card from the next "
+        "reply on."
+    )
     return redirect_to(request, f"{owned.page}/versions", message)
 
 
@@ -302,9 +292,7 @@ async def confirm_remove_version(request: web.Request) -> web.Response:
     return render_page(
         request,
         "versions/remove.html",
-        title=gettext_lazy(
-            "Delete {version} of {name}", version=installed.version, name=owned.persona.name
-        ),
+        title=f"Delete {installed.version} of {owned.persona.name}",
         installed=installed,
         score=score_text(installed),
         back=f"{owned.page}/versions",
@@ -319,9 +307,7 @@ async def post_remove_version(request: web.Request) -> web.Response:
     return redirect_to(
         request,
         f"{owned.page}/versions",
-        gettext_lazy(
-            "{version} of {name} is deleted.", version=installed.version, name=owned.persona.name
-        ),
+        f"{installed.version} of {owned.persona.name} is deleted.",
     )
 
 
@@ -334,14 +320,14 @@ async def confirm_rollback(request: web.Request) -> web.Response:
     except RequestError:
         raise Problem(
             "conflict",
-            gettext_lazy("{name} has no earlier version to roll back to.", name=owned.persona.name),
-            gettext_lazy("Promote one instead."),
+            f"{owned.persona.name} has no earlier version to roll back to.",
+            "Promote one instead.",
         ) from None
     unserved = owned.services.served_versions.reason_unserved(owned.id, before)
     return render_page(
         request,
         "versions/rollback.html",
-        title=gettext_lazy("Roll {name} back", name=owned.persona.name),
+        title=f"Roll {owned.persona.name} back",
         live=version_label(owned.services.store.versions.live(owned.id, ALL_GUILDS)),
         before=version_label(before),
         unserved=unserved,
@@ -355,14 +341,10 @@ async def post_rollback_page(request: web.Request) -> web.Response:
     owned = require_persona_in_path(request)
     result = owned.roll_back()
     name = owned.persona.name
-    message = gettext_lazy("The base model answers for {name} from the next reply on.", name=name)
+    message = f"The base model answers for {name} from the next reply on."
     if result.speaking:
-        message = gettext_lazy(
-            "{version} answers for {name} from the next reply on.",
-            version=result.speaking,
-            name=name,
-        )
-    return redirect_to(request, f"{owned.page}/versions", join_texts(message, *result.notes))
+        message = f"{result.speaking} answers for {name} from the next reply on."
+    return redirect_to(request, f"{owned.page}/versions", " ".join([message, *result.notes]))
 
 
 def _may_go_back(owned: OwnedPersona) -> bool:

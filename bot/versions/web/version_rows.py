@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 from bot.chat.model_names import version_label
 from bot.personas.web.lookup import live_in_servers
-from bot.platform.localisation import gettext_lazy, localisable_number
 from bot.platform.web_kit.charts import format_figure
 from bot.services import Services
 from bot.store import ALL_GUILDS, InstalledVersion
@@ -67,9 +66,5 @@ def score_text(installed: InstalledVersion) -> str:
     """Held-out loss of the base model and of the version."""
     card = installed.scorecard
     if not card.is_measured:
-        return gettext_lazy("not measured")
-    return gettext_lazy(
-        "{base} → {tuned}",
-        base=localisable_number(format_figure(card.loss_base)),
-        tuned=localisable_number(format_figure(card.loss_tuned)),
-    )
+        return "not measured"
+    return f"{format_figure(card.loss_base)} → {format_figure(card.loss_tuned)}"

@@ -113,14 +113,11 @@ class DashboardClient:
             assert "&amp;#39;" not in text and "&amp;#34;" not in text, "it is escaped twice"
             return answer.status, text, answer.headers
 
-    async def submit(
-        self, path: str, *, accept_language: str = "en", **fields: str
-    ) -> tuple[int, str, Any]:
+    async def submit(self, path: str, **fields: str) -> tuple[int, str, Any]:
         """A page's form sent as a browser does: status, text and headers; `Location` says where it
         leads.
         """
         own = {"Origin": self.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
-        own["Accept-Language"] = accept_language
         async with self.session.post(
             path, data=fields, headers=own, allow_redirects=False
         ) as answer:

@@ -42,11 +42,6 @@ async def test_values_are_set_for_each_place_and_the_most_specific_holds(lives_h
     assert 'max="512"' in page and f"place={GUILD}-{CHANNEL}" in page
 
 
-async def test_the_german_heading_fits_all_servers(dashboard):
-    _, page, _ = await dashboard.page(PAGE, headers={"Accept-Language": "de"})
-    assert ">Antworten: alle Server</h2>" in page
-
-
 async def test_replies_over_http_and_previews_have_the_personas_own(dashboard):
     own = {"max_new_tokens": 77, "temperature": 0.1, "context_tokens": 1024}
     dashboard.services.generation.change(GenerationScope(0, persona_id="oda"), own)

@@ -1,5 +1,5 @@
 /** The data pages: files that are dropped, chosen or pasted are sent as they are; work is watched as it happens. */
-import { localNumber, say, translate } from "./base.js";
+import { say } from "./base.js";
 import { hear } from "./live.js";
 
 const MOST_KEPT_IN_FIELD = 200_000; // a longer paste goes straight to the server: the page would stand still over it
@@ -52,25 +52,25 @@ class Upload {
     const [file] = this.file.files;
     if (file) this.send(file, this.name.value || file.name);
     else if (this.text.value) this.send(new Blob([this.text.value]), this.name.value || "pasted.txt");
-    else this.fail(translate("Choose a file, or paste text."));
+    else this.fail("Choose a file, or paste text.");
   }
 
   /** The server is asked before gigabytes are sent: whether the name can be, and is free. */
   async send(body, name) {
-    if (this.busy) return void (this.error.textContent = translate("Wait for the other file, or cancel it."));
+    if (this.busy) return void (this.error.textContent = "Wait for the other file, or cancel it.");
     this.busy = true;
     this.error.textContent = "";
     let replace = this.form.querySelector("#replace").checked;
     const path = `/dashboard/data/uploads/${encodeURIComponent(name)}`;
     const there = await fetch(path).catch(() => null);
-    if (!there) return this.fail(translate("The bot cannot be reached. Send it again."));
+    if (!there) return this.fail("The bot cannot be reached. Send it again.");
     if (there.ok && !replace) {
-      replace = confirm(translate("There is a file {name} already. Replace it?", { name }));
-      if (!replace) return this.fail(translate("There is a file {name} already. Give this one another name.", { name }));
+      replace = confirm(`There is a file ${name} already. Replace it?`);
+      if (!replace) return this.fail(`There is a file ${name} already. Give this one another name.`);
     } else if (!there.ok && there.status !== 404) {
       return this.fail(wordsOf(problemIn(await there.text())));
     }
-    if (body.size > Number(this.form.dataset.room)) return this.fail(translate("The disk has no room for it."));
+    if (body.size > Number(this.form.dataset.room)) return this.fail("The disk has no room for it.");
     this.begin(body, `${path}?replace=${replace}`);
   }
 
@@ -80,10 +80,10 @@ class Upload {
     request.setRequestHeader("Content-Type", "application/octet-stream");
     request.upload.addEventListener("progress", (event) => this.tell(event));
     for (const kind of ["load", "error"]) request.addEventListener(kind, () => this.ended());
-    request.addEventListener("abort", () => { this.rest(); say(translate("The upload was cancelled; nothing of it is stored.")); });
+    request.addEventListener("abort", () => { this.rest(); say("The upload was cancelled; nothing of it is stored."); });
     this.progress.hidden = false;
     this.bar.value = 0;
-    this.words.textContent = translate("Uploading…");
+    this.words.textContent = "Uploading…";
     request.send(body);
   }
 
@@ -91,8 +91,8 @@ class Upload {
     if (!event.lengthComputable) return;
     this.bar.value = event.loaded / event.total;
     const percent = Math.floor((100 * event.loaded) / event.total);
-    const size = localNumber((event.total / 2 ** 20).toFixed(1));
-    const words = translate("Uploading: {percent} % of {size} MiB", { percent, size });
+    const size = (event.total / 2 ** 20).toFixed(1);
+    const words = `Uploading: ${percent} % of ${size} MiB`;
     if (this.words.textContent !== words) this.words.textContent = words;
   }
 
@@ -100,7 +100,7 @@ class Upload {
     const { status, responseText } = this.request;
     this.rest();
     if (status !== 201) {
-      return this.fail(status ? wordsOf(problemIn(responseText)) : translate("It is incomplete. Send it again."));
+      return this.fail(status ? wordsOf(problemIn(responseText)) : "It is incomplete. Send it again.");
     }
     const path = `/dashboard/data/uploads/${encodeURIComponent(JSON.parse(responseText).name)}`;
     await fetch(`${path}/inspect`, { method: "POST" });
@@ -127,7 +127,7 @@ function problemIn(text) {
   try {
     return JSON.parse(text);
   } catch {
-    return { detail: translate("The bot rejected it."), advice: "" };
+    return { detail: "The bot rejected it.", advice: "" };
   }
 }
 
@@ -135,8 +135,7 @@ function problemIn(text) {
 function watch(card) {
   const show = (work, source) => {
     for (const part of card.querySelectorAll("[data-shows]")) {
-      const word = work[part.dataset.shows];
-      const words = part.dataset.shows === "state" ? translate(word) : word;
+      const words = work[part.dataset.shows];
       if (words && part.textContent !== words) part.textContent = words;
     }
     if (!["waiting", "running"].includes(work.state)) {

@@ -1,10 +1,10 @@
 /** Pages that stay open: events as they come, over the bot's restarts, and a word while it does not answer. */
 
-import { dateLanguage, say, translate } from "./base.js";
+import { say } from "./base.js";
 
 const AGAIN_MS = 2000;
 const PATIENCE_MS = 3000; // a stream that a proxy dropped is back by then
-const clock = new Intl.DateTimeFormat(dateLanguage, { timeStyle: "medium" });
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
 /** Hear a stream of events. Where the browser gives up, as it does while the bot starts again, the stream is asked for
     until it is there, and goes on after the last event heard. `back` is called when it goes on, `gone` where the bot
@@ -41,7 +41,7 @@ export function hear(path, listeners, { back = () => {}, gone = () => location.r
     if (patience) return;
     const at = clock.format(new Date());
     patience = setTimeout(() => {
-      told = say(translate("The bot does not answer; this was its state at {at}.", { at }), "lost");
+      told = say(`The bot does not answer; this was its state at ${at}.`, "lost");
     }, PATIENCE_MS);
   }
 
@@ -59,8 +59,8 @@ export function hear(path, listeners, { back = () => {}, gone = () => location.r
     if (told?.querySelector("a")) return;
     clearTimeout(patience);
     const link = document.createElement("a");
-    [link.href, link.target, link.textContent] = ["/dashboard/sign-in", "_blank", translate("Sign in")];
-    told = say([link, ` ${translate("(in a new window): your session has ended.")}`], "lost");
+    [link.href, link.target, link.textContent] = ["/dashboard/sign-in", "_blank", "Sign in"];
+    told = say([link, " (in a new window): your session has ended."], "lost");
   }
 
   start();

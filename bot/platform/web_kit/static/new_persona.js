@@ -1,6 +1,6 @@
 /** The form of a new persona: its faults and its first line while one writes, and a sample reply. Without this it still works. */
 
-import { translate, wholeNumber } from "./base.js";
+import { wholeNumber } from "./base.js";
 import { eventsOf, posted, settled } from "./personas.js";
 
 const EXAMPLES = 3;
@@ -33,9 +33,9 @@ function showFaults(wrong, left) {
 /** Show the name and the first line; at once as they are typed, then as the bot says it will send them. */
 function showFirstLine(line) {
   const name = part("name").value.trim();
-  part("shown-name").textContent = name || translate("Their name");
+  part("shown-name").textContent = name || "Their name";
   if (!part("face").querySelector("img")) part("face").textContent = [...name][0] ?? "?";
-  part("shown-line").textContent = line || translate("Their first line appears here.");
+  part("shown-line").textContent = line || "Their first line appears here.";
   part("shown-line").classList.toggle("muted", !line);
 }
 
@@ -44,7 +44,7 @@ function show({ first_line: line, prompt, tokens, context_tokens: room }) {
   part("prompt").textContent = prompt;
   part("tokens").textContent = tokens === null
     ? ""
-    : translate("{count} of {all} tokens of every prompt", { count: wholeNumber(tokens), all: wholeNumber(room) });
+    : `${wholeNumber(tokens)} of ${wholeNumber(room)} tokens of every prompt`;
 }
 
 function watch(form) {
@@ -91,8 +91,8 @@ function watchHello() {
     if (name === "withdrawn") part("reply").textContent = "";
     if (name === "problem") part("made").textContent = `${data.detail} ${data.advice ?? ""}`;
     if (name === "reply") {
-      part("reply").textContent = data.text || translate("(nothing came out)");
-      part("made").textContent = translate("by the base model, untrained");
+      part("reply").textContent = data.text || "(nothing came out)";
+      part("made").textContent = "by the base model, untrained";
     }
   }
 
@@ -108,7 +108,7 @@ function watchHello() {
       if (!answer.ok) take({ name: "problem", data: await answer.json() });
       else for await (const event of eventsOf(answer)) take(event);
     } catch (error) {
-      part("made").textContent = translate(error.name === "AbortError" ? "Stopped." : "The bot does not answer.");
+      part("made").textContent = error.name === "AbortError" ? "Stopped." : "The bot does not answer.";
     } finally {
       part("answer").removeAttribute("aria-busy");
       part("hello").disabled = false;

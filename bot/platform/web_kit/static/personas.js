@@ -1,6 +1,6 @@
 /** The card's form: tokens and faults while one writes, the voice before it is kept. Without this both still work. */
 
-import { guardUnsaved, localNumber, say, translate, wholeNumber } from "./base.js";
+import { guardUnsaved, say, wholeNumber } from "./base.js";
 
 const WAIT_MS = 400;
 
@@ -30,7 +30,7 @@ export function settled(call) {
       try {
         await call(running.signal);
       } catch (error) {
-        if (error.name !== "AbortError") say(translate("The bot does not answer: token counts may be outdated."));
+        if (error.name !== "AbortError") say("The bot does not answer: token counts may be outdated.");
       }
     }, WAIT_MS);
   };
@@ -92,7 +92,7 @@ function watchCard(form) {
     showFaults(form, found.wrong);
     showTokens(form, found.tokens);
     const faults = Object.values(found.wrong);
-    told.textContent = faults.length ? faults.join(" ") : translate("The card takes {count} tokens.", { count: wholeNumber(found.tokens.tokens) });
+    told.textContent = faults.length ? faults.join(" ") : `The card takes ${wholeNumber(found.tokens.tokens)} tokens.`;
   });
   form.addEventListener("input", (event) => {
     if (!event.target.closest("fieldset")) return;
@@ -157,19 +157,16 @@ function hearVoice(form) {
     if (name === "withdrawn") reply.textContent = "";
     if (name === "problem") made.textContent = plain(`${data.detail} ${data.advice ?? ""}`);
     if (name === "reply") {
-      reply.textContent = data.text || translate("(nothing came out)");
-      by.textContent = data.version ?? translate("base model");
+      reply.textContent = data.text || "(nothing came out)";
+      by.textContent = data.version ?? "base model";
       const lore = data.lore.map((hit) => hit.source).join(", ");
       const notes = [
-        lore && translate("lore: {names}", { names: lore }),
-        data.finish === "length" && translate("cut off at the length limit"),
-        data.repeated && translate("ended at a repetition, which was removed"),
-        data.shortened && translate("the message was too long: its middle was left out"),
+        lore && `lore: ${lore}`,
+        data.finish === "length" && "cut off at the length limit",
+        data.repeated && "ended at a repetition, which was removed",
+        data.shortened && "the message was too long: its middle was left out",
       ];
-      const counts = translate("{count} new tokens, {prompt} in the prompt", {
-        count: wholeNumber(data.new_tokens),
-        prompt: wholeNumber(data.prompt_tokens),
-      });
+      const counts = `${wholeNumber(data.new_tokens)} new tokens, ${wholeNumber(data.prompt_tokens)} in the prompt`;
       made.textContent = [counts, ...notes.filter(Boolean)].join("; ");
     }
   }
@@ -187,7 +184,7 @@ function hearVoice(form) {
       if (!answer.ok) take({ name: "problem", data: await answer.json() });
       else for await (const event of eventsOf(answer)) take(event);
     } catch (error) {
-      made.textContent = translate(error.name === "AbortError" ? "Stopped." : "The bot does not answer.");
+      made.textContent = error.name === "AbortError" ? "Stopped." : "The bot does not answer.";
     } finally {
       end();
     }
@@ -245,20 +242,18 @@ function sendAdapter(form) {
     request.setRequestHeader("Accept", "text/html");
     request.upload.addEventListener("progress", ({ loaded, total }) => {
       bar.value = loaded / total;
-      words.textContent = translate("Uploading: {percent} % of {size} MiB", {
-        percent: Math.floor((100 * loaded) / total),
-        size: localNumber((total / 2 ** 20).toFixed(1)),
-      });
+      const percent = Math.floor((100 * loaded) / total);
+      words.textContent = `Uploading: ${percent} % of ${(total / 2 ** 20).toFixed(1)} MiB`;
     });
     request.addEventListener("load", () => {
       const { status, response } = request;
       if (status < 400) return location.assign(form.action.replace(/\/import$/, ""));
       end([...(response?.querySelectorAll(".problem p:not(.muted)") ?? [])].map((line) => line.textContent).join(" "));
     });
-    request.addEventListener("error", () => end(translate("The bot cannot be reached. Send it again.")));
-    request.addEventListener("abort", () => end(translate("The upload was cancelled.")));
+    request.addEventListener("error", () => end("The bot cannot be reached. Send it again."));
+    request.addEventListener("abort", () => end("The upload was cancelled."));
     error.textContent = "";
-    words.textContent = translate("Uploading…");
+    words.textContent = "Uploading…";
     box.hidden = false;
     request.send(new FormData(form));
   });

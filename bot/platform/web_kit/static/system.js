@@ -1,5 +1,4 @@
 // Keeps the figures and tables of the open page fresh. Only what has changed is touched: what is selected stays so.
-import { translate } from "./base.js";
 import { hear } from "./live.js";
 
 const freshness = document.querySelector("#freshness");
@@ -11,7 +10,7 @@ function show({ figures, rows, asking }) {
   for (const body of document.querySelectorAll("[data-rows]")) fill(body, rows[body.dataset.rows]);
   for (const place of document.querySelectorAll("[data-none]")) place.hidden = rows[place.dataset.none].length > 0;
   for (const place of document.querySelectorAll("[data-some]")) place.hidden = rows[place.dataset.some].length === 0;
-  put(freshness, translate("Refreshed every two seconds while the bot answers."));
+  put(freshness, "Refreshed every two seconds while the bot answers.");
   if (isChecking && !asking) showFindings();
   isChecking = asking;
 }
@@ -21,10 +20,7 @@ async function showFindings() {
   const there = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
   const found = there?.ok && new DOMParser().parseFromString(await there.text(), "text/html").querySelector("#findings");
   if (found) document.querySelector("#findings").replaceWith(found);
-  put(
-    doctor,
-    translate(found ? "The doctor has finished." : "The doctor has finished: reload the page to see its findings."),
-  );
+  put(doctor, found ? "The doctor has finished." : "The doctor has finished: reload the page to see its findings.");
 }
 
 function put(place, text) {

@@ -1,6 +1,6 @@
 /** The training pages as things happen: figures at once, what the server draws every few seconds. */
 
-import { guardUnsaved, localNumber, localTimes, translate, wholeNumber } from "./base.js";
+import { guardUnsaved, localTimes, wholeNumber } from "./base.js";
 import { hear } from "./live.js";
 
 const DRAW_EVERY_MS = 2000;
@@ -61,26 +61,23 @@ function tell(words) {
 }
 
 function duration(seconds) {
-  if (seconds < 10) return translate("{first} s", { first: localNumber(seconds.toFixed(1)) });
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);
-  if (whole < 60) return translate("{first} s", { first: whole });
-  if (whole < 3600) return translate("{first} min {second} s", { first: Math.floor(whole / 60), second: whole % 60 });
-  return translate("{first} h {second} min", {
-    first: Math.floor(whole / 3600),
-    second: Math.floor((whole % 3600) / 60),
-  });
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
 }
 
 function size(bytes) {
   const gib = bytes / 2 ** 30;
-  return gib < 1 ? `${wholeNumber(bytes / 2 ** 20)} MiB` : localNumber(`${gib.toFixed(1)} GiB`);
+  return gib < 1 ? `${wholeNumber(bytes / 2 ** 20)} MiB` : `${gib.toFixed(1)} GiB`;
 }
 
 const FIGURES = {
-  step: (at) => translate("{step} of {of}", { step: wholeNumber(at.step), of: wholeNumber(at.of) }),
-  epoch: (at) => localNumber(at.epoch.toFixed(2)),
-  loss: (at) => localNumber(at.loss.toFixed(4)),
-  lr: (at) => localNumber(String(Number(at.lr.toPrecision(3)))),
+  step: (at) => `${wholeNumber(at.step)} of ${wholeNumber(at.of)}`,
+  epoch: (at) => at.epoch.toFixed(2),
+  loss: (at) => at.loss.toFixed(4),
+  lr: (at) => String(Number(at.lr.toPrecision(3))),
   tokens_per_s: (at) => wholeNumber(at.tokens_per_s),
   memory_bytes: (at) => size(at.memory_bytes),
   held_s: (at) => duration(at.held_s),
@@ -88,12 +85,7 @@ const FIGURES = {
 
 function showProgress(at) {
   for (const place of document.querySelectorAll("[data-of]")) place.textContent = FIGURES[place.dataset.of](at);
-  const loss = localNumber(at.loss.toFixed(3));
-  const detail = translate("step {step} of {of}, loss {loss}", {
-    step: wholeNumber(at.step),
-    of: wholeNumber(at.of),
-    loss,
-  });
+  const detail = `step ${wholeNumber(at.step)} of ${wholeNumber(at.of)}, loss ${at.loss.toFixed(3)}`;
   showPosition(at, "training", detail);
 }
 
@@ -104,15 +96,14 @@ function showPosition(at, phase, detail) {
   const bold = (text) => Object.assign(document.createElement("b"), { textContent: text });
   position.replaceChildren(PHASE_LABELS[phase]);
   if (typeof at.count === "number") {
-    position.append(`, ${translate("{step} of {of}", { step: wholeNumber(at.count), of: wholeNumber(at.of) })}`);
+    position.append(`, ${wholeNumber(at.count)} of ${wholeNumber(at.of)}`);
   }
   if (typeof at.done === "number") {
     bar.value = at.done;
     position.prepend(bold(`${wholeNumber(at.done * 100)} %`), " · ");
   }
   if (typeof at.left_s === "number") {
-    const [before, after] = translate("ready in about {left}").split("{left}");
-    position.append(` · ${before}`, bold(timeLeft(at.left_s)), after);
+    position.append(" · ready in about ", bold(timeLeft(at.left_s)));
   }
   const reading = document.getElementById("reading");
   if (reading) reading.hidden = phase !== "writing replies";
@@ -121,20 +112,18 @@ function showPosition(at, phase, detail) {
 
 /** As personas/schemas/formatting.py. */
 function timeLeft(seconds) {
-  if (seconds < 95) return translate("{first} s", { first: Math.max(10, Math.round(seconds / 10) * 10) });
+  if (seconds < 95) return `${Math.max(10, Math.round(seconds / 10) * 10)} s`;
   const minutes = Math.round(seconds / 60);
-  if (minutes < 60) return translate("{first} min", { first: minutes });
+  if (minutes < 60) return `${minutes} min`;
   const tens = Math.round(minutes / 10) * 10;
-  return translate("{first} h {second} min", { first: Math.floor(tens / 60), second: tens % 60 });
+  return `${Math.floor(tens / 60)} h ${tens % 60} min`;
 }
 
 function showPhase(phase) {
   const rest = document.getElementById("rest-of-card");
   if (rest && phase.share) {
-    rest.textContent = translate("The rest of its score card is being measured: {percent} %, at most {left} left.", {
-      percent: Math.round(phase.share * 100),
-      left: duration(phase.eta_s),
-    });
+    const percent = Math.round(phase.share * 100);
+    rest.textContent = `The rest of its score card is being measured: ${percent} %, at most ${duration(phase.eta_s)} left.`;
   }
   showPosition(phase, phase.name, phase.detail);
 }
@@ -156,7 +145,7 @@ function followRun() {
       place = job.place;
       if (job.state !== run.dataset.state) {
         run.dataset.state = job.state;
-        tell(`${job.name} ${job.version}: ${translate(job.state)}.`);
+        tell(`${job.name} ${job.version}: ${job.state}.`);
       } else if (!moved) return;
       renew(EVERYTHING).catch(drawAll);
     },
@@ -170,7 +159,7 @@ function followRuns() {
   const draw = calmly(() => renew(["now-trains", "now-waits", "all-runs", "decisions", "persona-cards"]));
   hear(runs.dataset.follow, {
     job: (job) => {
-      if (states.has(job.job_id) && states.get(job.job_id) !== job.state) tell(`${job.name} ${job.version}: ${translate(job.state)}.`);
+      if (states.has(job.job_id) && states.get(job.job_id) !== job.state) tell(`${job.name} ${job.version}: ${job.state}.`);
       states.set(job.job_id, job.state);
       draw();
     },
@@ -194,7 +183,7 @@ function smoothAsMoved(form) {
   let waits = null;
   form.querySelector("button").hidden = true;
   slider.addEventListener("input", () => {
-    document.getElementById("smoothing-is").value = localNumber(slider.value);
+    document.getElementById("smoothing-is").value = slider.value;
     clearTimeout(waits);
     waits = setTimeout(() => {
       const here = new URL(location.href);
@@ -215,12 +204,10 @@ function markChanges(form) {
       field.closest(".field").classList.toggle("changed", changed.includes(field));
     }
     said.textContent = changed.length
-      ? translate("Changed: {settings}.", {
-          settings: changed
-            .map((one) => `${one.dataset.name} ${one.dataset.used || "–"} → ${one.value.trim() || "–"}`)
-            .join("; "),
-        })
-      : translate("Nothing is changed.");
+      ? `Changed: ${changed
+          .map((one) => `${one.dataset.name} ${one.dataset.used || "–"} → ${one.value.trim() || "–"}`)
+          .join("; ")}.`
+      : "Nothing is changed.";
   };
   form.addEventListener("input", mark);
   mark();
