@@ -125,10 +125,8 @@ class AnsweringActions:
             for name in checked:
                 if seen is not None and seen.get(name) != stored[name]:
                     raise RefusedError(
-                        gettext_lazy(
-                            "Somebody else has changed {setting} meanwhile.", setting=LABELS[name]
-                        ),
-                        gettext_lazy("Look at it again."),
+                        f"Somebody else has changed {LABELS[name]} meanwhile.",
+                        "Look at it again.",
                     )
             settings = self.store.answering.change(guild_id, channel_id, checked, time.time())
         if guild_id:

@@ -78,8 +78,8 @@ def require_own_dataset(built: BuiltDataset) -> None:
     """Raise `DataConflictError` for a data set outside this home."""
     if not built.is_own:
         raise DataConflictError(
-            gettext_lazy("{name} lies where catalogue.toml says.", name=built.id),
-            gettext_lazy("Delete it there."),
+            f"{built.id} lies where catalogue.toml says.",
+            "Delete it there.",
         )
 
 
@@ -194,8 +194,8 @@ class DataActions:
             is_named = f"{UPLOADS_PREFIX}{source.name}" in " ".join(job.arguments)
             if is_named or job.subject == source.name:
                 raise DataConflictError(
-                    gettext_lazy("{name} is in use by a job.", name=source.name),
-                    gettext_lazy("Wait for it, or cancel it."),
+                    f"{source.name} is in use by a job.",
+                    "Wait for it, or cancel it.",
                 )
         file = self._folders.upload(source.name)
         await asyncio.to_thread(self._trash.throw_away, _upload_item(source))
@@ -250,8 +250,8 @@ class DataActions:
         await asyncio.to_thread(require_buildable, body, context)
         if self._folders.set(body.name).exists() and not replace:
             raise DataConflictError(
-                gettext_lazy("There is a data set {name} already.", name=body.name),
-                gettext_lazy("Choose another name, or replace it."),
+                f"There is a data set {body.name} already.",
+                "Choose another name, or replace it.",
             )
         words = await asyncio.to_thread(build_arguments, body, context)
         build = self._folders.build(body.name)
@@ -292,8 +292,8 @@ class DataActions:
         job = self._jobs.latest("build", built.id)
         if job and job.is_open:
             raise DataConflictError(
-                gettext_lazy("{name} is being built.", name=built.id),
-                gettext_lazy("Wait for it, or cancel it."),
+                f"{built.id} is being built.",
+                "Wait for it, or cancel it.",
             )
         await asyncio.to_thread(self._trash.throw_away, _dataset_item(built))
 
@@ -330,13 +330,13 @@ class DataActions:
             raise InvalidFieldsError(
                 f"Nobody has said which column of {name} is what, so nothing of it would be read.",
                 "State it under Columns, or as `map`.",
-                {"map": gettext_lazy("say which column is what")},
+                {"map": "say which column is what"},
             )
         if statement is None:
             raise InvalidFieldsError(
                 f"Nobody has stated a right to {name}.",
                 "State it first.",
-                {"right": gettext_lazy("nobody has stated a right to it")},
+                {"right": "nobody has stated a right to it"},
             )
         place = upload_place(source.name)
         await asyncio.to_thread(self._catalogue.offer, place, offer.listing, statement)

@@ -14,7 +14,6 @@ from typing import Any
 import orjson
 
 from bot.data.errors import InvalidFieldsError
-from bot.platform.localisation import gettext_lazy
 from personas.home.atomic_files import write_private_file
 
 REVIEW_FILE = "review.jsonl"
@@ -111,13 +110,13 @@ def add_correction(build: Path, verdict: str, name: str) -> None:
     name = " ".join(name.split())
     if verdict not in ("keep", "also"):
         raise InvalidFieldsError(
-            gettext_lazy("There is no verdict {verdict!r}.", verdict=verdict),
-            gettext_lazy("It is keep or also."),
+            f"There is no verdict {verdict!r}.",
+            "It is keep or also.",
         )
     if not name or len(name) > MAX_NAME_CHARS or not name.isprintable():
         raise InvalidFieldsError(
-            gettext_lazy("That is not a valid name."),
-            gettext_lazy("Give 1 to {count} characters in one line.", count=MAX_NAME_CHARS),
+            "That is not a valid name.",
+            f"Give 1 to {MAX_NAME_CHARS} characters in one line.",
         )
     with _corrections_lock:
         _write_corrections(

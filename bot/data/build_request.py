@@ -14,7 +14,6 @@ from bot.data.errors import InvalidFieldsError
 from bot.data.folders import DataFolders
 from bot.data.sources import DataSource
 from bot.personas.registry import guild_card_path
-from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts
 from personas.home.atomic_files import write_private_file
 from personas.schemas.base import FrozenModel
 
@@ -46,15 +45,13 @@ class DatasetBuildBody(FrozenModel):
         str,
         Field(
             pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$",
-            description=gettext_noop("letters, digits, - and _"),
+            description="letters, digits, - and _",
         ),
     ]
     persona: (
         Annotated[
             str,
-            Field(
-                pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description=gettext_noop("a persona's id")
-            ),
+            Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="a persona's id"),
         ]
         | None
     ) = None
@@ -69,43 +66,39 @@ class DatasetBuildBody(FrozenModel):
     max_reply_words: PositiveCount | None = None
     recipe: Annotated[
         str,
-        Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$", description=gettext_noop("a recipe's name")),
+        Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$", description="a recipe's name"),
     ] = "demo-cpu"
     max_length: Annotated[int, Field(ge=64, le=32768)] | None = None
-    tree_paths: Annotated[
-        str, Field(pattern="^(best|all)$", description=gettext_noop("best or all"))
-    ] = "best"
+    tree_paths: Annotated[str, Field(pattern="^(best|all)$", description="best or all")] = "best"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     @field_validator("mix")
     @classmethod
     def _ratio(cls, mix: str) -> str:
         if mix and not MIX_PATTERN.fullmatch(mix):
-            raise ValueError(gettext_lazy("numbers with : between them, such as 80:20"))
+            raise ValueError("numbers with : between them, such as 80:20")
         return mix
 
     @field_validator("languages")
     @classmethod
     def _codes(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
         if wrong := [code for code in languages if not LANGUAGE_PATTERN.fullmatch(code)]:
-            raise ValueError(
-                gettext_lazy("{code!r} is no code of a language, such as en", code=wrong[0])
-            )
+            raise ValueError(f"{wrong[0]!r} is no code of a language, such as en")
         return languages
 
     @field_validator("names")
     @classmethod
     def _plain(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if any(not name.isprintable() or name.startswith("-") for name in names):
-            raise ValueError(gettext_lazy("a name is printable, and does not begin with -"))
+            raise ValueError("a name is printable, and does not begin with -")
         return names
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len({selection.source for selection in self.sources}) < len(self.sources):
-            raise ValueError(gettext_lazy("sources names one twice"))
+            raise ValueError("sources names one twice")
         if self.mix and self.two_stage:
-            raise ValueError(gettext_lazy("give mix or two_stage, not both"))
+            raise ValueError("give mix or two_stage, not both")
         return self
 
 
@@ -130,32 +123,27 @@ def require_buildable(body: DatasetBuildBody, context: BuildContext) -> None:
             errors.append(("sources", error))
     is_known = body.persona in context.persona_ids or bool(_card_path(body, context.home))
     if body.persona and not is_known:
-        errors.append(("persona", gettext_lazy("There is no persona {name!r}", name=body.persona)))
+        errors.append(("persona", f"There is no persona {body.persona!r}"))
     if body.recipe not in context.recipes:
-        errors.append(("recipe", gettext_lazy("There is no recipe {name!r}", name=body.recipe)))
+        errors.append(("recipe", f"There is no recipe {body.recipe!r}"))
     if body.name in context.sources and not DataFolders(context.home).set(body.name).exists():
-        errors.append(
-            ("name", gettext_lazy("{name} is the name of another data set", name=body.name))
-        )
+        errors.append(("name", f"{body.name} is the name of another data set"))
     if errors:
-        sentences = [
-            error if error.endswith(".") else gettext_lazy("{reason}.", reason=error)
-            for _, error in errors
-        ]
-        advice = gettext_lazy("Correct what `errors` names.")
-        raise InvalidFieldsError(join_texts(*sentences), advice, tuple(errors))
+        sentences = [error if error.endswith(".") else f"{error}." for _, error in errors]
+        advice = "Correct what `errors` names."
+        raise InvalidFieldsError(" ".join(sentences), advice, tuple(errors))
 
 
 def _source_error(id: str, source: DataSource | None) -> str:
     """Describe why a source cannot be built from; empty if it can."""
     if source is None:
-        return gettext_lazy("{id} is not here: name logs, dialogue or uploads", id=id)
+        return f"{id} is not here: name logs, dialogue or uploads"
     if source.is_set:
-        return gettext_lazy("{id} is a built data set: name logs, dialogue or uploads", id=id)
+        return f"{id} is a built data set: name logs, dialogue or uploads"
     if not source.is_file:
-        return gettext_lazy("{id} is no file: name logs, dialogue or uploads", id=id)
+        return f"{id} is no file: name logs, dialogue or uploads"
     if source.refused:
-        return join_texts(source.refused, source.advice)
+        return f"{source.refused} {source.advice}"
     return ""
 
 

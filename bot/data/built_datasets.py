@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bot.data.errors import UnknownDataError
 from bot.data.folders import DATASET_NAME_PATTERN, DataFolders, catalogue_names
-from bot.platform.localisation import LocalisableText, gettext_lazy, join_texts
 from bot.training.training_plan import TokenHistogram
 from personas.errors import MaterialError
 from personas.home.built_dataset import (
@@ -116,10 +115,8 @@ def read_dataset(id: str, folder: Path, *, is_own: bool, catalogue_name: str = "
         )
     except (OSError, ValueError, ValidationError) as error:
         raise MaterialError(
-            gettext_lazy(
-                "The data set {id} is damaged: its {file} cannot be read.", id=id, file=STATS_FILE
-            ),
-            LocalisableText(REBUILD_ADVICE),
+            f"The data set {id} is damaged: its {STATS_FILE} cannot be read.",
+            REBUILD_ADVICE,
         ) from error
 
 
@@ -131,7 +128,7 @@ def list_datasets(home: Path) -> tuple[list[BuiltDataset], list[str]]:
         try:
             datasets.append(read_dataset(id, folder, is_own=is_own, catalogue_name=name))
         except MaterialError as error:
-            faults.append(join_texts(error.message, error.advice))
+            faults.append(f"{error.message} {error.advice}")
     return sorted(datasets, key=lambda built: built.built_at, reverse=True), faults
 
 
@@ -141,8 +138,8 @@ def require_dataset(home: Path, id: str) -> BuiltDataset:
         if known == id:
             return read_dataset(id, folder, is_own=is_own, catalogue_name=name)
     raise UnknownDataError(
-        gettext_lazy("There is no built data set {id!r}.", id=id),
-        gettext_lazy("The page Data lists them. Build a data set from a source first."),
+        f"There is no built data set {id!r}.",
+        "The page Data lists them. Build a data set from a source first.",
     )
 
 

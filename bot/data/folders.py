@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bot.data.errors import InvalidNameError, UnsupportedFileError
-from bot.platform.localisation import gettext_lazy
 from personas.home.dataset_catalogue import read_catalogue
 from personas.outside_names import UnsafeNameError, path_inside, require_safe_name
 
@@ -63,8 +62,8 @@ def parse_file_name(text: str) -> str:
     name = unicodedata.normalize("NFC", text.strip())
     if not FILE_NAME_PATTERN.fullmatch(name) or len(name.encode()) > MAX_NAME_BYTES:
         raise InvalidNameError(
-            gettext_lazy("A file cannot be called {name!r}.", name=name[:80]),
-            gettext_lazy(
+            f"A file cannot be called {name[:80]!r}.",
+            (
                 "Use letters, digits, spaces and . ( ) + - _, at most 120, the first a letter or "
                 "digit."
             ),
@@ -75,12 +74,8 @@ def parse_file_name(text: str) -> str:
         raise InvalidNameError(f"A file's name {error}.", "Choose another name.") from None
     if not is_supported_file(Path(name)):
         raise UnsupportedFileError(
-            gettext_lazy("{name} is of an unsupported type.", name=name),
-            gettext_lazy(
-                "Supported are {suffixes}, each also compressed as {packed}.",
-                suffixes=", ".join(FILE_SUFFIXES),
-                packed=GZIP_SUFFIX,
-            ),
+            f"{name} is of an unsupported type.",
+            f"Supported are {', '.join(FILE_SUFFIXES)}, each also compressed as {GZIP_SUFFIX}.",
         )
     return name
 
@@ -95,8 +90,8 @@ def parse_dataset_name(text: str) -> str:
     """The name of a data set. Raises `InvalidNameError`."""
     if not DATASET_NAME_PATTERN.fullmatch(text.strip()):
         raise InvalidNameError(
-            gettext_lazy("A data set cannot be called {name!r}.", name=text.strip()[:80]),
-            gettext_lazy("Use letters, digits, - and _, at most 64, the first a letter or digit."),
+            f"A data set cannot be called {text.strip()[:80]!r}.",
+            "Use letters, digits, - and _, at most 64, the first a letter or digit.",
         )
     return text.strip()
 

@@ -5,7 +5,6 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from bot.data.rights import MAX_STATEMENT_CHARS, parse_rights
-from bot.platform.localisation import gettext_lazy, gettext_noop
 from bot.training.dataset_catalog import CatalogueListing
 from personas.home.column_maps import MAX_PAIR_CHARACTERS, MAX_PAIRS, pairs_error
 from personas.home.dataset_catalogue import ENTRY_NAME_PATTERN
@@ -47,7 +46,7 @@ class OfferBody(FrozenModel):
         str,
         Field(
             pattern=f"^{ENTRY_NAME_PATTERN.pattern}$",
-            description=gettext_noop("letters, digits, spaces, . - _; at most 64"),
+            description="letters, digits, spaces, . - _; at most 64",
         ),
     ]
     right: Annotated[str, Field(max_length=80)] = ""
@@ -57,7 +56,7 @@ class OfferBody(FrozenModel):
     language: Annotated[str, Field(max_length=60)] = ""
     format: Annotated[
         str,
-        Field(pattern=r"^([a-z0-9][a-z0-9-]{0,39})?$", description=gettext_noop("a format's name")),
+        Field(pattern=r"^([a-z0-9][a-z0-9-]{0,39})?$", description="a format's name"),
     ] = ""
     persona_names: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=80)], ...], Field(max_length=20)
@@ -67,7 +66,7 @@ class OfferBody(FrozenModel):
     @model_validator(mode="after")
     def _printable(self) -> Self:
         if not all(text.isprintable() for text in (self.name, self.language, *self.persona_names)):
-            raise ValueError(gettext_lazy("a name or the language holds unprintable characters"))
+            raise ValueError("a name or the language holds unprintable characters")
         return self
 
     @property

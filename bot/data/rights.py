@@ -3,13 +3,10 @@
 import threading
 import tomllib
 from collections.abc import Mapping
-from contextlib import suppress
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from bot.data.errors import DataConflictError, InvalidFieldsError
-from bot.platform.localisation import LocalisableText, gettext_lazy, gettext_noop
 from personas.home.atomic_files import write_private_file
 from personas.home.rights import (
     REQUIRED_FIELDS,
@@ -23,18 +20,16 @@ from personas.schemas.base import DISCORD_API, right_error
 
 LICENSED_RIGHT = "licensed"
 RIGHT_CHOICES = (
-    ("own-writing", gettext_lazy("Own writing: I wrote all of it")),
+    ("own-writing", "Own writing: I wrote all of it"),
     (
         "data-package",
-        gettext_lazy(
-            "Data package: what one person asked of a service about themselves, and gives"
-        ),
+        "Data package: what one person asked of a service about themselves, and gives",
     ),
-    ("form", gettext_lazy("Form: given on purpose, through a form, for this")),
-    (LICENSED_RIGHT, gettext_lazy("Licensed: under a licence or agreement that allows it")),
+    ("form", "Form: given on purpose, through a form, for this"),
+    (LICENSED_RIGHT, "Licensed: under a licence or agreement that allows it"),
     (
         DISCORD_API,
-        gettext_lazy(
+        (
             "Taken from Discord's API (a server's export): not trained on without Discord's "
             "permission"
         ),
@@ -76,40 +71,15 @@ def parse_rights(fields: Mapping[str, str]) -> RightsStatement:
 def statement_error(name: str, value: str) -> str:
     """Describe the error in one field of a statement; empty if it is valid."""
     if len(value) > MAX_STATEMENT_CHARS or not value.replace("\n", " ").isprintable():
-        return gettext_lazy(
-            "the statement has a {name} that is too long, or holds unprintable characters",
-            name=name,
-        )
+        return f"the statement has a {name} that is too long, or holds unprintable characters"
     if name == "right":
-        return _right_text(value)
+        error = right_error(value)
+        return f"the statement {error}" if error else ""
     if not value.strip():
-        return gettext_lazy("the statement leaves out {name}", name=name)
-    return _date_text(value) if name == "stated_on" else ""
-
-
-def _right_text(right: str) -> str:
-    """The error of `right_error` with its subject, in the page's language."""
-    if not (error := right_error(right)):
-        return ""
-    source = gettext_noop("the statement names an unknown right, {right!r}")
-    if right.partition(":")[0] == LICENSED_RIGHT:
-        source = gettext_noop(
-            "the statement does not name the licence: write licensed:<name>, such as "
-            "licensed:CC-BY-4.0"
-        )
-    return LocalisableText(source, values={"right": right}, english=f"the statement {error}")
-
-
-def _date_text(stated_on: str) -> str:
-    """The error of `statement_date_error` with its subject, in the page's language."""
-    if not (error := statement_date_error(stated_on)):
-        return ""
-    source = gettext_noop("the statement has a stated_on that is no date (2026-11-20)")
-    with suppress(ValueError):
-        date.fromisoformat(stated_on)
-        source = gettext_noop("the statement has a stated_on that has not come yet ({stated_on})")
-    values = {"stated_on": stated_on}
-    return LocalisableText(source, values=values, english=f"the statement {error}")
+        return f"the statement leaves out {name}"
+    if name == "stated_on" and (error := statement_date_error(value)):
+        return f"the statement {error}"
+    return ""
 
 
 def write_statement(file: Path, statement: RightsStatement | None) -> None:
@@ -136,10 +106,6 @@ def _read_rights(rights: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError, RecursionError) as error:
         raise DataConflictError(
-            gettext_lazy(
-                "{file} beside the uploads cannot be read: {reason}.",
-                file=RIGHTS_FILE,
-                reason=str(error),
-            ),
-            gettext_lazy("Correct it by hand, or delete it."),
+            f"{RIGHTS_FILE} beside the uploads cannot be read: {error}.",
+            "Correct it by hand, or delete it.",
         ) from error

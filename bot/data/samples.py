@@ -7,7 +7,6 @@ from typing import Any
 import orjson
 
 from bot.data.built_datasets import SPLIT_FILES
-from bot.platform.localisation import LocalisableText, gettext_lazy
 from personas.errors import MaterialError
 from personas.home.built_dataset import REBUILD_ADVICE
 
@@ -26,12 +25,8 @@ def read_samples(folder: Path, split: str, first: int, limit: int) -> list[Sampl
             return [_parse_line(raw) for raw in islice(stream, first, first + limit)]
     except OSError as error:
         raise MaterialError(
-            gettext_lazy(
-                "The samples of {name} cannot be read: {reason}.",
-                name=folder.name,
-                reason=error.strerror,
-            ),
-            LocalisableText(REBUILD_ADVICE),
+            f"The samples of {folder.name} cannot be read: {error.strerror}.",
+            REBUILD_ADVICE,
         ) from error
 
 

@@ -8,7 +8,6 @@ from bot.data.errors import UnknownDataError
 from bot.data.folders import DataFolders, catalogue_names, is_supported_file
 from bot.data.inspections import FileInspection, read_inspection
 from bot.platform.errors import redact_paths
-from bot.platform.localisation import gettext_lazy, gettext_noop
 from bot.training.source_rights import refusal_texts
 from bot.training.stored_datasets import HISTORY_DATASET
 from personas.errors import MaterialError, UnderstudyError
@@ -26,10 +25,10 @@ from personas.home.rights import (
 from personas.schemas.base import DISCORD_API
 
 UPLOADS_PREFIX = "uploads/"
-SHIPPED_ORIGIN = gettext_noop("ships with the bot")
-UPLOAD_ORIGIN = gettext_noop("uploaded")
-HISTORY_ORIGIN = gettext_noop("said to the bot")
-PUBLISHED_ORIGIN = gettext_noop("published on a hub")
+SHIPPED_ORIGIN = "ships with the bot"
+UPLOAD_ORIGIN = "uploaded"
+HISTORY_ORIGIN = "said to the bot"
+PUBLISHED_ORIGIN = "published on a hub"
 GENERAL_PREFIX = "general-"
 
 
@@ -105,8 +104,8 @@ def require_upload(home: Path, name: str) -> DataSource:
     path = DataFolders(home).upload(name)
     if not path.is_file():
         raise UnknownDataError(
-            gettext_lazy("There is no upload {name!r}.", name=name),
-            gettext_lazy("The page Data lists the uploads, and brings files in."),
+            f"There is no upload {name!r}.",
+            "The page Data lists the uploads, and brings files in.",
         )
     return _upload_source(path, read_consent(home), catalogue_names(home).get(path, ""))
 
@@ -115,8 +114,8 @@ def _upload_source(path: Path, consent: Consent, catalogue_name: str) -> DataSou
     decision = _decide_right(path, consent)
     if not decision.refused and decision.statement is None:
         decision = _RightDecision(
-            refused=gettext_lazy("Nobody has stated a right to {name}.", name=path.name),
-            advice=gettext_lazy("State it below."),
+            refused=f"Nobody has stated a right to {path.name}.",
+            advice="State it below.",
         )
     status = path.stat()
     return DataSource(
@@ -184,7 +183,7 @@ def _history_source(consent: Consent) -> DataSource:
     refused, advice = refusal_texts(HISTORY_DATASET, verdict, consent)
     statement = None
     if consent.permission:
-        stated_by = gettext_lazy("the operator, in {setting}", setting=PERMISSION_SETTING)
+        stated_by = f"the operator, in {PERMISSION_SETTING}"
         statement = RightsStatement(DISCORD_API, stated_by, "", consent.permission)
     return DataSource(
         id=HISTORY_DATASET,
@@ -223,14 +222,10 @@ def _catalog_source(entry: CatalogueEntry, consent: Consent) -> DataSource:
         return replace(source, refused=error.message, advice=error.advice)
     refused, advice = refusal_texts(entry.name, verdict, consent)
     if refused and entry.ships and not entry.statement.right:
-        refused = gettext_lazy(
-            "{name} ({hub}) may not be trained on: its page states no licence.",
-            name=entry.name,
-            hub=entry.hub,
-        )
-        advice = gettext_lazy(
-            "Whoever has a right to it states so on its page of the dashboard, or in {file}.",
-            file=CATALOGUE_FILE,
+        refused = f"{entry.name} ({entry.hub}) may not be trained on: its page states no licence."
+        advice = (
+            "Whoever has a right to it states so on its page of the dashboard, or in "
+            f"{CATALOGUE_FILE}."
         )
     status = path.stat()
     size_bytes = None

@@ -20,12 +20,6 @@ from bot.data.errors import (
     UnsupportedFileError,
     UploadTooLargeError,
 )
-from bot.platform.localisation import (
-    LocalisableText,
-    gettext_lazy,
-    gettext_noop,
-    localisable_number,
-)
 from personas.home.atomic_files import claim_temporary, replace_durably
 
 MAGIC_BYTES = {
@@ -37,14 +31,14 @@ MAGIC_BYTES = {
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 """Byte order marks of text that may hold zero bytes."""
 OTHER_FILE_TYPES = {
-    b"PK\x03\x04": gettext_noop("a ZIP archive"),
-    b"\x1f\x8b": gettext_noop("packed with gzip"),
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "packed with gzip",
     b"PAR1": "Parquet",
-    b"\x7fELF": gettext_noop("a program"),
-    b"SQLite format 3\0": gettext_noop("a database"),
-    b"%PDF-": gettext_noop("a PDF"),
-    b"\x89PNG": gettext_noop("a picture"),
-    b"\xff\xd8\xff": gettext_noop("a picture"),
+    b"\x7fELF": "a program",
+    b"SQLite format 3\0": "a database",
+    b"%PDF-": "a PDF",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
 }
 SNIFFED_BYTES = 4096
 BLOCK_BYTES = 2**20
@@ -70,22 +64,18 @@ def require_file_type(name: str, first: bytes | bytearray) -> None:
     start = bytes(first[:SNIFFED_BYTES])
     if kind in MAGIC_BYTES:
         if not start.startswith(MAGIC_BYTES[kind]):
-            raise _wrong_type(
-                gettext_lazy("{name} does not begin as {kind} files do.", name=name, kind=kind)
-            )
+            raise _wrong_type(f"{name} does not begin as {kind} files do.")
         return
     for mark, what in OTHER_FILE_TYPES.items():
         if start.startswith(mark):
-            raise _wrong_type(
-                gettext_lazy("{name} is {type}, not text.", name=name, type=LocalisableText(what))
-            )
+            raise _wrong_type(f"{name} is {what}, not text.")
     if b"\0" in start and not start.startswith(UTF16_MARKS):
-        raise _wrong_type(gettext_lazy("{name} holds zero bytes, and is no text.", name=name))
+        raise _wrong_type(f"{name} holds zero bytes, and is no text.")
 
 
 def _wrong_type(message: str) -> UnsupportedFileError:
     return UnsupportedFileError(
-        message, gettext_lazy("Upload another file, or this one with the suffix of its type.")
+        message, "Upload another file, or this one with the suffix of its type."
     )
 
 
@@ -106,8 +96,8 @@ class ActiveUploads:
         """Mark a file as being uploaded. Raises `DataConflictError` if it is already."""
         if place in self._paths:
             raise DataConflictError(
-                gettext_lazy("{name} is being uploaded already.", name=place.name),
-                gettext_lazy("Wait for it, or cancel it there."),
+                f"{place.name} is being uploaded already.",
+                "Wait for it, or cancel it there.",
             )
         if not self._paths:  # then partial files stem from a bot that was killed
             for left_over in place.parent.glob(f".*{PARTIAL_SUFFIX}"):
@@ -136,23 +126,20 @@ class UploadLimits:
         """Raise `UploadTooLargeError` or `NoDiskSpaceError` for a larger file."""
         if size > self.most:
             raise UploadTooLargeError(
-                gettext_lazy(
-                    "{name} is larger than {limit} GiB, the limit of uploads here.",
-                    name=place.name,
-                    limit=localisable_number(f"{self.most / 2**30:.1f}"),
+                (
+                    f"{place.name} is larger than {self.most / 2**30:.1f} GiB, the limit of "
+                    "uploads here."
                 ),
-                gettext_lazy("Upload a part of it, or raise MAX_UPLOAD_GIB."),
+                "Upload a part of it, or raise MAX_UPLOAD_GIB.",
             )
         if size > self.room or self.room <= 0:
             raise NoDiskSpaceError(
-                gettext_lazy(
-                    "{name} is larger than what the disk has room for: {room} GiB, with {reserve} "
-                    "GiB kept free.",
-                    name=place.name,
-                    room=localisable_number(f"{self.room / 2**30:.1f}"),
-                    reserve=localisable_number(f"{RESERVED_DISK_BYTES / 2**30:.0f}"),
+                (
+                    f"{place.name} is larger than what the disk has room for: "
+                    f"{self.room / 2**30:.1f} GiB, with {RESERVED_DISK_BYTES / 2**30:.0f} GiB kept "
+                    "free."
                 ),
-                gettext_lazy("Free the disk, or bring in a part of it."),
+                "Free the disk, or bring in a part of it.",
             )
 
 
@@ -184,15 +171,11 @@ async def receive_file(
         await asyncio.to_thread(replace_durably, partial, place)
         return received
     except CONNECTION_ERRORS as error:
-        raise IncompleteUploadError(
-            gettext_lazy("{name} is incomplete.", name=place.name), gettext_lazy("Send it again.")
-        ) from error
+        raise IncompleteUploadError(f"{place.name} is incomplete.", "Send it again.") from error
     except OSError as error:
         raise NoDiskSpaceError(
-            gettext_lazy(
-                "{name} cannot be written: {reason}.", name=place.name, reason=error.strerror
-            ),
-            gettext_lazy("Check the disk."),
+            f"{place.name} cannot be written: {error.strerror}.",
+            "Check the disk.",
         ) from error
     finally:
         await asyncio.to_thread(partial.unlink, missing_ok=True)
@@ -202,8 +185,8 @@ def require_no_file(place: Path, replace: bool) -> None:
     """Raise `DataConflictError` for a file that exists and is not to be replaced."""
     if place.exists() and not replace:
         raise DataConflictError(
-            gettext_lazy("There is a file {name} already.", name=place.name),
-            gettext_lazy("Choose another name, or replace it."),
+            f"There is a file {place.name} already.",
+            "Choose another name, or replace it.",
         )
 
 

@@ -174,12 +174,9 @@ class GenerationActions:
             for name in changes:
                 if seen is not None and seen.get(name) != stored[name]:
                     raise RefusedError(
-                        gettext_lazy(
-                            "Somebody else has changed {setting} meanwhile: it is {value} now.",
-                            setting=LABELS[name],
-                            value=_value_text(stored[name]),
-                        ),
-                        gettext_lazy("Look at it again."),
+                        f"Somebody else has changed {LABELS[name]} meanwhile: it is "
+                        f"{_value_text(stored[name])} now.",
+                        "Look at it again.",
                     )
             settings = self.store.generation.change(scope, changes)
         changed = [

@@ -17,7 +17,6 @@ from bot.models.switch import (
 )
 from bot.models.table import ModelTable, build_table
 from bot.personas.base_model_compat import VersionKey
-from bot.platform.localisation import gettext_lazy
 from bot.settings import SettingsError
 from personas.errors import BaseModelError
 from personas.models.catalogue import find_model
@@ -33,10 +32,8 @@ def fetched_name(name: str, table: ModelTable, wanted: ModelFormat) -> str:
     if model is None or (wanted == "best" and name in (model.id, model.gguf)):
         if wanted == "gguf" and ":" not in name:
             raise BaseModelError(
-                gettext_lazy(
-                    "{name} is not in the catalogue, so its GGUF file is not known.", name=name
-                ),
-                gettext_lazy("Name it: {example}", example="owner/name:Q4_K_M"),
+                f"{name} is not in the catalogue, so its GGUF file is not known.",
+                "Name it: owner/name:Q4_K_M",
             )
         return name
     if wanted == "safetensors":
@@ -124,8 +121,8 @@ class ModelActions:
         """
         if self._env_file is None:
             raise SettingsError(
-                gettext_lazy("This bot has no file with settings."),
-                gettext_lazy("Set BASE_MODEL where its settings are."),
+                "This bot has no file with settings.",
+                "Set BASE_MODEL where its settings are.",
             )
         plan = await self.plan_switch(name, live)
         return plan, await asyncio.to_thread(use_model, plan, self._env_file)

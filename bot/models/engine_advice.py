@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Self
 
 from bot.models.table import ModelTable
-from bot.platform.localisation import gettext_lazy
 from bot.settings import Settings
 from personas.cli_common import commands_as_typed
 from personas.models.base_model import split_name
@@ -40,25 +39,19 @@ def advise_engine(base_model: str, table: ModelTable, present: PresentEngine) ->
         return EngineAdvice()
     path, scaling, _ = split_name(base_model)
     if scaling:
-        untold = gettext_lazy("llama.cpp is not told of a RoPE scaling")
+        untold = "llama.cpp is not told of a RoPE scaling"
         return _change_to("local", untold, present)
     model = find_model(path)
     if model is None:
         return EngineAdvice()
     fit = table.fit_of(model)
     best = fit.engine
-    reason = table.engine_reason(fit)
+    reason = best.reason
     missing = ""
     if best.engine == "llamacpp" and present.kind != "llamacpp":
         missing = _missing_for_llamacpp(path, model, present)
     if missing:
-        return EngineAdvice(
-            note=gettext_lazy(
-                "ENGINE=llamacpp would serve it best here: {reason}. {missing}",
-                reason=reason,
-                missing=missing,
-            )
-        )
+        return EngineAdvice(note=f"ENGINE=llamacpp would serve it best here: {reason}. {missing}")
     return _change_to(best.engine, reason, present)
 
 
@@ -67,23 +60,19 @@ def _change_to(engine: EngineName, reason: str, present: PresentEngine) -> Engin
         return EngineAdvice()
     if os.environ.get("ENGINE", "").strip():
         return EngineAdvice(
-            note=gettext_lazy(
-                "ENGINE={engine} serves it best here: {reason}. ENGINE is {present} in the "
-                "environment, which precedes the file: change it there.",
-                engine=engine,
-                reason=reason,
-                present=present.kind,
+            note=(
+                f"ENGINE={engine} serves it best here: {reason}. ENGINE is {present.kind} in the "
+                "environment, which precedes the file: change it there."
             )
         )
-    note = gettext_lazy("ENGINE={engine} is written too: {reason}.", engine=engine, reason=reason)
+    note = f"ENGINE={engine} is written too: {reason}."
     return EngineAdvice(engine, note)
 
 
 def _missing_for_llamacpp(path: str, model: CatalogueModel, present: PresentEngine) -> str:
     if path == model.id:
-        return gettext_lazy(
-            "Fetch its GGUF file: {command}",
-            command=commands_as_typed(f"python -m bot models fetch {model.name} --gguf"),
+        return "Fetch its GGUF file: {command}".format(
+            command=commands_as_typed(f"python -m bot models fetch {model.name} --gguf")
         )
     # What works with servers is imported only where it is asked about.
     from personas.engine.remote.llamacpp_command import NoLlamaServerError, find_program

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from dotenv.parser import Binding, parse_stream
 
-from bot.platform.localisation import gettext_lazy
 from bot.settings import SettingsError
 from personas.home.atomic_files import write_file
 
@@ -39,11 +38,10 @@ def set_in_env_file(path: Path, values: Mapping[str, str]) -> None:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         lines = " and ".join(f"{name}={value}" for name, value in values.items())
         raise SettingsError(
-            gettext_lazy("{path} cannot be changed: {why}.", path=path, why=why),
-            gettext_lazy(
-                "Write {lines} into it by hand; for a bot in a container, into `.env` on the host, "
-                "then `docker compose up --detach bot`.",
-                lines=lines,
+            f"{path} cannot be changed: {why}.",
+            (
+                f"Write {lines} into it by hand; for a bot in a container, into `.env` on the "
+                "host, then `docker compose up --detach bot`."
             ),
         ) from error
 

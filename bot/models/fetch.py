@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from bot.platform.localisation import gettext_lazy, localisable_number
 from personas.errors import BaseModelError, RequestError
 from personas.home.model_fetch import ModelFiles, fetch_model, list_model_files, require_disk_space
 from personas.models.catalogue import CatalogueModel, find_model
@@ -33,7 +32,7 @@ class FetchPlan:
     def licence(self) -> str:
         if self.model:
             return self.model.licence
-        return self.files.licence or gettext_lazy("none stated")
+        return self.files.licence or "none stated"
 
     @property
     def licence_url(self) -> str:
@@ -81,12 +80,8 @@ def require_accepted(plan: FetchPlan, *, accepted: bool) -> None:
     """Raise `RequestError` unless the operator accepts the licence."""
     if not accepted:
         raise RequestError(
-            gettext_lazy(
-                "{title} is licensed under {licence}.", title=plan.title, licence=plan.licence
-            ),
-            gettext_lazy(
-                "Read it at {address}, and accept it to fetch the model.", address=plan.licence_url
-            ),
+            f"{plan.title} is licensed under {plan.licence}.",
+            f"Read it at {plan.licence_url}, and accept it to fetch the model.",
         )
 
 
@@ -101,8 +96,8 @@ async def run_fetch(plan: FetchPlan, say: Callable[[str], None]) -> None:
     def report(done: int) -> None:
         if stopping.is_set():
             raise BaseModelError(
-                gettext_lazy("The fetch was cancelled."),
-                gettext_lazy("Fetch it again to continue."),
+                "The fetch was cancelled.",
+                "Fetch it again to continue.",
             )
         if text := progress.update(done, time.monotonic()):
             loop.call_soon_threadsafe(say, text)
@@ -133,30 +128,19 @@ class FetchProgress:
         if now - self._said_at < REPORT_INTERVAL_S and done < self._total:
             return ""
         self._said_at = now
-        sizes = {"done": _size(done), "total": _size(self._total)}
+        size = f"{format_size(done)} of {format_size(self._total)}"
         started_at, started = self._marks[0]
         if done >= self._total or now <= started_at or done <= started:
-            return gettext_lazy("{done} of {total}", **sizes)
+            return size
         rate = (done - started) / (now - started_at)
         left_s = (self._total - done) / rate
-        return gettext_lazy(
-            "{done} of {total}, {rate}/s, {left} left",
-            **sizes,
-            rate=_size(round(rate)),
-            left=_duration(left_s),
-        )
-
-
-def _size(number_bytes: int) -> str:
-    return localisable_number(format_size(number_bytes))
+        return f"{size}, {format_size(round(rate))}/s, {_duration(left_s)} left"
 
 
 def _duration(seconds: float) -> str:
     minutes = seconds / 60
     if minutes < 1:
-        return gettext_lazy("{first} s", first=f"{seconds:.0f}")
+        return f"{seconds:.0f} s"
     if minutes < 60:
-        return gettext_lazy("{first} min", first=f"{minutes:.0f}")
-    return gettext_lazy(
-        "{first} h {second} min", first=f"{minutes // 60:.0f}", second=f"{minutes % 60:.0f}"
-    )
+        return f"{minutes:.0f} min"
+    return f"{minutes // 60:.0f} h {minutes % 60:.0f} min"

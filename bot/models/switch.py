@@ -13,7 +13,6 @@ from bot.models.engine_advice import EngineAdvice
 from bot.models.env_file import set_in_env_file
 from bot.models.table import ModelTable
 from bot.personas.base_model_compat import VersionKey, find_incompatible_versions
-from bot.platform.localisation import gettext_lazy
 from bot.settings import SettingsError
 from personas.cli_common import commands_as_typed
 from personas.errors import BaseModelError
@@ -21,7 +20,7 @@ from personas.models.base_model import EMBEDDED, fingerprint, locate, split_name
 from personas.models.catalogue import catalogue_models, find_model
 from personas.models.gguf_names import HUB_FILE, find_gguf
 
-RESTART_ADVICE = gettext_lazy("Restart the bot: Ctrl-C, then make run.")
+RESTART_ADVICE = "Restart the bot: Ctrl-C, then make run."
 PATH_STARTS = ("/", "./", "../", "~")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?(:[\w./-]+)?")
 NO_FINGERPRINT = "never unpacked"
@@ -43,12 +42,10 @@ class VersionChange:
         """What becomes of it."""
         name = f"{self.persona_id} {self.version}"
         if not self.other_model:
-            return gettext_lazy("{name} goes on: it was trained over this model.", name=name)
-        return gettext_lazy(
-            "{name} was trained over {model}: the base model answers until the persona is trained "
-            "again. Nothing is deleted.",
-            name=name,
-            model=self.other_model,
+            return f"{name} goes on: it was trained over this model."
+        return (
+            f"{name} was trained over {self.other_model}: the base model answers until the "
+            "persona is trained again. Nothing is deleted."
         )
 
 
@@ -78,7 +75,7 @@ class SwitchPlan:
         """The plan in words."""
         lines = [change.text for change in self.changes]
         if not lines:
-            lines.append(gettext_lazy("No persona has a live version."))
+            lines.append("No persona has a live version.")
         if self.engine.note:
             lines.append(self.engine.note)
         return lines
@@ -121,12 +118,8 @@ def require_unset_in_environment(plan: SwitchPlan, env_file: Path) -> None:
     """Raise `SettingsError` if the environment sets BASE_MODEL, as it precedes the file."""
     if stated := os.environ.get("BASE_MODEL", "").strip():
         raise SettingsError(
-            gettext_lazy(
-                "BASE_MODEL is {stated} in the environment, which precedes {file}.",
-                stated=stated,
-                file=env_file,
-            ),
-            gettext_lazy("Unset it, or set it to {model} where it is set.", model=plan.base_model),
+            f"BASE_MODEL is {stated} in the environment, which precedes {env_file}.",
+            f"Unset it, or set it to {plan.base_model} where it is set.",
         )
 
 
@@ -137,10 +130,8 @@ def use_model(plan: SwitchPlan, env_file: Path) -> list[str]:
     todo: list[str] = [RESTART_ADVICE]
     if plan.to_retrain:
         todo.append(
-            gettext_lazy(
-                "Then train the personas again: /finetune all on Discord, or Train all on the page "
-                "Models."
-            )
+            "Then train the personas again: /finetune all on Discord, or Train all on the page "
+            "Models."
         )
     return todo
 
@@ -175,17 +166,16 @@ def find_local_name(name: str, table: ModelTable) -> str:
         raise errors[0]
     if model is None and (path.startswith(PATH_STARTS) or _is_file_name(path)):
         raise BaseModelError(
-            gettext_lazy("There is no file or folder {path}.", path=path),
-            gettext_lazy("Check the path."),
+            f"There is no file or folder {path}.",
+            "Check the path.",
         )
     if model is None and not HUB_NAME.fullmatch(path):
         raise _unknown_name_error(path)
     fetched = model.name if model and "@" not in path and "/" not in path else path
     raise BaseModelError(
-        gettext_lazy("{path} is not on this machine.", path=path),
-        gettext_lazy(
-            "Fetch it first: {command}",
-            command=commands_as_typed(f"python -m bot models fetch {fetched}"),
+        f"{path} is not on this machine.",
+        "Fetch it first: {command}".format(
+            command=commands_as_typed(f"python -m bot models fetch {fetched}")
         ),
     )
 
@@ -196,19 +186,16 @@ def _without_suffixes(name: str) -> str:
     """
     if not name.strip():
         raise BaseModelError(
-            gettext_lazy("The base model has no name."),
-            gettext_lazy(
-                "Name a model: {command}", command=commands_as_typed("python -m bot models")
-            ),
+            "The base model has no name.",
+            f"Name a model: {commands_as_typed('python -m bot models')}",
         )
     if "#" in name and Path(name).expanduser().is_file():
         raise BaseModelError(
-            gettext_lazy(
-                "The path {name} has a #, which begins a scaling or a chat template in a base "
-                "model's name.",
-                name=name,
+            (
+                f"The path {name} has a #, which begins a scaling or a chat template in a base "
+                "model's name."
             ),
-            gettext_lazy("Rename the file or its folder."),
+            "Rename the file or its folder.",
         )
     path, _, _ = split_name(name)
     return path
@@ -221,21 +208,20 @@ def _is_file_name(path: str) -> bool:
 def _unknown_name_error(name: str) -> BaseModelError:
     known = [EMBEDDED, *(model.name for model in catalogue_models())]
     close = difflib.get_close_matches(name.casefold(), known)
-    advice = gettext_lazy("See {command}.", command=commands_as_typed("python -m bot models"))
+    advice = f"See {commands_as_typed('python -m bot models')}."
     if close:
-        advice = gettext_lazy("Did you mean {names}?", names=reduce(_either, close))
+        advice = f"Did you mean {reduce(_either, close)}?"
     return BaseModelError(
-        gettext_lazy(
-            "{name} is neither a name of the table, nor a hub's id (owner/name), nor a file or "
-            "folder here.",
-            name=name,
+        (
+            f"{name} is neither a name of the table, nor a hub's id (owner/name), nor a file or "
+            "folder here."
         ),
         advice,
     )
 
 
 def _either(first: str, second: str) -> str:
-    return gettext_lazy("{first} or {second}", first=first, second=second)
+    return f"{first} or {second}"
 
 
 def _find_here(name: str) -> tuple[str, str]:

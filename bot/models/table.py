@@ -12,20 +12,12 @@ from typing import Any
 import psutil
 
 from bot.models.measured_speeds import base_model_key, read_speeds
-from bot.platform.localisation import (
-    LocalisableText,
-    gettext_lazy,
-    gettext_noop,
-    localisable_number,
-)
 from bot.training.backends.trainer_environment import TRAINER_COMMAND, trainer_environment
 from personas.models.base_model import EMBEDDED
 from personas.models.catalogue import CatalogueModel, catalogue_models, find_model
 from personas.models.model_fit import (
-    FITS_CARD,
     MEASURED_HERE,
     RESERVE_BYTES,
-    UNNAMED_CARD,
     MachineCapacity,
     ModelFit,
     TrainingNeed,
@@ -37,32 +29,6 @@ from personas.schemas.formatting import format_gib
 SIZES_TIMEOUT_S = 120.0
 WHOLE_TOKENS_PER_S = 10
 """From here on a speed is shown without decimals."""
-FITS_TERMS = (
-    gettext_noop("both"),
-    gettext_noop("in turn"),
-    gettext_noop("serves"),
-    gettext_noop("no"),
-)
-"""Words for how a model fits, which the page translates."""
-LANGUAGE_TERMS = (
-    gettext_noop("over 100"),
-    gettext_noop("over 140"),
-    gettext_noop("Arabic"),
-    gettext_noop("Chinese"),
-    gettext_noop("Czech"),
-    gettext_noop("Dutch"),
-    gettext_noop("English"),
-    gettext_noop("French"),
-    gettext_noop("German"),
-    gettext_noop("Hindi"),
-    gettext_noop("Italian"),
-    gettext_noop("Japanese"),
-    gettext_noop("Korean"),
-    gettext_noop("Portuguese"),
-    gettext_noop("Spanish"),
-    gettext_noop("Thai"),
-)
-"""Words of the catalogue for a model's languages, which the page translates."""
 
 
 @dataclass(frozen=True)
@@ -96,17 +62,6 @@ class ModelTable:
     def shortage(self) -> str:
         """What of the recommended model does not fit at the moment; empty if all of it does."""
         return shortage_text(self.recommended, self.machine) if self.recommended else ""
-
-    def engine_reason(self, fit: ModelFit) -> str:
-        """Why a model is served by its engine here, in the language that is chosen later."""
-        choice = fit.engine
-        if not choice.on_card:
-            return LocalisableText(choice.reason)
-        values = {
-            "card": self.machine.card_name or LocalisableText(UNNAMED_CARD),
-            "precision": LocalisableText(choice.precision),
-        }
-        return LocalisableText(FITS_CARD, values=values)
 
     def fit_of(self, model: CatalogueModel) -> ModelFit:
         return next(fit for fit in self.fits if fit.model == model)
@@ -212,14 +167,14 @@ async def read_trainer_sizes(command: Sequence[str] = TRAINER_COMMAND) -> Traine
             env=trainer_environment(os.environ, {}),
         )
     except OSError as error:
-        reason = gettext_lazy("the trainer cannot be started: {error}", error=error.strerror)
+        reason = f"the trainer cannot be started: {error.strerror}"
         return TrainerSizes(error=reason)
     try:
         async with asyncio.timeout(SIZES_TIMEOUT_S):
             output, _ = await process.communicate()
         return parse_trainer_sizes(json.loads(output))
     except (TimeoutError, ValueError, LookupError, TypeError):
-        return TrainerSizes(error=gettext_lazy("the trainer does not say what its recipes need"))
+        return TrainerSizes(error="the trainer does not say what its recipes need")
     finally:
         if process.returncode is None:
             process.kill()
@@ -254,23 +209,21 @@ def _read_speed(home: Path) -> tuple[float, str]:
 def recommendation_text(recommended: ModelFit | None) -> str:
     """Say why a model is recommended, or none."""
     if recommended is None:
-        return gettext_lazy("none of them trains here while it serves: keep the bundled model")
+        return "none of them trains here while it serves: keep the bundled model"
     rate = recommended.unloaded_tokens_per_s
     if rate is None:
-        return gettext_lazy(
+        return (
             "the largest with an open licence that trains here while it serves; its speed is "
             "measured once it is used"
         )
     if recommended.is_slower_than_people_read:
-        return gettext_lazy(
+        return (
             "the smallest with an open licence that trains here while it serves; it writes about "
-            "{rate} tokens per second, slower than people read",
-            rate=localisable_number(f"{rate:.1f}"),
+            f"{rate:.1f} tokens per second, slower than people read"
         )
-    return gettext_lazy(
+    return (
         "the largest with an open licence that trains here while it serves; it writes about "
-        "{rate} tokens per second, as fast as people read",
-        rate=f"{rate:.0f}",
+        f"{rate:.0f} tokens per second, as fast as people read"
     )
 
 
@@ -280,20 +233,16 @@ def shortage_text(fit: ModelFit, machine: MachineCapacity) -> str:
     """
     serving = 0 if fit.engine.on_card else fit.engine.bytes
     training = fit.training.bytes if fit.training and not machine.card_bytes else 0
-    free = localisable_number(format_gib(machine.free_bytes))
+    free = format_gib(machine.free_bytes)
     if serving > machine.free_bytes:
-        return gettext_lazy(
-            "At the moment {free} of memory are free, too little to serve it ({needed}): close "
-            "other programs first.",
-            free=free,
-            needed=localisable_number(format_gib(serving)),
+        return (
+            f"At the moment {free} of memory are free, too little to serve it "
+            f"({format_gib(serving)}): close other programs first."
         )
     if serving + training > machine.free_bytes:
-        return gettext_lazy(
-            "At the moment {free} of memory are free, too little to train it while it serves "
-            "({needed}): close other programs before a training.",
-            free=free,
-            needed=localisable_number(format_gib(serving + training)),
+        return (
+            f"At the moment {free} of memory are free, too little to train it while it serves "
+            f"({format_gib(serving + training)}): close other programs before a training."
         )
     return ""
 
@@ -304,4 +253,4 @@ def speed_text(fit: ModelFit) -> str:
         return "–"
     about = "" if fit.speed_basis == MEASURED_HERE else "~"
     digits = 1 if round(fit.tokens_per_s, 1) < WHOLE_TOKENS_PER_S else 0
-    return localisable_number(f"{about}{fit.tokens_per_s:.{digits}f}")
+    return f"{about}{fit.tokens_per_s:.{digits}f}"

@@ -113,8 +113,8 @@ class ModerationActions:
             for name in changes:
                 if seen is not None and seen.get(name) != vars(before)[name]:
                     raise RefusedError(
-                        gettext_lazy("Somebody else has changed the limits meanwhile."),
-                        gettext_lazy("Look at it again."),
+                        "Somebody else has changed the limits meanwhile.",
+                        "Look at it again.",
                     )
             values = {**vars(before), **changes}
             new = ReplyLimits(

@@ -131,8 +131,8 @@ class RolePermissions:
         with self.store.atomic():
             if seen is not None and seen != self.store.action_roles.get(guild_id, action):
                 raise RefusedError(
-                    gettext_lazy("Somebody else has changed the roles meanwhile."),
-                    gettext_lazy("Look at it again."),
+                    "Somebody else has changed the roles meanwhile.",
+                    "Look at it again.",
                 )
             if reset:
                 self.store.action_roles.clear(guild_id, action)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from bot.platform.localisation import LocalisableText, gettext_lazy, localisable_number
+from bot.platform.localisation import LocalisableText, gettext_lazy
 from personas.errors import TrainingError
 from personas.home.job_folder import fill_job_folder
 from personas.home.job_material import SourceMaterial
@@ -97,12 +97,7 @@ class TokenHistogram(BaseModel):
         for row, (low, high) in enumerate(pairwise(edges)):
             first = row * bins_per_row
             count = sum(self.counts[first : first + bins_per_row])
-            label = gettext_lazy(
-                "{low} to {high}",
-                low=localisable_number(f"{low:,}"),
-                high=localisable_number(f"{high - 1:,}"),
-            )
-            rows.append((label, float(count)))
+            rows.append((f"{low:,} to {high - 1:,}", float(count)))
         return rows
 
 

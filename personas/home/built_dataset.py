@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from personas.errors import MaterialError
-from personas.gettext_marker import gettext_noop
 from personas.home.data_subjects import PEOPLE_FILE
 from personas.home.rights import RightsStatement
 from personas.schemas.base import DISCORD_API, Right, right_error
@@ -14,7 +13,7 @@ from personas.schemas.base import DISCORD_API, Right, right_error
 TRAIN_FILE = "train.jsonl"
 EVAL_FILE = "eval.jsonl"
 STATS_FILE = "stats.json"
-REBUILD_ADVICE = gettext_noop("Build the data set again.")
+REBUILD_ADVICE = "Build the data set again."
 # Right of a data set with samples under several rights, none of them Discord's.
 MIXED_RIGHT = "licensed:mixed"
 

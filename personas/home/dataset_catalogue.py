@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from personas.errors import MaterialError
-from personas.gettext_marker import gettext_noop
 from personas.home.atomic_files import read_model
 from personas.home.column_maps import MAP_FIELD, pairs_error, read_mapping
 from personas.home.data_subjects import Consent
@@ -30,7 +29,7 @@ CATALOGUE_FIELDS = {
     MAP_FIELD,
 }  # fmt: skip
 FETCHED_FOLDER = "fetched"
-NO_LICENCE_TEXT = gettext_noop("no licence stated")
+NO_LICENCE_TEXT = "no licence stated"
 FETCH_RECORD = ".fetched.json"
 ENTRY_NAME_PATTERN = re.compile(r"[\w][\w .-]{0,63}")
 

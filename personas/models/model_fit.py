@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from personas.gettext_marker import gettext_noop
 from personas.models.catalogue import NF4_BYTES, WEIGHT_BYTES, CatalogueModel
 
 EngineName = Literal["local", "llamacpp"]
@@ -35,9 +34,7 @@ LLAMACPP_SHARE = 0.4
 """Bytes of weights per second that llama.cpp reads with an adapter, relative to the built-in engine in
 bfloat16: one chat on Q4_K_M, in the shapes of Qwen3 1.7B (7.4 GB/s against 17.1) and 4B (docs/benchmarks.md).
 """
-FITS_CARD = gettext_noop("fits {card} in {precision}")
-UNNAMED_CARD = gettext_noop("the card")
-MEASURED_HERE = gettext_noop("measured here")
+MEASURED_HERE = "measured here"
 READING_TOKENS_PER_S = 5.0
 """Tokens per second that people read: some 240 words a minute (Brysbaert 2019), 1.3 tokens each."""
 
@@ -163,12 +160,11 @@ def choose_engine(model: CatalogueModel, machine: MachineCapacity) -> EngineChoi
     cache = model.kv_bytes(SERVED_TOKENS)
     if machine.card_bytes:
         for precision, size in (
-            (gettext_noop("16 bits"), model.weight_bytes),
+            ("16 bits", model.weight_bytes),
             ("NF4", model.packed_bytes(NF4_BYTES)),
         ):
             if size + cache + GPU_OVERHEAD_BYTES <= machine.card_bytes:
-                card = machine.card_name or UNNAMED_CARD
-                reason = FITS_CARD.format(card=card, precision=precision)
+                reason = f"fits {machine.card_name or 'the card'} in {precision}"
                 needed = size + cache + GPU_OVERHEAD_BYTES
                 return EngineChoice(
                     "local",
@@ -181,20 +177,16 @@ def choose_engine(model: CatalogueModel, machine: MachineCapacity) -> EngineChoi
     if obstacle := _obstacle_to_gguf(model):
         return _local_choice(model, machine, cache, obstacle)
     if machine.is_mac:
-        return _llamacpp_choice(model, cache, gettext_noop("llama.cpp computes on Apple's GPU"))
+        return _llamacpp_choice(model, cache, "llama.cpp computes on Apple's GPU")
     if not machine.has_bfloat16:
-        reason = gettext_noop(
-            "this processor has no bfloat16, and the file is a quarter of float32"
-        )
+        reason = "this processor has no bfloat16, and the file is a quarter of float32"
         return _llamacpp_choice(model, cache, reason)
     if model.config["model_type"] not in BATCHED_MODEL_TYPES:
-        reason = gettext_noop("the built-in engine computes one reply at a time of this family")
+        reason = "the built-in engine computes one reply at a time of this family"
         return _llamacpp_choice(model, cache, reason)
-    local = _local_choice(model, machine, cache, gettext_noop("computes many voices in one batch"))
+    local = _local_choice(model, machine, cache, "computes many voices in one batch")
     if local.bytes > machine.room_bytes:
-        return _llamacpp_choice(
-            model, cache, gettext_noop("in 16 bits it is larger than the memory")
-        )
+        return _llamacpp_choice(model, cache, "in 16 bits it is larger than the memory")
     return local
 
 
@@ -223,9 +215,9 @@ def _is_worth_serving(fit: ModelFit) -> bool:
 
 def _obstacle_to_gguf(model: CatalogueModel) -> str:
     if not model.gguf:
-        return gettext_noop("there is no well-known GGUF file of it")
+        return "there is no well-known GGUF file of it"
     if model.config["model_type"] not in GGUF_ADAPTER_MODEL_TYPES:
-        return gettext_noop("llama.cpp takes no adapter of this family")
+        return "llama.cpp takes no adapter of this family"
     return ""
 
 
@@ -257,14 +249,15 @@ def _local_choice(
 def _expected_speed(choice: EngineChoice, machine: MachineCapacity) -> tuple[float | None, str]:
     """Return the expected speed of one chat: the weights are read once for each token."""
     if choice.on_card:
-        return None, gettext_noop("on a card it is measured with its first replies")
+        return None, "on a card it is measured with its first replies"
     if machine.is_mac:
-        return None, gettext_noop("on Apple's GPU it is measured with its first replies")
+        return None, "on Apple's GPU it is measured with its first replies"
     if not machine.weight_bytes_per_s:
-        return None, gettext_noop("not measured")
+        return None, "not measured"
     share = LLAMACPP_SHARE if choice.engine == "llamacpp" else 1
-    return share * machine.weight_bytes_per_s / choice.read_bytes, gettext_noop(
-        "estimated from this processor's speed"
+    return (
+        share * machine.weight_bytes_per_s / choice.read_bytes,
+        "estimated from this processor's speed",
     )
 
 

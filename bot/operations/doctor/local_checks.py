@@ -23,7 +23,6 @@ from bot.platform.backup_folder import (
 )
 from bot.platform.db.schema import schema_version
 from bot.platform.errors import RENEW_TOKEN_ADVICE
-from bot.platform.localisation import gettext_lazy, localisable_number
 from bot.settings import Settings
 from bot.store import HOME_DATABASE, Store, StoreError, is_in_use
 from bot.transcription.transcriber import find_load_problem
@@ -120,13 +119,13 @@ def check_database(folder: Path) -> BotCheck:
 
 def check_disk(folder: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> BotCheck:
     free = int(usage(_existing_parent(folder)).free)
-    found = gettext_lazy("{size} free", size=localisable_number(f"{free / 2**30:.1f} GiB"))
-    name = gettext_lazy("disk")
+    found = f"{free / 2**30:.1f} GiB free"
+    name = "disk"
     if free < MIN_FREE_BYTES:
-        remedy = gettext_lazy("free some: a training's checkpoints and adapter need a GiB or two")
+        remedy = "free some: a training's checkpoints and adapter need a GiB or two"
         return BotCheck(name, "fail", found, remedy)
     if free < LOW_FREE_BYTES:
-        remedy = gettext_lazy("free some before fetching models or keeping many versions")
+        remedy = "free some before fetching models or keeping many versions"
         return BotCheck(name, "warn", found, remedy)
     return BotCheck(name, "ok", found)
 
