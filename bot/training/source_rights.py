@@ -14,7 +14,7 @@ from personas.schemas.base import DISCORD_API
 
 
 def refusal_texts(name: str, verdict: RightsDecision, consent: Consent) -> tuple[str, str]:
-    """`refused` and `advice` of `decide_right` in the page's language."""
+    """`refused` and `advice` of `decide_right`, whose language is chosen later."""
     if not verdict.refused:
         return "", ""
     source = gettext_noop("{name} may not be trained on: nobody has stated a right to it.")
