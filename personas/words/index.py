@@ -12,7 +12,7 @@ import numpy.typing as npt
 from personas.lore.minilm import Vectors, load_encoder
 from personas.lore.semantic import chat_cosines, embedding_scheme, message_vector
 from personas.words.exchanges import Exchange, compared_texts
-from personas.words.phrasing import person_of
+from personas.words.phrasing import is_negated, person_of
 
 log = logging.getLogger(__name__)
 SAME_LINE = 0.65
@@ -51,6 +51,7 @@ class OwnWords:
         """By phrasing: the line that it follows; -1 without one."""
         phrasings = [phrasing for exchange in exchanges for phrasing in exchange.asked]
         self._person_of = np.array([person_of(phrasing) for phrasing in phrasings], "U8")
+        self._is_negated = np.array([is_negated(phrasing) for phrasing in phrasings], bool)
         self._phrasings = vectors[: len(self._exchanges)]
         self._lines = vectors[len(self._exchanges) :]
 
@@ -58,7 +59,7 @@ class OwnWords:
         self, message: str, before: str = "", without: Collection[str] = ()
     ) -> WordsHit | None:
         """Return the exchange nearest to a message that follows the persona's line `before`, and
-        speaks of the same person; none whose reply is among the texts `without`, and None for a
+        speaks of the same person, and denies as it does; none whose reply is among the texts `without`, and None for a
         language that the encoder does not read.
         """
         if not self._exchanges or not load_encoder(self._encoder).can_read(message):
@@ -70,6 +71,7 @@ class OwnWords:
             if before:
                 fits[:-1] = self._cosines(before, self._lines) >= SAME_LINE
             cosines[~fits[self._line_of]] = -1.0
+        cosines[self._is_negated != is_negated(message)] = -1.0
         if person := person_of(message):
             cosines[(self._person_of != person) & (self._person_of != "")] = -1.0
         said = frozenset(without)

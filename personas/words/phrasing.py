@@ -1,4 +1,6 @@
-"""What a sentence embedding does not see in a message: whom it speaks of, and whom it calls."""
+"""What a sentence embedding does not see in a message: whom it speaks of, whom it calls, and whether
+it denies.
+"""
 
 import re
 from collections.abc import Sequence
@@ -16,6 +18,21 @@ SPOKEN_OF_AFTER = frozenset(
     than the to was with""".split()
 )
 """Words after which a name is not called, but spoken of: "who is Oda"."""
+
+
+NEGATION_PATTERN = re.compile(
+    r"(?<!\A)\b(?:not|no|never|none|nothing|nobody|nowhere|neither|nor|without|cannot"
+    r"|(?:ai|are|ca|could|did|do|does|had|has|have|is|must|should|was|were|wo|would)n['’]?t)\b",
+    re.IGNORECASE,
+)
+"""A negation, but for one that begins a message: "don't you sleep" asks whether, and "no" answers."""
+
+
+def is_negated(text: str) -> bool:
+    """Report whether a message says that something is not so: "i'm not tired" is near to its
+    opposite.
+    """
+    return NEGATION_PATTERN.search(text.strip()) is not None
 
 
 @lru_cache(maxsize=4096)

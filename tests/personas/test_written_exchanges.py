@@ -53,6 +53,16 @@ def test_a_question_about_the_other_of_the_two_is_another_question():
     assert hit and hit.exchange.reply == "Oda."
 
 
+def test_a_message_that_denies_finds_nothing_that_affirms():
+    words = OwnWords([Exchange(("i'm bored", "so bored"), "Count rivets."), SOUP])
+    assert words.find("i am bored").exchange.reply == "Count rivets."
+    hit = words.find("i'm not bored")
+    assert hit is None or hit.similarity < 0
+    assert (
+        OwnWords([Exchange(("do you sleep?",), "No.")]).find("don't you sleep?").similarity > 0.65
+    )
+
+
 def test_a_message_about_something_else_is_far_from_all():
     hit = WORDS.find("my printer prints only blue stripes")
     assert hit and hit.similarity < 0.5
