@@ -16,7 +16,7 @@ from personas.lore.index import LoreIndex
 from personas.schemas.chat import AdapterRef, Persona
 from personas.shipped_folders import SHIPPED_DATA
 from personas.words.exchanges import Exchange, card_exchanges
-from personas.words.index import OwnWords, WordsHit
+from personas.words.index import OwnWords
 from personas.words.version_words import read_words
 
 log = logging.getLogger(__name__)
@@ -24,11 +24,18 @@ T = TypeVar("T")
 SHIPPED_WORDS = SHIPPED_DATA / "own-words"
 """A file of exchanges for each shipped persona, and their vectors beside it."""
 MIN_SIMILARITY = 0.65
-"""Cosine from which a written reply is said to a message."""
+"""Cosine from which a message is what a reply was written to."""
+MIN_ANY_DAY_SIMILARITY = 0.5
+"""The same for replies that were written to be said on any day to anybody, as those of the shipped
+personas: read blindly, two thirds of the nearest ones at .5 to .65 are sensible, and of what the bundled
+model writes to the same messages none is (docs/own-words.md).
+"""
 MAX_LESSON_CHARS = 400
 """A longer lesson, some hundred tokens, is no line of talk: it waits for a training."""
 READING_S = 2.0
 """Longest wait of a message for the author's words, at the first one."""
+AuthorsWords = tuple[OwnWords, float]
+"""Written replies, and the cosine from which one is said."""
 AUTHOR_NOTE = gettext_noop("in words of this persona's author")
 TAUGHT_NOTE = gettext_noop("as a moderator taught it here")
 
@@ -59,9 +66,9 @@ class PersonaWords:
     lore: LoreIndex
     speaks_authors: bool
     folder: Path = SHIPPED_WORDS
-    _authors: dict[tuple[str, str], asyncio.Task[OwnWords]] = field(default_factory=dict)
+    _authors: dict[tuple[str, str], asyncio.Task[AuthorsWords]] = field(default_factory=dict)
     """By a persona's id and its examples: its author's words, once they are read."""
-    _trained: dict[str, asyncio.Task[OwnWords]] = field(default_factory=dict)
+    _trained: dict[str, asyncio.Task[AuthorsWords]] = field(default_factory=dict)
     """By persona: those of the version that it speaks with, by the name of the task."""
     _taught: dict[tuple[str, int], tuple[tuple[int, ...], OwnWords]] = field(default_factory=dict)
     """By persona and guild: the numbers of the lessons, and their index."""
@@ -86,16 +93,16 @@ class PersonaWords:
 
         def search() -> WrittenLine | None:
             taught = self._taught_words(persona.id, guild_id, lessons)
-            best: WordsHit | None = None
-            note = ""
-            for words, whose in ((taught, TAUGHT_NOTE), *((each, AUTHOR_NOTE) for each in authors)):
+            best = taught.find(message, before, said)
+            if best and best.similarity >= MIN_SIMILARITY:
+                return WrittenLine(best.exchange.reply, TAUGHT_NOTE)
+            hits = []
+            for words, least in authors:
                 hit = words.find(message, before, said)
-                if hit and (best is None or hit.similarity > best.similarity):
-                    best = hit
-                    note = whose
-            if best is None or best.similarity < MIN_SIMILARITY:
-                return None
-            return WrittenLine(best.exchange.reply, note)
+                if hit and hit.similarity >= least:
+                    hits.append(hit)
+            best = max(hits, key=lambda hit: hit.similarity, default=None)
+            return WrittenLine(best.exchange.reply, AUTHOR_NOTE) if best else None
 
         return await self.lore.in_order(search)
 
@@ -125,7 +132,9 @@ class PersonaWords:
         self._taught[persona_id, guild_id] = (numbers, words)
         return words
 
-    async def _authors_words(self, persona: Persona, adapter: AdapterRef | None) -> list[OwnWords]:
+    async def _authors_words(
+        self, persona: Persona, adapter: AdapterRef | None
+    ) -> list[AuthorsWords]:
         """Return the author's words; none yet where their vectors have to be computed first."""
         key = (persona.id, persona.mes_example)
         if key not in self._authors:
@@ -141,17 +150,17 @@ class PersonaWords:
         ready, _ = await asyncio.wait(reading, timeout=READING_S)
         return [each.result() for each in reading if each in ready]
 
-    def _read_authors(self, persona: Persona) -> OwnWords:
+    def _read_authors(self, persona: Persona) -> AuthorsWords:
         """Read the card's examples or, for a shipped persona that nobody has rewritten, its file."""
         path = self.folder / f"{persona.id}.jsonl"
         is_shipped = self.personas.ships(persona.id) and not self.personas.has_copy(persona.id)
         if is_shipped and path.exists():
-            return self._read(path)
-        return OwnWords(card_exchanges(persona), self.lore.encoder)
+            return self._read(path), MIN_ANY_DAY_SIMILARITY
+        return OwnWords(card_exchanges(persona), self.lore.encoder), MIN_SIMILARITY
 
-    def _read_trained(self, adapter: Path) -> OwnWords:
+    def _read_trained(self, adapter: Path) -> AuthorsWords:
         path = adapter / OWN_WORDS_FILE
-        return self._read(path) if path.exists() else OwnWords([])
+        return self._read(path) if path.exists() else OwnWords([]), MIN_SIMILARITY
 
     def _read(self, path: Path) -> OwnWords:
         try:
@@ -161,5 +170,5 @@ class PersonaWords:
             return OwnWords([])
 
 
-def _in_thread(read: Callable[[T], OwnWords], of: T) -> asyncio.Task[OwnWords]:
+def _in_thread(read: Callable[[T], AuthorsWords], of: T) -> asyncio.Task[AuthorsWords]:
     return asyncio.create_task(asyncio.to_thread(read, of))
