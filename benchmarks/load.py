@@ -497,7 +497,12 @@ def measure_load(minutes: float, seed: int) -> dict[str, Any]:
     """Set up a home, and measure in it."""
     shutil.rmtree(HOME_FOLDER, ignore_errors=True)
     settings = load_settings(
-        None, {"UNDERSTUDY_HOME": str(HOME_FOLDER.absolute()), "WEB_PORT": "0"}
+        None,
+        {
+            "UNDERSTUDY_HOME": str(HOME_FOLDER.absolute()),
+            "WEB_PORT": "0",
+            "OWN_WORDS": "false",  # the engine is measured
+        },
     )
     write_cards(settings.home / "cards")
     # Without the shipped versions: the base model answers, as in earlier measurements.

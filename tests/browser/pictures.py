@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,6 +27,8 @@ from tests.browser.dashboard.pictures import DashboardPhotographer
 
 FOLDER = Path("docs/pictures")
 INN = "the-damp-lantern"
+ENDED = re.compile("AI-written|in words of this persona's author")
+"""The note under a reply, of the model or of an author."""
 REPLY_MS = 120_000
 TALK = ("What's for supper?", "Who taught you to cook?")
 
@@ -49,7 +52,7 @@ class Photographer:
         replies = (
             visitor.page.locator("#messages article")
             .filter(has_text=name)
-            .filter(has_text="AI-written")
+            .filter(has_text=ENDED)
         )
         before = await replies.count()
         await visitor.say(words)
