@@ -122,7 +122,7 @@ class FenceRunner:
         mark = len(self._guild.events)
         if not text.startswith("/"):
             await member.say(channel, text)
-            await self._wait_for("AI-written", mark)
+            await self._wait_for("\n-# ", mark)
             return
         command, *options = OPTION.split(text.removeprefix("/"))
         values = dict(zip(options[::2], map(self._value, options[1::2]), strict=True))
