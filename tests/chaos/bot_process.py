@@ -122,7 +122,7 @@ def run_bot(
         failpoints.install_in_engine(points)
     os.environ |= {
         "UNDERSTUDY_HOME": str(home), "DISCORD_TOKEN": token, "WEB_PORT": "0", "DISCORD_PERMISSION": PERMISSION,
-        "MESSAGE_CONTENT_INTENT": "true", **(environ or {}),
+        "MESSAGE_CONTENT_INTENT": "true", "OWN_WORDS": "false", **(environ or {}),
     }  # fmt: skip
     sys.argv = ["bot", "--env", os.devnull]
     with patch_discord(url):
