@@ -14,6 +14,7 @@ from personas.prompt.renderer import example_conversations
 from personas.schemas.base import FrozenModel
 from personas.schemas.chat import Persona
 
+HELP_TOPIC = "help"
 Phrase = Annotated[str, Field(min_length=1, max_length=1500)]
 
 
@@ -26,6 +27,8 @@ class Exchange:
     asked: tuple[str, ...]
     reply: str
     after: str = ""
+    is_for_help: bool = False
+    """Said to what is grave, where nothing else fits."""
 
 
 class ExchangeLine(FrozenModel):
@@ -35,7 +38,7 @@ class ExchangeLine(FrozenModel):
     reply: Phrase
     after: str = ""
     topic: str = ""
-    """For people who read the file."""
+    """For people who read the file, but for `HELP_TOPIC`."""
 
 
 def compared_texts(exchanges: Sequence[Exchange]) -> list[str]:
@@ -70,7 +73,7 @@ def _read_lines(path: Path) -> Iterator[Exchange]:
                 'A line is {"asked": ["…", "…"], "reply": "…"}, with "after" where the persona '
                 "has said something before.",
             ) from error
-        yield Exchange(row.asked, row.reply, row.after)
+        yield Exchange(row.asked, row.reply, row.after, is_for_help=row.topic == HELP_TOPIC)
 
 
 def write_exchanges(path: Path, exchanges: Sequence[Exchange]) -> None:

@@ -12,11 +12,14 @@ import numpy.typing as npt
 from personas.lore.minilm import Vectors, load_encoder
 from personas.lore.semantic import chat_cosines, embedding_scheme, message_vector
 from personas.words.exchanges import Exchange, compared_texts
-from personas.words.phrasing import is_negated, person_of
+from personas.words.grave import NEEDS_HELP, grave_kinds
+from personas.words.phrasing import harm_to, is_negated, person_of
 
 log = logging.getLogger(__name__)
 SAME_LINE = 0.65
 """Cosine from which the persona's last line says what the line does that an exchange follows."""
+HELP_SIMILARITY = 0.6
+"""Cosine below which nothing fits a grave message."""
 QUANTISED = 127.0
 """Vectors are stored in 8 bits: components times this, as they are at most 1."""
 
@@ -52,15 +55,18 @@ class OwnWords:
         phrasings = [phrasing for exchange in exchanges for phrasing in exchange.asked]
         self._person_of = np.array([person_of(phrasing) for phrasing in phrasings], "U8")
         self._is_negated = np.array([is_negated(phrasing) for phrasing in phrasings], bool)
+        self._kinds = np.array([_kinds_key(phrasing) for phrasing in phrasings])
+        self._harm_to = np.array([harm_to(phrasing) for phrasing in phrasings], "U8")
+        self._help = [each for each in exchanges if each.is_for_help]
         self._phrasings = vectors[: len(self._exchanges)]
         self._lines = vectors[len(self._exchanges) :]
 
     def find(
         self, message: str, before: str = "", without: Collection[str] = ()
     ) -> WordsHit | None:
-        """Return the exchange nearest to a message that follows the persona's line `before`, and
-        speaks of the same person, and denies as it does; none whose reply is among the texts `without`, and None for a
-        language that the encoder does not read.
+        """Return the exchange nearest to a message that follows the persona's line `before`, speaks of
+        the same person and grave matters, and denies as it does; none whose reply is among the texts
+        `without`, and None for a language that the encoder does not read.
         """
         if not self._exchanges or not load_encoder(self._encoder).can_read(message):
             return None
@@ -72,17 +78,26 @@ class OwnWords:
                 fits[:-1] = self._cosines(before, self._lines) >= SAME_LINE
             cosines[~fits[self._line_of]] = -1.0
         cosines[self._is_negated != is_negated(message)] = -1.0
+        cosines[self._kinds != _kinds_key(message)] = -1.0
+        if harmed := harm_to(message):
+            cosines[self._harm_to != harmed] = -1.0
         if person := person_of(message):
             cosines[(self._person_of != person) & (self._person_of != "")] = -1.0
         said = frozenset(without)
         for at in np.argsort(-cosines):
             exchange = self._exchanges[at]
+            if cosines[at] < HELP_SIMILARITY and self._help and NEEDS_HELP & grave_kinds(message):
+                return WordsHit(self._help[0], 1.0)
             if exchange.reply not in said:
                 return WordsHit(exchange, float(cosines[at]))
         return None
 
     def _cosines(self, text: str, vectors: Vectors) -> Vectors:
         return chat_cosines(message_vector(text, self._encoder), vectors, self._encoder)
+
+
+def _kinds_key(text: str) -> str:
+    return "|".join(sorted(grave_kinds(text)))
 
 
 def write_vectors(path: Path, exchanges: Sequence[Exchange]) -> None:

@@ -21,11 +21,28 @@ SPOKEN_OF_AFTER = frozenset(
 
 
 NEGATION_PATTERN = re.compile(
-    r"(?<!\A)\b(?:not|no|never|none|nothing|nobody|nowhere|neither|nor|without|cannot"
+    r"(?<!\A)\b(?:not|no|never|none|nothing|nobody|nowhere|neither|nor|without|cannot|unsafe|unhappy|unwell|unable"
     r"|(?:ai|are|ca|could|did|do|does|had|has|have|is|must|should|was|were|wo|would)n['’]?t)\b",
     re.IGNORECASE,
 )
 """A negation, but for one that begins a message: "don't you sleep" asks whether, and "no" answers."""
+
+
+HARMS = (
+    r"(?:hit|hits|hurt|hurts|bull(?:y|ied|ies)|cheat(?:ed|s)?|kill(?:ed|s)?|kick(?:ed|s)?|lied"
+    r"|beats?|touch(?:ed|es)?)"
+)
+BY_SPEAKER_PATTERN = re.compile(rf"\bi (?:\w+ )?{HARMS}\b", re.IGNORECASE)
+TO_SPEAKER_PATTERN = re.compile(rf"\b{HARMS} (?:on |to )?me\b", re.IGNORECASE)
+
+
+def harm_to(text: str) -> Literal["other", "speaker", ""]:
+    """Return to whom something bad is done, where a message says so: "i hit my wife" is near to "my
+    husband hit me".
+    """
+    if TO_SPEAKER_PATTERN.search(text):
+        return "speaker"
+    return "other" if BY_SPEAKER_PATTERN.search(text) else ""
 
 
 def is_negated(text: str) -> bool:
@@ -55,7 +72,8 @@ def without_call(text: str, names: Sequence[str]) -> str:
     called = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True) if name)
     if not called:
         return text
-    opening = re.match(rf"\s*@?(?:{called})\b[\s,:;.!?–—-]+(?=\w)", text, re.IGNORECASE)
+    spoken_of = r"(?! +(?:is|was|isn['’]t|has|had|\w{3,}ed)\b)"  # "Oda is dead"
+    opening = re.match(rf"\s*@?(?:{called})\b{spoken_of}[\s,:;.!?–—-]+(?=\w)", text, re.IGNORECASE)
     if opening:
         text = text[opening.end() :]
     closing = re.search(rf"(\S+?)(,?)\s+@?(?:{called})\s*([?!.]*)\s*\Z", text, re.IGNORECASE)

@@ -63,6 +63,37 @@ def test_a_message_that_denies_finds_nothing_that_affirms():
     )
 
 
+HELP = Exchange(("something terrible has happened",), "Call for help now.", is_for_help=True)
+GRAVE = OwnWords(
+    [
+        SOUP,
+        HELP,
+        Exchange(("my baby won't sleep",), "Sway it and hum."),
+        Exchange(("my dad died",), "I am so sorry."),
+        Exchange(("i'm an uncle now",), "Congratulations!"),
+        Exchange(("my husband hits me",), "It is not your fault."),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "reply"),
+    [
+        ("my baby isn't breathing", HELP.reply),
+        ("my uncle raped me", HELP.reply),
+        ("my mum died", "I am so sorry."),
+        ("my boyfriend hits me", "It is not your fault."),
+    ],
+)
+def test_what_is_grave_is_answered_as_what_it_is(message, reply):
+    assert GRAVE.find(message).exchange.reply == reply
+
+
+@pytest.mark.parametrize("message", ["my dad got better", "i hit my husband", "i had an abortion"])
+def test_what_is_grave_in_another_way_finds_nothing(message):
+    assert GRAVE.find(message).similarity < 0.5
+
+
 def test_a_message_about_something_else_is_far_from_all():
     hit = WORDS.find("my printer prints only blue stripes")
     assert hit and hit.similarity < 0.5
