@@ -412,7 +412,11 @@ def main() -> int:
     logging.basicConfig(level=logging.ERROR)
     try:
         shutil.rmtree(HOME_FOLDER, ignore_errors=True)
-        given = {"UNDERSTUDY_HOME": str(HOME_FOLDER.absolute()), "WEB_PORT": "0", "OWN_WORDS": "false"}
+        given = {
+            "UNDERSTUDY_HOME": str(HOME_FOLDER.absolute()),
+            "WEB_PORT": "0",
+            "OWN_WORDS": "false",
+        }
         settings = load_settings(None, {**given, "REPLY_CANDIDATES": options.candidates})
         write_cards(settings.home / "cards")
         # Without the shipped versions: the base model answers, as in earlier measurements.

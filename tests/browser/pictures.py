@@ -50,9 +50,7 @@ class Photographer:
     async def ask(self, visitor: Visitor, words: str, name: str) -> None:
         """Say something and wait for the whole reply."""
         replies = (
-            visitor.page.locator("#messages article")
-            .filter(has_text=name)
-            .filter(has_text=ENDED)
+            visitor.page.locator("#messages article").filter(has_text=name).filter(has_text=ENDED)
         )
         before = await replies.count()
         await visitor.say(words)
