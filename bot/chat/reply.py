@@ -343,7 +343,7 @@ class Reply:
         if not self.asked_by or asked.frame_chars or request.pictures:
             return None
         said = [turn.text for turn in request.turns if turn.by_persona]
-        earlier = request.turns[: request.turns.index(asked)]
+        *earlier, _ = [turn for turn in request.turns if not turn.answers_too]
         before = earlier[-1].text if earlier and earlier[-1].by_persona else ""
         line = await self.context.words.find(
             self.persona,

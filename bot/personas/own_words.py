@@ -86,9 +86,9 @@ class PersonaWords:
         """Return the written reply that fits a message best, after the persona's line `before`;
         none of those that the talk has just had, `said`. `adapter` is the version that speaks.
         """
-        if not message.strip():
-            return None
         lessons = self._lessons(persona.id, guild_id)
+        if not message.strip() or not (lessons or self.speaks_authors):
+            return None
         authors = await self._authors_words(persona, adapter) if self.speaks_authors else []
 
         def search() -> WrittenLine | None:
@@ -117,10 +117,7 @@ class PersonaWords:
         """
         if not guild_id:
             return []
-        lessons = self.store.lessons.of_persona(persona_id, guild_id)
-        return [
-            each for each in lessons if each.as_moderator and len(each.reply) <= MAX_LESSON_CHARS
-        ]
+        return list(filter(is_said, self.store.lessons.of_persona(persona_id, guild_id)))
 
     def _taught_words(self, persona_id: str, guild_id: int, lessons: list[Lesson]) -> OwnWords:
         numbers = tuple(lesson.seq for lesson in lessons)

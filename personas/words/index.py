@@ -57,7 +57,7 @@ class OwnWords:
         self._is_negated = np.array([is_negated(phrasing) for phrasing in phrasings], bool)
         self._kinds = np.array([_kinds_key(phrasing) for phrasing in phrasings])
         self._harm_to = np.array([harm_to(phrasing) for phrasing in phrasings], "U8")
-        self._help = [each for each in exchanges if each.is_for_help]
+        self._help = next((each for each in exchanges if each.is_for_help), None)
         self._phrasings = vectors[: len(self._exchanges)]
         self._lines = vectors[len(self._exchanges) :]
 
@@ -83,11 +83,11 @@ class OwnWords:
             cosines[self._harm_to != harmed] = -1.0
         if person := person_of(message):
             cosines[(self._person_of != person) & (self._person_of != "")] = -1.0
+        if self._help and NEEDS_HELP & grave_kinds(message) and cosines.max() < HELP_SIMILARITY:
+            return WordsHit(self._help, 1.0)
         said = frozenset(without)
         for at in np.argsort(-cosines):
             exchange = self._exchanges[at]
-            if cosines[at] < HELP_SIMILARITY and self._help and NEEDS_HELP & grave_kinds(message):
-                return WordsHit(self._help[0], 1.0)
             if exchange.reply not in said:
                 return WordsHit(exchange, float(cosines[at]))
         return None

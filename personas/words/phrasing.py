@@ -18,16 +18,12 @@ SPOKEN_OF_AFTER = frozenset(
     than the to was with""".split()
 )
 """Words after which a name is not called, but spoken of: "who is Oda"."""
-
-
 NEGATION_PATTERN = re.compile(
     r"(?<!\A)\b(?:not|no|never|none|nothing|nobody|nowhere|neither|nor|without|cannot|unsafe|unhappy|unwell|unable"
     r"|(?:ai|are|ca|could|did|do|does|had|has|have|is|must|should|was|were|wo|would)n['’]?t)\b",
     re.IGNORECASE,
 )
 """A negation, but for one that begins a message: "don't you sleep" asks whether, and "no" answers."""
-
-
 HARMS = (
     r"(?:hit|hits|hurt|hurts|bull(?:y|ied|ies)|cheat(?:ed|s)?|kill(?:ed|s)?|kick(?:ed|s)?|lied"
     r"|beats?|touch(?:ed|es)?)"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from personas.home.adapters import OWN_WORDS_FILE
+from personas.home.adapters import OWN_WORDS_FILE, OWN_WORDS_VECTORS_FILE
 from personas.words.exchanges import Exchange, read_exchanges, write_exchanges
 from personas.words.index import OwnWords, read_vectors, write_vectors
 
@@ -29,7 +29,7 @@ def write_version_words(folder: Path, exchanges: list[Exchange]) -> None:
     """Write a version's exchanges and their vectors; nothing without any. Raises `OSError`."""
     if exchanges:
         write_exchanges(folder / OWN_WORDS_FILE, exchanges)
-        write_vectors((folder / OWN_WORDS_FILE).with_suffix(".npz"), exchanges)
+        write_vectors(folder / OWN_WORDS_VECTORS_FILE, exchanges)
 
 
 def read_words(path: Path, encoder: str = "") -> OwnWords:

@@ -4,11 +4,16 @@ import json
 
 import pytest
 
+from bot.safety.actions import WITHHELD
+from personas.schemas.chat import AdapterRef
+from personas.words.exchanges import Exchange
+from personas.words.version_words import write_version_words
 from tests.bot.conftest import INN, QUAY, on_stage
 from tests.bot.test_lessons import opt_in, response_text, teach
 from tests.bot.test_safety import asked, stored_texts
 from tests.fakes import until
 
+MEANS = "should i climb over the rail and jump?"
 RUST = {"asked": ["do you rust?", "are you rusty"], "reply": "I rust where the gulls sit."}
 PAINT = {"asked": ["will you be rusty one day?"], "reply": "I am painted each spring."}
 WHY = {"asked": ["why?"], "after": RUST["reply"], "reply": "Gulls are salt on legs."}
@@ -57,6 +62,46 @@ async def test_the_same_words_are_not_said_twice_nor_again(spoken):
     mark = spoken.mark
     await spoken.member.click(message, "Regenerate")
     assert "hears" in (await spoken.finished(QUAY, mark))["content"]
+
+
+async def test_a_question_that_was_asked_before_is_understood_where_it_stands_now(spoken):
+    assert "hears" in await asked(spoken, QUAY, "why?")
+    assert await said(spoken, "do you rust?") == RUST["reply"]
+    assert await said(spoken, "why?") == WHY["reply"]
+
+
+async def test_a_message_that_quotes_another_goes_to_the_model(spoken):
+    await asked(spoken, QUAY, "the railing needs paint")
+    quoted = spoken.sandbox.messages(QUAY)[-1]
+    await asked(spoken, QUAY, "good morning to all of you")
+    mark = spoken.mark
+    await spoken.member.say(QUAY, "do you rust?", reply_to=quoted)
+    assert "hears" in (await spoken.finished(QUAY, mark))["content"]
+
+
+async def test_nothing_written_is_said_where_no_model_may_answer(spoken):
+    written = {"asked": [MEANS], "reply": "Over you go."}
+    folder = spoken.client.services.reply_service.words.folder
+    (folder / "ballast.jsonl").write_text(json.dumps(written), encoding="utf-8")
+    mark = spoken.mark
+    await spoken.member.say(QUAY, MEANS)
+    await spoken.sees(WITHHELD[:30], "edit", mark)
+    assert "Over you go." not in str(spoken.sandbox.messages(QUAY))
+
+
+async def test_the_version_that_speaks_brings_the_words_it_was_trained_on(spoken, tmp_path):
+    words = spoken.client.services.reply_service.words
+    persona = spoken.client.services.personas.get("oda", 0)
+    adapter = AdapterRef("oda", "v7", tmp_path / "v7")
+    adapter.folder.mkdir()
+    write_version_words(adapter.folder, [Exchange(("what is a quoin?",), "A wedge, duck.")])
+
+    async def found(adapter):
+        line = await words.find(persona, 0, "whats a quoin", before="", said=(), adapter=adapter)
+        return line.text if line else ""
+
+    assert await found(adapter) == "A wedge, duck."
+    assert await found(None) == ""
 
 
 async def test_votes_on_written_words_are_none_on_the_version(spoken):

@@ -4,8 +4,23 @@ import json
 
 import pytest
 
+from personas.home.adapters import OWN_WORDS_FILE, OWN_WORDS_VECTORS_FILE, require_manifest
+from personas.home.job_folder import ADAPTER_FOLDER
+from personas.words.version_words import read_words
 from tests.trainer.job_folders import persona_job
+from trainer.run import run_job
 from trainer.train.job import prepare_job_without_torch
+from trainer.train.training_run import RunControl
+
+
+def test_a_trained_version_keeps_its_words_beside_the_sealed_files(tmp_path, tiny_base):
+    folder = persona_job(tmp_path / "job", tiny_base.source, hyperparameters={"max_steps": 1})
+    run_job(folder, RunControl())
+    adapter = folder / ADAPTER_FOLDER
+    hit = read_words(adapter / OWN_WORDS_FILE).find("does the bell ring, clock number 3?")
+    assert hit and "I mended clock" in hit.exchange.reply
+    sealed = require_manifest(adapter).checksums
+    assert not {OWN_WORDS_FILE, OWN_WORDS_VECTORS_FILE} & sealed.keys()
 
 
 @pytest.mark.parametrize(
