@@ -1,7 +1,7 @@
 """`python -m tests.browser.first_minutes`: the README's moving picture, recorded from the real page.
 
-The bot with the bundled model and the shipped adapters, in Chromium. A question to Oda, the same
-without her training, and a new persona from a form.
+The bot with the bundled model and the shipped adapters, in Chromium. Two messages to Oda, and
+a new persona from a form.
 """
 
 from __future__ import annotations
