@@ -114,7 +114,7 @@ def main() -> int:
     template = extract_messages()
     for language in TRANSLATED_LANGUAGES:
         catalogue = update_catalogue(language, template)
-        missing = [one for one in catalogue if one.id and not all(_strings(one.string))]
+        missing = [text for text in catalogue if text.id and not all(_strings(text.string))]
         print(f"{language}: {len(catalogue)} texts, {len(missing)} without a translation")
     return 0
 

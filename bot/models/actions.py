@@ -112,7 +112,7 @@ class ModelActions:
         here = await asyncio.to_thread(find_local_name, name, table)
         engine = await asyncio.to_thread(advise_engine, here, table, self._engine)
         return await asyncio.to_thread(
-            plan_switch, self._home, here, self._base_model, live, engine=engine
+            plan_switch, self._home, here, previous=self._base_model, live=live, engine=engine
         )
 
     async def use(self, name: str, live: list[VersionKey]) -> tuple[SwitchPlan, list[str]]:

@@ -13,10 +13,16 @@ from contextlib import AsyncExitStack
 import pytest
 from aiohttp import web
 
-from bot.app import NoPersonasError, _start_beside, open_app
-from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
+from bot.app import NoPersonasError, _seed_with_notice, _start_beside, open_app
+from bot.demo_guild import (
+    MEMBER,
+    MODERATOR,
+    SKERROW_HARBOUR,
+    SKERROW_SEED,
+    SMALL_MODEL_LINE,
+)
 from bot.platform.errors import DiscordError
-from bot.settings import SettingsError, load_settings
+from bot.settings import Settings, SettingsError, load_settings
 from bot.store import Store, StoreError
 from personas.errors import BaseModelError, CardError, UnderstudyError
 from personas.home.job_material import ShippedData
@@ -41,6 +47,12 @@ def settings(tmp_path, tiny_base):
             "TRAINER_NICE": "0",  # the tests beside it would take its core
         },
     )
+
+
+def test_the_guild_says_that_the_bundled_model_is_a_toy(settings):
+    bundled = Settings(home=settings.home)
+    assert SMALL_MODEL_LINE in _seed_with_notice(SKERROW_HARBOUR, bundled).welcome
+    assert _seed_with_notice(SKERROW_HARBOUR, settings) == SKERROW_SEED
 
 
 async def test_replies_are_sampled_as_the_base_model_recommends_but_for_what_is_set(
