@@ -72,6 +72,14 @@ class ModelActions:
                 self._table_at = time.monotonic()
             return self._table
 
+    @property
+    def recommended_title(self) -> str:
+        """The title of the model that the table recommends; empty for none, and before there is a
+        table.
+        """
+        recommended = self._table.recommended if self._table else None
+        return recommended.model.title if recommended else ""
+
     async def plan_fetch(self, name: str, wanted: ModelFormat = "best") -> FetchPlan:
         """Ask the hub and the disk what a fetch takes."""
         table = await self.table()

@@ -46,7 +46,7 @@ from bot.training.start_options import (
     merge_settings,
 )
 from bot.training.status_text import plan_texts, retrain_all_text
-from bot.training.teacher_text import teacher_texts
+from bot.training.teacher_text import expectation_texts
 from bot.versions.discord import usable_versions
 from personas.home.dataset_catalogue import DatasetNotFetchedError
 from personas.schemas.chat import Persona
@@ -268,7 +268,7 @@ async def preview(
         is_training=planned.is_another_running,
         conflict=error_text(planned.conflict) if planned.conflict else "",
     )
-    texts += teacher_texts(request)
+    texts += expectation_texts(request, services.models.recommended_title)
     title = gettext_lazy("### Plan of a training: dialogue")
     if persona_id:
         name = services.personas.markdown_name_of(persona_id, interaction.guild_id or 0)

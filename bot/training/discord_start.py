@@ -19,7 +19,7 @@ from bot.platform.localisation import (
 from bot.store import TrainingJob
 from bot.training.discord_buttons import CancelJobButton
 from bot.training.start_options import card_share, default_job_name
-from bot.training.teacher_text import from_card_texts
+from bot.training.teacher_text import expectation_texts
 from personas.errors import RequestError
 from personas.home.dataset_catalogue import DatasetNotFetchedError
 from personas.schemas.training import CARD_RECIPE, TrainingRequest
@@ -136,7 +136,7 @@ async def queue_training(
         ),
         separator="\n",
     )
-    notes: list[str] = [*from_card_texts(request)]
+    notes: list[str] = [*expectation_texts(request, services.models.recommended_title)]
     notes += [redact_paths(localise(note, language), services.home) for note in started.notes]
     card = text_card(
         [head, join_texts(*notes, separator="\n")],

@@ -14,7 +14,7 @@ from bot.platform.localisation import (
 from bot.platform.messages import markdown_name
 from bot.platform.permissions import is_moderator
 from bot.training.discord_start import ReadFirstButton, TrainFromCardButton, from_card_request
-from bot.training.teacher_text import from_card_texts
+from bot.training.teacher_text import expectation_texts
 from personas.home.persona_ids import short_id
 from personas.schemas.chat import Persona
 
@@ -39,7 +39,7 @@ async def show_training_ways(
         persona,
         short_id(persona, guild_id),
         files=len(files),
-        notes=from_card_texts(request),
+        notes=expectation_texts(request, interaction.client.services.models.recommended_title),
     )
     if problem:
         lines = [problem, *lines]

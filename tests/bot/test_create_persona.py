@@ -15,11 +15,11 @@ from bot.platform.errors import RefusedError
 from bot.platform.request_origin import RequestOrigin
 from bot.training.backend_protocol import TrainingFailed
 from bot.training.discord_start import TrainFromCardButton
+from bot.training.teacher_text import BUNDLED_MODEL_TEXT
 from bot.training.request_materials import NoChatLogError
 from personas.card.card_picture import with_picture
 from personas.card.card_reader import parse_card
 from personas.card.card_writer import write_card
-from personas.home.teacher_setting import OWN_TEACHER_NOTE, teacher_notes
 from personas.home.trash import KEPT_S
 from personas.home.written_replies import REVIEW_ADVICE
 from personas.schemas.training_events import Phase
@@ -178,11 +178,8 @@ async def test_a_removed_persona_takes_its_trainings_along(stage):
     assert [job.persona for job in stage.store.jobs.in_state("running")] == ["thrip"]
 
 
-async def test_a_persona_of_a_card_alone_is_trained_by_a_button_as_by_the_command(
-    stage, monkeypatch
-):
-    """Its first answer says what is to be expected, in the words of the plan."""
-    monkeypatch.setattr("personas.home.teacher_setting.EMBEDDED", stage.client.services.base_model)
+async def test_a_persona_of_a_card_alone_is_trained_by_a_button_as_by_the_command(stage):
+    """Its first answer says what is to be expected."""
     form = await opened(stage, use_here=True)
     mark = stage.mark
     await stage.moderator.submit(form, **MARLOW)
@@ -190,14 +187,14 @@ async def test_a_persona_of_a_card_alone_is_trained_by_a_button_as_by_the_comman
     way = await said(
         await stage.moderator.click(steps, "Train them"), "press **Train from the card"
     )
-    assert OWN_TEACHER_NOTE in way["content"] and "TEACHER" not in way["content"]
+    assert BUNDLED_MODEL_TEXT in way["content"] and "`TEACHER`" in way["content"]
     assert TrainFromCardButton.moderators_only, "as the command"
     answer = await stage.moderator.click(way, "Train from the card")
     message = await said(answer, "with the recipe `card`")
     await until(lambda: stage.backend.busy)
     request = stage.backend.runs[0].request
     assert (request.persona, request.from_card) == (find(stage, "marlow-finch").id, 1)
-    assert labels(message) == ["Cancel"] and teacher_notes(request)[0] in answer.text
+    assert labels(message) == ["Cancel"] and BUNDLED_MODEL_TEXT in answer.text
     again = await stage.moderator.click(way, "Train from the card")
     await until(lambda: again.message and not again.message["flags"] & 128)
     assert "Queued" not in again.text and len(stage.backend.runs) == 1

@@ -15,6 +15,7 @@ from bot.store import InstalledVersion, JobResult
 from bot.training import discord_progress
 from bot.training.backend_protocol import TrainingFailed, TrainingSucceeded
 from bot.training.repeat import is_repeatable
+from bot.training.teacher_text import BUNDLED_MODEL_TEXT
 from personas.errors import AdapterError, RequestError
 from personas.schemas.training import Teacher, TrainingRequest
 from personas.schemas.training_events import Epoch, Progress
@@ -38,7 +39,7 @@ async def start(stage, channel=QUAY, **options):
 
 async def test_the_whole_way_from_start_to_promote_to_rollback(stage):
     words = await start(stage, epochs=1.5, job_name="try_1")
-    assert words.startswith("Queued as")
+    assert words.startswith("Queued as") and BUNDLED_MODEL_TEXT in words
     await until(lambda: stage.backend.busy)
     job = stage.backend.runs[0]
     assert job.request.persona == "ballast" and job.request.hyperparameters.num_train_epochs == 1.5
@@ -469,7 +470,8 @@ async def test_a_share_of_lore_pairs_goes_into_the_request_and_the_preview_count
     (box,) = answer.message["components"]
     title, *_ = box["components"]
     assert title["content"] == "### Plan of a training: **Ballast**"
-    assert [part["type"] for part in box["components"]] == [10, 14, 10, 14, 10, 14, 10]
+    assert [part["type"] for part in box["components"]] == [10, 14, 10, 14, 10, 14, 10, 14, 10]
+    assert BUNDLED_MODEL_TEXT in text
     assert re.search("48 extracted.*68 synthesised.*70 are used: 30%", text)
     assert stage.backend.planned[-1].lore_pairs == 0.3
     alone = await start(stage, lore_pairs=1.0, dataset="ballast")
@@ -494,7 +496,7 @@ async def test_a_training_from_the_card_needs_no_log_and_has_its_own_recipe(stag
     await until(lambda: stage.backend.planned)
     assert stage.backend.planned[-1].from_card == 0.5, "beside real exchanges"
     queued = await start(stage, **{"from": "card"})
-    assert "Queued" in queued and "hardly any sense" not in queued, "a larger model teaches"
+    assert "Queued" in queued and "a `TEACHER`" not in queued, "a larger model teaches"
     told = (
         "`big` writes the replies: the persona's card and lore are sent to the server `127.0.0.1`"
     )
