@@ -15,6 +15,7 @@ from bot.client import BotClient, ShardedBotClient
 from bot.compose import Dependencies, compose, create_backend, create_engine
 from bot.demo_guild import SKERROW_HARBOUR, DemoGuild
 from bot.models.measured_speeds import SpeedRecorder
+from bot.models.web.pages import OFFER_PATH
 from bot.operations.backup.automatic import AutomaticBackup, BackupSchedule
 from bot.operations.backup.restore import finish_restore
 from bot.operations.doctor.connection_checks import fetch_shard_count
@@ -334,6 +335,7 @@ async def _open_sandbox(
                 settings.web_port,
                 web_server.mount,
                 links=(DASHBOARD_LINK, MODELS_LINK),
+                notice=OFFER_PATH if _serves_bundled_model(settings) else "",
                 create_runner=web_server.create_runner,
             )
         else:
@@ -347,9 +349,13 @@ async def _open_sandbox(
 
 def _seed_with_notice(town: DemoGuild, settings: Settings) -> GuildSeed:
     """Return the guild's seed, whose welcome says so where the bundled model answers."""
-    if settings.base_model != base_model.EMBEDDED or settings.engine != "local":
+    if not _serves_bundled_model(settings):
         return town.seed
     return replace(town.seed, welcome=(*town.seed.welcome, demo_guild.SMALL_MODEL_LINE))
+
+
+def _serves_bundled_model(settings: Settings) -> bool:
+    return settings.base_model == base_model.EMBEDDED and settings.engine == "local"
 
 
 async def _open_web_server(settings: Settings, web_server: WebServer, stack: AsyncExitStack) -> str:

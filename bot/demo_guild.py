@@ -89,8 +89,9 @@ SKERROW_SEED = GuildSeed(
 
 SMALL_MODEL_LINE = (
     "A toy answers here, a model of 135 million parameters: it learns a voice, and where the talk "
-    "makes sense, it is in words that a character's author wrote. Models, at the bottom left, "
-    "fetches a larger one while they go on talking."
+    "makes sense, it is in words that a character's author wrote. Models, "
+    "at the bottom left, fetches a larger one where a model hub can be reached; they go on talking "
+    "meanwhile."
 )
 """Said of the bundled model."""
 

@@ -49,10 +49,16 @@ class PageRequest(Json):
         raise web.HTTPBadRequest(text=f"The request lacks {field}.")
 
 
-def mount_page(app: web.Application, shared: SharedComponents, links: Sequence[Link] = ()) -> None:
+def mount_page(
+    app: web.Application,
+    shared: SharedComponents,
+    links: Sequence[Link] = (),
+    *,
+    notice: str = "",
+) -> None:
     pages = {}
     for container in shared.guilds:
-        pages[container.guild.id] = _Page(container, FaultControls(container), links)
+        pages[container.guild.id] = _Page(container, FaultControls(container), links, notice=notice)
     app.router.add_get("/", _index)
     app.router.add_static("/page/", ASSETS)
     app.router.add_get(
@@ -90,11 +96,17 @@ class _Page:
     """The page's API for one guild; `as` names the acting member."""
 
     def __init__(
-        self, container: SandboxContainer, controls: FaultControls, links: Sequence[Link]
+        self,
+        container: SandboxContainer,
+        controls: FaultControls,
+        links: Sequence[Link],
+        *,
+        notice: str,
     ) -> None:
         self._container = container
         self._controls = controls
         self._links = links
+        self._notice = notice
         self._forms: dict[str, InteractionResponse] = {}
         self._uploads: dict[str, StoredFile] = {}
         self._sockets: set[web.WebSocketResponse] = set()
@@ -129,6 +141,7 @@ class _Page:
                 "commands": self._container.commands.for_member(me.id),
                 "controls": self._controls.controls(),
                 "links": self._links,
+                "notice": self._notice,
                 "welcome": guild.seed.welcome,
                 "developer_tools": guild.seed.developer_tools,
             }

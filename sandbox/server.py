@@ -125,11 +125,13 @@ class Sandbox(FaultControls):
         port: int = 0,
         mount: AppMount | None = None,
         links: Sequence[page_api.Link] = (),
+        notice: str = "",
         create_runner: Callable[..., web.AppRunner] = web.AppRunner,
     ) -> None:
         """Listen (port 0: a free one). Raises NotLoopback, or OSError for a taken port.
 
-        `mount` may add routes; `create_runner` is called with the application and the options of
+        `mount` may add routes; `notice` is the address of one that answers with a notice for the page
+        (README.md); `create_runner` is called with the application and the options of
         `web.AppRunner`.
         """
         # Whoever reaches the port can act as any member.
@@ -138,7 +140,7 @@ class Sandbox(FaultControls):
                 f"the sandbox listens on loopback only, not on {host!r}: use 127.0.0.1, ::1 or "
                 "localhost"
             )
-        app = self._application(links)
+        app = self._application(links, notice)
         if mount:
             mount(app)
         self._runner = create_runner(
@@ -162,14 +164,14 @@ class Sandbox(FaultControls):
         for one in self._shared.guilds:
             one.messages.files_url = self.url
 
-    def _application(self, links: Sequence[page_api.Link]) -> web.Application:
+    def _application(self, links: Sequence[page_api.Link], notice: str) -> web.Application:
         app = web.Application(
             client_max_size=http_api.MAX_BODY_BYTES, middlewares=[http_api.loopback_middleware]
         )
         app.router.add_get("/gateway", self._container.gateway.serve)
         app.router.add_get("/gateway/", self._container.gateway.serve)
         http_api.mount_api(app, self._shared, ROUTES)
-        page_api.mount_page(app, self._shared, links)
+        page_api.mount_page(app, self._shared, links, notice=notice)
         return app
 
     async def stop(self) -> None:

@@ -9,6 +9,7 @@ from bot.data.jobs import DataJob, DataJobRunner
 from bot.models.engine_advice import PresentEngine, advise_engine
 from bot.models.fetch import FetchPlan, ModelFormat, plan_fetch, require_accepted, run_fetch
 from bot.models.offer import ModelOffer
+from bot.models.shown_offer import ShownOffer, show_failure, show_job, show_plan
 from bot.models.switch import (
     SwitchPlan,
     find_local_name,
@@ -17,8 +18,11 @@ from bot.models.switch import (
 )
 from bot.models.table import ModelTable, build_table
 from bot.personas.base_model_compat import VersionKey
+from bot.platform.errors import redact_paths
 from bot.settings import SettingsError
+from bot.training.guild_turns import QueueConflictError
 from personas.errors import BaseModelError
+from personas.home.hub_download import measure_rate
 from personas.models.catalogue import find_model
 
 TABLE_MAX_AGE_S = 60.0
@@ -63,6 +67,7 @@ class ModelActions:
         self._table: ModelTable | None = None
         self._table_at = float("-inf")
         self._building = asyncio.Lock()
+        self._line_bytes_per_s: float | None = None
 
     async def table(self) -> ModelTable:
         """Return the table, which is a minute old at most."""
@@ -104,6 +109,38 @@ class ModelActions:
 
     async def dismiss_offer(self) -> None:
         await self.offer.decline()
+
+    async def shown_offer(self, models_path: str) -> ShownOffer:
+        """Return the offer for the local guild's page, or how its fetch goes; empty without one. Asks
+        the hub, and the first time how fast it sends.
+        """
+        fit = self.offer.fit or await self.offer.find(self.table)
+        if fit is None:
+            return ShownOffer()
+        job = self._jobs.latest("model", fit.model.name)
+        if job and (job.is_open or job.state == "failed"):
+            return show_job(job, fit.model)
+        try:
+            plan = await self.plan_fetch(fit.model.name)
+        except BaseModelError as error:  # no room on the disk, or the hub does not answer any more
+            return ShownOffer(redact_paths(str(error), self._home))
+        if plan.files.missing_bytes and self._line_bytes_per_s is None:
+            largest = max(plan.files.files, key=lambda file: file.bytes)
+            self._line_bytes_per_s = await asyncio.to_thread(measure_rate, largest)
+        return show_plan(plan, models_path, self._line_bytes_per_s)
+
+    async def accept_offer(self, models_path: str) -> ShownOffer:
+        """Fetch the model of the offer, whose licence was accepted, or its rest; returns how it goes."""
+        fit = self.offer.fit or await self.offer.find(self.table)
+        if fit is None:
+            return ShownOffer()
+        try:
+            await self.fetch(fit.model.name, accepted=True)
+        except QueueConflictError:  # it is being fetched
+            pass
+        except BaseModelError as error:
+            return show_failure(fit.model, redact_paths(str(error), self._home))
+        return await self.shown_offer(models_path)
 
     def fetched(self) -> list[DataJob]:
         """Fetches that are done since the bot started."""

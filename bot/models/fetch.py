@@ -134,10 +134,11 @@ class FetchProgress:
             return size
         rate = (done - started) / (now - started_at)
         left_s = (self._total - done) / rate
-        return f"{size}, {format_size(round(rate))}/s, {_duration(left_s)} left"
+        return f"{size}, {format_size(round(rate))}/s, {duration_text(left_s)} left"
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """Return a time in its largest units."""
     minutes = seconds / 60
     if minutes < 1:
         return f"{seconds:.0f} s"

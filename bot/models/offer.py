@@ -28,7 +28,16 @@ class ModelOffer:
         self.reason = ""
 
     async def look(self, build: Callable[[], Awaitable[ModelTable]]) -> bool:
-        """Look for a model to offer; True if there is one that was not offered before.
+        """Find a model to offer; True if there is one that was not offered before."""
+        if await self.find(build) is None:
+            return False
+        is_new = await asyncio.to_thread(self._stored_state) == ""
+        if is_new:
+            await asyncio.to_thread(self._store_state, "offered")
+        return is_new
+
+    async def find(self, build: Callable[[], Awaitable[ModelTable]]) -> ModelFit | None:
+        """Find a model to offer.
 
         There is none without a network, with another base model than the bundled one, and once the
         operator has declined.
@@ -37,17 +46,12 @@ class ModelOffer:
             self._base_model != EMBEDDED
             or await asyncio.to_thread(self._stored_state) == "declined"
         ):
-            return False
+            return None
         if await asyncio.to_thread(find_hub_error):
-            return False
+            return None
         table = await build()
         self.fit, self.reason = table.recommended, table.reason
-        if self.fit is None:
-            return False
-        is_new = await asyncio.to_thread(self._stored_state) == ""
-        if is_new:
-            await asyncio.to_thread(self._store_state, "offered")
-        return is_new
+        return self.fit
 
     async def decline(self) -> None:
         """Offer nothing any more."""

@@ -16,6 +16,7 @@ export const state = {
   bot_member: null,
   controls: {},
   links: [],
+  notice: "",
   welcome: [],
   developer_tools: true,
 };

@@ -10,6 +10,7 @@ import { EPHEMERAL } from "/page/message.js";
 import {
   avatar, channelName, findChannel, FORUM, isLater, roleText, shownUser, TEXT, userName,
 } from "/page/guild.js";
+import { drawNotice, loadNotice } from "/page/notice.js";
 import { drawSidePanel, mountSidePanel } from "/page/side_panel.js";
 import { drawActing, drawSidebar, listedChannels, openGuild } from "/page/sidebar.js";
 import { mentionCount, countMention, countMentions, isUnread, markRead } from "/page/unread.js";
@@ -79,6 +80,7 @@ function onMessage(message, kind) {
     if (message.author.id === state.me) {
       markRead(channel.id, message.id);
       dismissWelcome();
+      drawNotice();
     } else if (message.channel_id !== state.channel) countMention(message);
   }
   if (message.channel_id === state.channel) {
@@ -132,7 +134,11 @@ function drawAll() {
   drawPlaces();
   drawActing(actAs);
   drawSidePanel();
-  drawWelcome(composer.focus);
+  drawWelcome(() => {
+    drawNotice();
+    composer.focus();
+  });
+  drawNotice();
   composer.reset();
 }
 
@@ -225,6 +231,7 @@ async function start() {
       if (!findChannel()) state.channel = listedChannels()[0].id;
       await load(again);
       again = true;
+      loadNotice();
       await countMentions().catch(() => {});
       drawAll();
     },

@@ -6,6 +6,8 @@ import { person, roleText, userName } from "/page/guild.js";
 
 const key = () => `welcomed:${state.guild_id}`;
 
+export const isWelcomed = () => localStorage.getItem(key()) === "dismissed";
+
 /** Remove the welcome for good. */
 export function dismissWelcome() {
   localStorage.setItem(key(), "dismissed");
@@ -15,7 +17,7 @@ export function dismissWelcome() {
 /** Draw the welcome of the guild's seed, if it has one that nobody dismissed. */
 export function drawWelcome(onDismiss) {
   const box = $("welcome-screen");
-  box.hidden = !state.welcome.length || localStorage.getItem(key()) === "dismissed";
+  box.hidden = !state.welcome.length || isWelcomed();
   if (box.hidden) {
     box.replaceChildren();
     return;

@@ -154,6 +154,7 @@ async def on_stage(
     own_words: bool = False,
     web_server: WebServer | None = None,
     transcriber: Transcriber | None = None,
+    notice: str = "",
 ) -> AsyncIterator[Stage]:
     """Run the bot with fakes at the seams; `home` may hold an earlier life of it."""
     settings = Settings(
@@ -169,7 +170,7 @@ async def on_stage(
     file = home / "sandbox.sqlite"
     sandbox = Sandbox(seed, file, rate_window=0.02, more_guilds=more_guilds, shards=shards)
     front = web_server or WebServer()
-    await sandbox.start(mount=front.mount, links=(DASHBOARD_LINK,))
+    await sandbox.start(mount=front.mount, links=(DASHBOARD_LINK,), notice=notice)
     engine = engine or FakeEngine()
     backend = FakeTrainingBackend()
     with (

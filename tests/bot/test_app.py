@@ -11,9 +11,9 @@ import time
 from contextlib import AsyncExitStack
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, web
 
-from bot.app import NoPersonasError, _seed_with_notice, _start_beside, open_app
+from bot.app import NoPersonasError, _open_sandbox, _seed_with_notice, _start_beside, open_app
 from bot.demo_guild import (
     MEMBER,
     MODERATOR,
@@ -21,9 +21,12 @@ from bot.demo_guild import (
     SKERROW_SEED,
     SMALL_MODEL_LINE,
 )
+from bot.models.web.pages import OFFER_PATH
 from bot.platform.errors import DiscordError
+from bot.platform.web_kit.auth import Authenticator
 from bot.settings import Settings, SettingsError, load_settings
 from bot.store import Store, StoreError
+from bot.web_server import WebServer
 from personas.errors import BaseModelError, CardError, UnderstudyError
 from personas.home.job_material import ShippedData
 from sandbox import Sandbox, message_text, patch_discord
@@ -53,6 +56,19 @@ def test_the_guild_says_that_the_bundled_model_is_a_toy(settings):
     bundled = Settings(home=settings.home)
     assert SMALL_MODEL_LINE in _seed_with_notice(SKERROW_HARBOUR, bundled).welcome
     assert _seed_with_notice(SKERROW_HARBOUR, settings) == SKERROW_SEED
+
+
+@pytest.mark.parametrize(("base_model", "notice"), [("embedded", OFFER_PATH), ("other/model", "")])
+async def test_the_page_of_the_guild_asks_for_the_offer_of_a_larger_model(
+    settings, base_model, notice
+):
+    settings = settings.model_copy(update={"base_model": base_model})
+    settings.home.mkdir()
+    async with AsyncExitStack() as stack, ClientSession() as session:
+        web_server = WebServer(Authenticator())
+        sandbox = await _open_sandbox(settings, SKERROW_HARBOUR, web_server, stack)
+        async with session.get(f"{sandbox.url}/page-api/state") as answer:
+            assert (await answer.json())["notice"] == notice
 
 
 async def test_replies_are_sampled_as_the_base_model_recommends_but_for_what_is_set(

@@ -15,8 +15,8 @@ from bot.platform.errors import RefusedError
 from bot.platform.request_origin import RequestOrigin
 from bot.training.backend_protocol import TrainingFailed
 from bot.training.discord_start import TrainFromCardButton
-from bot.training.teacher_text import BUNDLED_MODEL_TEXT
 from bot.training.request_materials import NoChatLogError
+from bot.training.teacher_text import BUNDLED_MODEL_TEXT
 from personas.card.card_picture import with_picture
 from personas.card.card_reader import parse_card
 from personas.card.card_writer import write_card

@@ -1,5 +1,7 @@
 """`/dashboard/models`: the page of base models, and the actions that fetch one and serve another."""
 
+from dataclasses import asdict
+
 from aiohttp import web
 
 from bot.models.fetch import FetchPlan
@@ -18,6 +20,7 @@ from personas.models.model_fit import RESERVE_BYTES
 
 routes = Routes()
 MODELS_PATH = f"{DASHBOARD}/models"
+OFFER_PATH = f"{MODELS_PATH}/offer"
 MAX_NAME_CHARS = 300
 
 
@@ -113,6 +116,18 @@ async def post_use(request: web.Request) -> web.Response:
     return redirect_to(
         request, MODELS_PATH, join_texts(f"{written} from the next start on.", *todo)
     )
+
+
+@routes.add(f"GET {OFFER_PATH}")
+async def get_offer(request: web.Request) -> web.Response:
+    """Offer of a larger model, for the local guild's page. Takes some seconds the first time."""
+    return web.json_response(asdict(await get_services(request).models.shown_offer(MODELS_PATH)))
+
+
+@routes.add(f"POST {OFFER_PATH}")
+async def post_offer(request: web.Request) -> web.Response:
+    """Fetch the offered model, whose licence the page names."""
+    return web.json_response(asdict(await get_services(request).models.accept_offer(MODELS_PATH)))
 
 
 @routes.add(f"POST {MODELS_PATH}/dismiss")

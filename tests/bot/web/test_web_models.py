@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from bot.settings import load_settings
@@ -141,3 +143,77 @@ async def test_without_a_network_nothing_is_offered_or_summed_up(dashboard, hub,
     models = dashboard.services.models
     monkeypatch.setattr(models, "table", lambda: pytest.fail("it sums up models"))
     assert not await models.look_for_offer() and models.offer.lines == []
+
+
+@pytest.fixture
+def recommended(hub):
+    """The hub has the model of the offer, too; returns the hub."""
+    hub.repositories["Qwen/Qwen3-1.7B"] = Repository({COMMIT: MODEL}, {"main": COMMIT})
+    return hub
+
+
+async def shown_offer(dashboard, method="GET"):
+    status, offer, _ = await dashboard.ask(method, "/dashboard/models/offer")
+    assert status == 200
+    return offer
+
+
+async def test_the_guild_page_offers_fetches_and_continues_the_recommended_model(
+    dashboard, recommended
+):
+    offer = await shown_offer(dashboard)
+    assert offer["button"] == (
+        "Fetch Qwen3 1.7B: 524.4 kB, under a minute on this line, Apache-2.0"
+    )
+    assert offer["link"][0] == "Apache-2.0" and not offer["begun"]
+    assert len(downloads(recommended)) == 1, "the first bytes, to time them"
+    recommended.cuts, recommended.fails_after_cut = 1, True
+    offer = await shown_offer(dashboard, "POST")
+    assert (
+        offer["is_running"]
+        and offer["text"].startswith("Fetching Qwen3 1.7B")
+        and not offer["button"]
+    )
+    job = dashboard.services.data_jobs.latest("model", "qwen3-1.7b")
+    await until(lambda: not job.is_open, 10)
+    offer = await shown_offer(dashboard)
+    assert "not whole yet" in offer["text"] and offer["button"] == "Continue with Qwen3 1.7B"
+    recommended.statuses.clear()
+    recommended.pause_s = 0.3
+    await shown_offer(dashboard, "POST")
+    assert (await shown_offer(dashboard, "POST"))["is_running"], "a second press changes nothing"
+    await until(lambda: any("bytes=262" in asked for asked in recommended.ranges), 5)
+    job = dashboard.services.data_jobs.latest("model", "qwen3-1.7b")
+    await dashboard.submit(f"/dashboard/data/works/{job.id}/cancel")
+    recommended.pause_s = 0
+    offer = await shown_offer(dashboard)
+    assert re.match(r"Continue with Qwen3 1\.7B: .* of 524\.4 kB", offer["button"]), (
+        "as after a restart"
+    )
+    await shown_offer(dashboard, "POST")
+    job = dashboard.services.data_jobs.latest("model", "qwen3-1.7b")
+    await until(lambda: not job.is_open, 10)
+    offer = await shown_offer(dashboard)
+    assert (
+        offer["link"] == ["Serve it …", "/dashboard/models?use=qwen3-1.7b"] and not offer["button"]
+    )
+
+
+async def test_without_a_measured_rate_the_guild_page_says_the_size_alone(dashboard, recommended):
+    recommended.statuses["/resolve/"] = (503, {})
+    offer = await shown_offer(dashboard)
+    assert offer["button"] == "Fetch Qwen3 1.7B: 524.4 kB, Apache-2.0"
+
+
+@pytest.mark.parametrize("lacks", ["a hub", "a reason"])
+async def test_the_guild_page_offers_nothing_without_a_hub_and_once_declined(
+    dashboard, recommended, monkeypatch, lacks
+):
+    if lacks == "a hub":
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    else:
+        await dashboard.services.models.dismiss_offer()
+    for method in ("GET", "POST"):
+        offer = await shown_offer(dashboard, method)
+        assert not offer["text"] and not offer["button"]
+    assert not dashboard.services.models.fetches()
