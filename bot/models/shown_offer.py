@@ -37,7 +37,7 @@ def show_plan(plan: FetchPlan, models_path: str, bytes_per_s: float | None) -> S
             begun=True,
         )
     begun = missing < files.bytes
-    size = format_size(missing) + (f" of {format_size(files.bytes)}" if begun else "")
+    size = format_size(missing) + (f" left of {format_size(files.bytes)}" if begun else "")
     takes = [size, plan.licence]
     if bytes_per_s:
         takes.insert(1, f"{_waiting_text(missing / bytes_per_s)} on this line")

@@ -187,7 +187,7 @@ async def test_the_guild_page_offers_fetches_and_continues_the_recommended_model
     await dashboard.submit(f"/dashboard/data/works/{job.id}/cancel")
     recommended.pause_s = 0
     offer = await shown_offer(dashboard)
-    assert re.match(r"Continue with Qwen3 1\.7B: .* of 524\.4 kB", offer["button"]), (
+    assert re.match(r"Continue with Qwen3 1\.7B: .* left of 524\.4 kB", offer["button"]), (
         "as after a restart"
     )
     await shown_offer(dashboard, "POST")
