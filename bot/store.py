@@ -50,7 +50,13 @@ from bot.privacy.store.people import (
     MemberRecords,
 )
 from bot.reports.store import Reports
-from bot.safety.store import MinorGuilds, SafetyAnswers, Talks, WithheldReplies
+from bot.safety.store import (
+    EmergencyAnswers,
+    MinorGuilds,
+    SafetyAnswers,
+    Talks,
+    WithheldReplies,
+)
 from bot.schedules.store import (
     GreetedMembers,
     MemberGreetings,
@@ -159,6 +165,7 @@ class Store:
         self.memories = Memories(connection)
         self.talks = Talks(connection)
         self.safety_answers = SafetyAnswers(connection)
+        self.emergency_answers = EmergencyAnswers(connection)
         self.withheld_replies = WithheldReplies(connection)
         self.minor_guilds = MinorGuilds(connection)
         self.lessons = Lessons(connection)

@@ -40,8 +40,8 @@ DISCLOSURE_LINES = frozenset(
 
 
 class SelfHarmError(RefusedError):
-    """A message speaks of self-harm or suicide. `message` is the answer to it: a fixed text with
-    helplines.
+    """A message speaks of self-harm or suicide, or of an emergency. `message` is the answer to it: a
+    fixed text with helplines.
     """
 
 
@@ -59,8 +59,9 @@ class Disclosure:
 
 @dataclass(frozen=True)
 class SafetyProtocol:
-    """Finds messages that speak of self-harm, and says how they are answered. `texts` are by
-    language; `on_answer` is called with the language of each answer.
+    """Finds messages that speak of self-harm or of an emergency, and says how they are answered.
+    `texts` are those about self-harm, by language; `on_answer` is called with the language of each of
+    these answers.
     """
 
     store: Store
@@ -68,28 +69,37 @@ class SafetyProtocol:
     on_answer: Callable[[str], None]
 
     def answer(self, *texts: str) -> str | None:
-        """Return the answer to a member's message, and count it; None where no text of it speaks
-        of self-harm.
+        """Return the answer to a member's message, and count it; None where no text of it speaks of
+        self-harm or of an emergency.
         """
+        rules = SafetyRules.shipped()
         for text in texts:
-            if language := self.finds(text):
+            if language := rules.find(text):
                 self._count(language)
                 return self.texts[language]
+        for text in texts:
+            if language := rules.find_emergency(text):
+                self._count_emergency(language)
+                return rules.emergency_text(language)
         return None
 
     def uncounted_answer(self, text: str) -> str | None:
-        """Return the answer to a text that is tried out; None where it does not speak of
-        self-harm.
-        """
-        language = self.finds(text)
-        return self.texts[language] if language else None
+        """Return the answer to a text that is tried out; None where it speaks of neither."""
+        rules = SafetyRules.shipped()
+        if language := rules.find(text):
+            return self.texts[language]
+        language = rules.find_emergency(text)
+        return rules.emergency_text(language) if language else None
 
     def finds(self, text: str) -> str | None:
-        """Return the language in which a text speaks of self-harm; None if it does not."""
-        return SafetyRules.shipped().find(text)
+        """Return the language in which a text speaks of self-harm or of an emergency; None if it does
+        not.
+        """
+        rules = SafetyRules.shipped()
+        return rules.find(text) or rules.find_emergency(text)
 
     def require_safe(self, *texts: str) -> None:
-        """Raise `SelfHarmError` for a message that speaks of self-harm, and count the answer."""
+        """Raise `SelfHarmError` for a message that `answer` answers, and count that."""
         if answer := self.answer(*texts):
             raise SelfHarmError(answer)
 
@@ -99,6 +109,12 @@ class SafetyProtocol:
             self.store.safety_answers.count(_today(), language)
         except StoreError as error:  # the answer matters more than its count
             log.warning("an answer with helplines is not counted: %s", error)
+
+    def _count_emergency(self, language: str) -> None:
+        try:
+            self.store.emergency_answers.count(_today(), language)
+        except StoreError as error:
+            log.warning("an answer to an emergency is not counted: %s", error)
 
     def guard(self, generate: Callable[[ChatRequest], ReplyStream]) -> ReplyGuard:
         """Return the guard of the replies that `generate` submits to the engine."""

@@ -1,5 +1,5 @@
-"""Recognises messages that speak of self-harm or suicide, replies that suggest it, and questions whether a
-persona is an AI, by rules per language (data/safety).
+"""Recognises messages that speak of self-harm or suicide, or of an emergency, replies that suggest
+self-harm, and questions whether a persona is an AI, by rules per language (data/safety).
 """
 
 import re
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from bot.safety.asked_means import MeansRules
+from bot.safety.emergency import EmergencyRules
 from bot.safety.question_words import QuestionWords, without_addresses
 from personas.errors import UnderstudyError
 from personas.shipped_folders import SHIPPED_DATA
@@ -59,6 +60,8 @@ class LanguageRules:
     """The line of a persona whose author has written none."""
     text: str
     """The shipped answer."""
+    emergency: EmergencyRules | None
+    """None where a language has none."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -78,6 +81,7 @@ class LanguageRules:
                 ),
                 asked_if_human=table["asked_if_human"].strip(),
                 text=table["text"].strip(),
+                emergency=EmergencyRules.read(table.get("emergency")),
             )
         except (OSError, ValueError, KeyError, re.error) as error:
             raise UnderstudyError(
@@ -87,6 +91,10 @@ class LanguageRules:
     def speaks_of_self_harm(self, plain: str) -> bool:
         """Report whether a text without markup speaks of self-harm or suicide."""
         return self.speaks.search(self.figures.sub(" ", plain)) is not None
+
+    def speaks_of_emergency(self, plain: str) -> bool:
+        """Report whether a text without markup tells of an emergency."""
+        return bool(self.emergency and self.emergency.signs.search(self.figures.sub(" ", plain)))
 
     def suggests_self_harm(self, plain: str) -> bool:
         """Report whether a reply without markup suggests self-harm or suicide."""
@@ -121,6 +129,16 @@ class SafetyRules:
                 return rules.language
         return None
 
+    def find_emergency(self, text: str) -> str | None:
+        """Return the language in which a text tells of an emergency or of sexual harm; None if it does
+        not.
+        """
+        plain = plain_text(text)
+        for rules in self.languages:
+            if rules.speaks_of_emergency(plain):
+                return rules.language
+        return None
+
     def find_in_reply(self, text: str) -> str | None:
         """Return the language in which a reply suggests self-harm or suicide; None if it does not."""
         plain = plain_text(text)
@@ -151,7 +169,16 @@ class SafetyRules:
 
     def text(self, language: str) -> str:
         """Return the shipped answer in a language."""
-        return next(rules.text for rules in self.languages if rules.language == language)
+        return self._of(language).text
+
+    def emergency_text(self, language: str) -> str:
+        """Return the answer to an emergency in a language that has rules for it."""
+        emergency = self._of(language).emergency
+        assert emergency  # `find_emergency` has named it
+        return emergency.text
+
+    def _of(self, language: str) -> LanguageRules:
+        return next(rules for rules in self.languages if rules.language == language)
 
 
 def plain_text(text: str) -> str:

@@ -58,23 +58,31 @@ class SafetyAnswers(Table):
     whose, nor where, nor what.
     """
 
+    table = "safety_answers"
+
     def count(self, day: str, language: str) -> None:
         """Count an answer on a day, such as 2026-11-28."""
-        sql = """insert into safety_answers (day, language, answers) values (:day, :language, 1)
+        sql = f"""insert into {self.table} (day, language, answers) values (:day, :language, 1)
             on conflict do update set answers = answers + 1"""
         self._db.write(sql, day=day, language=language)
 
     def by_language(self, since: str = "") -> dict[str, int]:
         """Return the counts by language from a day on."""
-        sql = """select language, sum(answers) as answers from safety_answers
+        sql = f"""select language, sum(answers) as answers from {self.table}
             where day >= :since group by language order by language"""
         return {row["language"]: row["answers"] for row in self._db.read(sql, since=since)}
 
     def by_year(self) -> dict[str, int]:
         """Return the counts by year, the latest first: some laws ask for them yearly."""
-        sql = """select substr(day, 1, 4) as year, sum(answers) as answers from safety_answers
+        sql = f"""select substr(day, 1, 4) as year, sum(answers) as answers from {self.table}
             group by year order by year desc"""
         return {row["year"]: row["answers"] for row in self._db.read(sql)}
+
+
+class EmergencyAnswers(SafetyAnswers):
+    """The same of the answers to emergencies, which laws about self-harm do not ask for."""
+
+    table = "emergency_answers"
 
 
 class WithheldReplies(Table):

@@ -337,7 +337,7 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
         "mutes": {"persona_id"}, "message_vectors": {"encoder"}, "memory_vectors": {"encoder"},
         "removed_personas": {"persona_id"}, "generation_settings": {"persona_id"},
         "answering_settings": {"quiet_hours"}, "safety_answers": {"day", "language"},
-        "withheld_replies": {"day", "language"}, "blocks": {"persona_id"},
+        "withheld_replies": {"day", "language"}, "emergency_answers": {"day", "language"}, "blocks": {"persona_id"},
         "age_restrictions": {"persona_id"}, "action_roles": {"action"},
         "reports": {"persona_id", "version", "reason"}, "bot_faces": {"persona_id", "shown"},
         "time_zones": {"zone"}, "training_schedules": {"persona_id", "options", "outcome", "job_id"},

@@ -17,6 +17,7 @@ from bot.demo_guild import SKERROW_SEED
 from bot.platform.messages import MAX_MESSAGE_CHARS
 from bot.platform.permissions import required_permissions
 from bot.safety.actions import DISCLOSURE, DISCLOSURE_INTERVAL_S, MINORS_BREAK, PLAIN_DISCLOSURE
+from bot.safety.rules import SafetyRules
 from bot.safety.texts import shipped_texts
 from sandbox.sandbox_errors import SandboxRefusal
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
@@ -78,6 +79,17 @@ async def test_the_bot_answers_in_the_language_and_no_model_nor_history_has_the_
     assert len(stage.engine.requests) == 1
     assert words not in " ".join(stored_texts(stage, QUAY))
     assert stage.store.safety_answers.by_language() == {language: 1}
+
+
+async def test_an_emergency_is_answered_by_the_bot_and_counted_apart(stage):
+    mark = stage.mark
+    await stage.member.say(QUAY, "@Understudy my baby isn't breathing")
+    text = SafetyRules.shipped().emergency_text("en")
+    answer = await stage.sees("it needs somebody who can be there", "message", mark)
+    assert answer["content"] == text and "112" in text and "911" in text
+    assert stage.engine.requests == [] and "breathing" not in " ".join(stored_texts(stage, QUAY))
+    assert stage.store.emergency_answers.by_language() == {"en": 1}
+    assert stage.store.safety_answers.by_language() == {}
 
 
 async def test_figures_of_speech_are_answered_by_the_persona(stage):

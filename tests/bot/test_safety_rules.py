@@ -30,6 +30,34 @@ def test_each_example_is_recognised_in_its_language_or_passes(language):
     assert [text for text in examples["passes"] if rules.find(text)] == []
 
 
+@pytest.mark.parametrize(
+    ("text", "is_emergency"),
+    [
+        *((text, True) for text in (
+            "my baby isn't breathing", "I was raped", "he's not waking up", "my child is missing!!",
+            "i killed someone", "I've hit somebody with the car", "my mum has collapsed",
+            "HELP my son swallowed bleach", "my uncle touches me", "our house is on fire",
+        )),
+        *((text, False) for text in (
+            "this game is killing me", "my phone isn't breathing", "i killed someone in fortnite",
+            "my dog is missing", "my plant is dying, i killed it", "that song touched me",
+            "my brother won't wake up for school", "my son is missing two teeth",
+            "she's drowning in homework", "I'm having a heart attack over this exam",
+        )),
+    ],
+)  # fmt: skip
+def test_emergencies_are_told_from_figures_of_speech(text, is_emergency):
+    assert bool(SafetyRules.shipped().find_emergency(text)) is is_emergency
+
+
+def test_no_other_example_is_an_emergency():
+    """Those that pass are everyday messages in all languages."""
+    find = SafetyRules.shipped().find_emergency
+    assert [
+        text for language in LANGUAGES for text in EXAMPLES[language]["passes"] if find(text)
+    ] == []
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_sincere_questions_are_told_from_others(language):
     find = SafetyRules.shipped().find_sincere_question

@@ -700,3 +700,12 @@ create table withheld_replies (
     replies integer not null,
     primary key (day, language)
 ) strict;
+
+-- How many messages that tell of an emergency were answered, by day (UTC) and language: neither whose,
+-- nor where, nor what.
+create table emergency_answers (
+    day text not null,
+    language text not null,
+    answers integer not null,
+    primary key (day, language)
+) strict;

@@ -27,13 +27,17 @@ async def get_safety_page(request: web.Request) -> web.Response:
         text = services.safety.texts[rules.language]
         shown = Markup(TEXT_RENDERER.render(text))  # nosec B704  # it escapes HTML
         texts.append((rules, shown, text == shipped[rules.language]))
+    english = SafetyRules.shipped().emergency_text("en")
     return render_page(
         request,
         "safety/protocol.html",
         title="Safety",
         texts=texts,
+        emergency_text=Markup(TEXT_RENDERER.render(english)),  # nosec B704  # it escapes HTML
         years=services.store.safety_answers.by_year(),
         counts=services.store.safety_answers.by_language(),
+        emergency_years=services.store.emergency_answers.by_year(),
+        emergencies=services.store.emergency_answers.by_language(),
         withheld_years=services.store.withheld_replies.by_year(),
         withheld=services.store.withheld_replies.by_language(),
     )

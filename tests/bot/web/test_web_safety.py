@@ -59,7 +59,7 @@ async def test_the_playground_shows_the_text_and_counts_nothing(dashboard):
 
 async def test_the_page_says_how_it_works_and_the_counts_are_everywhere_the_same(dashboard):
     page = await (await dashboard.session.get("/dashboard/system/safety")).text()
-    assert page.count("None so far.") == 2 and page.count(">shipped</span>") == len(TEXTS)
+    assert page.count("None so far.") == 3 and page.count(">shipped</span>") == len(TEXTS)
     assert "<strong>988</strong>" in page and "**" not in page
     await chat(dashboard, said())
     dashboard.services.safety.texts["de"] = "Nachtlinie: **0800 123 456**, <b>rund</b> um die Uhr."
@@ -103,14 +103,14 @@ async def test_a_stream_that_has_begun_ends_before_it(dashboard):
 async def test_the_playground_begins_anew_and_the_page_counts_it(dashboard):
     dashboard.services.engine.script = in_turn(["Ah. ", HARM], SAFE)
     page = await (await dashboard.session.get("/dashboard/system/safety")).text()
-    assert page.count("None so far.") == 2
+    assert page.count("None so far.") == 3
     _, run = await begin(dashboard, ("ballast",))
     events = [name for _, name, _ in await events_of(dashboard, run)]
     assert "withdrawn" in events
     (line,) = (await ended(dashboard, run))["lines"]
     assert line["text"] == SAFE
     page = await (await dashboard.session.get("/dashboard/system/safety")).text()
-    assert page.count("None so far.") == 1 and "Replies withheld" in page
+    assert page.count("None so far.") == 2 and "Replies withheld" in page
 
 
 async def test_the_question_whether_it_is_human_is_answered_by_the_author_not_by_a_model(dashboard):
