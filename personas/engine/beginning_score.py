@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from personas.engine.false_names import claims_other_name
 from personas.schemas.chat import ChatRequest, Turn, asked_turn
 
 T = TypeVar("T")
@@ -25,6 +26,8 @@ was said before loses 0.8 · 1.75ⁿ⁻² of its logit.
 """
 MIN_REPEATED_LETTERS = 12
 """A persona may say again what has fewer letters and digits: "Yes, of course."."""
+SHORT_HEADING_WORDS = 2
+UNENDED_PATTERN = re.compile(r"[\w,;:(–—-]\s*$")
 
 
 def beginning_score(talk_logprob: float, card_logprob: float, tokens: int) -> float:
@@ -37,23 +40,68 @@ def beginning_score(talk_logprob: float, card_logprob: float, tokens: int) -> fl
 
 
 def comparable(
-    candidates: Sequence[T], text_of: Callable[[T], str], request: ChatRequest
+    candidates: Sequence[T],
+    text_of: Callable[[T], str],
+    request: ChatRequest,
+    has_stopped: Callable[[T], bool] = lambda candidate: False,
 ) -> Sequence[T]:
-    """Return the candidates that can be compared: those that repeat nothing, if there are any."""
+    """Return the candidates that can be compared: those without a fault, if there are any; else those
+    whose fault is the lesser one, to repeat something or to end in mid-sentence.
+    """
     worded = [each for each in candidates if can_be_compared(text_of(each))]
-    return unrepeated(worded, text_of, request) or worded
+    own = [each for each in worded if is_its_own(text_of(each), request)]
+    whole = []
+    for each in unrepeated(own, text_of, request):
+        if not (has_stopped(each) and breaks_off(text_of(each), request)):
+            whole.append(each)
+    return whole or own or worded
 
 
-def all_say_again(
+def all_passed_over(
     candidates: Sequence[T], text_of: Callable[[T], str], request: ChatRequest
 ) -> bool:
-    """Return whether further candidates should be drawn: all repeat something, and one of them says
-    again what the persona has said.
+    """Return whether further candidates should be drawn: all have a fault, and one of them says again
+    what the persona has said, or is not the persona's own.
     """
     said = said_before(request)
-    if not any(says_again(text_of(each), said) for each in candidates):
-        return False
-    return not unrepeated(candidates, text_of, request)
+    own = []
+    is_grave = False
+    for each in candidates:
+        is_own = is_its_own(text_of(each), request)
+        is_grave = is_grave or not is_own or says_again(text_of(each), said)
+        if is_own:
+            own.append(each)
+    return is_grave and not unrepeated(own, text_of, request)
+
+
+def is_its_own(text: str, request: ChatRequest) -> bool:
+    """Return whether a beginning neither claims a name that its persona does not have nor recites a
+    heading of the prompt's lore.
+    """
+    return not (claims_other_name(text, request) or recites_heading(text, request))
+
+
+def recites_heading(text: str, request: ChatRequest) -> bool:
+    """Return whether a beginning is one of the headings of the prompt's lore, or has one before a colon
+    or a break. A short one alone may be an answer: "Admiral Butterworth.".
+    """
+    for passage in request.lore:
+        words = re.findall(r"\w+", passage.heading)
+        ends = r"\s*(?:[:\]\n–—]|- )"
+        if len(words) > SHORT_HEADING_WORDS:
+            ends += r"|\W*$"
+        pattern = r"\W*" + r"\W+".join(words) + f"(?:{ends})"
+        if len(words) > 1 and re.match(pattern, text, re.IGNORECASE):
+            return True
+    return False
+
+
+def breaks_off(text: str, request: ChatRequest) -> bool:
+    """Return whether a whole reply ends in mid-sentence: with a letter or a comma, where the persona
+    ends its greeting with more.
+    """
+    greeting = request.persona.first_mes if request.persona else ""
+    return bool(UNENDED_PATTERN.search(text) and greeting and not UNENDED_PATTERN.search(greeting))
 
 
 def unrepeated(

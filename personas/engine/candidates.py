@@ -3,7 +3,7 @@
 A reply that begins with candidates is several sequences: its own, which is the first candidate, and
 forks of it with other seeds. The scheduler computes them like all sequences. Once each of them is
 long enough, the reply continues as the best one. No text is streamed before that. Where all of them
-say again what the persona has said before, the forks are drawn once more.
+are passed over, the forks are drawn once more.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import torch
 
 from personas.engine.beginning_score import (
     CANDIDATE_TOKENS,
-    all_say_again,
+    all_passed_over,
     beginning_score,
     comparable,
     said_before,
@@ -101,13 +101,11 @@ def candidate_seed(seed: int, number: int) -> int:
 
 
 def should_redraw(seq: Sequence) -> bool:
-    """Return whether a reply's candidates all say again what the persona has said before, and have
-    not been drawn again.
-    """
+    """Return whether a reply's candidates are all to be passed over, and have not been drawn again."""
     if seq.is_redrawn or not seq.other_candidates:
         return False
     candidates = (seq, *seq.other_candidates)
-    return all_say_again(candidates, lambda candidate: candidate.text, seq.request)
+    return all_passed_over(candidates, lambda candidate: candidate.text, seq.request)
 
 
 def redraw_candidates(seq: Sequence) -> None:
@@ -127,11 +125,17 @@ def redraw_candidates(seq: Sequence) -> None:
 
 
 def comparable_candidates(seq: Sequence) -> list[Sequence]:
-    """Return a reply's candidates that can be compared, without those that repeat the message or
-    what the persona has said if there are others; the first one if none can be.
+    """Return a reply's candidates that can be compared, without those that are to be passed over if
+    there are others; the first one if none can be.
     """
     candidates = (seq, *seq.other_candidates)
-    return [*comparable(candidates, lambda candidate: candidate.text, seq.request)] or [seq]
+    compared = comparable(
+        candidates,
+        lambda candidate: candidate.text,
+        seq.request,
+        has_stopped=lambda candidate: candidate.has_stopped,
+    )
+    return [*compared] or [seq]
 
 
 def best_candidate(seq: Sequence, candidates: abc.Sequence[Sequence]) -> Sequence:

@@ -125,6 +125,11 @@ class Sequence(ReplySequence):
         return self._detokenizer.text
 
     @property
+    def has_stopped(self) -> bool:
+        """True once the text has its end, and not for its length."""
+        return self._detokenizer.stopped
+
+    @property
     def reply_ids(self) -> list[int]:
         """All sampled tokens."""
         ids: list[int] = self.kv.tokens[len(self.prompt) :]

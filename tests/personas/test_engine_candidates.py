@@ -241,7 +241,7 @@ def test_a_candidate_without_text_is_not_chosen(reply, model, renderer, sampled)
 def test_a_candidate_of_signs_alone_is_not_chosen():
     def candidate(text):
         seq = Sequence.__new__(Sequence)
-        seq._detokenizer = SimpleNamespace(text=text)
+        seq._detokenizer = SimpleNamespace(text=text, stopped=False)
         seq.request = ChatRequest(ADA, (Turn("Toby Reed", "My cat sat on the warm quay wall."),))
         return seq
 

@@ -4,7 +4,7 @@ those that are drawn instead.
 
 import pytest
 
-from personas.engine.beginning_score import all_say_again, comparable, said_before, says_again
+from personas.engine.beginning_score import all_passed_over, comparable, said_before, says_again
 from personas.engine.sampler import SamplerState
 from personas.schemas.chat import ChatRequest, Persona, SamplingParams, Turn
 
@@ -43,16 +43,16 @@ def test_the_beginning_of_what_was_said_is_said_again(text, expected):
 def test_a_short_reply_may_be_said_again(short):
     request = after(by_brunhilde(short))
     assert comparable([short, NEW], str, request) == [short, NEW]
-    assert not all_say_again([short, short], str, request)
+    assert not all_passed_over([short, short], str, request)
 
 
 def test_what_was_said_is_passed_over_while_there_is_another():
     request = after(by_brunhilde(SAID))
     assert comparable([AGAIN, NEW, SAID], str, request) == [NEW]
-    assert not all_say_again([AGAIN, NEW], str, request)
+    assert not all_passed_over([AGAIN, NEW], str, request)
     assert comparable([AGAIN, SAID, "…"], str, request) == [AGAIN, SAID]
-    assert all_say_again([AGAIN, SAID, "…"], str, request)
-    assert not all_say_again(["…", "*"], str, request)
+    assert all_passed_over([AGAIN, SAID, "…"], str, request)
+    assert not all_passed_over(["…", "*"], str, request)
 
 
 def test_a_replaced_reply_counts_as_said():
@@ -66,7 +66,7 @@ def test_the_lines_of_members_and_of_other_personas_are_not_the_personas():
     others = Turn("Nina", SAID), Turn("Captain Pell", SAID, answers_too=True), quoting
     request = after(*others)
     assert comparable([AGAIN, NEW], str, request) == [AGAIN, NEW]
-    assert not all_say_again([AGAIN], str, request)
+    assert not all_passed_over([AGAIN], str, request)
     assert said_before(request) == []
 
 
@@ -80,7 +80,9 @@ def test_what_repeats_the_message_alone_is_not_drawn_again():
         BRUNHILDE, (by_brunhilde(SAID), Turn("Toby", "I came here for a long green rope."))
     )
     echo = "I came here for a long green rope"
-    assert not all_say_again([echo], str, request) and all_say_again([echo, AGAIN], str, request)
+    assert not all_passed_over([echo], str, request) and all_passed_over(
+        [echo, AGAIN], str, request
+    )
 
 
 def test_a_token_loses_the_more_the_longer_the_run_that_it_continues():

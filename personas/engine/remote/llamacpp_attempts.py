@@ -12,7 +12,7 @@ from personas.engine.beginning_score import (
     DRY_ALLOWED_TOKENS,
     DRY_BASE,
     DRY_MULTIPLIER,
-    all_say_again,
+    all_passed_over,
     comparable,
 )
 from personas.engine.remote.llamacpp_candidates import Candidate, CardScorer
@@ -144,6 +144,10 @@ def text_of(candidate: Candidate) -> str:
     return candidate.detokenizer.text
 
 
+def has_stopped(candidate: Candidate) -> bool:
+    return candidate.detokenizer.stopped
+
+
 class LlamaCppReplyAttempts(ReplyAttempts):
     """Generates replies on the slots of llama.cpp servers. `is_whole` tells tokens that are whole
     characters.
@@ -205,13 +209,13 @@ class LlamaCppReplyAttempts(ReplyAttempts):
     async def _compare(self, seq: LlamaCppSequence, replica: Replica) -> tuple[Candidate, int]:
         """Return the best candidate, and how many were compared."""
         await self._sample(seq, replica)
-        if all_say_again(seq.candidates, text_of, seq.request):
+        if all_passed_over(seq.candidates, text_of, seq.request):
             count = len(seq.candidates)
             seq.begin_choice(count)
             seq.slot = SlotUse(seq.slot.number, reads_cache=True)
             await self._sample(seq, replica, dry_body((seq.seed + count) % 2**32))
         candidates = seq.candidates
-        compared = comparable(candidates, text_of, seq.request)
+        compared = comparable(candidates, text_of, seq.request, has_stopped=has_stopped)
         if len(compared) < 2:
             return (compared or candidates)[0], 1
         assert isinstance(replica.client, LlamaCppClient)
