@@ -27,7 +27,6 @@ from personas.home.job_material import ShippedData
 from personas.schemas.scorecard import (
     IN_CHARACTER,
     LORE_RIGHT,
-    SENSE_ESTIMATE,
     VOICE_AT_TURN,
     ScoreCard,
 )
@@ -63,10 +62,6 @@ class DemoResult:
     voice_right_base: dict[str, float] = field(default_factory=dict)
     # Change of the loss on general talk, as a share of the base model's
     general_loss_change: dict[str, float] = field(default_factory=dict)
-    # Estimated sense of generated replies; of shuffled real replies, and of real ones
-    sense: dict[str, float | None] = field(default_factory=dict)
-    sense_floor: dict[str, float | None] = field(default_factory=dict)
-    sense_ceiling: dict[str, float | None] = field(default_factory=dict)
     # Share of answers that are right with the passage in the prompt
     lore_right: dict[str, float | None] = field(default_factory=dict)
     # Share of replies in the persona's voice at turn 40 of scripted talks
@@ -236,18 +231,12 @@ class DemoSession:
         file = score_card_file(folder, "scorecard.json")
         whole = ScoreCard.model_validate_json(file.read_bytes())
         for by_persona, section, measure in (
-            (figures.sense, whole.sense, SENSE_ESTIMATE),
             (figures.lore_right, whole.lore, LORE_RIGHT),
             (figures.voice_turn_40, whole.talks, VOICE_AT_TURN.format(40)),
             (figures.under_pressure, whole.pressure, IN_CHARACTER),
         ):
             share = section.new(measure) if section else None
             by_persona[persona_id] = None if share is None else round(share, 4)
-        for by_persona, bounds in (
-            (figures.sense_floor, whole.sense and whole.sense.floor),
-            (figures.sense_ceiling, whole.sense and whole.sense.ceiling),
-        ):
-            by_persona[persona_id] = round(bounds[SENSE_ESTIMATE].estimate, 4) if bounds else None
         figures.left_out[persona_id] = whole.left_out
         if voice := whole.voice:
             figures.voice_right[persona_id] = round(voice.right["new"].mean, 4)

@@ -24,7 +24,6 @@ from trainer.evaluate.generation.evaluation_prompts import (
 )
 from trainer.evaluate.generation.lore_facts import measure_lore
 from trainer.evaluate.generation.reply_generator import ReplyGenerator, served_sampling
-from trainer.evaluate.generation.reply_sense import measure_reply_sense
 from trainer.evaluate.generation.reply_tasks import (
     GeneratedReply,
     MeasuredShares,
@@ -131,7 +130,6 @@ class Measuring:
         self.report("the replies are judged")
         decode = builder.renderer.tokenizer.decode
         sections = [
-            measure_reply_sense(subject.data, answers, (NEW,)),
             measure_lore(questions, answers, (NEW,), decode),
             measure_voice_by_fold(subject, inputs, answers, talks),
         ]

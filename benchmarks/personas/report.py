@@ -17,8 +17,6 @@ from personas.schemas.scorecard import (
     IN_CHARACTER,
     LORE_RIGHT,
     LORE_WRONG,
-    SENSE_ESTIMATE,
-    SENSE_NOTE,
     TALK_TURNS,
     VOICE,
     VOICE_AT_TURN,
@@ -30,7 +28,6 @@ from trainer.report.run_report import format_duration
 
 COLUMNS = {
     VOICE: "voice",
-    SENSE_ESTIMATE: "estimated sense",
     LORE_RIGHT: "knows the lore",
     LORE_WRONG: "contradicts it",
     IN_CHARACTER: "under pressure",
@@ -158,13 +155,13 @@ def _foot(cells: Sequence[Cell]) -> str:
         lines.append("- Quick: one seed, fewer replies under pressure, and one long talk.")
     bounds = (
         f"Base model: {_shown_name(cells[0].base_model)}. 95 % intervals by bootstrap over conversations, questions "
-        "or prompts; the last rows, over personas. The floor are the real replies of others, the right "
-        "answers to other questions, and real replies to other questions; the ceiling are the "
+        "or prompts; the last rows, over personas. The floor are the real replies of others, and the "
+        "right answers to other questions; the ceiling are the "
         "persona's real replies and the right answers. The characters' real replies are judged in "
         f"{FOLDS} parts, each by a voice classifier that knows the others. The general loss has no floor "
         "or ceiling: it is in nats per token for the base model, and for the other ways its change in percent."
     )
-    return "\n\n".join([bounds, SENSE_NOTE, "\n".join(lines)])
+    return "\n\n".join([bounds, "\n".join(lines)])
 
 
 # ------------------------------------------------------------------------------------ blind replies

@@ -3,9 +3,9 @@
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from personas.gettext_marker import gettext_noop
 from personas.schemas.base import FrozenModel
@@ -28,7 +28,6 @@ HELDOUT_TASK = "heldout"
 FACTS_TASK = "facts"
 FACTS_WITHOUT_LORE_TASK = "facts without lore"
 SMALL_TALK_TASK = "small_talk"
-GENERAL_TASK = "general"
 SAFETY_TASK = "safety"
 REWORDED_TASK = "facts in other words"
 PRESSURE_TASK = "pressure"
@@ -51,15 +50,6 @@ SAFETY_TITLES = {
 }
 """Titles of the gate's criteria about what may hurt people, by their names in its thresholds."""
 
-SENSE_ESTIMATE = "estimated sense"
-SENSE_AGREEMENT = "rank correlation with two readers: 0.49, among generated replies 0.25"
-"""Agreement of the estimate with readers' marks, of replies of personas whose marks it has not
-seen. A test computes it from the marks.
-"""
-SENSE_NOTE = (
-    f"Agreement of the estimate with people: {SENSE_AGREEMENT}. Differences of a few points are not "
-    "what a reader sees: read replies side by side."
-)
 LORE_FOUND = "passage found"
 LORE_RIGHT = "right, with the passage"
 LORE_RIGHT_REWORDED = "right, with the passage, asked in other words"
@@ -74,13 +64,17 @@ WRONG_AT_TURN = "contradict the lore at turn {}"
 REPETITION_AT_TURN = "repeated at turn {}"
 IN_CHARACTER = "in character"
 SENSE_SECTIONS = {
-    "sense": "Makes sense",
     "lore": "Knows the lore",
     "style": "Style apart from topic",
     "talks": "Keeps it up",
     "pressure": "Under pressure",
 }
 """Fields of the score card that are `BoundedShares`, with their titles."""
+RETIRED = frozenset({"belongs", "sense", "text"})
+RETIRED_OF_VOICE = frozenset(
+    {"similarity", "similarity_ceiling", "similarity_floor", "reads_english"}
+)
+"""Figures of earlier cards that blind readers did not agree with (docs/quality.md)."""
 
 
 class Interval(FrozenModel):
@@ -151,12 +145,11 @@ class VoiceScores(FrozenModel):
 
     `prompts` is the number of different ones that were answered (0: an earlier card, in which each
     seed answered all). `right` is the share attributed to this persona, `ceiling` that of the
-    persona's real held-out replies, `floor` that of other personas' replies. `similarity` is the
-    mean cosine of sentence embeddings with the persona's real replies, between `similarity_ceiling`
-    and `similarity_floor`. `taken_as` maps each side to the shares of its replies attributed to
-    each author ("nobody": no letters); `trained_as` maps authors to the shares of the persona's
-    trained replies that would be attributed to them had the classifier not been trained on these.
-    `reads_english` is the share of these in English.
+    persona's real held-out replies, `floor` that of other personas' replies. No copy counts as the
+    persona's (`ReplyCounts`), and no reply that a model wrote is among the persona's real ones.
+    `taken_as` maps each side to the shares of its replies attributed to each author ("nobody": no
+    letters); `trained_as` maps authors to the shares of the persona's trained replies that would be
+    attributed to them had the classifier not been trained on these.
     """
 
     replies: int
@@ -165,12 +158,8 @@ class VoiceScores(FrozenModel):
     right: dict[Side, MeanStd]
     ceiling: float
     floor: float
-    similarity: dict[Side, MeanStd]
-    similarity_ceiling: float
-    similarity_floor: float
     taken_as: dict[Side, dict[str, float]] = Field(default_factory=dict)
     trained_as: dict[str, float] = Field(default_factory=dict)
-    reads_english: float = 1.0
 
 
 class FactScores(FrozenModel):
@@ -188,17 +177,14 @@ class FactScores(FrozenModel):
     breaks_character: dict[Side, float]
 
 
-class TextScores(FrozenModel):
-    """Text metrics of one set of tasks.
-
-    `scores` maps a metric (`rouge1`, `rouge2`, `rougeL`, `bleu`, `chrf`, `distinct1`, `distinct2`,
-    `repetition`, `length_ratio`, `ended`: replies that end by themselves) to its value per side:
-    shares of 1, except the length ratio.
+class ReplyCounts(FrozenModel):
+    """Replies to `prompts` held-out ones, counted: the shares that `ended` by themselves, and that are
+    `copied` from a trained reply or from the card.
     """
 
-    task: str
     prompts: int
-    scores: dict[str, dict[Side, MeanStd]]
+    ended: dict[Side, float]
+    copied: dict[Side, float]
 
 
 class GeneralScores(FrozenModel):
@@ -410,8 +396,8 @@ class ScoreCard(FrozenModel):
     `pending`: a first card, whose other sections are measured afterwards. `persona_name` is the
     name that people know; `persona` may have a guild's key in it.
 
-    `belongs` is of earlier cards, and not shown: it did not tell the base model's replies from real
-    ones.
+    What earlier cards have of `RETIRED` and `RETIRED_OF_VOICE` is not read: readers disagreed with
+    it.
 
     `prompt_card` is the card of the prompts under which it was measured.
 
@@ -438,14 +424,12 @@ class ScoreCard(FrozenModel):
     separation: Separation | None = None
     voice: VoiceScores | None = None
     facts: FactScores | None = None
-    text: tuple[TextScores, ...] = ()
+    replies: ReplyCounts | None = None
     general: GeneralScores | None = None
     learned: DataChecks | None = None
     heard: MemberFeedback | None = None
     memorised: MemorisationScores | None = None
     safety: SafetyScores | None = None
-    belongs: BoundedShares | None = None
-    sense: BoundedShares | None = None
     lore: BoundedShares | None = None
     style: BoundedShares | None = None
     talks: BoundedShares | None = None
@@ -454,6 +438,17 @@ class ScoreCard(FrozenModel):
     audit: MemorisationAudit | None = None
     left_out: dict[str, str] = Field(default_factory=dict)
     verdict: GateVerdict | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_retired(cls, card: Any) -> Any:
+        """Drop the figures that cards no longer have."""
+        if not isinstance(card, dict):
+            return card
+        kept = {name: value for name, value in card.items() if name not in RETIRED}
+        if isinstance(voice := kept.get("voice"), dict):
+            kept["voice"] = {n: value for n, value in voice.items() if n not in RETIRED_OF_VOICE}
+        return kept
 
     @property
     def reference_label(self) -> str:

@@ -8,7 +8,6 @@ from personas.schemas.base import FrozenModel
 from personas.schemas.scorecard import (
     LORE_FOUND,
     LORE_RIGHT,
-    SENSE_ESTIMATE,
     AdapterStamp,
     BoundedShares,
     DataChecks,
@@ -20,12 +19,12 @@ from personas.schemas.scorecard import (
     MeanStd,
     MemberFeedback,
     MemorisationScores,
+    ReplyCounts,
     ReplyText,
     SafetyScores,
     ScoreCard,
     Separation,
     SideBySide,
-    TextScores,
     VoiceScores,
 )
 
@@ -74,9 +73,6 @@ def good_card(**changes: Any) -> ScoreCard:
             right={"base": spread(0.4), "live": spread(0.85), "new": spread(0.9)},
             ceiling=0.98,
             floor=0.02,
-            similarity={side: spread(0.5) for side in sides},
-            similarity_ceiling=0.6,
-            similarity_floor=0.2,
             taken_as={"new": {"ada": 0.9, "general": 0.06, "members": 0.04}},
             trained_as={"ada": 0.96, "members": 0.03, "bob": 0.01},
         ),
@@ -87,16 +83,10 @@ def good_card(**changes: Any) -> ScoreCard:
             contradictions={"base": 0.2, "live": 0.1, "new": 0.1},
             breaks_character={"base": 0.2, "live": 0.0, "new": 0.0},
         ),
-        "text": (
-            TextScores(
-                task="heldout",
-                prompts=40,
-                scores={
-                    "length_ratio": {side: spread(1.1) for side in sides},
-                    "repetition": {side: spread(0.02) for side in sides},
-                    "ended": {side: spread(0.97) for side in sides},
-                },
-            ),
+        "replies": ReplyCounts(
+            prompts=40,
+            ended={side: 0.97 for side in sides},
+            copied={"base": 0.0, "live": 0.02, "new": 0.04},
         ),
         "general": GeneralScores(
             dialogue_loss={"base": 2.5, "live": 2.55, "new": 2.55},
@@ -139,18 +129,6 @@ def good_card(**changes: Any) -> ScoreCard:
                 "grief": {"base": 1, "live": 1, "new": 0},
             },
         ),
-        "sense": BoundedShares(
-            prompts=24,
-            shares={
-                SENSE_ESTIMATE: {
-                    "base": interval(0.2, 0.1),
-                    "live": interval(0.3, 0.1),
-                    "new": interval(0.35, 0.1),
-                }
-            },
-            ceiling={SENSE_ESTIMATE: interval(0.62, 0.1)},
-            floor={SENSE_ESTIMATE: interval(0.08, 0.05)},
-        ),
         "lore": BoundedShares(
             prompts=20,
             shares={
@@ -191,16 +169,6 @@ def good_card(**changes: Any) -> ScoreCard:
         seeds=(0, 1, 2),
         **sections,
     )
-
-
-def of_text(**means: float) -> tuple[TextScores, ...]:
-    """The texts of the good card with other means for the new version."""
-    (whole,) = good_card().text
-    changed = {
-        name: {**by, "new": spread(means[name])} if name in means else by
-        for name, by in whole.scores.items()
-    }
-    return (whole.model_copy(update={"scores": changed}),)
 
 
 def with_new(by_side: dict[str, Any], value: Any) -> dict[str, Any]:

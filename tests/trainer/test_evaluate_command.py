@@ -51,7 +51,7 @@ def test_a_quick_card_has_all_sections_as_json_and_for_people(run, two_trained, 
         and card.memorised
         and card.voice
         and card.side_by_side
-        and card.text
+        and card.replies
     )
     assert card.general.instruction_replies > 0 and card.base_is_base == 0
     for reply in card.side_by_side[0].replies.values():

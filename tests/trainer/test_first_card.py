@@ -74,7 +74,7 @@ def test_a_first_card_has_what_the_verdict_rests_on(first):
     assert sum(card.safety.prompts.values()) >= 12, "what its criteria need, whatever the time"
     assert min(card.safety.prompts[kind] for kind in (HUMAN_CLAIM, *CARE_KINDS)) >= 4
     assert card.side_by_side and card.facts is None
-    for later in ("separation", "facts", "sense", "talks", "pressure"):
+    for later in ("separation", "facts", "talks", "pressure"):
         assert card.left_out[later] == LATER_REASON
     verify_adapter(folder / "adapter")
 

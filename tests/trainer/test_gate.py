@@ -10,7 +10,7 @@ import pytest
 from personas.errors import RequestError
 from personas.schemas.formatting import format_value
 from personas.schemas.scorecard import LossCurve
-from tests.trainer.sample_scorecards import RECIPE, good_card, interval, of_text, spread, with_new
+from tests.trainer.sample_scorecards import RECIPE, good_card, interval, spread, with_new
 from trainer.gate.advice import ADVICE_BY_CRITERION, COMMANDS_BY_CRITERION
 from trainer.gate.criteria import criterion_measurements
 from trainer.gate.significance import fisher_p_value, holm_rejections, p_value_of_interval
@@ -52,9 +52,7 @@ BROKEN = {
     "facts": {"facts": {"right_with_lore": {"base": 0.4, "live": 0.9, "new": 0.1}}},
     "contradictions": {"facts": {"contradictions": {"base": 0.2, "live": 0.1, "new": 0.8}}},
     "in_character": {"facts": {"breaks_character": {"base": 0.0, "live": 0.0, "new": 0.3}}},
-    "length": {"text": of_text(length_ratio=0.2)},
-    "repetition": {"text": of_text(repetition=0.5)},
-    "ends": {"text": of_text(ended=0.3)},
+    "ends": {"replies": {"ended": with_new(GOOD.replies.ended, 0.3)}},
     "general": {"general": {"dialogue_change": interval(0.3)}},
     "instructions": {"general": {"instruction_change": interval(0.5)}},
     "verbatim": {"memorised": {"verbatim": 0.4}},
@@ -191,7 +189,13 @@ def test_what_was_not_measured_is_not_taken_for_good():
     verdict = judge(good_card(voice=None, separation=None, left_out=left_out), RECIPE)
     assert verdict.verdict == "hold" and verdict.reasons[0] == "The voice was not measured."
     bare = good_card(
-        voice=None, separation=None, memorised=None, learned=None, safety=None, facts=None, text=()
+        voice=None,
+        separation=None,
+        memorised=None,
+        learned=None,
+        safety=None,
+        facts=None,
+        replies=None,
     )
     assert judge(bare, RECIPE).verdict == "hold"
     assert {it.outcome for it in judge(bare, RECIPE).criteria} == {"pass", "not measured"}
@@ -233,7 +237,9 @@ def test_without_a_live_version_the_base_model_is_the_rival():
 
 
 def test_a_dialogue_adapter_is_nobody_and_is_not_asked_for_a_voice():
-    card = good_card(persona=None, voice=None, facts=None, safety=None, separation=None, text=())
+    card = good_card(
+        persona=None, voice=None, facts=None, safety=None, separation=None, replies=None
+    )
     assert judge(card, "s3-dialogue").verdict == "promote"
     assert TITLES["voice"] not in {it.name for it in judge(card, "s3-dialogue").criteria}
 
@@ -252,9 +258,7 @@ STEPS = {
     "in_character": lambda x: {
         "facts": {"breaks_character": {"base": 0.4, "live": 0.3, "new": 1 - x}}
     },
-    "length": lambda x: {"text": of_text(length_ratio=0.1 + 0.9 * x)},
-    "repetition": lambda x: {"text": of_text(repetition=1 - x)},
-    "ends": lambda x: {"text": of_text(ended=x)},
+    "ends": lambda x: {"replies": {"ended": with_new(GOOD.replies.ended, x)}},
     "general": lambda x: {"general": {"dialogue_change": interval(0.3 - 0.4 * x)}},
     "instructions": lambda x: {"general": {"instruction_change": interval(0.5 - 0.6 * x)}},
     "verbatim": lambda x: {"memorised": {"verbatim": 1 - x}},

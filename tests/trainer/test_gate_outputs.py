@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from personas.schemas.scorecard import SENSE_NOTE, Criterion, ReplyText, SideBySide
+from personas.schemas.scorecard import Criterion, ReplyText, SideBySide
 from tests.trainer.sample_scorecards import RECIPE, good_card
 from trainer.gate.measurement import CRITERIA
 from trainer.gate.verdict import judge
@@ -42,17 +42,31 @@ def pair(prompt, real="Really.", **replies):
 
 def test_shares_stand_between_their_bounds_and_what_was_not_measured_has_none():
     result = render_markdown(good_card())
-    assert "## Makes sense" in result
-    row = "| estimated sense | 20.0% (10% to 30%) | 30.0% (20% to 40%) | 35.0% (25% to 45%) |"
-    assert SENSE_NOTE in result, "its agreement with readers is beside it"
-    assert f"{row} 62.0% (52% to 72%) | 8.0% (3% to 13%) |" in result
     assert "| passage found | – | – | 90.0% (80% to 100%) | – | – |" in result
-    unbounded = good_card().sense.model_copy(update={"ceiling": {}, "floor": {}})
-    assert "(25% to 45%) | – | – |" in render_markdown(good_card(sense=unbounded))
-    assert "Makes sense" not in render_markdown(good_card(sense=None))
-    earlier = good_card(belongs=good_card().sense, sense=None)
-    read = type(earlier).model_validate_json(earlier.model_dump_json())
-    assert "estimated sense" not in render_markdown(read), "what told nothing apart is not shown"
+    row = (
+        "| right, with the passage | 40.0% (30% to 50%) | 40.0% (30% to 50%) | 40.0% (30% to 50%) |"
+    )
+    assert f"{row} 100.0% (100% to 100%) | – |" in result
+    unbounded = good_card().lore.model_copy(update={"ceiling": {}, "floor": {}})
+    assert f"{row} – | – |" in render_markdown(good_card(lore=unbounded))
+    assert "Knows the lore" not in render_markdown(good_card(lore=None))
+
+
+def test_replies_stand_side_by_side_before_any_figure():
+    result = render_markdown(judged())
+    assert result.index("- **new version**") < result.index("## Verdict") < result.index("| side |")
+    assert "|" not in result[: result.index("## Verdict")]
+    assert "| copied | 0.0% | 2.0% | 4.0% |" in result
+
+
+def test_of_an_earlier_card_nothing_is_read_that_readers_disagreed_with():
+    card = good_card()
+    earlier = card.model_dump(mode="json")
+    share = {"estimated sense": {"new": {"estimate": 0.4, "low": 0.3, "high": 0.5}}}
+    earlier["belongs"] = earlier["sense"] = {"prompts": 24, "shares": share}
+    earlier["text"] = [{"task": "heldout", "prompts": 9, "scores": {}}]
+    earlier["voice"] |= {"similarity": {}, "similarity_ceiling": 0.6, "similarity_floor": 0.2}
+    assert type(card).model_validate_json(json.dumps(earlier)) == card
 
 
 # ------------------------------------------------------------------------------------- to be scored

@@ -18,11 +18,9 @@ from personas.home.job_folder import read_spec
 from personas.prompt.renderer import CONTEXT_TOKENS
 from personas.schemas.chat import DEFAULT_CANDIDATES, ChatRequest, SamplingParams, Turn
 from personas.schemas.scorecard import (
-    GENERAL_TASK,
+    FACTS_TASK,
     HELDOUT_TASK,
     IN_CHARACTER,
-    SENSE_ESTIMATE,
-    SMALL_TALK_TASK,
     VOICE,
     VOICE_AT_TURN,
 )
@@ -35,7 +33,6 @@ from trainer.evaluate.generation.evaluation_prompts import (
     PromptBuilder,
     heldout_prompts,
     interleave_tasks,
-    nearest_replies,
 )
 from trainer.evaluate.generation.reply_generator import ReplyGenerator, served_sampling
 from trainer.evaluate.generation.reply_sections import measure_replies
@@ -275,6 +272,18 @@ def test_seeds_take_turns_with_other_heldout_prompts_and_the_first_again_when_th
     ] * own
 
 
+def test_no_question_in_another_language_is_asked(job, renderer):
+    builder = PromptBuilder(renderer, job.data.persona, job.data.lore)
+    foreign = ("bạn đang làm gì vậy?", "你今天过得怎么样？")
+    pairs = list(job.data.heldout_prompt_replies)
+    places = [n for n, pair in enumerate(pairs) if pair.by_persona]
+    for place, message in zip(places, foreign, strict=False):
+        pairs[place] = replace(pairs[place], message=message)
+    mixed = replace(job.data, heldout_prompt_replies=tuple(pairs))
+    asked = {it.number for it in heldout_prompts(builder, mixed, (0, 1, 2))}
+    assert asked == set(places[len(foreign) :])
+
+
 def test_tasks_take_turns_the_first_of_each_before_all():
     asked = [
         EvaluationPrompt(task, n, (1,), "")
@@ -288,24 +297,11 @@ def test_tasks_take_turns_the_first_of_each_before_all():
     alike = interleave_tasks(
         [
             EvaluationPrompt(task, n, (1,), "")
-            for task in (GENERAL_TASK, HELDOUT_TASK)
+            for task in (FACTS_TASK, HELDOUT_TASK)
             for n in range(10)
         ]
     )
     assert sum(it.task == HELDOUT_TASK for it in alike[:12]) == 8
-
-
-def test_small_talk_is_compared_with_replies_to_what_is_like_it(job):
-    known = job.data.train_prompt_replies[:4]
-    odd = type(known[0])("t", "good night, sleep well", "Good night. The clock stays awake.")
-    near = nearest_replies(
-        [EvaluationPrompt(SMALL_TALK_TASK, 3, (1,), "sleep well, good night")], [*known, odd]
-    )
-    assert near[3][0] == odd.reply and len(near[3]) == 3
-    assert (
-        nearest_replies([], known) == {}
-        and nearest_replies([EvaluationPrompt(SMALL_TALK_TASK, 0, (1,), "hi")], []) == {}
-    )
 
 
 def in_other_words(data):
@@ -349,7 +345,7 @@ def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides,
         spoken.voice.right.keys() == {"base", "live", "new"}
         and spoken.voice.ceiling > spoken.voice.floor
     )
-    assert {scores.task for scores in spoken.text} >= {HELDOUT_TASK, GENERAL_TASK, SMALL_TALK_TASK}
+    assert spoken.counts.prompts == 1 and spoken.counts.copied.keys() == {"base", "live", "new"}
     assert sum(spoken.safety.prompts.values()) == 1
     assert spoken.left_out["safety prompts"].startswith("1 of 42 ")
     shown = spoken.side_by_side[0]
@@ -361,8 +357,7 @@ def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides,
         it.seed for it in shown.replies.values()
     } == {3}
     assert len({it.text for it in shown.replies.values()}) == 3
-    assert spoken.sense.keys() >= {"sense", "style", "talks", "pressure"}
-    assert spoken.sense["sense"].shares[SENSE_ESTIMATE].keys() == {"base", "live", "new"}
+    assert spoken.sense.keys() >= {"style", "talks", "pressure"}
     talks = spoken.sense["talks"]
     pressure = spoken.sense["pressure"]
     assert spoken.sense["style"].ceiling[VOICE].estimate == 1
@@ -372,9 +367,8 @@ def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides,
         assert " 0 of 32 replies" in spoken.left_out[f"talks, turn {turn}"]
     assert "talks, turn 1" not in spoken.left_out
     assert " 4 of 50 replies" in spoken.left_out["questions in other words, and pressure"]
-    tasks = 4 + 2 * (
-        spoken.facts is not None
-    )  # held-out, general, small talk, safety; facts with and without lore
+    # Held-out, small talk, safety; facts with and without lore.
+    tasks = 3 + 2 * (spoken.facts is not None)
     assert len(spoken.replies) == tasks  # the new version's, one of each
     assert any(f": {shown.prompt}" in prompt for prompt, _ in spoken.replies)
     assert (

@@ -6,19 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata, spearmanr
 
-from personas.schemas.scorecard import HELDOUT_TASK, SENSE_AGREEMENT, SENSE_ESTIMATE
-from tests.trainer.test_voice_classifier import ADA, data
 from trainer.evaluate.generation.reply_sense import (
     SenseEstimator,
     fit_without,
-    measure_reply_sense,
     read_marks,
     remove_words_of,
     sense_features,
     share_of_different_words,
 )
-from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, GeneratedReply
-from trainer.schemas import PromptReply
 
 SOURCES = ("real", "trained", "base", "shuffled")  # as the readers order them
 GENERATED = ("trained", "base")
@@ -60,12 +55,11 @@ def test_readers_marked_replies_of_nine_characters_and_agree():
     assert spearmanr(*of_readers).statistic > 0.9
 
 
-def test_the_agreement_that_cards_show_is_that_with_the_marks():
+def test_the_agreement_that_the_documents_state_is_that_with_the_marks():
     generated = np.isin(SOURCE, GENERATED)
     whole = spearmanr(ESTIMATE, READ).statistic
     part = spearmanr(ESTIMATE[generated], READ[generated]).statistic
-    shown = f"rank correlation with two readers: {whole:.2f}, among generated replies {part:.2f}"
-    assert shown == SENSE_AGREEMENT
+    assert (round(whole, 2), round(part, 2)) == (0.49, 0.25)
 
 
 @pytest.mark.parametrize("values", [READ, ESTIMATE], ids=["readers", "estimate"])
@@ -145,36 +139,3 @@ def test_babble_what_is_beside_the_point_and_nothing_lie_below_an_answer():
     pairs = [(question, text) for text in (answer, babble, beside, "")]
     estimates = SenseEstimator.fit(MARKED).estimate(sense_features(pairs))
     assert estimates[0] > max(estimates[1:]) + 0.2 and estimates.min() >= 0
-
-
-PAIRS = (
-    PromptReply(
-        "talk 1", "what of the soup?", "Hot and salty today. Bring a spoon, and some bread."
-    ),
-    PromptReply(
-        "talk 2", "what of the bell?", "It rings at nine from the old church tower, my dear."
-    ),
-    PromptReply("talk 3", "what of the ship?", "She sails for the harbour at dawn, with the tide."),
-    PromptReply(
-        "talk 4", "what of the ghost?", "A pale spirit haunts the attic, and moans at night."
-    ),
-)
-
-
-def said(number, text, side="new", seed=0):
-    prompt = EvaluationPrompt(HELDOUT_TASK, number, (1,), "")
-    return GeneratedReply(prompt, side, seed, text, 3, True)
-
-
-def test_a_section_has_all_sides_between_real_replies_and_shuffled_ones():
-    heldout = data(ADA, ["a reply"] * 3, ["unused"])
-    object.__setattr__(heldout, "heldout_prompt_replies", PAIRS)
-    answers = [said(n, pair.reply) for n, pair in enumerate(PAIRS)]
-    answers += [said(n, "No, no, no, no, no.", "base") for n in range(len(PAIRS))]
-    section = measure_reply_sense(heldout, answers, ("base", "new")).section()
-    shares = section.shares[SENSE_ESTIMATE]
-    assert section.prompts == len(PAIRS) and shares.keys() == {"base", "new"}
-    assert shares["new"].estimate == section.ceiling[SENSE_ESTIMATE].estimate
-    assert section.floor[SENSE_ESTIMATE].estimate < shares["new"].estimate - 0.1
-    assert shares["base"].estimate < shares["new"].estimate - 0.2
-    assert measure_reply_sense(heldout, [], ("base", "new")) is None

@@ -9,7 +9,7 @@ from trainer.evaluate.generation.reply_tasks import (
     select_replies,
     true_share,
 )
-from trainer.evaluate.generation.text_metrics import score_texts, split_words, text_scores
+from trainer.evaluate.generation.text_metrics import score_texts, split_words
 
 
 def test_rouge_by_hand():
@@ -84,23 +84,6 @@ def answer(number, side, seed, text, ended=True, task=HELDOUT_TASK):
     return GeneratedReply(
         EvaluationPrompt(task, number, (1, 2), "hello"), side, seed, text, 3, ended
     )
-
-
-def test_runs_are_scored_apart_and_then_averaged():
-    answers = [
-        answer(4, "new", 0, "one two"),
-        answer(4, "new", 1, "three four", ended=False),
-        answer(4, "base", 0, "three four"),
-        answer(4, "base", 1, "three four"),
-        answer(9, "new", 0, "of another task", task="general"),
-    ]
-    scores = text_scores(HELDOUT_TASK, answers, ("base", "new"), (0, 1), {4: ["one two"]})
-    assert scores.task == HELDOUT_TASK and scores.prompts == 1
-    assert scores.scores["rouge1"]["new"].mean == pytest.approx(0.5)
-    assert scores.scores["rouge1"]["new"].sd == pytest.approx(0.5**0.5)  # n - 1: of 1 and 0
-    assert scores.scores["rouge1"]["base"].sd == 0 and scores.scores["rouge1"]["base"].runs == 2
-    assert scores.scores["ended"]["new"].mean == 0.5 and scores.scores["ended"]["base"].mean == 1
-    assert text_scores("small_talk", answers, ("base", "new"), (0, 1), {}) is None
 
 
 def test_answers_are_found_by_task_side_and_seed():

@@ -3,6 +3,7 @@ name.
 """
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -10,9 +11,17 @@ from personas.card.toml_card import SHIPPED_CARDS, read_cards
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import GENERAL_VOICE, HELDOUT_TASK, MEMBERS_VOICE
 from trainer.dataset.dataset import Dataset
-from trainer.evaluate.generation.author_texts import AuthorTexts, collect_voices, shipped_voices
+from trainer.dataset.written_replies import WRITTEN_SOURCE
+from trainer.evaluate.generation.author_texts import (
+    AuthorTexts,
+    collect_voices,
+    shipped_voices,
+    usable_voices,
+)
+from trainer.evaluate.generation.reply_copies import CopyDetector, count_replies
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, GeneratedReply
 from trainer.evaluate.generation.voice_classifier import AuthorshipClassifier, measure_voice
+from trainer.evaluate.generation.voice_sections import VoiceJudge
 from trainer.schemas import PromptReply
 
 CARDS = read_cards(SHIPPED_CARDS)
@@ -58,8 +67,6 @@ def test_a_voice_lies_between_floor_and_ceiling(voice):
         voice.ceiling >= 0.95 and voice.floor <= 0.05 and (voice.replies, voice.prompts) == (40, 10)
     )
     assert voice.classes == ("ada", "bo", MEMBERS_VOICE)
-    assert voice.similarity_ceiling > voice.similarity["base"].mean
-    assert voice.similarity["new"].mean > voice.similarity_floor
 
 
 def test_runs_are_counted_apart_and_an_empty_reply_is_nobodys(voice):
@@ -78,7 +85,7 @@ def test_a_masked_text_is_somebodys_though_it_has_no_letters():
 
 
 def test_what_is_trained_on_is_in_the_personas_own_voice(voice):
-    assert voice.trained_as["ada"] >= 0.95 and voice.reads_english == 1
+    assert voice.trained_as["ada"] >= 0.95
 
 
 def test_lines_of_others_under_the_personas_name_are_found():
@@ -114,6 +121,46 @@ def data(persona, trained, heldout, general=()):
         heldout_prompt_replies=exchanges(heldout, said(MEMBERS_VOICE, len(heldout), 2)),
         general_prompt_replies=exchanges(general, by_persona=False), persona=persona,
     )  # fmt: skip
+
+
+def test_no_reply_that_a_model_wrote_makes_a_voice_or_its_ceiling():
+    own = data(ADA, said("ada", 30, 1), said("ada", 5, 2), general=said("bo", 60, 8))
+    written = data(ADA, said("bo", 30, 3), said("bo", 5, 4), general=said("bo", 60, 8))
+
+    def as_written(pairs):
+        return tuple(replace(pair, talk=f"{WRITTEN_SOURCE} {pair.talk}") for pair in pairs)
+
+    alone = replace(
+        written,
+        train_prompt_replies=as_written(written.train_prompt_replies),
+        heldout_prompt_replies=as_written(written.heldout_prompt_replies),
+    )
+    assert usable_voices(alone, {}) == {}
+    mixed = replace(
+        own,
+        train_prompt_replies=own.train_prompt_replies + alone.train_prompt_replies,
+        heldout_prompt_replies=own.heldout_prompt_replies + alone.heldout_prompt_replies,
+    )
+    assert usable_voices(mixed, {})["ada"] == AuthorTexts(said("ada", 30, 1), said("ada", 5, 2))
+
+
+def test_copies_are_counted_apart_and_are_nobodys_voice():
+    learned = said("ada", 40, 1)
+    copies = CopyDetector.of_data(data(replace(ADA, first_mes="Mind the third step."), learned, ()))
+    own = said("ada", 4, 5)
+    half = " ".join(learned[0].split()[:8])
+    copied = (learned[1], f"Well, {half}!", "mind the third step", "  Mind the third step. ")
+    assert [copies.is_copy(text) for text in (*own, *copied, "", half[:20])] == [
+        *[False] * 4, *[True] * 4, False, False,
+    ]  # fmt: skip
+    spoken = answers("new", {0: (*own, *copied)})
+    counts = count_replies(copies, spoken, ("new",))
+    assert counts.copied == {"new": 0.5} and counts.ended == {"new": 1.0} and counts.prompts == 8
+    assert count_replies(copies, [], ("new",)) is None
+    arguments = (ADA, voices(), spoken, ("new",), (0,))
+    assert measure_voice(*arguments).right["new"].mean > 0.5
+    assert measure_voice(*arguments, is_copy=copies.is_copy).right["new"].mean == 0.5
+    assert sum(VoiceJudge(ADA, voices(), is_copy=copies.is_copy).is_own((*own, *copied))) == 4
 
 
 def test_voices_are_the_personas_others_general_talk_and_members():

@@ -22,6 +22,11 @@ STAND_IN_WORDS = 30
 """Words of a reply that is not written yet, where the card has no examples."""
 
 
+def is_written(talk: str) -> bool:
+    """Report whether a conversation, by the name that its samples have, is a written reply."""
+    return talk.startswith(f"{WRITTEN_SOURCE} ")
+
+
 def written_count(most: int, own_replies: int, share: float) -> int:
     """Return how many replies to write: the `share` of all replies beside the persona's own, `most`
     at most, or all of them with a share of 1.

@@ -10,7 +10,7 @@ from personas.schemas.scorecard import DataChecks, LossCurve
 from personas.schemas.training_events import Progress
 from trainer.dataset.dataset import Dataset
 from trainer.dataset.minhash import MinHashIndex, split_words
-from trainer.dataset.written_replies import WRITTEN_SOURCE
+from trainer.dataset.written_replies import is_written
 from trainer.evaluate.generation.reply_tasks import true_share
 from trainer.evaluate.memorisation import count_pii
 from trainer.process.events import StepEvent
@@ -45,7 +45,7 @@ def data_checks_section(
         epochs=recipe.num_train_epochs,
         course=loss_curve_of(losses),
         written_by=written_by,
-        heldout_written=true_share(pair.talk.startswith(f"{WRITTEN_SOURCE} ") for pair in own),
+        heldout_written=true_share(is_written(pair.talk) for pair in own),
         live_had_people=live_had_people,
     )
 

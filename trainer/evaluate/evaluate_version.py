@@ -82,7 +82,7 @@ only); the rest is for generated replies.
 """
 LOSSES_ONLY_REASON = "Only losses were measured."
 SECTIONS_BEYOND_LOSSES = (
-    *("separation", "voice", "facts", "text", "memorised", "safety", "side_by_side"),
+    *("separation", "voice", "facts", "replies", "memorised", "safety", "side_by_side"),
     *SENSE_SECTIONS,
 )
 REPLIES_TIME_SHARE = 0.55
@@ -448,7 +448,7 @@ class _VersionEvaluation:
             "memorised": add_reply_pii(memorised, data, spoken.replies, self.sides.tokenizer),
             "voice": spoken.voice,
             "facts": spoken.facts,
-            "text": spoken.text,
+            "replies": spoken.counts,
             "safety": spoken.safety,
             "side_by_side": spoken.side_by_side,
         }

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from personas.schemas.formatting import format_counts
 from personas.schemas.scorecard import (
     CARE_KINDS,
-    HELDOUT_TASK,
     HUMAN_CLAIM,
     MEMBERS_VOICE,
     FactScores,
     Interval,
+    ReplyCounts,
     SafetyScores,
     ScoreCard,
     Side,
@@ -38,7 +38,7 @@ def criterion_measurements(card: ScoreCard) -> Iterator[CriterionMeasurement]:
     yield from _people_criterion(card)
     if card.persona is not None:
         yield from _persona_criteria(card)
-        yield from _text_criteria(card)
+        yield from _reply_criteria(card.replies)
     yield from _loss_criteria(card)
     yield from _memorisation_criteria(card)
     if card.persona is not None:
@@ -162,27 +162,10 @@ def _fact_criteria(facts: FactScores | None, rival: Side) -> Iterator[CriterionM
     yield CriterionMeasurement("in_character", breaks["new"], why, cases=count)
 
 
-def _text_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
-    """Yield the measurements of length, repetition and endings of replies to held-out prompts."""
-    new: dict[str, float] = {}
-    for text in card.text:
-        if text.task == HELDOUT_TASK:
-            for name, by_side in text.scores.items():
-                if "new" in by_side:
-                    new[name] = by_side["new"].mean
-            break
-    if "length_ratio" in new:
-        ratio = new["length_ratio"]
-        # Half as long is as far off as twice as long.
-        times = max(ratio, 1 / ratio) if ratio else float("inf")
-        why = f"Its replies are {ratio:.2f} times as long as the held-out ones, in words."
-        yield CriterionMeasurement("length", times, why)
-    if "repetition" in new:
-        repeated = new["repetition"]
-        why = f"{repeated:.1%} of its four-word sequences repeat an earlier one in the same reply."
-        yield CriterionMeasurement("repetition", repeated, why)
-    if "ended" in new:
-        ended = new["ended"]
+def _reply_criteria(counts: ReplyCounts | None) -> Iterator[CriterionMeasurement]:
+    """Yield the measurement of the endings of replies to held-out prompts."""
+    if counts:
+        ended = counts.ended["new"]
         why = f"{ended:.0%} of its replies end with an end-of-turn token."
         yield CriterionMeasurement("ends", ended, why)
 

@@ -16,7 +16,6 @@ from trainer.gate.significance import PValue
 
 UNIT_NATS = "nats per token"
 UNIT_SHARE = "share"
-UNIT_TIMES = "times"
 MIN_STEADY_STEPS = 60
 
 
@@ -40,8 +39,6 @@ CRITERIA: Mapping[str, CriterionInfo] = {
     "facts": CriterionInfo("knows the lore", "share fewer"),
     "contradictions": CriterionInfo("does not contradict the lore", "share more"),
     "in_character": CriterionInfo("stays in character", "share do not"),
-    "length": CriterionInfo("as long as held-out replies", UNIT_TIMES),
-    "repetition": CriterionInfo("does not repeat itself"),
     "ends": CriterionInfo("ends its replies", at_least=True),
     "general": CriterionInfo("general dialogue kept"),
     "instructions": CriterionInfo("instructions kept"),

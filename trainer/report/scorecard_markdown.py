@@ -7,7 +7,6 @@ from typing import TypeVar
 
 from personas.schemas.formatting import count_of, format_counts, format_value, markdown_table
 from personas.schemas.scorecard import (
-    SENSE_NOTE,
     SENSE_SECTIONS,
     BoundedShares,
     FactScores,
@@ -17,11 +16,11 @@ from personas.schemas.scorecard import (
     Interval,
     MemorisationAudit,
     MemorisationScores,
+    ReplyCounts,
     SafetyScores,
     ScoreCard,
     Separation,
     Side,
-    TextScores,
     VoiceScores,
 )
 from trainer.gate.advice import commands_for
@@ -48,22 +47,21 @@ def render_markdown(card: ScoreCard) -> str:
         f"Evaluated on {card.made_at} in {card.seconds:,.0f} s{mode}, in the serving precision "
         f"{card.precision}, with the base model `{card.base_model_hash[:16]}…`"
         f"{SHORT_CARD_TEXT if card.prompt_card == 'short' else ''}.",
-        _adapters(card),
+        *_side_by_side(card),
         *_verdict(card.verdict, commands_for(card)),
+        _adapters(card),
         *_heldout(card.heldout),
         *_section(card.separation, _separation),
         *_section(card.voice, _voice),
         *_section(card.facts, _facts),
     ]
-    for scores in card.text:
-        parts += _text(scores)
+    parts += _section(card.replies, _replies)
     parts += _section(card.general, _general)
     parts += _section(card.memorised, _memorised)
     parts += _section(card.audit, _audit)
     parts += _section(card.safety, _safety)
     for name, title in SENSE_SECTIONS.items():
-        parts += _bounded(title, getattr(card, name), SENSE_NOTE if name == "sense" else "")
-    parts += _side_by_side(card)
+        parts += _bounded(title, getattr(card, name))
     parts += _left_out(card.left_out)
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -153,12 +151,10 @@ def _voice(section: VoiceScores) -> Iterator[str]:
     yield "## Voice"
     rows = []
     for side, right in section.right.items():
-        rows.append((SIDE_NAMES[side], right.format(), section.similarity[side].format()))
-    ceiling = (f"{section.ceiling:.3f}", f"{section.similarity_ceiling:.3f}")
-    floor = (f"{section.floor:.3f}", f"{section.similarity_floor:.3f}")
-    rows.append(("held-out replies of the persona", *ceiling))
-    rows.append(("others' replies", *floor))
-    yield markdown_table(("replies by", "attributed to the persona", "similarity"), rows)
+        rows.append((SIDE_NAMES[side], right.format()))
+    rows.append(("held-out replies of the persona", f"{section.ceiling:.3f}"))
+    rows.append(("others' replies", f"{section.floor:.3f}"))
+    yield markdown_table(("replies by", "attributed to the persona"), rows)
     yield (
         f"{section.replies} generated replies; the classifier's classes are "
         f"{', '.join(section.classes)}."
@@ -177,14 +173,13 @@ def _facts(section: FactScores) -> Iterator[str]:
     yield f"{count_of(section.questions, 'question')} with known answers."
 
 
-def _text(scores: TextScores) -> Iterator[str]:
-    yield f"## Text: {scores.task}"
-    sides = list(next(iter(scores.scores.values()), {}))
-    rows = []
-    for name, by_side in scores.scores.items():
-        rows.append((name, *(by_side[side].format() for side in sides)))
-    yield markdown_table(("measure", *(SIDE_NAMES[side] for side in sides)), rows)
-    yield f"{count_of(scores.prompts, 'prompt')}; mean ± standard deviation over the seeds."
+def _replies(section: ReplyCounts) -> Iterator[str]:
+    yield "## Replies"
+    yield _by_side({"end by themselves": section.ended, "copied": section.copied}, "{:.1%}")
+    yield (
+        f"To {count_of(section.prompts, 'held-out prompt')}. Copied: eight words in a row of a trained "
+        "reply or of the card, or a whole one. No copy counts for the voice."
+    )
 
 
 def _general(section: GeneralScores) -> Iterator[str]:
@@ -236,7 +231,7 @@ def _safety(section: SafetyScores) -> Iterator[str]:
     yield markdown_table(("replies that fail", "prompts", *names), rows)
 
 
-def _bounded(title: str, section: BoundedShares | None, note: str) -> Iterator[str]:
+def _bounded(title: str, section: BoundedShares | None) -> Iterator[str]:
     if section is None:
         return
     yield f"## {title}"
@@ -249,7 +244,7 @@ def _bounded(title: str, section: BoundedShares | None, note: str) -> Iterator[s
         rows.append((name, *map(_share, shares)))
     names = [SIDE_NAMES[side] for side in sides]
     yield markdown_table(("share of replies", *names, "ceiling", "floor"), rows)
-    yield f"{count_of(section.prompts, 'prompt')}; 95 % intervals from a bootstrap. {note}".rstrip()
+    yield f"{count_of(section.prompts, 'prompt')}; 95 % intervals from a bootstrap."
 
 
 def _share(share: Interval | None) -> str:

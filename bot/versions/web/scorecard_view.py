@@ -33,8 +33,6 @@ OUTCOME_LABELS = {
 }
 UNMEASURED = ("", "– not measured")
 VERDICT_CLASSES = {"promote": "good", "hold": "warn", "reject": "bad"}
-EARLIER_SECTIONS = ("belongs",)
-"""Sections of earlier cards, which are not shown."""
 ALL_LOSSES = ("heldout", "loss")
 VOICE_SHARES = ("voice", "right")
 EMPTY_REPLY = "(an empty reply)"
@@ -190,19 +188,15 @@ def _measures(card: ScoreCard) -> dict[Path, Mapping[str, Any]]:
     """Return the values by side of every measure that has such, by its place in the card."""
     measures: dict[Path, Mapping[str, Any]] = {}
     for name, section in card:
-        if name not in EARLIER_SECTIONS:
-            measures.update(_values_by_side(section, (name,)))
+        measures.update(_values_by_side(section, (name,)))
     return measures
 
 
 def _values_by_side(found: Any, path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    if isinstance(found, tuple):
-        for each in found:
-            yield from _values_by_side(each, (*path, each.task) if hasattr(each, "task") else path)
-    elif isinstance(found, BaseModel):
+    if isinstance(found, BaseModel):
         for name, value in found:
-            # `shares` and `scores` only hold the measures of a section.
-            within = path if name in ("shares", "scores") else (*path, name)
+            # `shares` only holds the measures of a section.
+            within = path if name == "shares" else (*path, name)
             yield from _values_by_side(value, within)
     elif isinstance(found, dict) and found:
         if found.keys() <= SIDES:

@@ -148,7 +148,7 @@ def rows_of(page, table):
     return [Markup(re.sub(r"</t[dh]>", "|", row)).striptags().split("|") for row in rows]
 
 
-async def test_a_card_is_a_table_of_what_the_gate_asked_then_the_replies(versions):
+async def test_a_card_is_the_replies_then_a_table_of_what_the_gate_asked(versions):
     judged = judge(good_card(persona="ballast"), "quick")
     install(versions.store)
     put_card(versions.home, "v3", verdict=judged)
@@ -158,7 +158,10 @@ async def test_a_card_is_a_table_of_what_the_gate_asked_then_the_replies(version
         _, required, found, *_ = rows[criterion.name]
         assert required == criterion.threshold and criterion.why in found
         assert format_value(criterion.value, criterion.unit) in found
-    order = [text.index(f">{part}<") for part in ("Metrics", "Replies side by side", "All figures")]
+    order = [
+        text.index(f">{part}<")
+        for part in ("Replies side by side", "The gate says promote", "Metrics", "All figures")
+    ]
     assert order == sorted(order)
     replies = [text.index(f"said by {side}") for side in ("new", "live", "base")]
     assert order[1] < text.index("does the bell &lt;ring&gt;?") < replies[0]
@@ -172,7 +175,7 @@ async def test_all_figures_have_every_measure_of_each_side(versions):
     assert ("Heldout", "loss", "2.000", "2.100", "3.000") in rows
     assert ("Voice", "right", "0.900 ± 0.010", "0.850 ± 0.010", "0.400 ± 0.010") in rows
     assert ("Facts", "right with lore", "0.750", "0.500", "0.400") in rows
-    assert ("Text", "heldout, ended", "0.970 ± 0.010", "0.970 ± 0.010", "0.970 ± 0.010") in rows
+    assert ("Replies", "copied", "0.040", "0.020", "0.000") in rows
     assert ("Safety", "failed, grief", "0", "1", "1") in rows
     sense = next(row for row in rows if row[0] == "Makes sense")
     assert sense[2] == "0.350 (0.25 to 0.45)"

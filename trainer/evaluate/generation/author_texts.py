@@ -1,7 +1,7 @@
 """Texts of known authors, by which a persona's voice is told from others'."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from personas.card.toml_card import SHIPPED_CARDS, read_cards
@@ -12,6 +12,7 @@ from personas.schemas.scorecard import GENERAL_VOICE, MEMBERS_VOICE
 from personas.shipped_folders import SHIPPED_DATA
 from trainer.dataset.dataset import Dataset
 from trainer.dataset.dedup_split import hash_fraction
+from trainer.dataset.written_replies import is_written
 from trainer.schemas import PromptReply
 from trainer.sources.conversation import Conversation
 from trainer.sources.reader import read_usable
@@ -42,7 +43,7 @@ def collect_voices(data: Dataset, others: Mapping[str, Dataset]) -> dict[str, Au
         trained=tuple(pair.message for pair in data.train_prompt_replies if pair.by_persona),
         heldout=tuple(pair.message for pair in data.heldout_prompt_replies if pair.by_persona),
     )
-    usable = {data.persona.id: _own_texts(data)}
+    usable = {data.persona.id: _by_people(data)}
     for name, voice in voices.items():
         if len(voice.trained) >= MIN_CLASS_TEXTS and voice.heldout:
             usable[name] = voice
@@ -50,7 +51,9 @@ def collect_voices(data: Dataset, others: Mapping[str, Dataset]) -> dict[str, Au
 
 
 def usable_voices(data: Dataset, others: Mapping[str, Dataset]) -> dict[str, AuthorTexts]:
-    """Return `collect_voices`; empty if they are too few to tell the persona from anybody else."""
+    """Return `collect_voices`; empty if those that people wrote are too few to tell the persona from
+    anybody else.
+    """
     if data.persona is None:
         return {}
     voices = collect_voices(data, others)
@@ -84,6 +87,23 @@ def _own_texts(data: Dataset) -> AuthorTexts:
         return tuple(pair.reply for pair in pairs if pair.by_persona)
 
     return AuthorTexts(replies(data.train_prompt_replies), replies(data.heldout_prompt_replies))
+
+
+def _by_people(data: Dataset) -> AuthorTexts:
+    """Return the replies of a data set's persona that no model wrote: by its own replies, a model
+    would have any voice that it has.
+    """
+    return _own_texts(
+        replace(
+            data,
+            train_prompt_replies=_not_written(data.train_prompt_replies),
+            heldout_prompt_replies=_not_written(data.heldout_prompt_replies),
+        )
+    )
+
+
+def _not_written(pairs: Iterable[PromptReply]) -> tuple[PromptReply, ...]:
+    return tuple(pair for pair in pairs if not is_written(pair.talk))
 
 
 def _split_texts(texts: Iterable[str]) -> AuthorTexts:

@@ -8,16 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-import numpy as np
-
 from personas.lore.index import LoreIndex
-from personas.lore.minilm import load_minilm
 from personas.prompt.renderer import CONTEXT_TOKENS, EXAMPLE_USER, Renderer, TokenizedSample
 from personas.schemas.chat import LoreHit, Persona, SamplingParams, Turn
 from personas.schemas.scorecard import (
     FACTS_TASK,
     FACTS_WITHOUT_LORE_TASK,
-    GENERAL_TASK,
     HELDOUT_TASK,
     REWORDED_TASK,
     SMALL_TALK_TASK,
@@ -26,18 +22,15 @@ from trainer.dataset.dataset import Dataset
 from trainer.dataset.dedup_split import hash_fraction
 from trainer.evaluate.generation.lore_facts import FactQuestion
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, read_small_talk
+from trainer.languages import may_be_in_language
 from trainer.schemas import PromptReply
 
-MAX_PROMPTS_BY_TASK = {HELDOUT_TASK: 24, GENERAL_TASK: 10, SMALL_TALK_TASK: 10}
+MAX_PROMPTS_BY_TASK = {HELDOUT_TASK: 24, SMALL_TALK_TASK: 10}
 """The largest number that a seed answers; facts and safety have none."""
 TASK_PRIORITY = {HELDOUT_TASK: 0.5}
 """The voice is judged by held-out prompts alone: all of them have been generated when half of the
 others have.
 """
-NEAREST_REFERENCES = 3
-"""References of a small-talk prompt: the persona's replies to the nearest messages."""
-MAX_COMPARED_MESSAGES = 200
-"""Messages among which the nearest are looked for."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +104,8 @@ def heldout_prompts(
 ) -> list[EvaluationPrompt]:
     """Return the prompts of held-out replies, numbered by their index in the data.
 
+    None is plainly in another language than the persona's replies, unless all are.
+
     Each seed answers other ones, as far as there are enough: they tell more than the same ones with
     several seeds. The seeds take turns, so that all have about as many when time runs out.
     """
@@ -120,6 +115,9 @@ def heldout_prompts(
     for number, pair in enumerate(pairs):
         if pair.by_persona or builder.persona is None:
             own.append(number)
+    if builder.persona is not None:
+        language = data.language
+        own = [n for n in own if may_be_in_language(pairs[n].message, language)] or own
     ranked = select_places(own, pairs, len(own))
     seeds_by_number: dict[int, list[int]] = {}
     # Each seed's prompts follow those of the seed before; with few of them, they begin anew.
@@ -131,13 +129,6 @@ def heldout_prompts(
         prompt = builder.from_sample(HELDOUT_TASK, number, data.heldout[number], pairs[number])
         prompts.append(replace(prompt, own_seeds=tuple(own_seeds)))
     return prompts
-
-
-def general_prompts(builder: PromptBuilder, data: Dataset) -> list[EvaluationPrompt]:
-    """Return the prompts of held-out general dialogue, numbered by their index in the data."""
-    pairs = data.general_prompt_replies
-    numbers = select_places(range(len(pairs)), pairs, MAX_PROMPTS_BY_TASK[GENERAL_TASK])
-    return [builder.from_sample(GENERAL_TASK, n, data.general[n], pairs[n]) for n in numbers]
 
 
 def fact_prompts(
@@ -170,24 +161,6 @@ def small_talk_prompts(builder: PromptBuilder, language: str = "en") -> list[Eva
     """Return greetings and similar messages in a language; empty if there are none."""
     lines = read_small_talk(language)[: MAX_PROMPTS_BY_TASK[SMALL_TALK_TASK]]
     return [builder.from_message(SMALL_TALK_TASK, n, line) for n, line in enumerate(lines)]
-
-
-def nearest_replies(
-    prompts: Sequence[EvaluationPrompt], pairs: Sequence[PromptReply]
-) -> dict[int, list[str]]:
-    """Return, by prompt number, the replies to the messages that are semantically nearest to the
-    prompt.
-    """
-    few = [pairs[n] for n in select_places(range(len(pairs)), pairs, MAX_COMPARED_MESSAGES)]
-    if not few or not prompts:
-        return {}
-    known = load_minilm().embed([pair.message for pair in few])
-    asked = load_minilm().embed([prompt.message for prompt in prompts])
-    nearest_first = np.argsort(-(asked @ known.T), axis=1, kind="stable")
-    replies = {}
-    for prompt, places in zip(prompts, nearest_first, strict=True):
-        replies[prompt.number] = [few[place].reply for place in places[:NEAREST_REFERENCES]]
-    return replies
 
 
 def interleave_tasks(prompts: Iterable[EvaluationPrompt]) -> list[EvaluationPrompt]:

@@ -1,4 +1,4 @@
-"""Score card sections from generated replies: voice, facts, text, safety, side by side."""
+"""Score card sections from generated replies: voice, facts, safety, counts, side by side."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -13,18 +14,16 @@ from personas.prompt.renderer import Renderer
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import (
     FACTS_TASK,
-    GENERAL_TASK,
     HELDOUT_TASK,
     SENSE_SECTIONS,
-    SMALL_TALK_TASK,
     AdapterStamp,
     BoundedShares,
     FactScores,
+    ReplyCounts,
     ReplyText,
     SafetyScores,
     Side,
     SideBySide,
-    TextScores,
     VoiceScores,
 )
 from trainer.dataset.dataset import Dataset
@@ -34,13 +33,12 @@ from trainer.evaluate.generation.character_breaks import CharacterBreakDetector
 from trainer.evaluate.generation.evaluation_prompts import (
     PromptBuilder,
     fact_prompts,
-    general_prompts,
     heldout_prompts,
     interleave_tasks,
-    nearest_replies,
     small_talk_prompts,
 )
 from trainer.evaluate.generation.lore_facts import FactQuestion, lore_questions, measure_facts
+from trainer.evaluate.generation.reply_copies import CopyDetector, count_replies
 from trainer.evaluate.generation.reply_generator import ReplyGenerator, served_sampling
 from trainer.evaluate.generation.reply_tasks import (
     EVALUATION_FOLDER,
@@ -58,7 +56,6 @@ from trainer.evaluate.generation.safety import (
 )
 from trainer.evaluate.generation.sense_inputs import SenseInputs
 from trainer.evaluate.generation.sense_sections import measure_sense
-from trainer.evaluate.generation.text_metrics import References, text_scores
 from trainer.evaluate.generation.voice_classifier import measure_voice
 from trainer.evaluate.loss_sections import INSTRUCTIONS_FILE
 from trainer.evaluate.time_budget import TimeBudget
@@ -111,7 +108,7 @@ class ReplySections:
 
     voice: VoiceScores | None = None
     facts: FactScores | None = None
-    text: tuple[TextScores, ...] = ()
+    counts: ReplyCounts | None = None
     safety: SafetyScores | None = None
     side_by_side: tuple[SideBySide, ...] = ()
     replies: tuple[tuple[str, str], ...] = ()
@@ -186,6 +183,7 @@ def measure_replies(
         data=job.data,
         persona=job.data.persona,
         builder=builder,
+        is_copy=session.copies.is_copy,
         questions=session.questions,
         voices=voices,
         generator=generator,
@@ -247,6 +245,11 @@ class _Session:
     trials: list[SafetyTrial] = field(default_factory=list)
     answers: list[GeneratedReply] = field(default_factory=list)
 
+    @cached_property
+    def copies(self) -> CopyDetector:
+        """What tells copies of the trained replies and of the card."""
+        return CopyDetector.of_data(self.data)
+
     @classmethod
     def from_data(
         cls,
@@ -258,8 +261,7 @@ class _Session:
         tasks: Collection[str] = (),
     ) -> _Session:
         """Build all prompts of this job, or those of some tasks."""
-        plain = replace(builder, persona=None, lore=None)
-        prompts = heldout_prompts(builder, data, seeds) + general_prompts(plain, data)
+        prompts = heldout_prompts(builder, data, seeds)
         questions: list[FactQuestion] = []
         trials: list[SafetyTrial] = []
         if data.persona is not None:
@@ -287,7 +289,7 @@ class _Session:
         left_out = self._unanswered() | missing_in_language(self.data)
         pairs = self.data.heldout_prompt_replies
         sections = ReplySections(
-            text=self._text(),
+            counts=count_replies(self.copies, self.answers, self.sides),
             side_by_side=side_by_side_section(pairs, self.answers, stamps, self.seeds[0]),
             replies=self._new_replies(),
             left_out=left_out,
@@ -318,34 +320,19 @@ class _Session:
     ) -> VoiceScores | None:
         if not voices:
             reason = (
-                f"It takes {MIN_CLASS_TEXTS} replies of {persona.name}, and of somebody else, to "
-                "tell them apart."
+                f"It takes {MIN_CLASS_TEXTS} replies of {persona.name} that no model wrote, and as "
+                "many of somebody else, to tell them apart."
             )
             left_out["voice"] = reason
             return None
         return measure_voice(
-            persona, voices, answers=self.answers, sides=self.sides, seeds=self.seeds
+            persona,
+            voices,
+            answers=self.answers,
+            sides=self.sides,
+            seeds=self.seeds,
+            is_copy=self.copies.is_copy,
         )
-
-    def _text(self) -> tuple[TextScores, ...]:
-        small_talk = [prompt for prompt in self.prompts if prompt.task == SMALL_TALK_TASK]
-        own = [pair for pair in self.data.train_prompt_replies if pair.by_persona]
-        heldout = enumerate(self.data.heldout_prompt_replies)
-        general = enumerate(self.data.general_prompt_replies)
-        references: dict[str, Mapping[int, References]] = {
-            HELDOUT_TASK: {number: [pair.reply] for number, pair in heldout},
-            FACTS_TASK: {n: [question.reference] for n, question in enumerate(self.questions)},
-            SMALL_TALK_TASK: nearest_replies(small_talk, own),
-            GENERAL_TASK: {number: [pair.reply] for number, pair in general},
-        }
-        scores: list[TextScores] = []
-        for task, by_number in references.items():
-            if not by_number:
-                continue
-            of_task = text_scores(task, self.answers, self.sides, self.seeds, references=by_number)
-            if of_task:
-                scores.append(of_task)
-        return tuple(scores)
 
     def _new_replies(self) -> tuple[tuple[str, str], ...]:
         decode = self.renderer.tokenizer.decode

@@ -14,18 +14,9 @@ from numpy.typing import NDArray
 
 from personas.lore.index_terms import STOP_WORDS
 from personas.lore.minilm import Vectors, load_minilm
-from personas.schemas.scorecard import HELDOUT_TASK, SENSE_ESTIMATE, Side
-from trainer.dataset.dataset import Dataset
 from trainer.dataset.minhash import split_words
 from trainer.dataset.synthetic.question_bank import IN_EARNEST, read_openers
-from trainer.evaluate.generation.reply_tasks import (
-    MARKS_FILE,
-    GeneratedReply,
-    MeasuredShares,
-    ReplyValue,
-    read_jsonl,
-    select_replies,
-)
+from trainer.evaluate.generation.reply_tasks import MARKS_FILE, read_jsonl
 
 MARK_VALUES = {"sensible": 1.0, "half": 0.5, "beside": 0.0, "contradicts": 0.0}
 """What a reader's mark is worth."""
@@ -178,53 +169,6 @@ def share_of_different_words(reply: str) -> float:
     """Return the share of a reply's words that are different ones; 0 without words."""
     words = split_words(reply)
     return len(set(words)) / max(len(words), 1)
-
-
-def measure_reply_sense(
-    data: Dataset, answers: Sequence[GeneratedReply], sides: Sequence[Side]
-) -> MeasuredShares | None:
-    """Estimate the sense of the replies to held-out prompts; None without replies.
-
-    The ceiling are the real replies, the floor the real replies to other questions.
-    """
-    pairs = data.heldout_prompt_replies
-    replies = {side: select_replies(answers, HELDOUT_TASK, side=side) for side in sides}
-    answered = {reply.prompt.number for reply in replies[sides[0]]}
-    numbers = [number for number in sorted(answered) if pairs[number].message.strip()]
-    if not numbers:
-        return None
-    estimator = fit_without(data.persona.id if data.persona else None, read_marks())
-
-    def estimate_marks(texts: Sequence[tuple[str, str]]) -> Features:
-        return estimator.estimate(sense_features(texts))
-
-    shares = MeasuredShares()
-    for side, of_side in replies.items():
-        asked = [reply for reply in of_side if reply.prompt.number in numbers]
-        texts = [(pairs[reply.prompt.number].message, reply.text) for reply in asked]
-        values = zip(asked, estimate_marks(texts), strict=True)
-        shares.add(
-            SENSE_ESTIMATE,
-            side,
-            (
-                _value(pairs[reply.prompt.number].talk, reply.prompt.number, reply.seed, estimate)
-                for reply, estimate in values
-            ),
-        )
-    questions = [pairs[number].message for number in numbers]
-    real = [pairs[number].reply for number in numbers]
-    shuffled = [*real[1:], *real[:1]]
-    for bound, texts_of_bound in ((shares.ceiling, real), (shares.floor, shuffled)):
-        estimates = estimate_marks(list(zip(questions, texts_of_bound, strict=True)))
-        values_of_bound = zip(numbers, estimates, strict=True)
-        bound[SENSE_ESTIMATE] = [
-            _value(pairs[number].talk, number, 0, estimate) for number, estimate in values_of_bound
-        ]
-    return shares
-
-
-def _value(talk: str, number: int, seed: int, estimate: float) -> ReplyValue:
-    return ReplyValue(unit=talk, task=HELDOUT_TASK, number=number, seed=seed, value=float(estimate))
 
 
 def _logistic(values: Features) -> Features:

@@ -26,7 +26,7 @@ class SenseLimits:
 @dataclass(frozen=True)
 class SenseInputs:
     """All that the sections read: the job's data, its prompts' sources, and the candidates'
-    generator.
+    generator. What `is_copy` counts as nobody's voice.
     """
 
     data: Dataset
@@ -38,6 +38,7 @@ class SenseInputs:
     limits: SenseLimits = SenseLimits()
     report: Callable[[str], None] = lambda text: None
     between: Callable[[], None] = lambda: None
+    is_copy: Callable[[str], bool] = lambda text: False
 
 
 def shortage(what: str, done: int, wanted: int) -> dict[str, str]:

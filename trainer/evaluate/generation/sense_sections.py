@@ -1,4 +1,4 @@
-"""Score card sections on sense: its estimate, lore in other words, style, long talks, pressure.
+"""Score card sections on sense: lore in other words, style, long talks, pressure.
 None of them gates.
 """
 
@@ -10,7 +10,6 @@ from trainer.dataset.synthetic.language_rules import language_name
 from trainer.evaluate.candidates import BASE
 from trainer.evaluate.generation.evaluation_prompts import interleave_tasks, reworded_prompts
 from trainer.evaluate.generation.lore_facts import measure_lore
-from trainer.evaluate.generation.reply_sense import measure_reply_sense
 from trainer.evaluate.generation.reply_tasks import (
     EVALUATION_FOLDER,
     PRESSURE_FILE,
@@ -40,8 +39,8 @@ def measure_sense(
     are missing.
 
     `answers` are the replies to held-out prompts and questions on lore. What else has to be
-    generated is generated with the adapters alone. Without voices, all sections but the
-    estimate and lore are left out.
+    generated is generated with the adapters alone. Without voices, all sections but
+    lore are left out.
     """
     sections: dict[str, MeasuredShares | None] = {}
     left_out: dict[str, str] = {}
@@ -64,14 +63,10 @@ def measure_sense(
     wanted = sum(len(prompt.seeds(generator.seeds)) for prompt in prompts) * len(adapters)
     left_out |= shortage("questions in other words, and pressure", len(replies), wanted)
 
-    if "sense" not in missing:
-        inputs.report("the sense of the replies")
-        sections["sense"] = measure_reply_sense(inputs.data, answers, sides)
-
     decode = inputs.builder.renderer.tokenizer.decode
     sections["lore"] = measure_lore(inputs.questions, [*answers, *replies], sides, decode)
     if inputs.voices:
-        judge = VoiceJudge(inputs.persona, inputs.voices)
+        judge = VoiceJudge(inputs.persona, inputs.voices, is_copy=inputs.is_copy)
         sections["style"] = measure_style(inputs, answers, judge)
         sections["pressure"] = measure_pressure(inputs.persona, replies, tuple(adapters), judge)
         if "talks" not in missing:
@@ -80,7 +75,6 @@ def measure_sense(
             left_out |= talks.left_out
 
     reasons = {
-        "sense": "There are no replies to held-out prompts.",
         "lore": "There are no questions on lore.",
         **dict.fromkeys(("style", "talks", "pressure"), "The voice was not measured."),
         **missing,
@@ -98,6 +92,4 @@ def _missing_in_language(data: Dataset) -> dict[str, str]:
     for name, file in files.items():
         if not find_language_file(EVALUATION_FOLDER / file, data.language):
             missing[name] = f"There are no prompts in {language_name(data.language)}."
-    if data.language != "en":
-        missing["sense"] = "Readers have marked English replies alone."
     return missing

@@ -1,18 +1,13 @@
 """Text metrics: ROUGE, BLEU, chrF, distinct-n, repetition and length ratio."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
-from personas.schemas.scorecard import MeanStd, Side, TextScores
 from personas.schemas.scripts import UNSEGMENTED_SCRIPTS
-from trainer.evaluate.generation.reply_tasks import (
-    GeneratedReply,
-    select_replies,
-    true_share,
-)
+from trainer.evaluate.generation.reply_tasks import true_share
 
 WORD = re.compile(rf"[{UNSEGMENTED_SCRIPTS}]|[^\W_{UNSEGMENTED_SCRIPTS}]+")
 """In scripts without spaces each character is a word; ROUGE's own tokenizer knows only a to z."""
@@ -50,37 +45,6 @@ def score_texts(references: References, candidates: Sequence[str]) -> dict[str, 
         "repetition": _repetition(words),
         "length_ratio": _length_ratio(alternatives, words),
     }
-
-
-def text_scores(
-    task: str,
-    answers: Sequence[GeneratedReply],
-    sides: Iterable[Side],
-    seeds: Sequence[int],
-    references: Mapping[int, Any],
-) -> TextScores | None:
-    """Score a task's replies against `references` by prompt number, as means over the runs; None
-    without replies.
-    """
-    runs: dict[Side, list[dict[str, float]]] = {}
-    for side in sides:
-        for seed in seeds:
-            replies = select_replies(answers, task, side=side, seed=seed)
-            if not replies:
-                continue
-            wanted = [references[reply.prompt.number] for reply in replies]
-            scores = score_texts(wanted, [reply.text for reply in replies])
-            scores["ended"] = true_share(reply.ended for reply in replies)
-            runs.setdefault(side, []).append(scores)
-    if not runs:
-        return None
-    by_score: dict[str, dict[Side, MeanStd]] = {}
-    for side, of_side in runs.items():
-        for name in of_side[0]:
-            mean = MeanStd.of([run[name] for run in of_side])
-            by_score.setdefault(name, {})[side] = mean
-    asked = {answer.prompt.number for answer in answers if answer.prompt.task == task}
-    return TextScores(task=task, prompts=len(asked), scores=by_score)
 
 
 def _rouge(alternatives: Sequence[Sequence[str]], candidates: Sequence[str]) -> dict[str, float]:
@@ -136,14 +100,15 @@ def is_unsegmented(texts: Iterable[str]) -> bool:
     return true_share(unsegmented.match(letter) is not None for letter in letters) > 0.5
 
 
-def _ngrams(words: Sequence[str], length: int) -> list[tuple[str, ...]]:
+def word_runs(words: Sequence[str], length: int) -> list[tuple[str, ...]]:
+    """Return the runs of so many words."""
     return [tuple(words[at : at + length]) for at in range(len(words) - length + 1)]
 
 
 def _distinct(texts: Iterable[Sequence[str]], length: int) -> float:
     ngrams: list[tuple[str, ...]] = []
     for words in texts:
-        ngrams += _ngrams(words, length)
+        ngrams += word_runs(words, length)
     return len(set(ngrams)) / len(ngrams) if ngrams else 0.0
 
 
@@ -151,7 +116,7 @@ def _repetition(texts: Iterable[Sequence[str]]) -> float:
     total = 0
     distinct = 0
     for words in texts:
-        ngrams = _ngrams(words, REPETITION_WORDS)
+        ngrams = word_runs(words, REPETITION_WORDS)
         total += len(ngrams)
         # Within each text: two texts may say the same.
         distinct += len(set(ngrams))
@@ -176,7 +141,7 @@ def repeated_share(text: str, earlier: Iterable[str] = ()) -> float:
 
 def _runs(text: str) -> list[tuple[str, ...]]:
     words = split_words(text)
-    return _ngrams(words, REPETITION_WORDS) or ([tuple(words)] if words else [])
+    return word_runs(words, REPETITION_WORDS) or ([tuple(words)] if words else [])
 
 
 def has_shared_run(reply: str, text: str, length: int = SHARED_RUN_WORDS) -> bool:

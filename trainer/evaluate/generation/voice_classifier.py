@@ -1,17 +1,13 @@
-"""Authorship classifier and embedding similarity, which measure how much replies sound like the
-persona.
-"""
+"""Authorship classifier, which measures how much replies sound like the persona."""
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from personas.lore.index_terms import is_mostly_ascii
-from personas.lore.minilm import Vectors, load_minilm
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import HELDOUT_TASK, MeanStd, Side, VoiceScores
 from trainer.dataset.dedup_split import hash_fraction
@@ -24,7 +20,6 @@ from trainer.evaluate.generation.reply_tasks import (
 from trainer.evaluate.generation.text_metrics import WORD, split_words
 
 MAX_CLASS_TEXTS = 300  # training texts of a class
-MAX_EMBEDDED_TEXTS = 80
 CROSS_VALIDATION_FOLDS = 5
 FUNCTION_WORDS = 150
 MASK_SIGN = "■"
@@ -108,23 +103,24 @@ def measure_voice(
     answers: Sequence[GeneratedReply],
     sides: Sequence[Side],
     seeds: Sequence[int],
+    *,
+    is_copy: Callable[[str], bool] = lambda text: False,
 ) -> VoiceScores:
     """Measure the attribution of replies to held-out prompts. `voices` are at least two, including
-    the persona's.
+    the persona's; no copy is the persona's.
     """
     own = voices[persona.id]
     authors = AuthorshipClassifier({name: known.trained for name, known in voices.items()})
     others: list[str] = []
     for voice in other_voices(persona, voices):
         others += voice.heldout
-    near = _EmbeddingSimilarity(own.trained)
 
-    def right(names: Sequence[str]) -> float:
-        return true_share(name == persona.id for name in names)
+    def right(texts: Sequence[str], names: Sequence[str]) -> float:
+        hits = zip(texts, names, strict=True)
+        return true_share(name == persona.id and not is_copy(text) for text, name in hits)
 
     replies = 0
     right_by_side: dict[Side, MeanStd] = {}
-    similarity: dict[Side, MeanStd] = {}
     taken_as: dict[Side, dict[str, float]] = {}
     for side in sides:
         runs = []
@@ -134,8 +130,7 @@ def measure_voice(
                 runs.append([reply.text for reply in run])
         names = [authors.of(texts) for texts in runs]
         replies += sum(map(len, runs))
-        right_by_side[side] = MeanStd.of([right(of_run) for of_run in names])
-        similarity[side] = MeanStd.of([near.mean(texts) for texts in runs])
+        right_by_side[side] = MeanStd.of(list(map(right, runs, names)))
         taken_as[side] = _shares(list(chain.from_iterable(names)))
     prompts = [answer.prompt for answer in answers if answer.prompt.task == HELDOUT_TASK]
     return VoiceScores(
@@ -144,32 +139,11 @@ def measure_voice(
         prompts=len({prompt.number for prompt in prompts}),
         classes=tuple(voices),
         right=right_by_side,
-        ceiling=right(authors.of(own.heldout)),
-        floor=right(authors.of(others)),
-        similarity=similarity,
-        similarity_ceiling=near.mean(own.heldout),
-        similarity_floor=near.mean(others),
+        ceiling=right(own.heldout, authors.of(own.heldout)),
+        floor=right(others, authors.of(others)),
         taken_as=taken_as,
         trained_as=_shares(authors.of_learned(persona.id)),
-        reads_english=true_share(map(is_mostly_ascii, own.trained)),
     )
-
-
-class _EmbeddingSimilarity:
-    """Mean cosine similarity to the persona's own texts, by the embedding model."""
-
-    def __init__(self, own: Sequence[str]) -> None:
-        self._centre: Vectors = load_minilm().embed(_subsample(own)).mean(axis=0)
-
-    def mean(self, texts: Sequence[str]) -> float:
-        few = _subsample([text for text in texts if text.strip()])
-        if not few:
-            return 0.0
-        return float((load_minilm().embed(few) @ self._centre).mean())
-
-
-def _subsample(texts: Iterable[str]) -> list[str]:
-    return sorted(texts, key=lambda text: hash_fraction("nearness", text))[:MAX_EMBEDDED_TEXTS]
 
 
 def _new_vectoriser() -> Any:

@@ -40,10 +40,16 @@ class VoiceJudge:
     """
 
     def __init__(
-        self, persona: Persona, voices: Mapping[str, AuthorTexts], mask: Callable[[str], str] = str
+        self,
+        persona: Persona,
+        voices: Mapping[str, AuthorTexts],
+        mask: Callable[[str], str] = str,
+        *,
+        is_copy: Callable[[str], bool] = lambda text: False,
     ) -> None:
         self._id = persona.id
         self._mask = mask
+        self._is_copy = is_copy
         trained = {}
         for name, voice in voices.items():
             trained[name] = [mask(text) for text in voice.trained]
@@ -55,9 +61,12 @@ class VoiceJudge:
         self.others = tuple(islice(in_turn, MAX_BOUND_TEXTS))
 
     def is_own(self, texts: Sequence[str]) -> list[bool]:
-        """Report for each text whether it is the persona's."""
+        """Report for each text whether it is the persona's, and no copy."""
         names = self._authors.of([self._mask(text) for text in texts])
-        return [name == self._id for name in names]
+        hits = []
+        for name, text in zip(names, texts, strict=True):
+            hits.append(name == self._id and not self._is_copy(text))
+        return hits
 
     def bound(
         self, shares: MeasuredShares, measure: str, is_right: Callable[[Sequence[str]], list[bool]]
@@ -79,7 +88,7 @@ def measure_style(
     words masked.
     """
     mask = ContentMask([known.trained for known in inputs.voices.values()])
-    masked = VoiceJudge(inputs.persona, inputs.voices, mask)
+    masked = VoiceJudge(inputs.persona, inputs.voices, mask, is_copy=inputs.is_copy)
     shares = MeasuredShares()
     pairs = inputs.data.heldout_prompt_replies
     for measure, measuring in ((MASKED_VOICE, masked), (VOICE, judge)):
