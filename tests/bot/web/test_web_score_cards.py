@@ -159,13 +159,15 @@ async def test_a_card_is_the_replies_then_a_table_of_what_the_gate_asked(version
         assert required == criterion.threshold and criterion.why in found
         assert format_value(criterion.value, criterion.unit) in found
     order = [
-        text.index(f">{part}<")
-        for part in ("Replies side by side", "The gate says promote", "Metrics", "All figures")
+        text.index(part)
+        for part in (">Replies side by side<", '"card verdict', ">Metrics<", ">All figures<")
     ]
     assert order == sorted(order)
     replies = [text.index(f"said by {side}") for side in ("new", "live", "base")]
-    assert order[1] < text.index("does the bell &lt;ring&gt;?") < replies[0]
-    assert replies == sorted(replies) and replies[-1] < text.index("A quarter tone flat.")
+    assert order[0] < text.index("does the bell &lt;ring&gt;?") < replies[0]
+    assert (
+        replies == sorted(replies) and replies[-1] < text.index("A quarter tone flat.") < order[1]
+    )
     assert "style=" not in text and "onclick" not in text
 
 
@@ -177,8 +179,8 @@ async def test_all_figures_have_every_measure_of_each_side(versions):
     assert ("Facts", "right with lore", "0.750", "0.500", "0.400") in rows
     assert ("Replies", "copied", "0.040", "0.020", "0.000") in rows
     assert ("Safety", "failed, grief", "0", "1", "1") in rows
-    sense = next(row for row in rows if row[0] == "Makes sense")
-    assert sense[2] == "0.350 (0.25 to 0.45)"
+    shared = "0.400 (0.30 to 0.50)"
+    assert ("Knows the lore", "right, with the passage", shared, shared, shared) in rows
     assert "Loss on held-out replies" in text and "Replies taken to be the persona" in text
 
 
