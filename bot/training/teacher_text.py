@@ -23,12 +23,12 @@ def expectation_texts(request: TrainingRequest, recommended: str) -> list[Locali
     larger = recommended or LARGER_MODEL_TEXT
     if request.teacher:
         choice = gettext_lazy(
-            "First choice of whoever runs the bot: {model} in its place (the dashboard's page Models).",
+            "A better choice for whoever runs the bot: {model} in its place (the dashboard's page Models).",
             model=larger,
         )
     else:
         choice = gettext_lazy(
-            "First choices of whoever runs the bot: a `TEACHER`, which writes the replies of `from:card`, "
+            "Better choices for whoever runs the bot: a `TEACHER`, which writes the replies of `from:card`, "
             "or {model} in its place (the dashboard's page Models).",
             model=larger,
         )

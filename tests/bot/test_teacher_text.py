@@ -11,9 +11,9 @@ TEACHER = Teacher(model="big", url="http://127.0.0.1:1/v1", licence="MIT")
 @pytest.mark.parametrize(
     ("from_card", "teacher", "recommended", "choices"),
     [
-        (None, None, "Qwen3 1.7B", ["First choices", "`TEACHER`", "Qwen3 1.7B"]),
-        (1, None, "", ["First choices", "`TEACHER`", "a larger model in its place"]),
-        (1, TEACHER, "Qwen3 1.7B", ["First choice of", "Qwen3 1.7B"]),
+        (None, None, "Qwen3 1.7B", ["Better choices", "`TEACHER`", "Qwen3 1.7B"]),
+        (1, None, "", ["Better choices", "`TEACHER`", "a larger model in its place"]),
+        (1, TEACHER, "Qwen3 1.7B", ["A better choice for", "Qwen3 1.7B"]),
     ],
 )
 def test_the_bundled_model_is_said_to_reach_a_voice_and_what_reaches_more_is_named(
