@@ -50,13 +50,7 @@ from bot.privacy.store.people import (
     MemberRecords,
 )
 from bot.reports.store import Reports
-from bot.safety.store import (
-    EmergencyAnswers,
-    MinorGuilds,
-    SafetyAnswers,
-    Talks,
-    WithheldReplies,
-)
+from bot.safety.store import MinorGuilds, SafetyCounts, Talks
 from bot.schedules.store import (
     GreetedMembers,
     MemberGreetings,
@@ -164,9 +158,9 @@ class Store:
         self.people = MemberRecords(connection)
         self.memories = Memories(connection)
         self.talks = Talks(connection)
-        self.safety_answers = SafetyAnswers(connection)
-        self.emergency_answers = EmergencyAnswers(connection)
-        self.withheld_replies = WithheldReplies(connection)
+        self.safety_answers = SafetyCounts(connection, "helplines")
+        self.emergency_answers = SafetyCounts(connection, "emergency")
+        self.withheld_replies = SafetyCounts(connection, "withheld")
         self.minor_guilds = MinorGuilds(connection)
         self.lessons = Lessons(connection)
         self.guilds = Guilds(connection)

@@ -1,10 +1,13 @@
-"""The tables of the safety protocol: who was told when that personas are AI, counts of answers with
-helplines and of withheld replies, and servers with minors.
+"""The tables of the safety protocol: who was told when that personas are AI, counts of answers and
+of withheld replies, and servers with minors.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
-from bot.platform.db.database import Table
+from bot.platform.db.database import DatabaseConnection, Table
+
+CountedKind = Literal["helplines", "emergency", "withheld"]
 
 
 @dataclass(frozen=True)
@@ -53,60 +56,31 @@ class Talks(Table):
         self._db.write("delete from talks where spoke_at < :at", at=at)
 
 
-class SafetyAnswers(Table):
-    """Counts of the messages that were answered with helplines, by day (UTC) and language: neither
-    whose, nor where, nor what.
-    """
+class SafetyCounts(Table):
+    """Counts of one kind, by day (UTC) and language: neither whose, nor where, nor what."""
 
-    table = "safety_answers"
-
-    def count(self, day: str, language: str) -> None:
-        """Count an answer on a day, such as 2026-11-28."""
-        sql = f"""insert into {self.table} (day, language, answers) values (:day, :language, 1)
-            on conflict do update set answers = answers + 1"""
-        self._db.write(sql, day=day, language=language)
-
-    def by_language(self, since: str = "") -> dict[str, int]:
-        """Return the counts by language from a day on."""
-        sql = f"""select language, sum(answers) as answers from {self.table}
-            where day >= :since group by language order by language"""
-        return {row["language"]: row["answers"] for row in self._db.read(sql, since=since)}
-
-    def by_year(self) -> dict[str, int]:
-        """Return the counts by year, the latest first: some laws ask for them yearly."""
-        sql = f"""select substr(day, 1, 4) as year, sum(answers) as answers from {self.table}
-            group by year order by year desc"""
-        return {row["year"]: row["answers"] for row in self._db.read(sql)}
-
-
-class EmergencyAnswers(SafetyAnswers):
-    """The same of the answers to emergencies, which laws about self-harm do not ask for."""
-
-    table = "emergency_answers"
-
-
-class WithheldReplies(Table):
-    """Counts of the replies that were withheld, by day (UTC) and language: neither whose, nor where,
-    nor what.
-    """
+    def __init__(self, connection: DatabaseConnection, kind: CountedKind) -> None:
+        super().__init__(connection)
+        self._kind = kind
 
     def count(self, day: str, language: str) -> None:
-        """Count a withheld reply on a day, such as 2026-11-28."""
-        sql = """insert into withheld_replies (day, language, replies) values (:day, :language, 1)
-            on conflict do update set replies = replies + 1"""
-        self._db.write(sql, day=day, language=language)
+        """Count one more on a day, such as 2026-11-28."""
+        sql = """insert into safety_counts (kind, day, language, total) values (:kind, :day, :language, 1)
+            on conflict do update set total = total + 1"""
+        self._db.write(sql, kind=self._kind, day=day, language=language)
 
     def by_language(self) -> dict[str, int]:
         """Return the counts by language."""
-        sql = """select language, sum(replies) as replies from withheld_replies
-            group by language order by language"""
-        return {row["language"]: row["replies"] for row in self._db.read(sql)}
+        return self._totals("language", "language")
 
     def by_year(self) -> dict[str, int]:
-        """Return the counts by year, the latest first."""
-        sql = """select substr(day, 1, 4) as year, sum(replies) as replies from withheld_replies
-            group by year order by year desc"""
-        return {row["year"]: row["replies"] for row in self._db.read(sql)}
+        """Return the counts by year, the latest first: some laws ask for them yearly."""
+        return self._totals("substr(day, 1, 4)", "name desc")
+
+    def _totals(self, name: str, order: str) -> dict[str, int]:
+        sql = f"""select {name} as name, sum(total) as total from safety_counts where kind = :kind
+            group by name order by {order}"""
+        return {row["name"]: row["total"] for row in self._db.read(sql, kind=self._kind)}
 
 
 class MinorGuilds(Table):

@@ -56,8 +56,8 @@ def merge_later_decisions(
         _copy(
             restored,
             later,
-            "safety_answers",
-            "on conflict do update set answers = max(answers, excluded.answers)",
+            "safety_counts",
+            "on conflict do update set total = max(total, excluded.total)",
         )
         _copy(
             restored,

@@ -501,13 +501,15 @@ create table talks (
 ) strict;
 create index talks_by_age on talks (spoke_at);
 
--- How many messages were answered with help lines, by day (UTC) and language: neither whose, nor
--- where, nor what.
-create table safety_answers (
+-- How many messages were answered with help lines (kind `helplines`) or the text for emergencies
+-- (`emergency`), and how many replies were withheld (`withheld`), by day (UTC) and language: neither
+-- whose, nor where, nor what.
+create table safety_counts (
+    kind text not null,
     day text not null,
     language text not null,
-    answers integer not null,
-    primary key (day, language)
+    total integer not null,
+    primary key (kind, day, language)
 ) strict;
 
 -- Servers whose moderators have said that minors are there.
@@ -690,22 +692,4 @@ create index reply_attempts_by_age on reply_attempts (at);
 create table gone_channels (
     channel_id integer primary key,
     guild_id integer not null
-) strict;
-
--- How many replies of personas were withheld, by day (UTC) and language: neither whose, nor where,
--- nor what.
-create table withheld_replies (
-    day text not null,
-    language text not null,
-    replies integer not null,
-    primary key (day, language)
-) strict;
-
--- How many messages that tell of an emergency were answered, by day (UTC) and language: neither whose,
--- nor where, nor what.
-create table emergency_answers (
-    day text not null,
-    language text not null,
-    answers integer not null,
-    primary key (day, language)
 ) strict;
