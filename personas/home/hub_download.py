@@ -120,8 +120,8 @@ def measure_rate(file: HubFile) -> float | None:
         "Range": f"bytes=0-{MEASURED_BYTES - 1}",
     }
     restrict_hub_client()
-    done = 0
-    seconds = 0.0
+    received_bytes = 0
+    took_s = 0.0
     try:
         with get_session().stream(
             "GET", file.url, headers=headers, timeout=MEASURE_TIMEOUT_S
@@ -129,13 +129,13 @@ def measure_rate(file: HubFile) -> float | None:
             answer.raise_for_status()
             started = time.monotonic()
             for piece in answer.iter_raw(MAX_CHUNK_BYTES):
-                done += len(piece)
-                seconds = time.monotonic() - started
-                if done >= MEASURED_BYTES or seconds >= MEASURE_TIMEOUT_S:
+                received_bytes += len(piece)
+                took_s = time.monotonic() - started
+                if received_bytes >= MEASURED_BYTES or took_s >= MEASURE_TIMEOUT_S:
                     break
     except Exception:  # network errors have many types
         return None
-    return done / seconds if done and seconds else None
+    return received_bytes / took_s if received_bytes and took_s else None
 
 
 class _ByteCounter:
