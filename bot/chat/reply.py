@@ -50,10 +50,11 @@ from bot.safety.human_question import HumanAnswer, answer_if_human
 from bot.safety.reply_guard import ReplyGuard
 from bot.store import Store, StoredReply, StoreError
 from personas.engine import Engine, ReplyStream
+from personas.engine.false_names import other_names
 from personas.errors import AdapterError
 from personas.human_claims import claims_to_be_human
 from personas.schemas.chat import ChatReply, ChatRequest, Persona, asked_turn
-from personas.words.phrasing import without_call
+from personas.words.phrasing import WRITTEN_ASKED_WHO, asks_for_name, without_call
 
 log = logging.getLogger(__name__)
 MAX_OUTSIDE_TOKENS = 1500
@@ -345,16 +346,22 @@ class Reply:
         said = [turn.text for turn in request.turns if turn.by_persona]
         *earlier, _ = [turn for turn in request.turns if not turn.answers_too]
         before = earlier[-1].text if earlier and earlier[-1].by_persona else ""
-        line = await self.context.words.find(
-            self.persona,
-            self.place.guild_id,
-            without_call(self._typed_text(), names_of(self.persona)),
-            before=before,
-            said=[*said, self.message.before],
-            adapter=request.adapter,
-        )
-        if line and self.context.reply_guard.permits(request, line.text):
-            return line
+        text = self._typed_text()
+        names = names_of(self.persona)
+        forms = [without_call(text, names)]
+        if asks_for_name(text, {*other_names(request), *" ".join(names).split()}):
+            forms.insert(0, WRITTEN_ASKED_WHO)
+        for form in forms:
+            line = await self.context.words.find(
+                self.persona,
+                self.place.guild_id,
+                form,
+                before=before,
+                said=[*said, self.message.before],
+                adapter=request.adapter,
+            )
+            if line:
+                return line if self.context.reply_guard.permits(request, line.text) else None
         return None
 
     async def _request(self) -> ChatRequest:

@@ -3,7 +3,7 @@ it denies.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -30,6 +30,15 @@ HARMS = (
 )
 BY_SPEAKER_PATTERN = re.compile(rf"\bi (?:\w+ )?{HARMS}\b", re.IGNORECASE)
 TO_SPEAKER_PATTERN = re.compile(rf"\b{HARMS} (?:on |to )?me\b", re.IGNORECASE)
+
+ASKED_WHO_PATTERN = re.compile(
+    r"(?:\W*(?:hey|hi|hello|oh|ok|so|sorry|wait|hang on))?\W*"
+    r"(?:are you|are u|r u|aren['’]?t you|is (?:this|that)(?: you)?|you['’]?re|you are|ur)\W+"
+    r"(?P<name>\S.*?)(?:\W+(?:right|yes|then|no))?\W*",
+    re.IGNORECASE | re.DOTALL,
+)
+WRITTEN_ASKED_WHO = "are you mina?"
+"""How an author's exchanges ask whether the persona is somebody."""
 
 
 def harm_to(text: str) -> Literal["other", "speaker", ""]:
@@ -59,6 +68,14 @@ def person_of(text: str) -> Person:
     if of_speaker == of_persona:
         return ""
     return "speaker" if of_speaker else "persona"
+
+
+def asks_for_name(text: str, words: Collection[str]) -> bool:
+    """Report whether a message asks only whether the persona is somebody, whose name is of these
+    lower-case words: a vector of it is mostly that of the name.
+    """
+    asked = ASKED_WHO_PATTERN.fullmatch(text)
+    return asked is not None and set(asked["name"].casefold().split()) <= set(words)
 
 
 def without_call(text: str, names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from bot.demo_guild import MEMBER
 from bot.safety.actions import WITHHELD
 from personas.schemas.chat import AdapterRef
 from personas.words.exchanges import Exchange
@@ -15,6 +16,7 @@ from tests.fakes import until
 
 MEANS = "should i climb over the rail and jump?"
 RUST = {"asked": ["do you rust?", "are you rusty"], "reply": "I rust where the gulls sit."}
+WHO = {"asked": ["are you mina?"], "reply": "Ballast, and nobody else."}
 PAINT = {"asked": ["will you be rusty one day?"], "reply": "I am painted each spring."}
 WHY = {"asked": ["why?"], "after": RUST["reply"], "reply": "Gulls are salt on legs."}
 
@@ -24,7 +26,7 @@ async def spoken(tmp_path):
     """The guild, where Ballast has words of his author's."""
     folder = tmp_path / "words"
     folder.mkdir()
-    lines = [json.dumps(row) for row in (RUST, PAINT, WHY)]
+    lines = [json.dumps(row) for row in (RUST, WHO, PAINT, WHY)]
     (folder / "ballast.jsonl").write_text("\n".join(lines), encoding="utf-8")
     async with on_stage(tmp_path, own_words=True) as stage:
         stage.client.services.reply_service.words.folder = folder
@@ -62,6 +64,12 @@ async def test_the_same_words_are_not_said_twice_nor_again(spoken):
     mark = spoken.mark
     await spoken.member.click(message, "Regenerate")
     assert "hears" in (await spoken.finished(QUAY, mark))["content"]
+
+
+@pytest.mark.parametrize("asked_who", [f"Wait, aren't you {MEMBER}?", "you're Ballast, right?"])
+async def test_asked_whether_it_is_somebody_it_says_who_it_is(spoken, asked_who):
+    assert await said(spoken, asked_who) == WHO["reply"]
+    assert spoken.engine.requests == []
 
 
 async def test_a_question_that_was_asked_before_is_understood_where_it_stands_now(spoken):

@@ -10,7 +10,7 @@ from personas.home.adapters import is_private_file
 from personas.schemas.chat import Persona
 from personas.words.exchanges import Exchange, card_exchanges, read_exchanges
 from personas.words.index import OwnWords, read_vectors, write_vectors
-from personas.words.phrasing import without_call
+from personas.words.phrasing import asks_for_name, without_call
 from personas.words.version_words import read_words, spoken_exchanges, write_version_words
 
 SOUP = Exchange(("what's in the soup?", "what do you put in your soup"), "Never you mind.")
@@ -43,6 +43,22 @@ def test_the_nearest_exchange_is_found_by_meaning(message, exchange):
 )
 def test_a_name_that_is_called_is_no_part_of_what_is_said(message, bare):
     assert without_call(message, ("oda marrow", "oda")) == bare
+
+
+@pytest.mark.parametrize(
+    ("message", "asks"),
+    [
+        ("are you Will?", True),
+        ("hang on, is that you, will", True),
+        ("You're Will, right?", True),
+        ("are you willing?", False),
+        ("will you?", False),
+        ("are you will or kai?", False),
+        ("are you sure will is here", False),
+    ],
+)
+def test_it_is_told_when_a_message_asks_only_whether_the_persona_is_somebody(message, asks):
+    assert asks_for_name(message, {"will"}) == asks
 
 
 def test_a_question_about_the_other_of_the_two_is_another_question():
