@@ -29,6 +29,7 @@ from personas.home.job_material import (
     built_dataset_material,
     catalogue_material,
     dialogue_adapter_material,
+    general_training_material,
     shipped_file_material,
     shipped_general_material,
     synthetic_materials,
@@ -195,6 +196,8 @@ class RequestMaterials:
             general = self._mixed_dialogue(request.general)
         else:
             general = self._general()
+            if request.task_type == "persona":
+                general += general_training_material(self._shipped, self._consent)
         return [card, *talk, *pairs, *lore, *general]
 
     def _talk(self, persona_id: str) -> SourceMaterial:

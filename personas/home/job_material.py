@@ -38,6 +38,7 @@ class ShippedData:
 
     logs: Path
     general: Path
+    general_training: Path
     lore: Path
     cards: Path
     recipes: Path
@@ -53,6 +54,7 @@ class ShippedData:
         return cls(
             logs=data / "logs",
             general=data / "general",
+            general_training=data / "general-training",
             lore=data / "rag-resources",
             cards=cards,
             recipes=recipes,
@@ -152,6 +154,12 @@ def shipped_general_material(
     """Collect the shipped general dialogue, except one file."""
     files = sorted(shipped.general.glob("*.jsonl"))
     return [shipped_file_material("general", path, consent) for path in files if path != omit]
+
+
+def general_training_material(shipped: ShippedData, consent: Consent) -> list[SourceMaterial]:
+    """Collect the shipped general dialogue that is trained on where a recipe mixes some in."""
+    files = sorted(shipped.general_training.glob("*.jsonl"))
+    return [shipped_file_material("general-training", path, consent) for path in files]
 
 
 def shipped_file_material(kind: MaterialKind, file: Path, consent: Consent) -> SourceMaterial:

@@ -28,6 +28,7 @@ MaterialKind = Literal[
     "dataset",
     "lore",
     "general",
+    "general-training",
     "adapter",
     "preferences",
     "pairs",

@@ -20,6 +20,7 @@ from personas.home.job_material import (
     adapter_material,
     built_dataset_material,
     dialogue_adapter_material,
+    general_training_material,
     modification_date,
     shipped_file_material,
     shipped_general_material,
@@ -94,6 +95,8 @@ def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
     _require_distinct_names(materials)
     if options.general:
         materials.append(_messages_material(options.general, options, home, consent))
+    elif persona:
+        materials += general_training_material(shipped, consent)
     if getattr(options, "held_out", None):
         materials.append(_held_out_material(persona, options, home, consent))
     materials += _unused_general_materials(shipped, consent, materials)

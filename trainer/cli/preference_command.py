@@ -113,11 +113,13 @@ def draft_preference_job(options: argparse.Namespace, home: Path) -> JobDraft:
         options.settings = [*options.settings, f"preference_method={options.method}"]
     draft = draft_job(options, home)
     changes = {"task_type": "preference", "job_name": f"{draft.request.persona}-preference"}
-    preferences = [_preference_material(path, number) for number, path in enumerate(options.pairs)]
+    materials = [part for part in draft.materials if part.kind != "general-training"]
+    for number, path in enumerate(options.pairs):
+        materials.append(_preference_material(path, number))
     return replace(
         draft,
         request=draft.request.model_copy(update=changes),
-        materials=(*draft.materials, *preferences),
+        materials=tuple(materials),
     )
 
 

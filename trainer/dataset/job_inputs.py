@@ -49,7 +49,8 @@ from trainer.sources.source_format import ReadOptions
 
 ALLOWED_KINDS = {
     "persona": (
-        *("card", "log", "dataset", "lore", "messages", "general", "adapter", "pairs", "heldout"),
+        *("card", "log", "dataset", "lore", "messages", "general", "general-training"),
+        *("adapter", "pairs", "heldout"),
     ),
     "dialogue": ("messages", "dataset", "general", "adapter"),
     "preference": ("card", "log", "dataset", "lore", "general", "adapter", "preferences"),
@@ -59,6 +60,8 @@ KINDS_WITHOUT_SPEAKERS = ("card", "lore", "preferences")
 BUILT_KINDS = ("dataset", "adapter")
 """Built earlier by this program, from what was allowed then."""
 EXTRACTED_SOURCE = "lore, extracted"
+GENERAL_TRAINING_SOURCE = "general-training"
+"""Source of the general dialogue that ships to be trained on."""
 OVER_PAIRS_SHARE = "over the share of lore pairs"
 QUESTIONS_PER_REPLY = 3
 """Questions that are drawn for each reply: not every one is good enough, or may be asked."""
@@ -153,6 +156,9 @@ def read_job_talk(inputs: JobInputs, recipe: Recipe) -> JobTalk:
     to_mix: Sequence[Conversation] = ()
     if inputs.persona and (mixes_general(recipe) or paths["messages"]):
         messages = _read_conversations(paths["messages"], options, [])
+        if not messages:
+            training = replace(options, source=GENERAL_TRAINING_SOURCE)
+            messages = _read_conversations(paths["general-training"], training, [])
         general, to_mix = _split_mixture(messages, general, recipe)
     talk = JobTalk(
         conversations,

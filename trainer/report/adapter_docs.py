@@ -18,6 +18,7 @@ from personas.words.version_words import spoken_exchanges, write_version_words
 from trainer.anonymise.name_detector import describe_name_search
 from trainer.dataset.dataset import Dataset
 from trainer.dataset.dataset_card import render_permission_note
+from trainer.dataset.job_inputs import GENERAL_TRAINING_SOURCE
 from trainer.dataset.written_replies import WRITTEN_SOURCE
 from trainer.report.run_report import (
     REPORT_FOLDER,
@@ -129,6 +130,8 @@ def write_adapter_data_sheet(
                 include={"kind", "origin", "right", "stated_by", "stated_on", "why", "arrived"}
             )
             for material in spec.materials
+            # Every job of a persona has it, and only some recipes train on it.
+            if material.kind != "general-training" or GENERAL_TRAINING_SOURCE in data.sources
         ],
         "written": written.model_dump() if written else None,
         "stated": {name: dict(stated) for name, stated in data.stated.items()},

@@ -266,13 +266,13 @@ def _number(value: object) -> float | None:
 
 
 def _materials(folder: Path, sheet: Json | None) -> tuple[Json, ...]:
-    """Kind, origin and right of each material, and who stated it."""
+    """Kind, origin and right of each material, and who stated it; of a finished run, those it used."""
+    listed = sheet.get("materials") if sheet else None
+    if isinstance(listed, list):
+        return tuple(material for material in listed if isinstance(material, dict))
     try:
         spec = JobSpec.model_validate_json((folder / REQUEST_FILE).read_bytes())
     except (OSError, ValidationError):
-        listed = sheet.get("materials") if sheet else None
-        if not isinstance(listed, list):
-            return ()
-        return tuple(material for material in listed if isinstance(material, dict))
+        return ()
     fields = {"kind", "origin", "right", "stated_by", "stated_on", "why"}
     return tuple(material.model_dump(include=fields) for material in spec.materials)
