@@ -382,7 +382,8 @@ def test_everything_that_ships_can_be_trained_on(tmp_path):
     catalogue = DatasetCatalog(shipped, "embedded", tmp_path)
     for persona in read_cards(SHIPPED_CARDS):
         materials = gather_materials(catalogue, request(persona))
-        assert {item.kind for item in materials} == {"card", "log", "lore", "general"}
+        kinds = {"card", "log", "lore", "general", "general-training"}
+        assert {item.kind for item in materials} == kinds
         assert all(Path(source).exists() for item in materials for source, _ in item.copies)
 
 
@@ -438,6 +439,20 @@ def test_a_built_set_that_does_not_say_its_rights_is_none(catalogue, tmp_path, s
     (tmp_path / "ours" / "stats.json").write_text(stats)
     with pytest.raises(MaterialError, match="Build the data set again"):
         gather_materials(catalogue, request(dataset_path="ours"))
+
+
+def test_a_persona_gets_the_general_dialogue_that_ships_to_be_trained_on(catalogue, shipped):
+    (shipped.general_training / "dialogue.jsonl").write_text("{}")
+    state_rights(shipped.general_training, "dialogue.jsonl")
+
+    def trained_on(request):
+        materials = gather_materials(catalogue, request)
+        return [it.path for it in materials if it.kind == "general-training"]
+
+    assert trained_on(request()) == ["general-training/dialogue.jsonl"]
+    assert trained_on(request(general="general-chat")) == []
+    assert trained_on(dialogue(dataset="general-chat")) == []
+    assert "general-dialogue" not in catalogue.datasets()
 
 
 def test_general_dialogue_to_mix_in_is_not_what_forgetting_is_measured_on(catalogue, shipped):

@@ -127,6 +127,20 @@ def mixing_job(
     return folder
 
 
+def add_general_training(folder: Path, start: int, count: int) -> Path:
+    """Give a persona's job so many of the general dialogues that ship to be trained on."""
+    material = folder / "material"
+    lines = dialogues(start + count).split("\n")[start:]
+    (material / "general-training").mkdir()
+    (material / "general-training" / "dialogue.jsonl").write_text("\n".join(lines))
+    spec = json.loads((folder / "request.json").read_text())
+    spec["materials"].append(
+        described(material, "general-training", "general-training/dialogue.jsonl")
+    )
+    (folder / "request.json").write_text(json.dumps(spec))
+    return folder
+
+
 def dialogue_job(folder: Path, base_model: Path | str, **changes: Any) -> Path:
     """A job without a persona."""
     material = folder / "material"

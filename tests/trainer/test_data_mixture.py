@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from personas.errors import MaterialError, RequestError
+from personas.home.job_material import ShippedData
 from tests.trainer.job_folders import (
     ADA,
+    add_general_training,
     built_job,
     dialogue_job,
     dialogues,
@@ -19,6 +21,7 @@ from tests.trainer.job_folders import (
     talks,
 )
 from trainer.dataset.data_mixture import GENERAL_HOLDOUT_SHARE, split_general
+from trainer.dataset.minhash import MinHashIndex
 from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 from trainer.train.job import prepare_job_without_torch
 
@@ -127,6 +130,58 @@ def test_named_dialogue_is_taken_and_the_jobs_own_measures(tmp_path, tiny_base):
 def test_named_dialogue_that_the_recipe_has_no_use_for_is_refused(tmp_path, tiny_base):
     with pytest.raises(RequestError, match=r"trains on none.*mixed-80-20 or two-stage"):
         mixed(tmp_path, tiny_base, 10, 10)
+
+
+def with_shipped(folder, base, general=10, shipped=30, **settings):
+    """The same job where so many general dialogues ship to be trained on."""
+    job = mixing_job(folder, base.source, general, hyperparameters=settings)
+    return prepare_job_without_torch(add_general_training(job, general, shipped))
+
+
+def test_what_ships_to_be_trained_on_is_and_all_other_dialogue_measures(tmp_path, tiny_base):
+    job = with_shipped(tmp_path / "share", tiny_base, general_share=0.6)
+    general = job.data.counts["samples_general"]
+    own = len(job.data.train) - general
+    assert general == job.data.sources["general-training"] == round(own * 0.6 / 0.4)
+    assert "general.jsonl" not in job.data.sources and not job.notes
+    alone = mixed(tmp_path / "alone", tiny_base, 10)
+    assert texts(job, job.data.general) == texts(alone, alone.data.general)
+    staged = with_shipped(tmp_path / "staged", tiny_base, first_stage_epochs=1.0)
+    assert len(staged.data.first) == 30 and len(staged.data.general) == 10
+
+
+def test_a_shortage_of_what_ships_is_stated(tmp_path, tiny_base):
+    job = with_shipped(tmp_path, tiny_base, general_share=0.8)
+    own = len(job.data.train) - 30
+    assert f"There are 30 samples of it to {own} of the persona's: it is" in job.notes[0]
+
+
+def test_a_recipe_that_mixes_nothing_has_the_same_samples_with_and_without_it(tmp_path, tiny_base):
+    job = with_shipped(tmp_path / "with", tiny_base)
+    without = mixed(tmp_path / "without", tiny_base, 10)
+    for part in ("train", "heldout", "general", "first", "sources", "counts", "hash"):
+        assert getattr(job.data, part) == getattr(without.data, part)
+    assert job.notes == without.notes
+
+
+def test_what_ships_to_be_trained_on_has_no_text_of_what_measures(tmp_path):
+    shipped = ShippedData.from_source_tree()
+    measuring = messages_in(shipped.general)
+    texts = messages_in(shipped.general_training)
+    assert len(measuring) > 200 and len(texts) > 1000
+    with MinHashIndex(tmp_path) as index:
+        for text in (*measuring, *texts):
+            index.add(text)
+        _, near = index.clusters()
+    assert all(near[len(measuring) :] >= len(measuring))
+
+
+def messages_in(folder):
+    said = []
+    for path in folder.glob("*.jsonl"):
+        for line in lines(path):
+            said += [message["content"] for message in json.loads(line)["messages"]]
+    return said
 
 
 def test_with_a_first_stage_all_of_it_goes_there_or_as_much_as_the_share_says(tmp_path, tiny_base):

@@ -6,7 +6,13 @@ import pytest
 
 from personas.home.data_subjects import Consent, write_consent
 from personas.home.pseudonyms import keyed_person
-from tests.trainer.job_folders import export, message, persona_job, talks
+from tests.trainer.job_folders import (
+    add_general_training,
+    export,
+    message,
+    persona_job,
+    talks,
+)
 from trainer.report.adapter_docs import write_adapter_data_sheet
 from trainer.train.job import prepare_job_without_torch
 
@@ -72,6 +78,17 @@ def test_samples_are_counted_by_right_source_and_day_and_what_was_replaced_by_ki
         and sheet["hash"] == job.data.hash
     )
     assert "All agreed." in text and "Pseudonymised is not anonymous" in text
+
+
+@pytest.mark.parametrize(("share", "samples"), [(0.0, 0), (0.2, 3)])
+def test_general_dialogue_that_ships_is_listed_where_it_is_trained_on(
+    tmp_path, sheet_of, share, samples
+):
+    folder = persona_job(tmp_path / "job", "embedded", hyperparameters={"general_share": share})
+    sheet, text, _ = sheet_of(add_general_training(folder, 3, 9))
+    kinds = [it["kind"] for it in sheet["materials"]]
+    assert sheet["by_source"].get("general-training", 0) == samples
+    assert ("general-training" in kinds, "general-training" in text) == (bool(samples),) * 2
 
 
 def test_people_are_counted_by_the_samples_in_which_they_speak(tmp_path):

@@ -184,6 +184,7 @@ def test_lore_alone_is_enough(make, tiny_base):
         "lore",
         "pairs",
         "general",
+        "general-training",
     } and spec.request.lore_pairs == 1
     (pairs,) = (it for it in spec.materials if it.kind == "pairs")
     assert (pairs.right, pairs.stated_by, pairs.why) == ("own-writing", "me", "Mine.")

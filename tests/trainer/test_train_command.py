@@ -103,7 +103,10 @@ def test_the_folder_holds_all_that_the_bots_would(make, tiny_base):
     )
     spec = request_of(folder)
     materials = {it["kind"]: it for it in spec["materials"]}
-    assert set(materials) == {"card", "log", "general"} and (folder / "keys.json").exists()
+    assert (
+        set(materials) == {"card", "log", "general", "general-training"}
+        and (folder / "keys.json").exists()
+    )
     for material in spec["materials"]:
         assert material["sha256"] == material_digest(folder / "material" / material["path"])
     assert (materials["log"]["right"], materials["log"]["stated_by"]) == (
@@ -177,12 +180,20 @@ def test_commands_that_come_next_can_be_typed_as_they_stand(make):
 def test_a_persona_that_ships_takes_its_own_talk_and_lore(make):
     folder = make("--persona", "oda")
     spec = request_of(folder)
-    assert [it["kind"] for it in spec["materials"]] == ["card", "lore", "log", "general"]
+    kinds = ["card", "lore", "log", "general-training", "general"]
+    assert [it["kind"] for it in spec["materials"]] == kinds
     assert (
         spec["materials"][2]["origin"] == "logs/oda.json"
+        and spec["materials"][3]["origin"] == "general-training/dialogue.jsonl"
         and (folder / "material" / "lore" / "oda").is_dir()
     )
     assert spec["request"]["dataset"] is None and spec["request"]["dataset_path"] is None
+
+
+def test_named_general_dialogue_takes_the_place_of_what_ships_to_be_trained_on(make):
+    spec = request_of(make("--persona", "oda", "--general", "general-dialogue"))
+    kinds = [it["kind"] for it in spec["materials"]]
+    assert kinds == ["card", "lore", "log", "messages", "general"]
 
 
 def test_dialogue_is_measured_on_other_dialogue_where_there_is_any(make):

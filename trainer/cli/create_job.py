@@ -93,10 +93,7 @@ def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
         materials.append(_messages_material(name, options, home, consent))
     # Before the general dialogue: the same source may be the persona's talk, too.
     _require_distinct_names(materials)
-    if options.general:
-        materials.append(_messages_material(options.general, options, home, consent))
-    elif persona:
-        materials += general_training_material(shipped, consent)
+    materials += _mixed_materials(persona, options, home, shipped=shipped, consent=consent)
     if getattr(options, "held_out", None):
         materials.append(_held_out_material(persona, options, home, consent))
     materials += _unused_general_materials(shipped, consent, materials)
@@ -195,6 +192,19 @@ def _messages_material(
             f"{named} is a built data set.", "Name it as --dataset, or its sources here."
         )
     return _source_material("messages", source, options, persona=None, consent=consent)
+
+
+def _mixed_materials(
+    persona: Persona | None,
+    options: argparse.Namespace,
+    home: Path,
+    shipped: ShippedData,
+    consent: Consent,
+) -> list[SourceMaterial]:
+    """Return the general dialogue for recipes that mix it in: the named one, or what ships."""
+    if options.general:
+        return [_messages_material(options.general, options, home, consent)]
+    return general_training_material(shipped, consent) if persona else []
 
 
 def _held_out_material(
