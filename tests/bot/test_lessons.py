@@ -260,8 +260,8 @@ def test_a_preference_job_takes_the_live_version_or_the_one_that_is_named(store,
         it.origin for it in gather_materials(catalogue, asked(), GUILD) if it.kind == "adapter"
     ] == ["v1"]
     materials = gather_materials(catalogue, asked(start_from="v2"), GUILD)
-    assert [it.kind for it in materials if it.kind in ("adapter", "preferences", "card", "log")] == [
-        "card", "log", "adapter", "preferences",
+    assert [it.kind for it in materials] == [
+        "card", "log", "lore", "general", "adapter", "preferences",
     ]  # fmt: skip
     with pytest.raises(RequestError, match="no version 'v9'"):
         gather_materials(catalogue, asked(start_from="v9"), GUILD)
