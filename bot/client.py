@@ -9,9 +9,8 @@ import discord
 from discord.backoff import ExponentialBackoff
 from discord.ext import commands
 
-import bot.answering.discord
 import bot.chat.discord_why
-import bot.generation.discord
+import bot.guild_settings.discord
 import bot.guilds.discord
 import bot.moderation.discord
 import bot.personas.discord

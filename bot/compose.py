@@ -22,7 +22,9 @@ from bot.chat.sent_files import SentFiles
 from bot.chat.voice_messages import VoiceMessages
 from bot.chat.webhooks import SenderRegistry
 from bot.faces.actions import FaceActions
-from bot.generation.actions import GenerationActions
+from bot.generation.actions import EngineRules, GenerationActions
+from bot.guild_settings.actions import SettingsActions
+from bot.guild_settings.definitions import GENERATION
 from bot.guilds.reply_candidates import ReplyCandidates
 from bot.guilds.time_zones import GuildTimeZones
 from bot.models.engine_advice import PresentEngine
@@ -108,16 +110,20 @@ def compose(
     audit = AuditTrail(store, client)
     faces = FaceActions(store, personas, client, record_change=audit.record)
     personas.names_of_bot = faces.own_names
-    generation = GenerationActions(
-        store=store,
+    engine_rules = EngineRules(
         engine=engine,
         usual=dependencies.sampling,
         most_new_tokens=settings.new_tokens_limit,
         set_by_operator=settings.model_fields_set & settings.sampling.keys(),
         recommended=dependencies.recommended,
+    )
+    guild_settings = SettingsActions(
+        store=store,
+        rules={GENERATION.name: engine_rules},
         name_of=personas.markdown_name_of,
         record_change=audit.record,
     )
+    generation = GenerationActions(guild_settings)
     time_zones = GuildTimeZones(store, dependencies.clock, settings.time_zone)
     builder = ChatRequestBuilder(
         store=store,
@@ -152,7 +158,8 @@ def compose(
         reply_candidates=candidates,
         time_zones=time_zones,
         generation=generation,
-        answering=AnsweringActions(store, time_zones, audit.record),
+        guild_settings=guild_settings,
+        answering=AnsweringActions(guild_settings, time_zones),
         voice_messages=VoiceMessages(dependencies.transcriber),
         request_builder=builder,
         reply_service=ReplyService(

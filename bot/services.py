@@ -23,6 +23,7 @@ from bot.data.jobs import DataJobRunner
 from bot.dialogue.dialogue import DialogueRunner
 from bot.faces.actions import FaceActions
 from bot.generation.actions import GenerationActions
+from bot.guild_settings.actions import SettingsActions
 from bot.guilds.reply_candidates import ReplyCandidates
 from bot.guilds.time_zones import GuildTimeZones
 from bot.models.actions import ModelActions
@@ -103,6 +104,7 @@ class Services:
     lore_sets: LoreSets
     reply_candidates: ReplyCandidates
     time_zones: GuildTimeZones
+    guild_settings: SettingsActions
     generation: GenerationActions
     answering: AnsweringActions
     voice_messages: VoiceMessages

@@ -8,8 +8,6 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
-from bot.answering.store import AnsweringSettings, StoredAnswering
-from bot.audit.store import AuditChannels
 from bot.chat.store.attempts import ReplyAttempts
 from bot.chat.store.interaction_tokens import InteractionToken, InteractionTokens
 from bot.chat.store.messages import EarlierTalk, Exchange, MessageHistory, StoredMessage
@@ -22,13 +20,13 @@ from bot.chat.store.reply_stats import (
     ReplyTally,
 )
 from bot.faces.store import BotFaces
-from bot.generation.store import GenerationScope, GenerationSettings, StoredGeneration
+from bot.guild_settings.store import StoredSettings
 from bot.guilds.store.channels import MAX_CHANNEL_PERSONAS, AnswerMode, Channel, Channels
 from bot.guilds.store.guilds import ALL_GUILDS, Guilds
 from bot.guilds.store.mutes import ALL_CHANNELS, ALL_PERSONAS, Mute, Mutes
 from bot.lessons.store import Lesson, Lessons
 from bot.memory.store import Memories, Memory
-from bot.moderation.store import ActionRoles, AgeRestrictions, Blocks, StoredLimits
+from bot.moderation.store import ActionRoles, AgeNotices, Blocks
 from bot.operations.backup.store import BackupMergeCounts, merge_later_decisions
 from bot.platform.db.database import (
     HOME_DATABASE,
@@ -50,7 +48,7 @@ from bot.privacy.store.people import (
     MemberRecords,
 )
 from bot.reports.store import Reports
-from bot.safety.store import MinorGuilds, SafetyCounts, Talks
+from bot.safety.store import SafetyCounts, Talks
 from bot.schedules.store import (
     GreetedMembers,
     MemberGreetings,
@@ -80,7 +78,6 @@ __all__ = [
     "HOME_DATABASE",
     "MAX_CHANNEL_PERSONAS",
     "AnswerMode",
-    "AnsweringSettings",
     "BackupMergeCounts",
     "BlindComparison",
     "CardState",
@@ -90,8 +87,6 @@ __all__ = [
     "EarlierTalk",
     "ErasureRequest",
     "Exchange",
-    "GenerationScope",
-    "GenerationSettings",
     "HomeInUseError",
     "InstalledVersion",
     "InteractionToken",
@@ -146,12 +141,10 @@ class Store:
         self.interaction_tokens = InteractionTokens(connection)
         self.mutes = Mutes(connection)
         self.blocks = Blocks(connection, erased_ids)
-        self.limits = StoredLimits(connection)
         self.reports = Reports(connection)
-        self.audit_channels = AuditChannels(connection)
         self.faces = BotFaces(connection)
         self.action_roles = ActionRoles(connection)
-        self.age_restrictions = AgeRestrictions(connection)
+        self.age_notices = AgeNotices(connection)
         self.versions = Versions(connection)
         self.reply_stats = ReplyStats(connection)
         self.jobs = TrainingJobs(connection, self.versions)
@@ -161,15 +154,13 @@ class Store:
         self.safety_answers = SafetyCounts(connection, "helplines")
         self.emergency_answers = SafetyCounts(connection, "emergency")
         self.withheld_replies = SafetyCounts(connection, "withheld")
-        self.minor_guilds = MinorGuilds(connection)
         self.lessons = Lessons(connection)
         self.guilds = Guilds(connection)
-        self.generation = StoredGeneration(connection)
+        self.settings = StoredSettings(connection)
         self.training_schedules = TrainingSchedules(connection)
         self.scheduled_lines = ScheduledLines(connection)
         self.member_greetings = MemberGreetings(connection)
         self.greeted_members = GreetedMembers(connection)
-        self.answering = StoredAnswering(connection)
         self.comparisons = BlindComparisons(connection)
         self.idempotency_keys = IdempotencyKeys(connection)
         self.erasure = Erasure(connection, erased_ids)

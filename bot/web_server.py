@@ -12,12 +12,11 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.log import server_logger
 
-from bot.answering.web import pages as answering_pages
 from bot.data.errors import DataError
 from bot.data.web import build_pages, set_pages, source_pages
 from bot.data.web.problems import data_problem
 from bot.data.web.requests import close_jobs_with
-from bot.generation.web import pages as generation_pages
+from bot.guild_settings.web import pages as reply_setting_pages
 from bot.models.web import pages as model_pages
 from bot.moderation.web import block_pages, rule_pages
 from bot.moderation.web import pages as moderation_pages
@@ -92,7 +91,7 @@ API_MODULES = (
 PAGE_MODULES = (
     templating, overview_page, sign_in_page, persona_pages, creation_pages, new_persona,
     card_pages, card_scripts, lore_pages,
-    generation_pages, answering_pages, version_pages,
+    reply_setting_pages, version_pages,
     source_pages, build_pages, set_pages, plan_pages, training_pages, rerun_page, written_pages,
     playground_page, blind_test_pages,
     scorecard_pages, compare_pages, system_page, safety_page, model_pages,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import discord
 
 from bot.chat.delivery import DELIVERY_ERRORS
+from bot.guild_settings.definitions import AUDIT_CHANNEL
 from bot.platform.localisation import gettext_lazy, language_of, localise
 from bot.platform.messages import MAX_MESSAGE_CHARS, NO_MENTIONS
 from bot.platform.permissions import channel_remedy, missing_permissions, permission_title
@@ -46,7 +47,7 @@ class AuditTrail:
         name of `by`, which is a member, 0 for the operator or None for the bot (`ChangeRecord`).
         """
         try:
-            guild_ids = [guild_id] if guild_id else self.store.audit_channels.guilds()
+            guild_ids = [guild_id] if guild_id else self.store.settings.guilds([AUDIT_CHANNEL.key])
         except StoreError as error:
             log.warning("the audit channels lack a line: %s", error)
             return
@@ -69,7 +70,7 @@ class AuditTrail:
         if self.client is None or not guild_id:
             return ""
         try:
-            channel_id = self.store.audit_channels.get(guild_id)
+            channel_id = AUDIT_CHANNEL.read(self.store, guild_id)
         except StoreError as error:
             return error.message
         guild = self.client.get_guild(guild_id)

@@ -10,6 +10,7 @@ from discord.ext import commands
 
 from bot.audit.actions import REMOVED_TEXT, missing_permission
 from bot.chat.delivery import DELIVERY_ERRORS
+from bot.guild_settings.definitions import AUDIT_CHANNEL
 from bot.platform.discord_kit.transformers import MODERATION, Interaction
 from bot.platform.discord_kit.ui import defer, respond, respond_privately
 from bot.platform.errors import RefusedError
@@ -38,20 +39,19 @@ async def audit(
 ) -> None:
     services = interaction.client.services
     guild_id = interaction.guild_id or 0
-    channels = services.store.audit_channels
     if channel and off:
         raise RefusedError(
             gettext_lazy("A channel is named, and `off`."), gettext_lazy("Choose one of the two.")
         )
     user_id = interaction.user.id
-    before = channels.get(guild_id)
+    before = AUDIT_CHANNEL.read(services.store, guild_id)
     if channel:
         await defer(interaction, ephemeral=True)
         await _post_first_line(channel)
         if before not in (None, channel.id):
             moved = gettext_lazy("moved the audit to {channel}", channel=channel.mention)
             services.audit.record(guild_id, user_id, moved)
-        channels.set(guild_id, channel.id)
+        AUDIT_CHANNEL.write(services.store, channel.id, guild_id)
         services.audit.record(guild_id, user_id, gettext_lazy("made this the audit channel"))
         await respond(
             interaction,
@@ -60,7 +60,7 @@ async def audit(
     elif off:
         services.audit.record(guild_id, user_id, gettext_lazy("turned the audit off"))
         services.audit.take_problem(guild_id, user_id)  # perhaps why it is turned off
-        channels.set(guild_id, None)
+        AUDIT_CHANNEL.write(services.store, None, guild_id)
         await respond(interaction, gettext_lazy("Changes are no longer listed."))
     else:
         await respond(interaction, _shown(interaction, before))

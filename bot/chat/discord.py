@@ -233,7 +233,7 @@ class ChatCog(commands.Cog):
         with suppress(StoreError):  # the next message to the persona leads to the notice
             age = services.reply_service.rules.age
             if after.nsfw:
-                services.store.age_restrictions.forget_told(after.id)
+                services.store.age_notices.forget(after.id)
             if isinstance(after, discord.ForumChannel):
                 return  # the next message to a persona in one of its posts leads to the notice
             for persona in services.personas_in(channel_ref(after)):
@@ -365,10 +365,8 @@ class ChatCog(commands.Cog):
         store.channels.clear(guild_id, channel_id)
         store.scheduled_lines.forget_channel(channel_id)
         store.member_greetings.forget_channel(channel_id)
-        store.answering.forget_channel(channel_id)
-        store.generation.forget_channel(channel_id)
-        store.age_restrictions.forget_told(channel_id)
-        store.channels.set_topic_told(guild_id, channel_id, False)
+        store.settings.forget_channel(channel_id)
+        store.age_notices.forget(channel_id)
 
     def _forget_talk(self, guild_id: int, channel_id: int) -> int:
         """Delete some of the messages, replies and memories of a channel or thread. Returns how

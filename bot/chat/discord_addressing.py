@@ -10,6 +10,7 @@ from bot.chat.chat_words import names_of, order_named
 from bot.chat.message_reader import mentions_bot
 from bot.chat.message_text import raw_text, said_text
 from bot.chat.places import ChannelRef, SpeakChannel, channel_ref
+from bot.guild_settings.definitions import ALIASES
 from bot.services import Bot, Services
 from bot.store import MAX_CHANNEL_PERSONAS, StoredReply
 from personas.schemas.chat import Persona
@@ -88,8 +89,7 @@ def _names(
     services: Services, personas: Sequence[Persona], place: ChannelRef
 ) -> list[tuple[str, ...]]:
     """Return the names by which each persona is called in a place."""
-    ids = [persona.id for persona in personas]
-    aliases = services.store.channels.aliases_of(place.guild_id, ids)
+    aliases = ALIASES.by_persona(services.store, place.guild_id)
     return [names_of(persona, aliases.get(persona.id, ())) for persona in personas]
 
 

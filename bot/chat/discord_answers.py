@@ -23,8 +23,7 @@ from bot.chat.places import ChannelCache, ChannelRef, SpeakChannel, channel_ref
 from bot.chat.proxies import ProxiedMessage, ProxyWatch
 from bot.chat.reply_round import ReplyRound
 from bot.moderation.age import AgeRestrictedError, is_age_restricted
-from bot.moderation.limits import LimitReachedError
-from bot.moderation.store import ReplyLimits
+from bot.moderation.limits import LimitReachedError, ReplyLimits
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import MENU_NUMBER, PersistentPersonaSelect, button_view, defer
 from bot.platform.errors import RefusedError, error_text
@@ -275,7 +274,7 @@ class MessageAnswerer:
         if not personas:
             return self._age_notice(asked, channel, incoming.author_id)
         if is_age_restricted(channel):
-            self.bot.services.store.age_restrictions.forget_told(place.home_id)
+            self.bot.services.store.age_notices.forget(place.home_id)
         quoted = None if replied_to else incoming.quoted
         if not has_words(incoming.text) and not (quoted and quoted.text):
             return partial(self._say_unread, message, personas[0])
@@ -591,8 +590,8 @@ async def say_age_restricted(services: Services, persona: Persona, channel: Spea
     try:
         services.reply_service.rules.age.require(persona, channel)
     except AgeRestrictedError as error:
-        told = services.store.age_restrictions
-        if not place.guild_id or told.note_told(place.guild_id, place.home_id):
+        told = services.store.age_notices
+        if not place.guild_id or told.note(place.guild_id, place.home_id):
             language = services.reply_service.member_languages.of_channel(channel)
             await _notify(channel, localise(error_text(error), language))
 

@@ -10,6 +10,7 @@ import discord
 
 from bot.answering.actions import AnsweringActions
 from bot.chat.places import ChannelRef, ReplyChannel, channel_ref, is_outside
+from bot.guild_settings.actions import SettingsActions
 from bot.guilds.time_zones import GuildTimeZones
 from bot.moderation.age import AgeRestriction
 from bot.moderation.limits import Allowance, LimitCheck, LimitReachedError
@@ -191,7 +192,7 @@ class ReplyPolicy:
 
     def is_quiet(self, at: ChannelRef) -> bool:
         """Report whether the quiet hours of a channel hold now."""
-        answering = AnsweringActions(self.store, self.time_zones)
+        answering = AnsweringActions(SettingsActions(store=self.store), self.time_zones)
         return answering.is_quiet(*astuple(at), at=self.time_zones.clock.now())
 
     def muted(self, persona: Persona, at: ChannelRef) -> bool:

@@ -11,6 +11,7 @@ import discord
 
 from bot.chat.message_text import readable_text, server_names
 from bot.chat.places import OutsideChannel, ReplyChannel, SpeakChannel, channel_ref
+from bot.guild_settings.definitions import IS_TOPIC_TOLD
 from bot.store import Store
 from personas.prompt.time_macros import Moment, fill_time_macros, time_phrase
 from personas.schemas.chat import (
@@ -60,7 +61,8 @@ def told_topic(store: Store, channel: ReplyChannel) -> str:
     """Return the topic that a reply in a channel is told; empty where it is told none."""
     if isinstance(channel, OutsideChannel):
         return ""
-    if store.channels.is_topic_told(channel_ref(channel).home_id):
+    place = channel_ref(channel)
+    if IS_TOPIC_TOLD.held(store, place.guild_id, channel_id=place.home_id):
         return channel_topic(channel)
     return ""
 

@@ -1,79 +1,23 @@
-"""Length, sampling and context of replies: what holds for a persona in a channel, and who may change
-it how far.
-"""
+"""Length, sampling and context of replies: what holds for a persona in a channel."""
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from bot.generation.store import (
-    FIELDS,
-    NO_CHANNEL,
-    GenerationScope,
-    GenerationSettings,
-    ScopedSettings,
-    SettingValue,
-)
-from bot.platform.change_record import ChangeRecord, no_record
-from bot.platform.errors import RefusedError
-from bot.platform.localisation import (
-    LocalisableText,
-    gettext_lazy,
-    gettext_noop,
-    join_texts,
-    localisable_number,
-)
-from bot.store import Store
+from bot.guild_settings.actions import HeldValue, SettingsActions
+from bot.guild_settings.definitions import GENERATION, MAX_TEMPERATURE, MIN_TOP_P
+from bot.guild_settings.registry import Bounds
+from bot.guild_settings.store import NO_CHANNEL
+from bot.platform.localisation import gettext_lazy
 from personas.engine import Engine
 from personas.engine.context_window import MIN_CONTEXT_TOKENS
 from personas.schemas.chat import SamplingParams
 
-Source = Literal["channel", "persona", "everywhere", "operator", "base model", "default", "engine"]
-MAX_TEMPERATURE = 2.0
-MIN_TOP_P = 0.01
-LABELS = {
-    "max_new_tokens": gettext_lazy("the longest reply"),
-    "temperature": gettext_lazy("the temperature"),
-    "top_p": gettext_lazy("top-p"),
-    "context_tokens": gettext_lazy("the context"),
-}
-"""The fields' names for people, within a sentence."""
-CHANGED_TEXTS = (
-    gettext_noop("changed the replies ({changes}) in {channel}"),
-    gettext_noop("changed the replies ({changes}) of {persona}"),
-)
-RESET_TEXTS = (
-    gettext_noop("reset the length, sampling and context of the replies in {channel}"),
-    gettext_noop("reset the length, sampling and context of the replies of {persona}"),
-)
-"""What the audit channel says of a channel's settings, and of a persona's."""
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The smallest and the largest value of a field, and what sets the latter."""
-
-    low: SettingValue
-    high: SettingValue
-    reason: str
-
-
-@dataclass(frozen=True)
-class EffectiveValue:
-    """A value that holds, and where it is from. `asked` is the stored value if the bounds of today
-    allow no such one.
-    """
-
-    value: SettingValue
-    source: Source
-    asked: SettingValue | None = None
-
 
 @dataclass(frozen=True)
 class EffectiveGeneration:
-    """The settings that hold for a persona in a place, by field."""
+    """The settings that hold for a persona in a place, by key."""
 
-    values: Mapping[str, EffectiveValue]
+    values: Mapping[str, HeldValue]
 
     @property
     def context_tokens(self) -> int:
@@ -93,45 +37,23 @@ class EffectiveGeneration:
         )
 
 
-def _id_alone(persona_id: str, guild_id: int) -> str:
-    return persona_id
-
-
 @dataclass(frozen=True, kw_only=True)
-class GenerationActions:
-    """Reads and changes the generation settings.
+class EngineRules:
+    """What the engine and the operator decide about length, sampling and context.
 
     `usual` is the sampling where nothing is set, `set_by_operator` names its fields that settings
     of the bot set, `recommended` those that the base model's files do. A reply may be set to at
-    most `most_new_tokens`. `name_of` returns the name of a persona in a guild.
+    most `most_new_tokens`.
     """
 
-    store: Store
     engine: Engine
     usual: SamplingParams
     most_new_tokens: int
     set_by_operator: Set[str] = frozenset()
     recommended: Set[str] = frozenset()
-    name_of: Callable[[str, int], str] = _id_alone
-    record_change: ChangeRecord = no_record
-
-    def in_channel(
-        self, persona_id: str, guild_id: int, channel_id: int, parent_id: int | None = None
-    ) -> EffectiveGeneration:
-        """Return what holds for a persona in a channel, or in a thread of the channel
-        `parent_id`.
-        """
-        stored = self.store.generation.applying(guild_id, channel_id, parent_id, persona_id)
-        return self._effective(stored)
-
-    def of_persona(self, persona_id: str, guild_id: int) -> EffectiveGeneration:
-        """Return what holds for a persona in a guild, without regard to channels; guild 0: in
-        all.
-        """
-        return self.in_channel(persona_id, guild_id, NO_CHANNEL)
 
     def bounds(self) -> dict[str, Bounds]:
-        """Return the bounds of each field now: the engine's window may change."""
+        """Return the bounds of each setting now: the engine's window may change."""
         context = self.engine.context_tokens
         longest = min(self.most_new_tokens, context // 2)
         length_reason = gettext_lazy("the operator's NEW_TOKENS_LIMIT")
@@ -146,131 +68,48 @@ class GenerationActions:
             ),
         }
 
-    def change(
-        self,
-        scope: GenerationScope,
-        changes: Mapping[str, SettingValue | None],
-        seen: Mapping[str, SettingValue | None] | None = None,
-        *,
-        by: int = 0,
-    ) -> GenerationSettings:
-        """Set fields of a scope (None leaves one to the next scope), as a member or (0) the operator
-        decided, and return all of the scope's.
+    def default(self, key: str) -> HeldValue:
+        """Return what holds where nothing is set."""
+        if key == "context_tokens":
+            return HeldValue(self.engine.context_tokens, "engine")
+        value = getattr(self.usual, key)
+        if key in self.set_by_operator:
+            return HeldValue(value, "operator")
+        if key in self.recommended:
+            return HeldValue(value, "base model")
+        return HeldValue(value, "default")
 
-        `seen` are the values that a form showed: a field that was changed since is refused, not
-        overwritten. Raises `RefusedError`, also for values out of bounds; nothing is changed then.
+    def adjusted(self, held: dict[str, HeldValue]) -> dict[str, HeldValue]:
+        """Return the values with a reply of at most half the context: a smaller one has room for a
+        shorter reply alone.
         """
-        if not changes:
-            raise RefusedError(
-                gettext_lazy("Nothing was given to change."),
-                gettext_lazy("Name one of {names}.", names=", ".join(FIELDS)),
-            )
-        bounds = self.bounds()
-        for name, value in changes.items():
-            if value is not None:
-                _require_within(name, value, bounds[name])
-        with self.store.atomic():
-            stored = vars(self.store.generation.get(scope))
-            for name in changes:
-                if seen is not None and seen.get(name) != stored[name]:
-                    raise RefusedError(
-                        f"Somebody else has changed {LABELS[name]} meanwhile: it is "
-                        f"{_value_text(stored[name])} now.",
-                        "Look at it again.",
-                    )
-            settings = self.store.generation.change(scope, changes)
-        changed = [
-            gettext_lazy("{setting}: {value}", setting=LABELS[name], value=_value_text(value))
-            for name, value in changes.items()
-        ]
-        self._record(scope, by, CHANGED_TEXTS, changes=join_texts(*changed, separator=", "))
-        return settings
+        length = held["max_new_tokens"]
+        room = int(held["context_tokens"].value) // 2
+        if length.value <= room:
+            return held
+        asked = length.asked or length.value
+        return {**held, "max_new_tokens": replace(length, value=room, asked=asked)}
 
-    def reset(self, scope: GenerationScope, *, by: int = 0) -> None:
-        """Remove all settings of a scope, as a member or (0) the operator decided. Raises
-        `RefusedError` where it has none.
+
+@dataclass(frozen=True)
+class GenerationActions:
+    """Reads the generation settings."""
+
+    settings: SettingsActions
+
+    def in_channel(
+        self, persona_id: str, guild_id: int, channel_id: int, parent_id: int | None = None
+    ) -> EffectiveGeneration:
+        """Return what holds for a persona in a channel, or in a thread of the channel
+        `parent_id`.
         """
-        if not self.store.generation.reset(scope):
-            raise RefusedError(
-                gettext_lazy("Nothing is set here."), gettext_lazy("So there is nothing to reset.")
-            )
-        self._record(scope, by, RESET_TEXTS)
-
-    def _record(
-        self, scope: GenerationScope, by: int, texts: tuple[str, str], **values: object
-    ) -> None:
-        in_channel, of_persona = texts
-        text = in_channel if scope.channel_id else of_persona
-        values["channel"] = f"<#{scope.channel_id}>"
-        values["persona"] = f"**{self.name_of(scope.persona_id, scope.guild_id)}**"
-        self.record_change(scope.guild_id, by, LocalisableText(text, values=values))
-
-    def _effective(self, stored: list[ScopedSettings]) -> EffectiveGeneration:
-        values = {}
-        bounds = self.bounds()
-        for name in FIELDS:
-            value = self._default(name)
-            for scoped in stored:
-                if (asked := getattr(scoped.settings, name)) is not None:
-                    value = _clamped(asked, _source(scoped.scope), bounds[name])
-                    break
-            values[name] = value
-        # A smaller context has room for a shorter reply alone.
-        length = values["max_new_tokens"]
-        room = int(values["context_tokens"].value) // 2
-        if length.value > room:
-            asked = length.asked or length.value
-            values["max_new_tokens"] = replace(length, value=room, asked=asked)
-        return EffectiveGeneration(values)
-
-    def _default(self, name: str) -> EffectiveValue:
-        if name == "context_tokens":
-            return EffectiveValue(self.engine.context_tokens, "engine")
-        source: Source = "default"
-        if name in self.set_by_operator:
-            source = "operator"
-        elif name in self.recommended:
-            source = "base model"
-        return EffectiveValue(getattr(self.usual, name), source)
-
-
-def _source(scope: GenerationScope) -> Source:
-    if scope.channel_id:
-        return "channel"
-    return "persona" if scope.guild_id else "everywhere"
-
-
-def _clamped(asked: SettingValue, source: Source, bounds: Bounds) -> EffectiveValue:
-    value = min(max(asked, bounds.low), bounds.high)
-    return EffectiveValue(value, source, asked=None if value == asked else asked)
-
-
-def _require_within(name: str, value: SettingValue, bounds: Bounds) -> None:
-    if bounds.low <= value <= bounds.high:
-        return
-    low = number_text(bounds.low)
-    high = number_text(bounds.high)
-    advice = gettext_lazy("Choose from {low} to {high}.", low=low, high=high)
-    if value > bounds.high:
-        advice = gettext_lazy(
-            "Choose from {low} to {high} ({reason}).", low=low, high=high, reason=bounds.reason
+        held = self.settings.in_channel(
+            GENERATION, guild_id, channel_id, parent_id, persona_id=persona_id
         )
-    raise RefusedError(
-        gettext_lazy(
-            "{value} is out of range for {setting}.",
-            setting=LABELS[name],
-            value=number_text(value),
-        ),
-        advice,
-    )
+        return EffectiveGeneration(held)
 
-
-def _value_text(value: SettingValue | None) -> str:
-    if value is None:
-        return gettext_lazy("not set")
-    return number_text(value)
-
-
-def number_text(value: SettingValue) -> LocalisableText:
-    """Write a field's value, without its unit."""
-    return localisable_number(f"{value:,}" if isinstance(value, int) else f"{value:g}")
+    def of_persona(self, persona_id: str, guild_id: int) -> EffectiveGeneration:
+        """Return what holds for a persona in a guild, without regard to channels; guild 0: in
+        all.
+        """
+        return self.in_channel(persona_id, guild_id, NO_CHANNEL)

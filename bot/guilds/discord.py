@@ -4,6 +4,7 @@ from discord import app_commands
 
 from bot.chat.places import channel_ref
 from bot.chat.situation import channel_topic
+from bot.guild_settings.definitions import IS_TOPIC_TOLD, TIME_ZONE
 from bot.platform.discord_kit.transformers import (
     MAX_CHOICES,
     PERSONA,
@@ -57,7 +58,7 @@ async def timezone(interaction: Interaction, zone: str | None = None) -> None:
         )
     now = zones.now(guild_id)
     whose = gettext_lazy("This server has chosen it.")
-    if services.store.guilds.time_zone(guild_id) is None:
+    if TIME_ZONE.read(services.store, guild_id) is None:
         whose = gettext_lazy("That is the operator's.")
     await respond(
         interaction,
@@ -82,15 +83,14 @@ async def topic(interaction: Interaction, told: bool | None = None) -> None:
     channel = require_guild_channel(interaction)
     place = channel_ref(channel)
     services = interaction.client.services
-    channels = services.store.channels
     if told is not None:
-        channels.set_topic_told(place.guild_id, place.home_id, told)
+        IS_TOPIC_TOLD.write(services.store, told, place.guild_id, channel_id=place.home_id)
         services.audit.record(
             place.guild_id,
             interaction.user.id,
             gettext_lazy(TOPIC_RECORDS[told], channel=f"<#{place.home_id}>"),
         )
-    if not channels.is_topic_told(place.home_id):
+    if not IS_TOPIC_TOLD.held(services.store, place.guild_id, channel_id=place.home_id):
         await respond(
             interaction, gettext_lazy("The persona here is not told the channel's topic.")
         )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from bot.guild_settings.definitions import CANDIDATES
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy
 from bot.store import Store
@@ -17,7 +18,7 @@ class ReplyCandidates:
 
     def in_guild(self, guild_id: int) -> int:
         """Return the number in a guild; guild 0 stands for direct messages."""
-        return min(self.store.guilds.reply_candidates(guild_id) or self.default, self.maximum)
+        return min(CANDIDATES.read(self.store, guild_id) or self.default, self.maximum)
 
     def choose(self, guild_id: int, candidates: int) -> None:
         """Store a guild's choice. Raises `RefusedError` for more than `maximum`."""
@@ -36,4 +37,4 @@ class ReplyCandidates:
                 ),
                 gettext_lazy("The operator can allow more with MAX_REPLY_CANDIDATES."),
             )
-        self.store.guilds.set_reply_candidates(guild_id, candidates)
+        CANDIDATES.write(self.store, candidates, guild_id)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from bot.guild_settings.definitions import TIME_ZONE
 from bot.platform.clock import Clock
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy
@@ -23,7 +24,7 @@ class GuildTimeZones:
 
     def in_guild(self, guild_id: int) -> ZoneInfo:
         """Return a guild's time zone."""
-        return self.chosen(self.store.guilds.time_zone(guild_id))
+        return self.chosen(TIME_ZONE.read(self.store, guild_id))
 
     def chosen(self, name: str | None) -> ZoneInfo:
         """Return the time zone that a guild has chosen by this name; None where it has not."""
@@ -45,4 +46,4 @@ class GuildTimeZones:
                     "Europe/Berlin."
                 ),
             )
-        self.store.guilds.set_time_zone(guild_id, zone.key)
+        TIME_ZONE.write(self.store, zone.key, guild_id)

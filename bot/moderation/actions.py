@@ -3,7 +3,7 @@ and pages alike.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -11,19 +11,15 @@ import discord
 
 from bot.moderation.age import AgeRestriction
 from bot.moderation.roles import Action, RolePermissions
-from bot.moderation.store import Block, ReplyLimits
-from bot.moderation.texts import block_text, limits_text, mute_text, persona_text
+from bot.moderation.store import Block
+from bot.moderation.texts import block_text, mute_text, persona_text
 from bot.personas.registry import PersonaRegistry
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import LocalisableValue, gettext_lazy, join_texts, localise
+from bot.platform.localisation import gettext_lazy, join_texts
 from bot.platform.messages import markdown_name, member_mention
 from bot.store import ALL_PERSONAS, Mute, Store
 from personas.schemas.chat import Persona
-
-MAX_PER_DAY = 10_000
-MAX_COOLDOWN_S = 3600
-LimitValue = int | bool | None
 
 
 @dataclass(frozen=True)
@@ -94,43 +90,6 @@ class ModerationActions:
             ),
         )
         self._record(guild_id, by, lifted)
-
-    def change_limits(
-        self,
-        guild_id: int,
-        changes: Mapping[str, LimitValue],
-        seen: Mapping[str, LimitValue] | None = None,
-        *,
-        by: int,
-    ) -> ReplyLimits:
-        """Set limits of a guild (None and 0 are no limit), and return all.
-
-        `seen` are the values that a form showed: one that was changed since is refused, not
-        overwritten. Raises `RefusedError`, and changes nothing.
-        """
-        with self.store.atomic():
-            before = self.store.limits.get(guild_id)
-            for name in changes:
-                if seen is not None and seen.get(name) != vars(before)[name]:
-                    raise RefusedError(
-                        "Somebody else has changed the limits meanwhile.",
-                        "Look at it again.",
-                    )
-            values = {**vars(before), **changes}
-            new = ReplyLimits(
-                per_day=values["per_day"] or None,
-                cooldown_s=values["cooldown_s"] or None,
-                exempts_moderators=values["exempts_moderators"],
-            )
-            if new == before:
-                return new
-            self.store.limits.set(guild_id, new)
-        limits = limits_text(new, guild_id)
-        # A full stop follows in the audit channel.
-        without_stop = LocalisableValue(lambda language: localise(limits, language).rstrip(".。"))
-        changed = gettext_lazy("changed the limits: {limits}", limits=without_stop)
-        self._record(guild_id, by, changed)
-        return new
 
     def _record(self, guild_id: int, by: int, what: str) -> None:
         # For a change record, 0 is all guilds, whose moderators direct messages do not concern.

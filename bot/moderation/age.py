@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import discord
 
+from bot.guild_settings.definitions import IS_AGE_RESTRICTED
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import gettext_lazy
 from bot.platform.messages import markdown_name
@@ -36,7 +37,9 @@ class AgeRestriction:
 
     def applies(self, persona: Persona, guild_id: int) -> bool:
         """Report whether a persona is age-restricted in a guild; 0 stands for direct messages."""
-        chosen = self.store.age_restrictions.get(guild_id, persona.id) if guild_id else None
+        chosen = None
+        if guild_id:
+            chosen = IS_AGE_RESTRICTED.read(self.store, guild_id, persona_id=persona.id)
         return has_age_tag(persona) if chosen is None else chosen
 
     def refuses(self, persona: Persona, channel: object) -> bool:
@@ -95,8 +98,8 @@ class AgeRestriction:
         # A mark stays when the tag goes; a persona without both gets the mark with a later tag.
         chosen = is_restricted if is_restricted or has_tag else None
         with self.store.atomic():
-            self.store.age_restrictions.set(guild_id, persona.id, chosen)
-            self.store.age_restrictions.forget_all_told(guild_id)
+            IS_AGE_RESTRICTED.write(self.store, chosen, guild_id, persona_id=persona.id)
+            self.store.age_notices.forget_guild(guild_id)
 
     def can_unmark(self, persona: Persona, guild_id: int) -> bool:
         """Report whether a guild can take a persona's mark: that of a card of all servers stays."""
@@ -104,7 +107,7 @@ class AgeRestriction:
 
     def of(self, personas: Iterable[Persona], guild_id: int) -> list[Persona]:
         """Return those of some personas that are age-restricted in a guild."""
-        chosen = self.store.age_restrictions.of_guild(guild_id)
+        chosen = IS_AGE_RESTRICTED.by_persona(self.store, guild_id)
         return [each for each in personas if chosen.get(each.id, has_age_tag(each))]
 
 

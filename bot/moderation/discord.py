@@ -7,8 +7,17 @@ from collections.abc import Sequence
 import discord
 from discord import app_commands
 
-from bot.moderation.actions import MAX_COOLDOWN_S, MAX_PER_DAY
+from bot.guild_settings.definitions import (
+    COOLDOWN_S,
+    LIMITS,
+    MAX_COOLDOWN_S,
+    MAX_PER_DAY,
+    MODERATORS_EXEMPT,
+    PER_DAY,
+)
+from bot.guild_settings.store import SettingScope
 from bot.moderation.age import MARK_ADVICE, is_age_restricted
+from bot.moderation.limits import read_limits
 from bot.moderation.roles import ACTION_TITLES, ACTIONS, DEFAULT_HOLDERS, Action
 from bot.moderation.texts import (
     AGE_HELP,
@@ -111,17 +120,17 @@ async def limits(
     moderators_exempt: bool | None = None,
 ) -> None:
     given = {
-        "per_day": per_day,
-        "cooldown_s": cooldown,
-        "exempts_moderators": moderators_exempt,
+        PER_DAY.key: per_day,
+        COOLDOWN_S.key: cooldown,
+        MODERATORS_EXEMPT.key: moderators_exempt,
     }
+    services = interaction.client.services
     guild_id = interaction.guild_id or 0
-    new = interaction.client.services.moderation.change_limits(
-        guild_id,
-        {name: value for name, value in given.items() if value is not None},
-        by=interaction.user.id,
-    )
-    await respond(interaction, limits_text(new, guild_id))
+    changes = {key: value for key, value in given.items() if value is not None}
+    if changes:
+        scope = SettingScope(guild_id)
+        services.guild_settings.change(LIMITS, scope, changes, by=interaction.user.id)
+    await respond(interaction, limits_text(read_limits(services.store, guild_id), guild_id))
 
 
 @MODERATION.command(

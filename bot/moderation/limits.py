@@ -5,14 +5,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
 
+from bot.guild_settings.definitions import COOLDOWN_S, MODERATORS_EXEMPT, PER_DAY
 from bot.guilds.time_zones import GuildTimeZones
-from bot.moderation.store import ReplyLimits
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import LocalisableText, gettext_lazy, join_names, ngettext_lazy
 from bot.store import MAX_CHANNEL_PERSONAS, Store
 
 COUNTED_S = 25 * 3600.0
 """How long a reply may count: for the longest day, on which clocks are put back."""
+
+
+@dataclass(frozen=True)
+class ReplyLimits:
+    """The limits of replies to one member of a guild; None is no limit."""
+
+    per_day: int | None = None
+    cooldown_s: int | None = None
+    exempts_moderators: bool = True
+
+
+def read_limits(store: Store, guild_id: int) -> ReplyLimits:
+    """Return the limits of a guild; guild 0 stands for direct messages and places where the bot is
+    not.
+    """
+    return ReplyLimits(
+        per_day=PER_DAY.read(store, guild_id),
+        cooldown_s=COOLDOWN_S.read(store, guild_id),
+        exempts_moderators=MODERATORS_EXEMPT.held(store, guild_id),
+    )
 
 
 class LimitReachedError(RefusedError):
@@ -98,8 +118,10 @@ class LimitCheck:
         """Return how many replies a member may have now. Raises `LimitReachedError` for one who has
         to wait. Guild 0 stands for all direct messages and places where the bot is not.
         """
-        limits = self.store.limits.get(guild_id)
-        if limits == ReplyLimits() or (is_moderator and limits.exempts_moderators):
+        limits = read_limits(self.store, guild_id)
+        if not (limits.per_day or limits.cooldown_s) or (
+            is_moderator and limits.exempts_moderators
+        ):
             return Allowance()
         now = self.time_zones.now(guild_id)
         allowance = self._require_day(limits, guild_id, user_id, now)

@@ -1,6 +1,4 @@
-"""Blocked members, limits of replies per member, age-restricted personas, and what roles may do, in
-the database.
-"""
+"""Blocked members, what channels were told, and what roles may do, in the database."""
 
 from dataclasses import dataclass
 
@@ -20,15 +18,6 @@ class Block:
     persona_id: str
     blocked_by: int
     at: float
-
-
-@dataclass(frozen=True)
-class ReplyLimits:
-    """The limits of replies to one member of a guild; None is no limit."""
-
-    per_day: int | None = None
-    cooldown_s: int | None = None
-    exempts_moderators: bool = True
 
 
 class Blocks(Table):
@@ -83,61 +72,10 @@ class Blocks(Table):
         return {row["guild_id"]: row["count"] for row in rows}
 
 
-class StoredLimits(Table):
-    """The limits of the guilds that have any."""
+class AgeNotices(Table):
+    """The channels that were told that an age-restricted persona does not speak there."""
 
-    def get(self, guild_id: int) -> ReplyLimits:
-        """Return the limits of a guild."""
-        sql = """select per_day, cooldown_s, exempts_moderators from reply_limits
-            where guild_id = :guild"""
-        row = self._db.first(sql, guild=guild_id)
-        if row is None:
-            return ReplyLimits()
-        return ReplyLimits(row["per_day"], row["cooldown_s"], bool(row["exempts_moderators"]))
-
-    def set(self, guild_id: int, limits: ReplyLimits) -> None:
-        """Set the limits of a guild."""
-        row = {"guild_id": guild_id, **vars(limits)}
-        row["exempts_moderators"] = int(limits.exempts_moderators)
-        self._db.insert("reply_limits", row, replace=True)
-
-    def guilds(self) -> list[int]:
-        """List the guilds whose limits moderators have set."""
-        return self._db.column(int, "select guild_id from reply_limits")
-
-
-class AgeRestrictions(Table):
-    """Personas that moderators have marked as age-restricted, or whose card's mark they have taken
-    away, and the channels that were told that such a persona does not speak there.
-    """
-
-    def get(self, guild_id: int, persona_id: str) -> bool | None:
-        """Return whether a persona is age-restricted in a guild; None where its card decides."""
-        sql = """select is_restricted from age_restrictions
-            where guild_id = :guild and persona_id = :persona"""
-        chosen = self._db.value(int, sql, guild=guild_id, persona=persona_id)
-        return None if chosen is None else bool(chosen)
-
-    def of_guild(self, guild_id: int) -> dict[str, bool]:
-        """Return for which personas a guild has decided whether they are age-restricted."""
-        sql = "select persona_id, is_restricted from age_restrictions where guild_id = :guild"
-        rows = self._db.read(sql, guild=guild_id)
-        return {row["persona_id"]: bool(row["is_restricted"]) for row in rows}
-
-    def guilds(self) -> list[int]:
-        """List the guilds with a chosen mark."""
-        return self._db.column(int, "select distinct guild_id from age_restrictions")
-
-    def set(self, guild_id: int, persona_id: str, is_restricted: bool | None) -> None:
-        """Decide whether a persona is age-restricted in a guild; None leaves it to its card."""
-        if is_restricted is None:
-            sql = "delete from age_restrictions where guild_id = :guild and persona_id = :persona"
-            self._db.write(sql, guild=guild_id, persona=persona_id)
-            return
-        row = {"guild_id": guild_id, "persona_id": persona_id, "is_restricted": int(is_restricted)}
-        self._db.insert("age_restrictions", row, replace=True)
-
-    def note_told(self, guild_id: int, channel_id: int) -> bool:
+    def note(self, guild_id: int, channel_id: int) -> bool:
         """Remember that a channel was told. False when it was told before."""
         sql = "select 1 from age_notices where channel_id = :channel"
         if self._db.first(sql, channel=channel_id):
@@ -145,11 +83,11 @@ class AgeRestrictions(Table):
         self._db.insert("age_notices", {"guild_id": guild_id, "channel_id": channel_id})
         return True
 
-    def forget_all_told(self, guild_id: int) -> None:
+    def forget_guild(self, guild_id: int) -> None:
         """Forget which channels of a guild were told: moderators have decided anew."""
         self._db.write("delete from age_notices where guild_id = :guild", guild=guild_id)
 
-    def forget_told(self, channel_id: int) -> None:
+    def forget(self, channel_id: int) -> None:
         """Forget that a channel was told: the next time is a new one, or the channel is gone."""
         sql = "select 1 from age_notices where channel_id = :channel"
         if self._db.first(sql, channel=channel_id):

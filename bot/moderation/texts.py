@@ -2,17 +2,13 @@
 
 from collections.abc import Callable
 
-from bot.moderation.store import Block, ReplyLimits
+from bot.moderation.limits import ReplyLimits
+from bot.moderation.store import Block
 from bot.personas.registry import PersonaRegistry
 from bot.platform.localisation import gettext_lazy, join_texts, ngettext_lazy
 from bot.platform.messages import member_mention
 from bot.store import Mute
 
-LIMIT_NAMES = {
-    "per_day": gettext_lazy("Replies to a member each day"),
-    "cooldown_s": gettext_lazy("Seconds between two replies to a member"),
-    "exempts_moderators": gettext_lazy("Moderators have no limit"),
-}
 AGE_HELP = gettext_lazy(
     "Such a persona speaks only in channels that Discord marks as age-restricted, and not in direct "
     "messages. The tag NSFW of a card marks its persona."

@@ -8,13 +8,14 @@ from typing import Literal
 import discord
 from discord import app_commands
 
-from bot.answering.store import AnsweringSettings
-from bot.answering.texts import settings_text
 from bot.chat.chat_words import is_common, names_of
 from bot.chat.message_text import has_words
 from bot.chat.places import ChannelRef, SpeakChannel, channel_ref, usual_answers
 from bot.chat.reply_text import discord_text
 from bot.faces.texts import face_text
+from bot.guild_settings.definitions import ALIASES, ANSWERING, CANDIDATES
+from bot.guild_settings.store import SettingScope
+from bot.guild_settings.texts import stored_text
 from bot.moderation.texts import mute_text
 from bot.personas.base_model_compat import NO_ADAPTERS
 from bot.personas.served_versions import SHIPPED_ORIGIN
@@ -120,11 +121,13 @@ def _kept_answering(services: Services, place: ChannelRef) -> str:
     """Return what is set for answers in a channel, whoever lives there, and how to remove it; empty
     where nothing is.
     """
-    settings = services.store.answering.get(place.guild_id, place.channel_id)
-    if settings == AnsweringSettings():
+    scope = SettingScope(place.guild_id, channel_id=place.channel_id)
+    stored = services.guild_settings.stored(ANSWERING, scope)
+    if all(value is None for value in stored.values()):
         return ""
     return gettext_lazy(
-        "{settings} (`/persona answering reset` removes that)", settings=settings_text(settings)
+        "{settings} (`/persona answering reset` removes that)",
+        settings=stored_text(ANSWERING, stored),
     )
 
 
@@ -170,17 +173,16 @@ async def alias(
     names: app_commands.Range[str, 1, 200] | None = None,
 ) -> None:
     services = interaction.client.services
-    channels = services.store.channels
     guild_id = interaction.guild_id or 0
     if names is not None:
         aliases = _alias_list(names)
-        present = set(channels.aliases(guild_id, persona.id))
+        present = set(ALIASES.held(services.store, guild_id, persona_id=persona.id))
         for name in aliases:
             if name in present:
                 continue
             if problem := services.personas.calling_name_problem(guild_id, name):
                 raise RefusedError(problem)
-        channels.set_aliases(guild_id, persona.id, aliases)
+        ALIASES.write(services.store, aliases or None, guild_id, persona_id=persona.id)
         services.audit.record(
             guild_id,
             interaction.user.id,
@@ -188,7 +190,7 @@ async def alias(
                 "changed the further names of {persona}", persona=f"**{markdown_name(persona)}**"
             ),
         )
-    called = names_of(persona, channels.aliases(guild_id, persona.id))
+    called = names_of(persona, ALIASES.held(services.store, guild_id, persona_id=persona.id))
     listed = ", ".join(f"`{name}`" for name in called)
     head = gettext_lazy(
         "**{persona}** is called by these names: {names}.",
@@ -205,7 +207,7 @@ def _shared_names(
     """Return a line for each other persona of a guild that has one of some names, too."""
     lines: list[str] = []
     for other in services.personas.of(guild_id).values():
-        others = names_of(other, services.store.channels.aliases(guild_id, other.id))
+        others = names_of(other, ALIASES.held(services.store, guild_id, persona_id=other.id))
         shared = [f"`{name}`" for name in names if name in others]
         if shared and other.id != persona.id:
             lines.append(
@@ -360,9 +362,8 @@ async def candidates(
     services = interaction.client.services
     guild_id = interaction.guild_id or 0
     possible = services.reply_candidates
-    guilds = services.store.guilds
     if count == OPERATORS_NUMBER:
-        guilds.clear_reply_candidates(guild_id)
+        CANDIDATES.write(services.store, None, guild_id)
     elif count is not None:
         possible.choose(guild_id, count)
     if count is not None:
@@ -371,7 +372,8 @@ async def candidates(
             interaction.user.id,
             gettext_lazy(
                 "set the candidates for the beginning of a reply: {count}",
-                count=guilds.reply_candidates(guild_id) or gettext_lazy("the operator's number"),
+                count=CANDIDATES.read(services.store, guild_id)
+                or gettext_lazy("the operator's number"),
             ),
         )
     current = possible.in_guild(guild_id)
@@ -381,7 +383,7 @@ async def candidates(
             "The beginning of a reply here is chosen among {count} while the engine is not busy.",
             count=current,
         )
-    chosen = guilds.reply_candidates(guild_id)
+    chosen = CANDIDATES.read(services.store, guild_id)
     whose = gettext_lazy(
         "That is the operator's number; the most is {maximum}.", maximum=possible.maximum
     )

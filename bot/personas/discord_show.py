@@ -10,7 +10,8 @@ from bot.chat.picture_content import shrink_picture
 from bot.chat.places import ChannelRef, GuildChannel, channel_ref
 from bot.chat.reply_text import discord_text
 from bot.faces.texts import face_text
-from bot.generation.discord import generation_lines
+from bot.guild_settings.definitions import GENERATION
+from bot.guild_settings.discord_groups import setting_lines
 from bot.moderation.roles import RolePermissions
 from bot.personas.discord import further_text, live_text
 from bot.personas.discord_create import EditPersonaButton, TalkButton, TrainButton
@@ -104,7 +105,7 @@ def _answers_text(
 
 def _replies_text(services: Services, persona: Persona, place: ChannelRef) -> str:
     """Say what holds for its replies, and who else answers in the channel."""
-    lines = generation_lines(services, persona, place)
+    lines = setting_lines(services, GENERATION, persona, place)
     if further := services.personas_in(place)[1:]:
         lines.append(further_text(further))
     if place.guild_id and (face := services.faces.chosen(place.guild_id)):

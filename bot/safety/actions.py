@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from bot.guild_settings.definitions import HAS_MINORS
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import LANGUAGES, gettext_lazy, localise
 from bot.safety.reply_guard import ReplyGuard
@@ -139,7 +140,7 @@ class SafetyProtocol:
         goes_on = talk is not None and now - talk.spoke_at < TALK_GAP_S
         is_recent = talk is not None and now - talk.told_at < DISCLOSURE_INTERVAL_S
         is_due = not (talk and goes_on and is_recent and talk.told_event != event_id)
-        has_minors = bool(guild_id) and self.store.minor_guilds.has(guild_id)
+        has_minors = bool(guild_id) and HAS_MINORS.held(self.store, guild_id)
         line = ""
         if is_due and has_minors and goes_on:
             line = MINORS_BREAK
@@ -151,7 +152,7 @@ class SafetyProtocol:
 
     def unasked_disclosure(self, guild_id: int) -> Disclosure:
         """Return what tells, below a line that answers nobody, that it is AI."""
-        has_minors = bool(guild_id) and self.store.minor_guilds.has(guild_id)
+        has_minors = bool(guild_id) and HAS_MINORS.held(self.store, guild_id)
         return Disclosure(correction=_correction(has_minors))
 
 

@@ -2,6 +2,7 @@
 
 from discord import app_commands
 
+from bot.guild_settings.definitions import HAS_MINORS
 from bot.platform.discord_kit.transformers import MODERATION, Interaction
 from bot.platform.discord_kit.ui import respond
 from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts
@@ -26,12 +27,12 @@ SAME_FOR_ALL = gettext_lazy(
 @app_commands.describe(here=gettext_noop("Whether minors are here. Left out, what holds is shown"))
 async def minors(interaction: Interaction, here: bool | None = None) -> None:
     guild_id = interaction.guild_id or 0
-    minor_guilds = interaction.client.services.store.minor_guilds
+    store = interaction.client.services.store
     if here is not None:
-        minor_guilds.set(guild_id, here)
+        HAS_MINORS.write(store, here, guild_id)
         said = gettext_lazy("said that no minors are here")
         if here:
             said = gettext_lazy("said that minors are here")
         interaction.client.services.audit.record(guild_id, interaction.user.id, said)
-    text = WITH_MINORS if minor_guilds.has(guild_id) else WITHOUT_MINORS
+    text = WITH_MINORS if HAS_MINORS.held(store, guild_id) else WITHOUT_MINORS
     await respond(interaction, join_texts(text, SAME_FOR_ALL))

@@ -1,5 +1,5 @@
-"""The tables of the safety protocol: who was told when that personas are AI, counts of answers and
-of withheld replies, and servers with minors.
+"""The tables of the safety protocol: who was told when that personas are AI, and counts of answers
+and of withheld replies.
 """
 
 from dataclasses import dataclass
@@ -81,19 +81,3 @@ class SafetyCounts(Table):
         sql = f"""select {name} as name, sum(total) as total from safety_counts where kind = :kind
             group by name order by {order}"""
         return {row["name"]: row["total"] for row in self._db.read(sql, kind=self._kind)}
-
-
-class MinorGuilds(Table):
-    """The servers whose moderators have said that minors are there."""
-
-    def has(self, guild_id: int) -> bool:
-        """Report whether a server has minors."""
-        sql = "select 1 from minor_guilds where guild_id = :guild"
-        return self._db.first(sql, guild=guild_id) is not None
-
-    def set(self, guild_id: int, has_minors: bool) -> None:
-        """Set whether a server has minors."""
-        if has_minors:
-            self._db.insert("minor_guilds", {"guild_id": guild_id}, ignore=True)
-        else:
-            self._db.write("delete from minor_guilds where guild_id = :guild", guild=guild_id)

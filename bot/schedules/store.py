@@ -7,6 +7,11 @@ from typing import Any
 
 from bot.platform.db.database import Table
 
+LINES_WITH_ZONE = """scheduled_lines left join (
+    select guild_id, json_extract(value, '$') as zone from settings
+    where key = 'time_zone' and channel_id = 0 and persona_id = '') using (guild_id)"""
+"""The setting is `bot.guild_settings.definitions.TIME_ZONE`."""
+
 
 @dataclass(frozen=True)
 class TrainingSchedule:
@@ -140,14 +145,14 @@ class ScheduledLines(Table):
 
     def times(self) -> list[LineTime]:
         """List the times of the lines of all guilds, each once."""
-        sql = """select zone, weekdays, minute, min(handled_at) as handled_at
-            from scheduled_lines left join time_zones using (guild_id)
+        sql = f"""select zone, weekdays, minute, min(handled_at) as handled_at
+            from {LINES_WITH_ZONE}
             group by zone, weekdays, minute"""
         return self._db.all(LineTime, sql)
 
     def unhandled(self, time: LineTime, moment: float) -> list[ScheduledLine]:
         """List the lines of all guilds with a time that was not handled up to a moment."""
-        sql = """select scheduled_lines.* from scheduled_lines left join time_zones using (guild_id)
+        sql = f"""select scheduled_lines.* from {LINES_WITH_ZONE}
             where zone is :zone and weekdays = :weekdays and minute = :minute
             and handled_at < :moment"""
         place = {"zone": time.zone, "weekdays": time.weekdays, "minute": time.minute}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bot.guild_settings.definitions import IS_PROMOTION_AUTOMATIC
 from bot.personas.base_model_compat import explain_unserved, require_servable
 from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
@@ -406,7 +407,7 @@ class LiveVersions:
         result = job.result
         if result is None or result.imported or result.scorecard.verdict != PROMOTE_VERDICT:
             return False
-        if not self.store.guilds.is_auto_promotion_enabled(job.guild_id):
+        if not IS_PROMOTION_AUTOMATIC.held(self.store, job.guild_id):
             return False
         return not self._member_objections(persona_id, job.version, job.guild_id)
 

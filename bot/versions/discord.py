@@ -6,6 +6,7 @@ import discord
 from discord import app_commands
 
 from bot.chat.model_names import version_label
+from bot.guild_settings.definitions import IS_PROMOTION_AUTOMATIC
 from bot.platform.discord_kit.transformers import (
     CHANNEL_PERSONA_HELP,
     FINETUNE,
@@ -177,14 +178,14 @@ def _select_version(interaction: Interaction, wanted: str) -> TrainingJob:
 async def promotion(
     interaction: Interaction, way: Literal["ask", "automatic"] | None = None
 ) -> None:
-    guilds = interaction.client.services.store.guilds
+    store = interaction.client.services.store
     guild_id = interaction.guild_id or 0
     if way:
-        guilds.set_auto_promotion(guild_id, way == "automatic")
+        IS_PROMOTION_AUTOMATIC.write(store, way == "automatic", guild_id)
         interaction.client.services.audit.record(
             guild_id, interaction.user.id, PROMOTION_RECORDS[way]
         )
-    await respond(interaction, PROMOTION_TEXTS[guilds.is_auto_promotion_enabled(guild_id)])
+    await respond(interaction, PROMOTION_TEXTS[IS_PROMOTION_AUTOMATIC.held(store, guild_id)])
 
 
 async def install_named_dialogue(interaction: Interaction, persona: Persona, version: str) -> str:

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 import pytest
 
 from bot.answering.actions import EffectiveAnswering
-from bot.answering.quiet_hours import QuietHours
 from bot.chat.addressing import ListeningChannel, Rule, SaidMessage, decide
 from bot.chat.chat_words import first_named, names_of
+from bot.guild_settings.quiet_hours import QuietHours
 from bot.platform.errors import RefusedError
 from personas.schemas.chat import Persona
 

@@ -3,7 +3,10 @@
 import pytest
 
 from bot.audit import actions
+from bot.guild_settings.definitions import AUDIT_CHANNEL, GENERATION
+from bot.guild_settings.store import SettingScope
 from bot.lessons.actions import Teacher, teach
+from bot.moderation.limits import read_limits
 from bot.personas.creation import PersonaForm
 from bot.personas.web.card_editing import replace_card_table
 from bot.personas.web.lookup import OwnedPersona
@@ -13,7 +16,6 @@ from bot.personas.web.pages import _import
 from bot.platform.discord_kit.transformers import MODERATION
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.platform.web_kit.request_body import FileForm
-from bot.store import GenerationScope
 from personas.schemas.training import TrainingRequest
 from sandbox.guild_seed import DEFAULT_BOT_PERMISSIONS, Permission
 from sandbox.object_store import StoredFile
@@ -69,8 +71,7 @@ async def test_each_change_is_one_line_with_who_and_what(stage):
         f"{by} unmuted Ballast in <#{quay}>.",
         f"{by} blocked <@{member}> for all personas.",
         f"{by} lifted the block of <@{member}> for all personas.",
-        f"{by} changed the limits: Replies to a member here: 9 a day, from midnight in the server's "
-        "time zone. Moderators have no limit.",
+        f"{by} changed the replies (Replies to a member each day: 9) of this server.",
         f"{by} said that minors are here.",
         f"{by} marked **Sir Aurelio Thrip** as age-restricted.",
         f"{by} made new versions that the gate would promote go live at once.",
@@ -94,7 +95,7 @@ async def test_names_lore_and_how_replies_are_generated_are_listed_without_what_
     await moderated(stage, "persona generation reset", setting="temperature")
     await moderated(stage, "persona generation set", where="persona", persona="oda", top_p=0.9)
     await moderated(stage, "persona generation reset", where="persona", persona="oda")
-    await listed(stage, "reset the length")
+    await listed(stage, "reset what was set")
     by = f"<@{stage.moderator.id}>"
     here = f"<#{stage.sandbox.channel(QUAY)['id']}>"
     said = lines(stage)[before:]
@@ -104,10 +105,10 @@ async def test_names_lore_and_how_replies_are_generated_are_listed_without_what_
         f"{by} removed `tides.md` from the lore of **Oda Marrow**.",
         f"{by} let **Oda Marrow** no longer use the lore **Skerrow Harbour**.",
         f"{by} let all personas of this server no longer use the lore **Skerrow Harbour**.",
-        f"{by} changed the replies (the longest reply: 90, the temperature: 0.5) in {here}.",
-        f"{by} changed the replies (the temperature: not set) in {here}.",
-        f"{by} changed the replies (top-p: 0.9) of **Oda Marrow**.",
-        f"{by} reset the length, sampling and context of the replies of **Oda Marrow**.",
+        f"{by} changed the replies (Longest reply: 90 tokens, Temperature: 0.5) in {here}.",
+        f"{by} changed the replies (Temperature: not set) in {here}.",
+        f"{by} changed the replies (Top-p: 0.9) of **Oda Marrow**.",
+        f"{by} reset what was set for the replies of **Oda Marrow**.",
     ]
     assert not any("Mother Marrow" in line or "ferry" in line for line in said)
 
@@ -196,13 +197,13 @@ async def test_the_operators_changes_of_lore_and_replies_are_listed(stage):
     await write_lore_file(oda, 0, "tides.md", content=tides, replace=True)
     await remove_lore_file(oda, 0, "tides.md")
     choose_set(oda, "_world", True, int(stage.sandbox.guild_id))
-    services.generation.change(GenerationScope(0, persona_id="oda"), {"top_p": 0.9})
-    await listed(stage, "top-p")
+    services.guild_settings.change(GENERATION, SettingScope(0, persona_id="oda"), {"top_p": 0.9})
+    await listed(stage, "Top-p")
     assert lines(stage)[-4:] == [
         "The operator changed the lore of **Oda Marrow** (`tides.md`).",
         "The operator removed `tides.md` from the lore of **Oda Marrow**.",
         "The operator let **Oda Marrow** use the lore **Skerrow Harbour**.",
-        "The operator changed the replies (top-p: 0.9) of **Oda Marrow**.",
+        "The operator changed the replies (Top-p: 0.9) of **Oda Marrow**.",
     ]
 
 
@@ -255,12 +256,12 @@ async def test_it_is_off_until_it_is_set_moves_and_goes_off(tmp_path):
         before = lines(stage)
         await moderated(stage, "moderation limits", per_day=3)
         await audited(stage)
-        assert not any("limits:" in line for line in lines(stage))
+        assert not any("each day: 3" in line for line in lines(stage))
         assert len(lines(stage)) == len(before) + 2
     async with on_stage(tmp_path) as stage:
         assert "Changes are listed in <#" in await moderated(stage, "moderation audit")
         await moderated(stage, "moderation limits", per_day=4)
-        await listed(stage, "4 a day")
+        await listed(stage, "each day: 4")
         await audited(stage, STAGE)
         await listed(stage, "moved the audit to <#")
         refused = await moderated(
@@ -286,11 +287,11 @@ async def test_a_permission_that_is_revoked_is_told_at_once_and_hinders_nothing(
     told = await stage.sees("the audit channel does not list it", "message", mark)
     assert told["flags"] & 64 and "I lack the permission Send Messages" in told["content"]
     assert "Edit Channel of #harbour-office" in told["content"]
-    assert stage.store.limits.get(int(stage.sandbox.guild_id)).per_day == 7
+    assert read_limits(stage.store, int(stage.sandbox.guild_id)).per_day == 7
     assert "I lack the permission Send Messages" in await moderated(stage, "moderation audit")
     refused = await moderated(stage, "moderation audit", channel=stage.sandbox.channel(STAGE)["id"])
     assert "I lack the permission" in refused
-    assert stage.store.audit_channels.get(guild.id) == int(stage.sandbox.channel(OFFICE)["id"])
+    assert AUDIT_CHANNEL.read(stage.store, guild.id) == int(stage.sandbox.channel(OFFICE)["id"])
     mark = stage.mark
     reply = stage.client.services.reply_service
     oda = stage.client.services.personas.get("oda", 0)
@@ -300,7 +301,7 @@ async def test_a_permission_that_is_revoked_is_told_at_once_and_hinders_nothing(
 
 async def test_a_button_tells_it_too_and_a_channel_that_is_gone(stage):
     await audited(stage)
-    stage.store.audit_channels.set(int(stage.sandbox.guild_id), 99)
+    AUDIT_CHANNEL.write(stage.store, 99, int(stage.sandbox.guild_id))
     assert "The audit channel is gone" in await moderated(stage, "moderation audit")
     mark = stage.mark
     answer = await stage.moderator.slash(OFFICE, "finetune start", persona="oda")
@@ -315,17 +316,17 @@ async def test_a_button_tells_it_too_and_a_channel_that_is_gone(stage):
 async def test_a_channel_that_is_gone_is_replaced_or_turned_off_without_a_warning(stage):
     guild, moderator = int(stage.sandbox.guild_id), int(stage.moderator.id)
     audit = stage.client.services.audit
-    stage.store.audit_channels.set(guild, 99)
+    AUDIT_CHANNEL.write(stage.store, 99, guild)
     audit.record(guild, moderator, "did what is not listed")
-    stage.store.audit_channels.set(guild, int(stage.sandbox.channel(OFFICE)["id"]))
+    AUDIT_CHANNEL.write(stage.store, int(stage.sandbox.channel(OFFICE)["id"]), guild)
     audit.record(guild, moderator, "did what is listed")
     assert audit.take_problem(guild, moderator) == ""
-    stage.store.audit_channels.set(guild, 99)
+    AUDIT_CHANNEL.write(stage.store, 99, guild)
     mark = stage.mark
     await audited(stage)
-    stage.store.audit_channels.set(guild, 99)
+    AUDIT_CHANNEL.write(stage.store, 99, guild)
     assert "no longer listed" in await moderated(stage, "moderation audit", off=True)
-    stage.store.audit_channels.set(guild, 99)
+    AUDIT_CHANNEL.write(stage.store, 99, guild)
     await moderated(stage, "moderation limits", per_day=3)
     await stage.sees("the audit channel does not list it", "message", mark)
     events = list(stage.sandbox.events)[mark:]

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from bot.app import open_app
+from bot.guild_settings.definitions import AUDIT_CHANNEL
 from bot.platform.errors import RefusedError
 from bot.platform.request_origin import RequestOrigin
 from bot.settings import load_settings
@@ -112,7 +113,7 @@ async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage
     }
     card = carrying(sealed(tmp_path / "theirs", served, metrics=SCORECARD.model_copy(update=boast)))
     office = int(stage.sandbox.channel(OFFICE)["id"])
-    stage.store.audit_channels.set(int(stage.sandbox.guild_id), office)
+    AUDIT_CHANNEL.write(stage.store, office, int(stage.sandbox.guild_id))
     said = await response_text(await bring_in(stage, card, "mira.charx"), "is its version v1")
     who, installed = versions(stage)
     assert installed == ["v1"] and stage.live(who) is None

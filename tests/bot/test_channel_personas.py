@@ -6,9 +6,11 @@ import pytest
 
 from bot.chat.discord_addressing import addressees, decide_on
 from bot.chat.places import ChannelRef, channel_ref
+from bot.guild_settings.definitions import ALIASES
 from bot.personas.creation import PersonaForm
 from bot.platform.request_origin import RequestOrigin
 from tests.bot.conftest import OFFICE, QUAY, on_stage
+from tests.bot.set_settings import set_answering
 from tests.fakes import until
 
 
@@ -99,7 +101,7 @@ async def test_chat_names_its_persona_and_one_alone_needs_no_name(stage):
 async def test_a_line_that_calls_nobody_joins_the_reply_that_waits(stage):
     await set_three(stage)
     place = int(stage.sandbox.guild_id), int(stage.sandbox.channel(QUAY)["id"])
-    stage.client.services.answering.change(*place, {"wait_s": 0.4})
+    set_answering(stage.client.services, *place, {"wait_s": 0.4})
     mark = stage.mark
     await stage.member.say(QUAY, "Oda!")
     await until(lambda: stage.client.services.reply_service.line_waits._waits)
@@ -145,7 +147,7 @@ async def test_they_go_with_the_persona_and_with_the_server(stage):
     guild_id = int(stage.sandbox.guild_id)
     place = ChannelRef(guild_id, int(stage.sandbox.channel(QUAY)["id"]))
     services = stage.client.services
-    stage.store.channels.set_aliases(guild_id, "oda", ["Mother"])
+    ALIASES.write(stage.store, ["Mother"], guild_id, persona_id="oda")
     stage.store.guilds.forget_persona_settings("thrip")
     assert [one.id for one in services.personas_in(place)] == ["ballast", "oda"]
     stage.store.guilds.forget_persona_settings("ballast")

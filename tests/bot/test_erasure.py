@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bot import app
+from bot.guild_settings.store import SettingScope
 from bot.platform.db.schema import scripts_after
 from bot.privacy.consent_files import read_tombstones
 from bot.privacy.erasure_receipt import ERASURE_STEPS, receipt_of
@@ -23,7 +24,7 @@ from bot.privacy.store.erasure import (
     TIME_COLUMNS,
 )
 from bot.settings import load_settings
-from bot.store import GenerationScope, Store
+from bot.store import Store
 from bot.training.store import JobResult, NewTrainingJob
 from personas.home.adapters import adapter_ref, verify_adapter
 from personas.home.data_subjects import read_consent
@@ -335,14 +336,14 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
         "versions": {"persona_id", "version", "job_id", "scorecard", "card"},
         "promotions": {"persona_id", "version", "kind"},
         "mutes": {"persona_id"}, "message_vectors": {"encoder"}, "memory_vectors": {"encoder"},
-        "removed_personas": {"persona_id"}, "generation_settings": {"persona_id"},
-        "answering_settings": {"quiet_hours"}, "safety_counts": {"kind", "day", "language"},
+        "removed_personas": {"persona_id"}, "settings": {"persona_id", "key", "value"},
+        "safety_counts": {"kind", "day", "language"},
         "blocks": {"persona_id"},
-        "age_restrictions": {"persona_id"}, "action_roles": {"action"},
+        "action_roles": {"action"},
         "reports": {"persona_id", "version", "reason"}, "bot_faces": {"persona_id", "shown"},
-        "time_zones": {"zone"}, "training_schedules": {"persona_id", "options", "outcome", "job_id"},
+        "training_schedules": {"persona_id", "options", "outcome", "job_id"},
         "scheduled_lines": {"outcome"}, "interaction_tokens": {"token"},
-        "channel_personas": {"persona_id"}, "persona_aliases": {"persona_id", "aliases"},
+        "channel_personas": {"persona_id"},
         "consents": {"language"}, "gifts": {"persona_id"},
         "taught": {"persona_id", "right"},
         "comparisons": {"persona_id", "prompt_id", "version_a", "version_b", "choice"}, "memories": {"persona_id"},
@@ -377,15 +378,11 @@ def test_every_column_with_a_member_is_erased_or_emptied():
 def test_settings_of_direct_messages_go_with_who_talks_there(home):
     with opened(home) as store:
         for guild_id, channel_id in ((0, DIRECT), (GUILD, CHANNEL)):
-            store.answering.change(guild_id, channel_id, {"wait_s": 3.0}, 1.0)
-            scope = GenerationScope(guild_id, channel_id=channel_id)
-            store.generation.change(scope, {"temperature": 0.5})
+            scope = SettingScope(guild_id, channel_id=channel_id)
+            store.settings.change(scope, {"wait_s": 3.0})
         store.erasure.erase(WHO, time.time(), str)
-        kept = store.generation.get(GenerationScope(GUILD, channel_id=CHANNEL))
-        gone = store.generation.get(GenerationScope(0, channel_id=DIRECT))
-        assert (kept.temperature, gone.temperature) == (0.5, None)
-        assert store.answering.get(GUILD, CHANNEL).wait_s == 3.0
-        assert store.answering.get(0, DIRECT).wait_s is None
+        assert store.settings.get(SettingScope(GUILD, channel_id=CHANNEL)) == {"wait_s": 3.0}
+        assert not store.settings.get(SettingScope(0, channel_id=DIRECT))
 
 
 async def test_the_bot_itself_finishes_at_its_start_before_it_serves_anybody(home, tiny_base):

@@ -10,6 +10,7 @@ import discord
 import pytest
 
 from bot.demo_guild import SKERROW_SEED
+from bot.guild_settings.definitions import IS_PROMOTION_AUTOMATIC
 from bot.platform.discord_kit.layouts import MAX_LAYOUT_BYTES, MAX_LAYOUT_CHARS
 from bot.platform.permissions import required_permissions
 from bot.store import Store
@@ -341,14 +342,12 @@ async def test_what_cannot_be_loaded_does_not_go_live_by_itself(stage):
 
 def test_the_choice_is_one_servers_own_and_goes_with_it(tmp_path):
     with Store.open(tmp_path / "understudy.sqlite") as store:
-        store.guilds.set_auto_promotion(1, True)
-        store.guilds.set_auto_promotion(1, True)
+        IS_PROMOTION_AUTOMATIC.write(store, True, 1)
+        IS_PROMOTION_AUTOMATIC.write(store, True, 1)
     with Store.open(tmp_path / "understudy.sqlite") as store:
-        assert store.guilds.is_auto_promotion_enabled(
-            1
-        ) and not store.guilds.is_auto_promotion_enabled(2)
+        assert IS_PROMOTION_AUTOMATIC.held(store, 1) and not IS_PROMOTION_AUTOMATIC.held(store, 2)
         store.guilds.delete(1)
-        assert not store.guilds.is_auto_promotion_enabled(1)
+        assert not IS_PROMOTION_AUTOMATIC.held(store, 1)
 
 
 # ------------------------------------------------------------------------------------ after a crash

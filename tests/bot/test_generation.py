@@ -4,8 +4,10 @@ of them with a channel, a persona or a server.
 
 import pytest
 
-from bot.generation.actions import GenerationActions
-from bot.generation.store import FIELDS, GenerationScope, GenerationSettings
+from bot.generation.actions import EngineRules, GenerationActions
+from bot.guild_settings.actions import SettingsActions
+from bot.guild_settings.definitions import GENERATION
+from bot.guild_settings.store import SettingScope
 from bot.platform.errors import RefusedError
 from bot.store import Store
 from personas.schemas.chat import SamplingParams
@@ -14,10 +16,10 @@ from tests.fake_engine import FakeEngine
 from tests.fakes import until
 
 GUILD, CHANNEL, THREAD = 7, 70, 71
-HERE = GenerationScope(GUILD, channel_id=CHANNEL)
-IN_THREAD = GenerationScope(GUILD, channel_id=THREAD)
-IN_GUILD = GenerationScope(GUILD, persona_id="oda")
-EVERYWHERE = GenerationScope(0, persona_id="oda")
+HERE = SettingScope(GUILD, channel_id=CHANNEL)
+IN_THREAD = SettingScope(GUILD, channel_id=THREAD)
+IN_GUILD = SettingScope(GUILD, persona_id="oda")
+EVERYWHERE = SettingScope(0, persona_id="oda")
 
 
 async def response_text(answer, words):
@@ -39,14 +41,18 @@ def engine():
 
 @pytest.fixture
 def generation(store, engine):
-    return GenerationActions(
-        store=store,
+    rules = EngineRules(
         engine=engine,
         usual=SamplingParams(max_new_tokens=120, temperature=0.7, top_p=0.8),
         most_new_tokens=512,
         set_by_operator=frozenset(("temperature",)),
         recommended=frozenset(("temperature", "top_p")),
     )
+    return GenerationActions(SettingsActions(store=store, rules={GENERATION.name: rules}))
+
+
+def change(generation, scope, changes, seen=None):
+    generation.settings.change(GENERATION, scope, changes, seen)
 
 
 def held(generation, name, channel_id=CHANNEL, parent_id=None, guild_id=GUILD):
@@ -67,10 +73,10 @@ class TestPrecedence:
         }
 
     def test_the_most_specific_place_that_sets_a_field_decides_about_it(self, generation):
-        generation.change(EVERYWHERE, {"max_new_tokens": 200, "temperature": 0.2, "top_p": 0.5})
+        change(generation, EVERYWHERE, {"max_new_tokens": 200, "temperature": 0.2, "top_p": 0.5})
         assert held(generation, "max_new_tokens") == (200, "everywhere")
-        generation.change(IN_GUILD, {"max_new_tokens": 300, "temperature": 0.0})
-        generation.change(HERE, {"max_new_tokens": 400})
+        change(generation, IN_GUILD, {"max_new_tokens": 300, "temperature": 0.0})
+        change(generation, HERE, {"max_new_tokens": 400})
         assert held(generation, "max_new_tokens") == (400, "channel")
         assert held(generation, "temperature") == (0.0, "persona"), "zero is a value"
         assert held(generation, "top_p") == (0.5, "everywhere")
@@ -80,16 +86,16 @@ class TestPrecedence:
         assert sampling == SamplingParams(max_new_tokens=400, temperature=0.0, top_p=0.5, top_k=5)
 
     def test_a_thread_has_its_channels_settings_unless_it_has_its_own(self, generation):
-        generation.change(HERE, {"max_new_tokens": 300, "context_tokens": 2048})
+        change(generation, HERE, {"max_new_tokens": 300, "context_tokens": 2048})
         assert held(generation, "max_new_tokens", THREAD, CHANNEL) == (300, "channel")
-        generation.change(IN_THREAD, {"max_new_tokens": 50})
+        change(generation, IN_THREAD, {"max_new_tokens": 50})
         assert held(generation, "max_new_tokens", THREAD, CHANNEL) == (50, "channel")
         assert held(generation, "context_tokens", THREAD, CHANNEL) == (2048, "channel")
         assert held(generation, "max_new_tokens") == (300, "channel")
 
     def test_other_personas_channels_and_servers_have_nothing_of_it(self, generation):
-        generation.change(IN_GUILD, {"top_p": 0.3})
-        generation.change(HERE, {"max_new_tokens": 300})
+        change(generation, IN_GUILD, {"top_p": 0.3})
+        change(generation, HERE, {"max_new_tokens": 300})
         other = generation.in_channel("ballast", GUILD, 99).values
         assert [value.source for value in other.values()] == [
             "default", "operator", "base model", "engine",
@@ -119,14 +125,14 @@ class TestBounds:
         self, generation, store, name, value, words
     ):
         with pytest.raises(RefusedError) as raised:
-            generation.change(HERE, {"top_p": 0.5, name: value})
+            change(generation, HERE, {"top_p": 0.5, name: value})
         assert words in raised.value.advice
-        assert store.generation.get(HERE) == GenerationSettings()
+        assert store.settings.get(HERE) == {}
 
     def test_what_was_set_before_the_bounds_sank_is_lowered_and_comes_back(
         self, generation, engine
     ):
-        generation.change(HERE, {"max_new_tokens": 500, "context_tokens": 8192})
+        change(generation, HERE, {"max_new_tokens": 500, "context_tokens": 8192})
         engine.context_tokens = 4096
         values = generation.in_channel("oda", GUILD, CHANNEL).values
         assert (values["context_tokens"].value, values["context_tokens"].asked) == (4096, 8192)
@@ -139,74 +145,77 @@ class TestBounds:
         assert held(generation, "max_new_tokens") == (500, "channel")
 
     def test_a_reply_takes_at_most_half_of_its_context(self, generation):
-        generation.change(IN_GUILD, {"max_new_tokens": 512})
-        generation.change(HERE, {"context_tokens": 1024})
+        change(generation, IN_GUILD, {"max_new_tokens": 512})
+        change(generation, HERE, {"context_tokens": 1024})
         effective = generation.in_channel("oda", GUILD, CHANNEL)
         assert effective.max_new_tokens == 512 and effective.context_tokens == 1024
 
     def test_on_a_base_with_few_positions_replies_are_short(self, generation, engine):
         engine.context_tokens = 600
-        assert generation.bounds()["max_new_tokens"].high == 300
-        assert generation.bounds()["max_new_tokens"].reason == "half of the engine's context"
+        assert generation.settings.bounds(GENERATION)["max_new_tokens"].high == 300
+        assert (
+            generation.settings.bounds(GENERATION)["max_new_tokens"].reason
+            == "half of the engine's context"
+        )
         assert held(generation, "max_new_tokens") == (120, "default")
-        generation.change(HERE, {"context_tokens": 600})
+        change(generation, HERE, {"context_tokens": 600})
         with pytest.raises(RefusedError, match="301"):
-            generation.change(HERE, {"max_new_tokens": 301})
+            change(generation, HERE, {"max_new_tokens": 301})
 
     def test_nothing_to_change_and_nothing_to_reset_are_refused(self, generation):
         with pytest.raises(RefusedError, match="Nothing was given"):
-            generation.change(HERE, {})
+            change(generation, HERE, {})
         with pytest.raises(RefusedError, match="Nothing is set"):
-            generation.reset(HERE)
+            generation.settings.reset((GENERATION,), HERE)
 
 
 class TestTwoModerators:
     """Who changes other fields at the same time keeps them, and nobody overwrites unseen."""
 
     def test_each_keeps_the_fields_that_the_other_did_not_name(self, generation, store):
-        generation.change(HERE, {"max_new_tokens": 300})
-        generation.change(HERE, {"temperature": 1.0})
-        assert store.generation.get(HERE) == GenerationSettings(300, 1.0)
-        generation.change(HERE, {"max_new_tokens": None})
-        assert store.generation.get(HERE) == GenerationSettings(None, 1.0)
+        change(generation, HERE, {"max_new_tokens": 300})
+        change(generation, HERE, {"temperature": 1.0})
+        assert store.settings.get(HERE) == {"max_new_tokens": 300, "temperature": 1.0}
+        change(generation, HERE, {"max_new_tokens": None})
+        assert store.settings.get(HERE) == {"temperature": 1.0}
 
     def test_a_form_that_showed_an_older_value_is_refused_for_that_field_alone(
         self, generation, store
     ):
-        seen = dict.fromkeys(FIELDS)
-        generation.change(HERE, {"max_new_tokens": 300})
-        with pytest.raises(RefusedError, match="the longest reply meanwhile: it is 300 now"):
-            generation.change(HERE, {"max_new_tokens": 200, "top_p": 0.5}, seen)
-        assert store.generation.get(HERE) == GenerationSettings(300)
-        generation.change(HERE, {"top_p": 0.5}, seen)
-        assert store.generation.get(HERE) == GenerationSettings(300, top_p=0.5)
+        seen = dict.fromkeys(GENERATION.keys)
+        change(generation, HERE, {"max_new_tokens": 300})
+        with pytest.raises(RefusedError, match="“Longest reply” meanwhile: it is 300 tokens now"):
+            change(generation, HERE, {"max_new_tokens": 200, "top_p": 0.5}, seen)
+        assert store.settings.get(HERE) == {"max_new_tokens": 300}
+        change(generation, HERE, {"top_p": 0.5}, seen)
+        assert store.settings.get(HERE) == {"max_new_tokens": 300, "top_p": 0.5}
 
     def test_the_last_field_takes_the_row_with_it(self, generation, store):
-        generation.change(HERE, {"top_p": 0.5})
-        generation.change(HERE, {"top_p": None})
-        assert store.generation.all() == []
+        change(generation, HERE, {"top_p": 0.5})
+        change(generation, HERE, {"top_p": None})
+        assert store.settings.all() == []
 
 
 class TestDeletion:
     """Settings go with their channel, their persona or their server."""
 
     def fill(self, generation, store):
-        for scope in (HERE, IN_THREAD, IN_GUILD, EVERYWHERE, GenerationScope(8, channel_id=80)):
-            generation.change(scope, {"top_p": 0.5})
-        assert len(store.generation.all()) == 5
+        for scope in (HERE, IN_THREAD, IN_GUILD, EVERYWHERE, SettingScope(8, channel_id=80)):
+            change(generation, scope, {"top_p": 0.5})
+        assert len(store.settings.all()) == 5
 
     def scopes(self, store):
-        return [scoped.scope for scoped in store.generation.all()]
+        return [scoped.scope for scoped in store.settings.all()]
 
     def test_of_a_channel(self, generation, store):
         self.fill(generation, store)
-        store.generation.forget_channel(CHANNEL)
+        store.settings.forget_channel(CHANNEL)
         assert HERE not in self.scopes(store) and IN_THREAD in self.scopes(store)
 
     def test_of_a_server(self, generation, store):
         self.fill(generation, store)
         store.guilds.delete(GUILD)
-        assert self.scopes(store) == [EVERYWHERE, GenerationScope(8, channel_id=80)]
+        assert self.scopes(store) == [EVERYWHERE, SettingScope(8, channel_id=80)]
         assert GUILD not in store.guilds.known() and 8 in store.guilds.known()
 
     def test_of_a_persona_that_was_removed(self, generation, store):
@@ -234,7 +243,7 @@ async def test_moderators_set_show_and_reset_what_holds_in_a_channel_and_for_a_p
         done = await moderator.slash(
             QUAY, "persona generation set", max_new_tokens=300, temperature=0.25
         )
-        await response_text(done, "longest reply 300 tokens, temperature 0.25.")
+        await response_text(done, "Longest reply: 300 tokens; Temperature: 0.25.")
         request = await asked(stage)
         assert (request.sampling.max_new_tokens, request.sampling.temperature) == (300, 0.25)
         assert request.context_tokens == 4096
@@ -313,7 +322,7 @@ async def test_what_may_not_be_set_is_refused_in_words(stage):
     ):
         answer = await who.slash(QUAY, "persona generation set", **options)
         await response_text(answer, words)
-    assert stage.store.generation.all() == []
+    assert stage.store.settings.all() == []
 
 
 async def test_a_deleted_channel_takes_its_settings_with_it(stage):
@@ -322,5 +331,5 @@ async def test_a_deleted_channel_takes_its_settings_with_it(stage):
     cog = stage.client.get_cog("ChatCog")
     channel = stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"]))
     await cog.on_guild_channel_delete(channel)
-    (left,) = stage.store.generation.all()
-    assert left.settings.max_new_tokens == 98
+    (left,) = stage.store.settings.all()
+    assert left.value == 98

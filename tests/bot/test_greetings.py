@@ -8,6 +8,7 @@ import discord
 import pytest
 
 import bot.schedules.discord_greetings
+from bot.guild_settings.definitions import HAS_MINORS
 from bot.moderation.store import Block
 from bot.platform.errors import RefusedError
 from bot.safety.actions import PLAIN_DISCLOSURE
@@ -15,6 +16,7 @@ from bot.schedules.greetings import MAX_MACROS, MAX_NAMED, MAX_TEXT_CHARS, promp
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, Mute
 from sandbox.guild import Guild
 from tests.bot.conftest import QUAY, on_stage
+from tests.bot.set_settings import set_answering
 from tests.bot.set_times import AheadClock, answer_to
 from tests.fakes import until
 
@@ -287,10 +289,10 @@ async def test_nobody_is_greeted_where_it_would_disturb(tmp_path):
         await greeting(stage, text=TEXT)
         before = len(quay(stage))
         hours = [f"{clock.at + timedelta(hours=shift):%H:%M}" for shift in (-1, 1)]
-        answering = stage.client.services.answering
-        answering.change(guild_id, channel_id, {"quiet_hours": "-".join(hours)})
+        services = stage.client.services
+        set_answering(services, guild_id, channel_id, {"quiet_hours": "-".join(hours)})
         await joined(stage, "In The Quiet")
-        answering.reset(guild_id, channel_id)
+        set_answering(services, guild_id, channel_id, {"quiet_hours": None})
         store.mutes.add(Mute(guild_id, ALL_CHANNELS, "ballast", 5, 1.0))
         await joined(stage, "While Muted")
         store.mutes.remove(guild_id, ALL_CHANNELS, "ballast")
@@ -408,7 +410,7 @@ def test_the_names_follow_a_whole_sentence(prompt, asked):
 async def test_a_greeting_that_claims_to_be_a_persons_says_that_an_ai_writes(tmp_path):
     async with on_stage(tmp_path, members=True) as stage:
         stage.engine.script = lambda request: ["Welcome! I am a real person."]
-        stage.store.minor_guilds.set(stage.sandbox.guild_id, True)
+        HAS_MINORS.write(stage.store, True, int(stage.sandbox.guild_id))
         await greeting(stage, prompt=PROMPT)
         await joined(stage, "Nell Sand")
         assert quay(stage)[-1]["content"].endswith(f"\n{PLAIN_DISCLOSURE}")

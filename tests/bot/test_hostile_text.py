@@ -345,8 +345,8 @@ async def ended(stage, channel_id, mark):
 
 def dump(stage):
     """Return the database's rows that give authority or show it."""
-    tables = """taught comparisons promoting reply_candidates generation_settings answering_settings channels
-        jobs versions promotions mutes time_zones told_topics consents gifts memories tombstones forgettings withdrawn
+    tables = """taught comparisons settings channels
+        jobs versions promotions mutes consents gifts memories tombstones forgettings withdrawn
         votes""".split()
     return {
         name: [tuple(row) for row in stage.store._connection.read(f"select * from {name}")]

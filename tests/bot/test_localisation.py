@@ -7,7 +7,8 @@ import discord
 import pytest
 
 from bot.chat.reply import CUT_OFF_NOTE
-from bot.moderation.store import ReplyLimits
+from bot.guild_settings.definitions import HAS_MINORS
+from bot.moderation.limits import ReplyLimits
 from bot.platform.discord_kit.ui import MAX_BUTTON_CHARS, MAX_TITLE_CHARS, fitting_text
 from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import (
@@ -28,6 +29,7 @@ from personas.schemas.training_events import Epoch
 from sandbox import message_text
 from sandbox.message_components import all_components
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
+from tests.bot.set_settings import set_limits
 from tests.bot.test_blind_test import takes
 from tests.bot.test_direct_messages import chosen
 from tests.bot.test_finetune import STEP
@@ -423,7 +425,7 @@ async def test_notices_in_a_channel_are_in_the_servers_language(stage):
     mark = stage.mark
     await stage.member.say(OFFICE, "@Understudy is anybody here?")
     await stage.sees("Chưa có nhân vật nào ở đây. Người điều hành", since=mark)
-    stage.store.limits.set(stage.sandbox.guild_id, ReplyLimits(per_day=1))
+    set_limits(stage.store, stage.sandbox.guild_id, ReplyLimits(per_day=1))
     await ask(stage, QUAY, "one", BY_AI["vi"])
     mark = stage.mark
     await stage.member.say(QUAY, "two")
@@ -445,7 +447,7 @@ async def test_direct_messages_are_in_the_language_last_seen_of_the_member(stage
 @pytest.mark.parametrize("language", LANGUAGES)
 async def test_a_persona_reads_no_disclosure_or_footer_of_any_language(stage, language):
     await prefer(stage, LOCALE_OF[language])
-    stage.store.minor_guilds.set(stage.sandbox.guild_id, True)
+    HAS_MINORS.write(stage.store, True, int(stage.sandbox.guild_id))
     reply = await ask(stage, QUAY, "how heavy?", BY_AI[language])
     disclosure = localise(PLAIN_DISCLOSURE, language)
     assert reply["content"].endswith(f"\n{disclosure}")

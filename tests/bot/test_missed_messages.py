@@ -11,6 +11,7 @@ from bot.chat import discord_missed
 from bot.chat.message_reader import MessageReader
 from bot.safety.texts import shipped_texts
 from tests.bot.conftest import INN, MEMBER, QUAY, on_stage
+from tests.bot.set_settings import set_answering
 from tests.bot.set_times import AheadClock, answer_to
 from tests.fakes import until
 
@@ -89,7 +90,7 @@ async def test_quick_lines_share_a_reply_where_the_channel_waits_for_them(tmp_pa
 
     async with on_stage(tmp_path) as stage:
         channel = stage.client.get_channel(int(stage.sandbox.channel(INN)["id"]))
-        stage.client.services.answering.change(channel.guild.id, channel.id, {"wait_s": 1.0})
+        set_answering(stage.client.services, channel.guild.id, channel.id, {"wait_s": 1.0})
         await answered(stage, "@Understudy before")
         await stage.client.close()
         for who in (stage.member, stage.moderator):
@@ -173,7 +174,7 @@ async def test_a_bot_that_is_back_in_quiet_hours_answers_as_it_does_then(tmp_pat
         channel = stage.client.get_channel(int(reply["channel_id"]))
         start, end = (clock.at + timedelta(minutes=minutes) for minutes in (3, 60))
         hours = {"quiet_hours": f"{start:%H:%M}-{end:%H:%M}"}
-        stage.client.services.answering.change(channel.guild.id, channel.id, hours)
+        set_answering(stage.client.services, channel.guild.id, channel.id, hours)
         await stage.client.close()
         said = await say_while_away(stage.sandbox, reply)
     clock.ahead_s = 400

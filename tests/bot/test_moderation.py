@@ -9,7 +9,10 @@ import pytest
 from bot.chat.message_reader import MessageReader
 from bot.chat.places import ChannelRef, channel_ref
 from bot.chat.request import ChatRequestBuilder
-from bot.moderation.store import Block, ReplyLimits
+from bot.guild_settings.definitions import LIMITS
+from bot.guild_settings.store import SettingScope
+from bot.moderation.limits import ReplyLimits, read_limits
+from bot.moderation.store import Block
 from bot.platform.errors import RefusedError
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import errors_as_problems
@@ -18,6 +21,7 @@ from bot.store import ALL_CHANNELS, Mute, Store, VoteCounts
 from personas.errors import EngineBusyError
 from sandbox.sandbox_errors import SandboxRefusal
 from tests.bot.conftest import INN, QUAY, on_stage
+from tests.bot.set_settings import set_limits
 from tests.bot.test_card_commands import response_text
 from tests.bot.test_direct_messages import chosen
 from tests.fakes import until
@@ -47,7 +51,7 @@ async def asked_for(stage, words):
 
 def passed(stage, seconds):
     """Let all replies so far be older by some seconds."""
-    stage.store.limits._db.write("update reply_attempts set at = at - :seconds", seconds=seconds)
+    stage.store.blocks._db.write("update reply_attempts set at = at - :seconds", seconds=seconds)
 
 
 def ids(stage):
@@ -131,7 +135,7 @@ async def test_a_name_in_a_refusal_is_no_markdown_on_discord_and_plain_on_a_page
         with pytest.raises(Problem) as shown, errors_as_problems("conflict"):
             refuse()
         assert "*B_all_ast*" in shown.value.text
-    stage.store.limits.set(guild_id, ReplyLimits(per_day=1))
+    set_limits(stage.store, guild_id, ReplyLimits(per_day=1))
     _, notice = rules.within_limits([ballast, persona], place, member)
     assert r"\*B\_all\_ast\*" in notice.message
 
@@ -236,7 +240,7 @@ async def test_of_an_erased_moderators_block_and_the_member_what_is_left_names_n
     (block,) = stage.store.blocks.of_guild(int(stage.sandbox.guild_id))
     assert block.blocked_by == 0 and block.user_id < 0
     assert not {member, moderator, *stage.store.erasure.user_ids()} & {block.user_id}
-    (attempt,) = stage.store.limits._db.read("select * from reply_attempts")
+    (attempt,) = stage.store.blocks._db.read("select * from reply_attempts")
     assert attempt["user_id"] < 0 and attempt["event_id"] is None
     # Their own export has both: they are asked for by the id.
     assert [row["of_you"] for row in erasure.rows_of(member)["blocks"]] == [1]
@@ -474,7 +478,7 @@ async def test_an_answer_that_a_proxys_copy_replaces_does_not_count(stage):
 async def test_a_servers_limits_hold_in_no_direct_messages_and_other_servers(stage):
     await moderated(stage, "limits", per_day=1)
     limits = stage.client.services.reply_service.rules
-    assert stage.store.limits.get(77) == stage.store.limits.get(0)
+    assert read_limits(stage.store, 77) == read_limits(stage.store, 0)
     await asked(stage, QUAY, "one")
     await chosen(stage)
     limits.require_within_limits(ChannelRef(77, 1), stage.client.user)
@@ -519,12 +523,14 @@ async def test_whom_the_operator_blocks_is_not_answered_in_direct_messages(stage
 
 async def test_the_operators_limits_hold_in_direct_messages(stage):
     channel = await chosen(stage)
-    stage.client.services.moderation.change_limits(0, {"per_day": 1, "cooldown_s": 60}, by=0)
+    stage.client.services.guild_settings.change(
+        LIMITS, SettingScope(0), {"per_day": 1, "cooldown_s": 60}, by=0
+    )
     mark = stage.mark
     await stage.member.say(channel, "two")
     text = "You have had the 1 reply that everybody gets each day in direct messages"
     await heard_in(stage, channel, text, mark)
-    stage.client.services.moderation.change_limits(0, {"per_day": None}, by=0)
+    stage.client.services.guild_settings.change(LIMITS, SettingScope(0), {"per_day": None}, by=0)
     refused = await stage.member.slash(channel, "chat", message="three")
     assert "60 seconds between two replies to you in direct messages" in refused.message["content"]
     assert len(stage.engine.requests) == 1

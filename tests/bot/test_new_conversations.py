@@ -11,6 +11,7 @@ from bot.chat.message_reader import MessageReader
 from bot.safety.actions import DISCLOSURE
 from bot.store import InstalledVersion
 from tests.bot.conftest import QUAY, on_stage
+from tests.bot.set_settings import set_answering
 from tests.bot.set_times import AheadClock
 from tests.bot.test_reply_service import new_job
 from tests.bot.test_scheduled_lines import set_line, take_due
@@ -102,10 +103,10 @@ async def duet(stage, _):
 
 
 async def waiting_for_lines(stage, _):
-    stage.client.services.answering.change(*place(stage), {"wait_s": 10.0})
+    set_answering(stage.client.services, *place(stage), {"wait_s": 10.0})
     await stage.member.say(QUAY, "old two")
     await until(lambda: len(stage.store.replies.unfinished()) == 1)
-    stage.client.services.answering.change(*place(stage), {"wait_s": 0.0})
+    set_answering(stage.client.services, *place(stage), {"wait_s": 0.0})
 
 
 async def being_read(stage, _):

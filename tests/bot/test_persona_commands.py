@@ -7,6 +7,7 @@ import aiohttp
 import pytest
 
 from bot.demo_guild import SKERROW_SEED
+from bot.guild_settings.definitions import CANDIDATES
 from bot.personas.discord_show import REST_TEXT
 from bot.platform.permissions import REQUIRED_PERMISSIONS, invite_url, required_permissions
 from sandbox.message_components import all_components
@@ -133,9 +134,8 @@ async def test_moderators_choose_among_how_many_candidates_replies_begin(tmp_pat
 
 async def test_one_candidate_is_all_that_a_server_has_where_the_engine_makes_one(tmp_path):
     async with on_stage(tmp_path, candidates=(1, 1)) as stage:
-        stage.store.guilds.set_reply_candidates(
-            stage.sandbox.guild_id, 4
-        )  # from before ENGINE was changed
+        # From before ENGINE was changed.
+        CANDIDATES.write(stage.store, 4, stage.sandbox.guild_id)
         refused = await stage.moderator.slash(QUAY, "persona candidates", count=2)
         await response_text(refused, "one candidate. The operator can")
         assert "with ENGINE=local or llamacpp" in refused.message["content"]
@@ -143,7 +143,7 @@ async def test_one_candidate_is_all_that_a_server_has_where_the_engine_makes_one
         await response_text(
             await stage.moderator.slash(QUAY, "persona candidates", count=1), "the most is 1."
         )
-        assert stage.store.guilds.reply_candidates(stage.sandbox.guild_id) == 1
+        assert CANDIDATES.read(stage.store, stage.sandbox.guild_id) == 1
 
 
 async def test_a_new_persona_in_the_channel_answers_at_once_with_its_own_face(stage):

@@ -13,6 +13,7 @@ from personas.errors import EngineBusyError
 from personas.schemas.chat import asked_turn
 from sandbox.object_store import StoredFile
 from tests.bot.conftest import INN, QUAY, on_stage
+from tests.bot.set_settings import set_answering
 from tests.bot.test_card_commands import removed
 from tests.fake_engine import FakeEngine
 from tests.fakes import until
@@ -187,7 +188,7 @@ def test_names_inside_longer_names_of_others_and_shared_ones_call_one():
 
 async def test_several_lines_get_one_round(stage):
     here = place(stage)
-    stage.client.services.answering.change(here.guild_id, here.channel_id, {"wait_s": 0.5})
+    set_answering(stage.client.services, here.guild_id, here.channel_id, {"wait_s": 0.5})
     await stage.member.say(QUAY, "Oda and Thrip!")
     await until(lambda: stage.client.services.reply_service.line_waits._waits)
     await stage.member.say(QUAY, "is there soup?")
@@ -306,7 +307,7 @@ async def test_a_command_tells_its_member_whom_the_limit_leaves_out(stage):
 
 async def test_a_line_to_another_persona_counts_while_a_reply_waits_for_lines(stage):
     here = place(stage)
-    stage.client.services.answering.change(here.guild_id, here.channel_id, {"wait_s": 0.5})
+    set_answering(stage.client.services, here.guild_id, here.channel_id, {"wait_s": 0.5})
     await stage.moderator.slash(QUAY, "moderation limits", per_day=1)
     await stage.member.say(QUAY, "Oda!")
     await until(lambda: stage.client.services.reply_service.line_waits._waits)
@@ -567,8 +568,8 @@ async def test_a_proxys_copy_takes_the_place_of_a_round(stage):
 
 async def test_settings_of_answers_stay_with_the_channel_and_are_told(stage):
     channel = place(stage, INN)
-    stage.client.services.answering.change(
-        channel.guild_id, channel.channel_id, {"quiet_hours": "22:00-07:00"}
+    set_answering(
+        stage.client.services, channel.guild_id, channel.channel_id, {"quiet_hours": "22:00-07:00"}
     )
     answer = await stage.moderator.slash(INN, "persona clear")
     await until(lambda: "quiet hours 22:00-07:00" in (answer.message or {}).get("content", ""))

@@ -14,6 +14,7 @@ from bot.chat import delivery, recovery
 from bot.chat.discord_missed import answer_missed
 from bot.chat.senders import WebhookSender
 from bot.demo_guild import SKERROW_SEED
+from bot.guild_settings.definitions import HAS_MINORS
 from bot.platform.messages import MAX_MESSAGE_CHARS
 from bot.platform.permissions import required_permissions
 from bot.safety.actions import DISCLOSURE, DISCLOSURE_INTERVAL_S, MINORS_BREAK, PLAIN_DISCLOSURE
@@ -21,6 +22,7 @@ from bot.safety.rules import SafetyRules
 from bot.safety.texts import shipped_texts
 from sandbox.sandbox_errors import SandboxRefusal
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
+from tests.bot.set_settings import set_answering
 from tests.bot.test_direct_messages import chosen
 from tests.fakes import until
 
@@ -229,7 +231,7 @@ async def test_an_edit_to_it_leaves_the_history(stage):
 
 async def test_an_edit_of_a_line_that_waits_gets_the_text_and_the_others_a_reply(stage):
     channel = stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"]))
-    stage.client.services.answering.change(channel.guild.id, channel.id, {"wait_s": 1.0})
+    set_answering(stage.client.services, channel.guild.id, channel.id, {"wait_s": 1.0})
     mark = stage.mark
     first = await stage.member.say(QUAY, "what a day")
     second = await stage.member.say(QUAY, "is there soup?")
@@ -261,7 +263,7 @@ async def test_why_says_that_the_text_answered_an_edit_in_the_wait(tmp_path):
     async with on_stage(tmp_path) as stage:
         services = stage.client.services
         channel = stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"]))
-        services.answering.change(channel.guild.id, channel.id, {"wait_s": 0.3})
+        set_answering(services, channel.guild.id, channel.id, {"wait_s": 0.3})
         mark = stage.mark
         said = await stage.member.say(QUAY, "what a day")
         await until(lambda: services.reply_service.line_waits.has_line(int(said["id"])))
@@ -294,7 +296,7 @@ LINES = ("i don't want to", "live anymore")
 async def say_lines(stage, wait_s):
     """Say the lines within a wait; returns them once both are stored."""
     channel = stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"]))
-    stage.client.services.answering.change(channel.guild.id, channel.id, {"wait_s": wait_s})
+    set_answering(stage.client.services, channel.guild.id, channel.id, {"wait_s": wait_s})
     said = [await stage.member.say(QUAY, f"@Understudy {line}") for line in LINES]
     await until(lambda: len(stage.store.replies.lines(int(said[0]["id"]))) == len(LINES))
     return said
@@ -466,7 +468,7 @@ async def test_below_a_reply_that_claims_to_be_a_persons_it_says_that_an_ai_writ
     for claim in ("I am a real person", "Ich bin ein echter Mensch", "我是真人"):
         assert (await asked(stage, QUAY, claim)).endswith(f"\n{DISCLOSURE}"), "the persona says so"
     assert DISCLOSURE not in await asked(stage, QUAY, "I am no person")
-    stage.store.minor_guilds.set(stage.sandbox.guild_id, True)
+    HAS_MINORS.write(stage.store, True, int(stage.sandbox.guild_id))
     assert (await asked(stage, QUAY, "soy una persona real")).endswith(f"\n{PLAIN_DISCLOSURE}")
 
 

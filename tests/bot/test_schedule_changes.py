@@ -2,6 +2,8 @@
 answers; never what somebody wrote.
 """
 
+from bot.guild_settings.definitions import ANSWERING, AUDIT_CHANNEL
+from bot.guild_settings.store import SettingScope
 from tests.bot.conftest import OFFICE, QUAY, on_stage
 from tests.bot.set_times import answer_to
 from tests.fakes import until
@@ -18,7 +20,7 @@ async def test_they_are_listed_with_who_and_where_but_without_words(tmp_path):
         services = stage.client.services
         guild_id = int(stage.sandbox.guild_id)
         channel_id, office = (int(stage.sandbox.channel(it)["id"]) for it in (QUAY, OFFICE))
-        stage.store.audit_channels.set(guild_id, office)
+        AUDIT_CHANNEL.write(stage.store, office, guild_id)
         before = len(listed(stage))
 
         async def answer(command, **options):
@@ -32,7 +34,7 @@ async def test_they_are_listed_with_who_and_where_but_without_words(tmp_path):
         weekly = {"weekday": "Monday", "time": "03:30", "recipe": "quick"}
         assert "Scheduled:" in await answer("finetune schedule set", **weekly)
         await answer("finetune schedule remove")
-        assert "Set for this channel" in await answer("persona answering set", chance=50, wait=2.0)
+        assert "Set for <#" in await answer("persona answering set", chance=50, wait=2.0)
         await answer("persona answering reset", setting="wait_s")
         await answer("persona answering reset")
         await answer("persona line set", time="8:30", prompt="say secret words")
@@ -45,9 +47,9 @@ async def test_they_are_listed_with_who_and_where_but_without_words(tmp_path):
             f"{by} ended the greeting of new members.",
             f"{by} scheduled the training of **ballast**, Monday at 03:30.",
             f"{by} ended the scheduled training of **ballast**.",
-            f"{by} changed the wait for further lines, the reply chance in {here}.",
-            f"{by} changed the wait for further lines in {here}.",
-            f"{by} reset when personas answer in {here}.",
+            f"{by} changed the replies (Wait for further lines: 2 s, Reply chance: 50 %) in {here}.",
+            f"{by} changed the replies (Wait for further lines: not set) in {here}.",
+            f"{by} reset what was set for the replies in {here}.",
             f"{by} set line 2, every day at 08:30 in {here}.",
             f"The operator removed line 2, every day at 08:30 in {here}.",
         ]
@@ -57,11 +59,12 @@ async def test_they_are_listed_with_who_and_where_but_without_words(tmp_path):
 
 async def test_a_members_direct_messages_are_told_to_no_server(stage):
     guild_id = int(stage.sandbox.guild_id)
-    stage.store.audit_channels.set(guild_id, int(stage.sandbox.channel(OFFICE)["id"]))
+    AUDIT_CHANNEL.write(stage.store, int(stage.sandbox.channel(OFFICE)["id"]), guild_id)
     before = len(listed(stage))
-    answering = stage.client.services.answering
-    answering.change(0, 77, {"wait_s": 2.0}, by=5)
-    answering.reset(0, 77, by=5)
+    settings = stage.client.services.guild_settings
+    scope = SettingScope(0, channel_id=77)
+    settings.change(ANSWERING, scope, {"wait_s": 2.0}, by=5)
+    settings.reset((ANSWERING,), scope, by=5)
     stage.client.services.audit.record(guild_id, None, "did something else")
     await until(lambda: len(listed(stage)) > before)
     assert listed(stage)[before:] == ["The bot did something else."]

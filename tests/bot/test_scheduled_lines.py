@@ -11,12 +11,14 @@ from discord import Webhook
 
 from bot.chat import delivery
 from bot.chat.store.replies import StoredReplies
+from bot.guild_settings.definitions import TIME_ZONE
 from bot.guilds.time_zones import GuildTimeZones
 from bot.schedules.lines import MAX_LINES, MAX_PROMPT_CHARS, ScheduledLines
 from bot.schedules.store import ScheduledLine
 from bot.store import ALL_CHANNELS, Mute, Store, StoreError
 from personas.prompt.renderer import Renderer
 from tests.bot.conftest import OFFICE, QUAY, on_stage
+from tests.bot.set_settings import set_answering
 from tests.bot.set_times import AheadClock, answer_to, check_often
 from tests.fakes import until
 
@@ -91,8 +93,8 @@ def test_of_many_lines_those_that_are_due_are_found_by_their_times(tmp_path):
     clock = AheadClock(datetime(2026, 11, 27, 7, 0, 30, tzinfo=UTC))
     times = {"handled_at": clock.now() - 3600, "set_at": 1.0}
     with Store.open(tmp_path / "understudy.sqlite") as store:
-        store.guilds.set_time_zone(1, "Europe/Berlin")  # it is 8:00 there
-        store.guilds.set_time_zone(2, "Europe/Nowhere")
+        TIME_ZONE.write(store, "Europe/Berlin", 1)  # it is 8:00 there
+        TIME_ZONE.write(store, "Europe/Nowhere", 2)
         with store.atomic():
             for number in range(2000):
                 guild = number % 4
@@ -125,12 +127,12 @@ async def test_it_is_left_out_where_it_would_disturb(tmp_path):
         guild_id = int(stage.sandbox.guild_id)
         channel_id = int(stage.sandbox.channel(QUAY)["id"])
         await set_line(stage, clock)
-        answering = stage.client.services.answering
-        answering.change(guild_id, channel_id, {"quiet_hours": _around(clock)})
+        services = stage.client.services
+        set_answering(services, guild_id, channel_id, {"quiet_hours": _around(clock)})
         handled = stage.store.scheduled_lines.all()[0].handled_at
         clock.ahead_s = 60
         await until(lambda: stage.store.scheduled_lines.all()[0].handled_at > handled)
-        answering.reset(guild_id, channel_id)
+        set_answering(services, guild_id, channel_id, {"quiet_hours": None})
         check(stage)
         stage.store.mutes.add(Mute(guild_id, ALL_CHANNELS, "ballast", 5, 1.0))
         clock.ahead_s += 86400
@@ -248,7 +250,7 @@ async def test_a_bot_that_is_back_in_quiet_hours_says_no_line_but_finishes_a_rep
         await until(lambda: stage.store.replies.get(int(asked["id"])))
         channel = stage.client.get_channel(int(asked["channel_id"]))
         hours = {"quiet_hours": _around(clock), "quiet_mentions": True}
-        stage.client.services.answering.change(channel.guild.id, channel.id, hours)
+        set_answering(stage.client.services, channel.guild.id, channel.id, hours)
     if is_begun:
         assert saying.done()
     async with on_stage(tmp_path, clock=clock) as stage:
@@ -276,7 +278,7 @@ async def test_a_line_that_discord_takes_only_in_quiet_hours_is_not_said(
             await until(lambda: "trying again" in caplog.text)
             channel = stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"]))
             hours = {"quiet_hours": _around(clock)}
-            stage.client.services.answering.change(channel.guild.id, channel.id, hours)
+            set_answering(stage.client.services, channel.guild.id, channel.id, hours)
         await until(lambda: "was not said: it came in the quiet hours" in caplog.text)
         (line,) = stage.store.replies.unfinished()
         assert line.state == "failed", "its end is shown once there is a message"

@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 
 import pytest
 
+from bot.guild_settings.definitions import IS_TOPIC_TOLD, TIME_ZONE
 from bot.platform.clock import SystemClock
 from bot.platform.time_zones import environment_zone, find_zone
 from bot.settings import SettingsError, load_settings
 from personas.schemas.chat import SITUATION_SOURCE
 from tests.bot.conftest import INN, QUAY, on_stage
+from tests.bot.set_settings import set_answering
 from tests.fakes import until
 
 FRIDAY = datetime(2026, 11, 27, 21, 5, tzinfo=UTC)
@@ -72,7 +74,7 @@ async def test_a_card_that_asks_is_told_the_servers_time_and_others_are_told_not
     async with on_stage(tmp_path, clock=clock) as stage:
         assert told(await asked(stage, INN))[0] == ("the present time", "23:05 CEST"), "kept"
         stage.store.guilds.delete(int(stage.sandbox.guild_id))
-        assert stage.store.guilds.time_zone(int(stage.sandbox.guild_id)) is None
+        assert TIME_ZONE.read(stage.store, int(stage.sandbox.guild_id)) is None
 
 
 async def test_zones_are_suggested_and_others_refused_for_moderators_alone(stage):
@@ -106,7 +108,7 @@ async def test_the_time_since_the_last_message_is_from_before_quick_lines(tmp_pa
         with stage.store.atomic():
             stage.store._connection.write("update messages set at = at - 7300")
         channel = stage.client.get_channel(int(stage.sandbox.channel(INN)["id"]))
-        stage.client.services.answering.change(channel.guild.id, channel.id, {"wait_s": 0.3})
+        set_answering(stage.client.services, channel.guild.id, channel.id, {"wait_s": 0.3})
         await stage.member.say(INN, "hey")
         assert told(await asked(stage, INN)) == [("the time since the last message", "2 hours")]
         assert len(stage.engine.requests) == 2
@@ -163,9 +165,11 @@ async def test_a_thread_has_its_channels_topic_and_a_deleted_channel_takes_the_s
     await until(lambda: stage.engine.requests)
     request = stage.engine.requests[-1]
     assert [text for _, text in told(request)] == ["“Ropes and weights”"]
-    assert stage.store.channels.is_topic_told(channel.id)
+    assert IS_TOPIC_TOLD.held(stage.store, channel.guild.id, channel_id=channel.id)
     stage.client.dispatch("guild_channel_delete", channel)
-    await until(lambda: not stage.store.channels.is_topic_told(channel.id))
+    await until(
+        lambda: not IS_TOPIC_TOLD.held(stage.store, channel.guild.id, channel_id=channel.id)
+    )
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from personas.errors import RequestError
 from personas.home.adapters import adapter_ref, write_manifest
 from sandbox import SandboxRefusal
 from tests.bot.conftest import INN, QUAY, on_stage
+from tests.bot.set_settings import set_answering
 from tests.bot.set_times import AheadClock, answer_to, check_often
 from tests.bot.version_rows import install
 from tests.fakes import until
@@ -180,7 +181,7 @@ async def test_it_waits_for_a_present_job_and_for_the_end_of_quiet_hours(tmp_pat
         stage.backend.finish()
         await stage.sees("Trained: **Ballast v2**")
         place = int(stage.sandbox.guild_id), int(stage.sandbox.channel(QUAY)["id"])
-        stage.client.services.answering.change(*place, {"quiet_hours": "21:00-23:00"})
+        set_answering(stage.client.services, *place, {"quiet_hours": "21:00-23:00"})
         clock.at += timedelta(days=7)
         await passes(stage)
         assert len(jobs(stage)) == 2
@@ -192,7 +193,7 @@ async def test_in_a_thread_it_waits_for_the_end_of_its_channel_s_quiet_hours(tmp
     clock = AheadClock(FRIDAY)
     async with on_stage(tmp_path, clock=clock) as stage:
         place = int(stage.sandbox.guild_id), int(stage.sandbox.channel(QUAY)["id"])
-        stage.client.services.answering.change(*place, {"quiet_hours": "21:00-23:00"})
+        set_answering(stage.client.services, *place, {"quiet_hours": "21:00-23:00"})
         thread = await stage.moderator.thread(QUAY, "soundings")
         await until(lambda: stage.client.get_channel(int(thread["id"])))
         await answer(stage, "set", channel=thread, weekday="every day", time="21:30")

@@ -12,6 +12,8 @@ import pytest
 
 from bot.chat import discord_outside, discord_questions
 from bot.chat import reply as reply_module
+from bot.guild_settings.definitions import LIMITS
+from bot.guild_settings.store import SettingScope
 from bot.moderation import age
 from bot.platform.db.database import MAX_TIMESTAMP_S
 from bot.platform.discord_kit.command_installs import OUTSIDE_COMMANDS
@@ -322,7 +324,7 @@ async def test_the_operators_blocks_and_limits_hold_there(stage):
     place = stage.sandbox.outside_channel("elsewhere", permissions=MANAGER_PERMISSIONS)
     await begin(stage, place, "good evening")
     moderation = stage.client.services.moderation
-    moderation.change_limits(0, {"per_day": 1}, by=0)
+    stage.client.services.guild_settings.change(LIMITS, SettingScope(0), {"per_day": 1}, by=0)
     other = stage.sandbox.outside_channel("another")
     menu = await stage.member.slash(other, "chat", message="and here?")
     await said(menu)
@@ -331,7 +333,7 @@ async def test_the_operators_blocks_and_limits_hold_there(stage):
         await stage.member.select(menu.message, "Choose a persona", ["oda"]),
     ):
         assert "You have had the 1 reply that everybody gets" in await said(refused)
-    moderation.change_limits(0, {"per_day": None}, by=0)
+    stage.client.services.guild_settings.change(LIMITS, SettingScope(0), {"per_day": None}, by=0)
     moderation.block(0, await stage.client.fetch_user(int(stage.member.id)), None, by=0)
     refused = await stage.member.slash(place, "chat", message="and now?")
     assert "Oda Marrow does not answer you in direct messages" in await said(refused)

@@ -9,7 +9,7 @@ import discord
 import pytest
 
 from bot.demo_guild import MEMBER, OWNER, SKERROW_SEED
-from bot.generation.web.places import list_places
+from bot.guild_settings.web.places import list_places
 from bot.operations.doctor.connection_checks import missing_permissions
 from bot.personas.web.creation_pages import _places
 from bot.personas.web.lookup import OwnedPersona

@@ -12,7 +12,8 @@ import pytest
 
 from bot.chat import voice_messages
 from bot.demo_guild import NEWCOMER
-from bot.moderation.store import Block, ReplyLimits
+from bot.moderation.limits import ReplyLimits
+from bot.moderation.store import Block
 from bot.safety.texts import shipped_texts
 from bot.store import Channel
 from bot.transcription import transcriber as transcribers
@@ -21,6 +22,7 @@ from bot.transcription.transcriber import Transcriber, TranscriptionError
 from tests.bot import scripted_recogniser
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.bot.scripted_recogniser import sound
+from tests.bot.set_settings import set_answering, set_limits
 from tests.bot.set_times import answer_to
 from tests.bot.test_memory import response_text
 from tests.bot.test_shown_context import TOBIAS, answered, given
@@ -116,7 +118,7 @@ async def test_a_spoken_name_asks_that_persona(stage):
 
 def leave_to_chance(stage):
     place = stage.sandbox.guild_id, int(stage.sandbox.channel(QUAY)["id"])
-    stage.client.services.answering.change(*place, {"reply_chance": 0})
+    set_answering(stage.client.services, *place, {"reply_chance": 0})
 
 
 async def why(stage, message):
@@ -291,7 +293,7 @@ def refuse(stage, why):
     if why == "block":
         stage.store.blocks.add(Block(guild_id, member_id, "", 0, 1.0))
     elif why == "limit":
-        stage.store.limits.set(guild_id, ReplyLimits(cooldown_s=3600))
+        set_limits(stage.store, guild_id, ReplyLimits(cooldown_s=3600))
         stage.store.replies.begin(
             1, guild_id=guild_id, channel_id=1, persona_id="oda", at=time.time(),
             asked_by=member_id,

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from bot.guild_settings.definitions import IS_PROMOTION_AUTOMATIC
 from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.store import JobResult, NewBlindComparison
 from bot.versions.member_feedback import record_vote, summarise_votes, vote_objections
@@ -168,7 +169,7 @@ async def test_who_promotes_what_members_dislike_is_asked_once_more(stage):
 async def test_what_members_dislike_is_not_promoted_by_itself(stage, choice, is_promoted):
     services = stage.client.services
     guild = stage.client.guilds[0].id
-    services.store.guilds.set_auto_promotion(guild, True)
+    IS_PROMOTION_AUTOMATIC.write(services.store, True, guild)
     job = services.store.jobs.get(services.store.versions.job_of("ballast", "v2"))
     better = JobResult(
         adapter="a", seconds=1, scorecard=SCORECARD.model_copy(update={"verdict": "promote"})

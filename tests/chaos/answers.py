@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 from bot.demo_guild import MODERATOR
-from bot.moderation.store import ReplyLimits
+from bot.moderation.limits import ReplyLimits
 from bot.platform.db.database import Row
 from bot.safety.texts import shipped_texts
 from tests.chaos.message_kinds import SELF_HARM, Sent, Traffic

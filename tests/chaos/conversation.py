@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
-from bot.moderation.store import Block, ReplyLimits
+from bot.moderation.limits import ReplyLimits
+from bot.moderation.store import Block
 from bot.platform.db.database import Row, open_read_only
 from bot.privacy.texts import TEXTS
 from bot.store import ALL_PERSONAS, HOME_DATABASE, Channel, Store

@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing
 
 from bot.demo_guild import MEMBER, MODERATOR
-from bot.moderation.store import ReplyLimits
+from bot.moderation.limits import ReplyLimits
 from bot.safety.texts import shipped_texts
 from bot.store import HOME_DATABASE
 from tests.chaos.conversation import CHANNELS, conversation, report, wait_for

@@ -20,12 +20,12 @@ import discord
 import numpy as np
 from gguf import GGUFWriter
 
-from bot.answering.quiet_hours import QuietHours
 from bot.chat.addressing import is_command
 from bot.chat.chat_words import first_named, is_laughter, is_link, order_named
 from bot.chat.message_text import ANONYMOUS_NAMES, has_words, quoted_text, readable_text, said_text
 from bot.chat.proxies import is_without_tags
 from bot.chat.reply_text import split_message
+from bot.guild_settings.quiet_hours import QuietHours
 from bot.platform.errors import RefusedError
 from bot.platform.weekly_time import WeeklyTime
 from bot.safety.rules import SafetyRules

@@ -47,28 +47,6 @@ class Channels(Table):
             and channel_id = :channel order by position"""
         return self._db.column(str, sql, guild=channel.guild_id, channel=channel.channel_id)
 
-    def aliases(self, guild_id: int, persona_id: str) -> tuple[str, ...]:
-        """Return the further names by which a guild's members call a persona."""
-        return self.aliases_of(guild_id, [persona_id]).get(persona_id, ())
-
-    def aliases_of(self, guild_id: int, persona_ids: Collection[str]) -> dict[str, tuple[str, ...]]:
-        """Return the further names of those of some personas that have any in a guild."""
-        sql = """select persona_id, aliases from persona_aliases where guild_id = :guild
-            and persona_id in (select value from json_each(:ids))"""
-        rows = self._db.read(sql, guild=guild_id, ids=json.dumps(list(persona_ids)))
-        return {row["persona_id"]: tuple(row["aliases"].splitlines()) for row in rows}
-
-    def set_aliases(self, guild_id: int, persona_id: str, aliases: Sequence[str]) -> None:
-        """Set the further names of a persona in a guild, replacing those before."""
-        key = {"guild_id": guild_id, "persona_id": persona_id}
-        if aliases:
-            row = {**key, "aliases": "\n".join(aliases)}
-            self._db.insert("persona_aliases", row, replace=True)
-        else:
-            sql = """delete from persona_aliases
-                where guild_id = :guild_id and persona_id = :persona_id"""
-            self._db.write(sql, **key)
-
     def _clear_further(self, guild_id: int, channel_id: int) -> None:
         sql = "delete from channel_personas where guild_id = :guild and channel_id = :channel"
         self._db.write(sql, guild=guild_id, channel=channel_id)
@@ -130,20 +108,6 @@ class Channels(Table):
         for row in self._db.read(sql, ids=json.dumps(list(residents))):
             residents[row["channel_id"]].append(row["persona_id"])
         return residents
-
-    def is_topic_told(self, channel_id: int) -> bool:
-        """Return whether personas are told a channel's topic."""
-        sql = "select 1 from told_topics where channel_id = :channel"
-        return self._db.first(sql, channel=channel_id) is not None
-
-    def set_topic_told(self, guild_id: int, channel_id: int, told: bool) -> None:
-        """Set whether personas are told a channel's topic."""
-        if told:
-            row = {"guild_id": guild_id, "channel_id": channel_id}
-            self._db.insert("told_topics", row, ignore=True)
-        else:
-            sql = "delete from told_topics where channel_id = :channel"
-            self._db.write(sql, channel=channel_id)
 
     def record_thread(self, guild_id: int, channel_id: int, parent_id: int | None) -> None:
         """Store the parent of a thread (None: it is none) with messages or memories, which are

@@ -9,14 +9,12 @@ from personas.card.spec_card import JsonObject
 
 GUILD_PERSONA_TABLES = (
     "replies", "channels", "mutes", "gifts", "taught", "comparisons", "memories",
-    "generation_settings", "training_schedules", "channel_personas", "persona_aliases",
-    "age_restrictions", "reports", "bot_faces",
+    "settings", "training_schedules", "channel_personas", "reports", "bot_faces",
 )  # fmt: skip
 """Tables whose rows name a guild and a persona."""
 GUILD_TABLES = (
-    "messages", "quoted_messages", *GUILD_PERSONA_TABLES, "webhooks", "threads", "promoting",
-    "reply_candidates", "time_zones", "told_topics", "scheduled_lines", "answering_settings", "member_greetings",
-    "talks", "minor_guilds", "blocks", "reply_limits", "age_notices", "gone_channels", "audit_channels",
+    "messages", "quoted_messages", *GUILD_PERSONA_TABLES, "webhooks", "threads",
+    "scheduled_lines", "member_greetings", "talks", "blocks", "age_notices", "gone_channels",
     "action_roles", "greeted_members", "reply_attempts",
     "departed_guilds",
 )  # fmt: skip
@@ -32,7 +30,7 @@ PERSONA_TABLES = (
     *GUILD_PERSONA_TABLES,
 )
 """Tables whose rows are deleted with the personas of a guild."""
-PERSONA_SETTINGS = ("training_schedules", "generation_settings")
+PERSONA_SETTINGS = ("training_schedules", "settings")
 """Tables of what moderators set of a persona, beside its channels."""
 ALL_GUILDS = 0
 """Stands for all guilds without a live version of their own."""
@@ -79,48 +77,6 @@ class Guilds(Table):
     def left_before(self, at: float) -> list[int]:
         """List the guilds that the bot left before a time."""
         return [departed.guild_id for departed in self.departed() if departed.at < at]
-
-    def is_auto_promotion_enabled(self, guild_id: int) -> bool:
-        """Return whether versions that pass the gate are promoted automatically in a guild."""
-        return (
-            self._db.first("select 1 from promoting where guild_id = :guild", guild=guild_id)
-            is not None
-        )
-
-    def set_auto_promotion(self, guild_id: int, is_automatic: bool) -> None:
-        """Enable or disable automatic promotion in a guild."""
-        if is_automatic:
-            self._db.insert("promoting", {"guild_id": guild_id}, ignore=True)
-        else:
-            self._db.write("delete from promoting where guild_id = :guild", guild=guild_id)
-
-    def reply_candidates(self, guild_id: int) -> int | None:
-        """Return among how many candidates a guild's replies begin; None where its moderators have
-        not decided it.
-        """
-        return self._db.value(
-            int, "select candidates from reply_candidates where guild_id = :guild", guild=guild_id
-        )
-
-    def clear_reply_candidates(self, guild_id: int) -> None:
-        """Let a guild's replies begin among as many candidates as the operator has set."""
-        self._db.write("delete from reply_candidates where guild_id = :guild", guild=guild_id)
-
-    def set_reply_candidates(self, guild_id: int, candidates: int) -> None:
-        """Set among how many candidates, 1 to 8, a guild's replies begin."""
-        self._db.insert(
-            "reply_candidates", {"guild_id": guild_id, "candidates": candidates}, replace=True
-        )
-
-    def time_zone(self, guild_id: int) -> str | None:
-        """Return the IANA name of the time zone that a guild has chosen; None where it has not."""
-        return self._db.value(
-            str, "select zone from time_zones where guild_id = :guild", guild=guild_id
-        )
-
-    def set_time_zone(self, guild_id: int, zone: str) -> None:
-        """Set a guild's time zone by its IANA name."""
-        self._db.insert("time_zones", {"guild_id": guild_id, "zone": zone}, replace=True)
 
     def known(self) -> set[int]:
         """Return all guilds with any stored data."""
@@ -268,8 +224,8 @@ class Guilds(Table):
                     changed.append(channel["channel_id"])
             for row in settings["training_schedules"]:
                 self._add_missing("training_schedules", {**row, "set_by": set_by})
-            for row in settings["generation_settings"]:
-                self._add_missing("generation_settings", row)
+            for row in settings["settings"]:
+                self._add_missing("settings", row)
         return changed
 
     def _restore_channel(

@@ -4,12 +4,16 @@ often they answer others.
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from aiohttp import web
 
-from bot.moderation.actions import MAX_COOLDOWN_S, MAX_PER_DAY, LimitValue
-from bot.moderation.store import ReplyLimits
-from bot.moderation.texts import LIMIT_NAMES, limits_text, persona_text
+from bot.guild_settings.definitions import LIMITS, MODERATORS_EXEMPT
+from bot.guild_settings.registry import Setting
+from bot.guild_settings.store import SettingScope
+from bot.guild_settings.web.forms import SettingField, read_values, setting_field, stored_texts
+from bot.moderation.limits import read_limits
+from bot.moderation.texts import limits_text, persona_text
 from bot.moderation.web.moderated_server import (
     LIST_ADVICE,
     SERVER,
@@ -21,7 +25,7 @@ from bot.platform.errors import RefusedError
 from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.paging import integer_query
-from bot.platform.web_kit.problems import Problem, field_error, field_problem
+from bot.platform.web_kit.problems import Problem, field_problem
 from bot.platform.web_kit.request_body import changed_fields, errors_as_problems, read_form
 from bot.platform.web_kit.templating import redirect_to, render_page
 from bot.schedules.web.ids import read_id
@@ -31,7 +35,6 @@ PAGE_SIZE = 25
 MAX_CHOICES = 20
 """Members to choose from."""
 MAX_PAGE = 10_000
-NUMBER_FIELDS = {"per_day": MAX_PER_DAY, "cooldown_s": MAX_COOLDOWN_S}
 NOTHING_GIVEN: Mapping[str, str] = MappingProxyType({"member": "", "persona": ""})
 UNKNOWN_ADVICE = (
     "Write a name as Discord shows it, or its beginning; the id of whoever is no member any more."
@@ -107,14 +110,15 @@ async def post_limits(request: web.Request) -> web.Response:
     """
     server = server_in_path(request)
     form = await read_form(request)
-    given = {name: form.get(name, "").strip() for name in LIMIT_NAMES}
+    settings = _limit_settings(server)
+    given = {setting.key: form.get(setting.key, "").strip() for setting in settings}
     try:
-        changes, seen = changed_fields(form, given, _read_limits)
+        changes, seen = changed_fields(form, given, lambda texts: read_values(settings, texts))
         if not changes:
             return redirect_to(request, server.blocks_path, "Nothing was changed.")
         with errors_as_problems("conflict"):
-            server.services.moderation.change_limits(
-                server.guild_id, changes, seen, by=OPERATOR_ORIGIN.user_id
+            server.services.guild_settings.change(
+                LIMITS, SettingScope(server.guild_id), changes, seen, by=OPERATOR_ORIGIN.user_id
             )
     except Problem as problem:
         return await _render(request, server, given_limits=given, problem=problem)
@@ -144,29 +148,27 @@ async def _find_people(server: ModeratedServer, text: str) -> list[Person]:
     return found
 
 
-def _read_limits(texts: Mapping[str, str]) -> dict[str, LimitValue]:
-    """Read the form's limits; an empty one and 0 are none. Raises `Problem`."""
-    limits: dict[str, LimitValue] = {"exempts_moderators": texts.get("exempts_moderators") == "yes"}
-    errors = []
-    for name, most in NUMBER_FIELDS.items():
-        text = texts.get(name, "") or "0"
-        if text.isascii() and text.isdecimal() and len(text) < 10 and int(text) <= most:
-            limits[name] = int(text) or None
-        else:
-            detail = f"Write a whole number from 0 to {most}."
-            errors.append(field_error(name, detail))
-    if errors:
-        raise Problem("invalid-request", "A limit is no number.", errors=errors)
-    return limits
+def _limit_settings(server: ModeratedServer) -> list[Setting[Any]]:
+    """List the limits that can be set: direct messages have no moderators."""
+    settings = list(LIMITS.settings)
+    if not server.is_server:
+        settings.remove(MODERATORS_EXEMPT)
+    return settings
 
 
-def _limit_texts(limits: ReplyLimits) -> dict[str, str]:
-    """Return the limits as the form shows them."""
-    return {
-        "per_day": str(limits.per_day or ""),
-        "cooldown_s": str(limits.cooldown_s or ""),
-        "exempts_moderators": "yes" if limits.exempts_moderators else "no",
-    }
+def _limit_fields(server: ModeratedServer, given: Mapping[str, str] | None) -> list[SettingField]:
+    stored = server.services.guild_settings.stored(LIMITS, SettingScope(server.guild_id))
+    seen = stored_texts(stored)
+    return [
+        setting_field(
+            setting,
+            given=(given or seen)[setting.key],
+            seen=seen[setting.key],
+            hint=setting.hint,
+            bounds=setting.bounds,
+        )
+        for setting in _limit_settings(server)
+    ]
 
 
 async def _render(
@@ -188,7 +190,7 @@ async def _render(
     names = await request.app[MEMBER_NAMES].names_of(
         services.client, [(guild_id, user_id) for user_id in named]
     )
-    limits = services.store.limits.get(guild_id)
+    limits = read_limits(services.store, guild_id)
     title = "Blocks and limits in direct messages and user installs"
     if server.is_server:
         title = f"Blocks and limits in {server.name}"
@@ -213,7 +215,5 @@ async def _render(
         found=found[:MAX_CHOICES],
         is_cut=len(found) > MAX_CHOICES,
         limits=limits_text(limits, guild_id),
-        limit_names=LIMIT_NAMES,
-        given_limits=given_limits or _limit_texts(limits),
-        seen_limits=_limit_texts(limits),
+        limit_fields=_limit_fields(server, given_limits),
     )

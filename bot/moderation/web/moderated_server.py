@@ -8,6 +8,7 @@ import discord
 from aiohttp import web
 
 from bot.chat.places import GuildChannel
+from bot.guild_settings.definitions import IS_AGE_RESTRICTED, LIMITS
 from bot.personas.web.lookup import guild_name
 from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.problems import Problem, field_problem
@@ -115,10 +116,9 @@ def moderated_ids(services: Services) -> list[int]:
     store = services.store
     guild_ids = {
         *store.blocks.counts(),
-        *store.limits.guilds(),
         *store.mutes.guilds(),
         *store.action_roles.guilds(),
-        *store.age_restrictions.guilds(),
+        *store.settings.guilds([*LIMITS.keys, IS_AGE_RESTRICTED.key]),
     }
     if services.client:
         guild_ids |= {guild.id for guild in services.client.guilds}

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from bot.moderation.limits import read_limits
 from bot.moderation.texts import limits_text
 from bot.moderation.web.moderated_server import SERVERS_PATH, moderated_ids, moderated_name
 from bot.platform.web_kit.app_context import Routes, get_services
@@ -39,7 +40,7 @@ async def get_servers(request: web.Request) -> web.Response:
                 guild_id=guild_id,
                 name=moderated_name(services, guild_id),
                 blocks=blocked.get(guild_id, 0),
-                limits=limits_text(services.store.limits.get(guild_id), guild_id),
+                limits=limits_text(read_limits(services.store, guild_id), guild_id),
             )
             for guild_id in shown
         ],

@@ -7,6 +7,7 @@ from types import MappingProxyType
 import discord
 from aiohttp import web
 
+from bot.guild_settings.definitions import IS_AGE_RESTRICTED
 from bot.moderation.age import age_tag
 from bot.moderation.roles import ACTION_TITLES, ACTIONS, DEFAULT_HOLDERS, Action
 from bot.moderation.texts import AGE_HELP, FINETUNE_HELP, mute_text
@@ -230,7 +231,7 @@ def _holders(server: ModeratedServer, action: Action) -> ActionHolders:
 def _ages(server: ModeratedServer) -> list[PersonaAge]:
     services = server.services
     restriction = services.reply_service.rules.age
-    marked = services.store.age_restrictions.of_guild(server.guild_id)
+    marked = IS_AGE_RESTRICTED.by_persona(services.store, server.guild_id)
     ages = []
     for persona in services.personas.of(server.guild_id).values():
         reasons: list[str] = []

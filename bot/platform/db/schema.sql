@@ -296,12 +296,6 @@ create table comparisons (
 create index comparisons_voted on comparisons (persona_id, voted_at) where choice is not null;
 create index comparisons_by_member on comparisons (user_id, shown_at);
 
--- Guilds with automatic promotion of versions that pass the gate; in all others a moderator
--- decides.
-create table promoting (
-    guild_id integer primary key
-) strict;
-
 -- HTTP requests with an idempotency key, for a day: hashes of key and request, and the response (no
 -- status: the bot stopped while handling it).
 create table answered (
@@ -354,13 +348,6 @@ create table forgotten_memories (
     primary key (seq, at)
 ) strict;
 
--- Among how many candidates a reply's beginning is chosen in a guild whose moderators have decided
--- it.
-create table reply_candidates (
-    guild_id integer primary key,
-    candidates integer not null check (candidates between 1 and 8)
-) strict;
-
 -- The sentence embedding (float16) of a message to a persona, by which it is found again, and the
 -- encoder that made it.
 create table message_vectors (
@@ -405,48 +392,6 @@ create table quoted_messages (
 ) strict;
 create index quoted_messages_by_author on quoted_messages (author_id);
 create index quoted_messages_of_channel on quoted_messages (channel_id);
-
--- Length, sampling and context of the replies in a channel, whoever speaks (`persona_id` is empty),
--- or of a persona in a guild (`channel_id` is 0), where guild 0 stands for all. A null value is
--- left to the next scope.
-create table generation_settings (
-    guild_id integer not null,
-    channel_id integer not null,
-    persona_id text not null,
-    max_new_tokens integer check (max_new_tokens > 0),
-    temperature real check (temperature between 0 and 2),
-    top_p real check (top_p > 0 and top_p <= 1),
-    context_tokens integer check (context_tokens > 0),
-    primary key (guild_id, channel_id, persona_id)
-) strict;
-create index generation_settings_of_channel on generation_settings (channel_id);
-create index generation_settings_of_persona on generation_settings (persona_id);
-
--- The time zone of a guild whose moderators have chosen one, by its IANA name.
-create table time_zones (
-    guild_id integer primary key,
-    zone text not null
-) strict;
-
--- Channels whose topic their personas are told.
-create table told_topics (
-    channel_id integer primary key,
-    guild_id integer not null
-) strict;
-
--- When the persona of a channel answers; a null value is left to a thread's channel, then to the
--- default. `wait_s` is the time for which a reply waits for further lines of its member,
--- `reply_chance` in percent, `quiet_hours` such as "22:00-07:00". `set_at` is the time of the last
--- change in seconds since 1970.
-create table answering_settings (
-    guild_id integer not null,
-    channel_id integer primary key,
-    wait_s real check (wait_s between 0 and 10),
-    reply_chance integer check (reply_chance between 0 and 100),
-    quiet_hours text,
-    quiet_mentions integer check (quiet_mentions in (0, 1)),
-    set_at real not null
-) strict;
 
 -- The messages of a member that one reply answers, where they are several. The reply's trigger is
 -- the last of them.
@@ -512,11 +457,6 @@ create table safety_counts (
     primary key (kind, day, language)
 ) strict;
 
--- Servers whose moderators have said that minors are there.
-create table minor_guilds (
-    guild_id integer primary key
-) strict;
-
 -- The further personas of a channel, in their order; the one in `channels` answers what names none
 -- of them.
 create table channel_personas (
@@ -528,14 +468,6 @@ create table channel_personas (
 ) strict;
 create index channel_personas_of_persona on channel_personas (persona_id);
 
--- Further names, one a line, by which members of a guild call a persona.
-create table persona_aliases (
-    guild_id integer not null,
-    persona_id text not null,
-    aliases text not null,
-    primary key (guild_id, persona_id)
-) strict;
-
 -- Members whom a persona of a guild, or all of them (an empty id), do not answer.
 create table blocks (
     guild_id integer not null,
@@ -544,14 +476,6 @@ create table blocks (
     blocked_by integer not null,
     at real not null,
     primary key (guild_id, user_id, persona_id)
-) strict;
-
--- The limits of replies to one member, by guild; a null value is no limit.
-create table reply_limits (
-    guild_id integer primary key,
-    per_day integer check (per_day > 0),
-    cooldown_s integer check (cooldown_s > 0),
-    exempts_moderators integer not null check (exempts_moderators in (0, 1))
 ) strict;
 
 -- Lines that the persona of a channel says at a weekly time (bit 0 of `weekdays` is Monday,
@@ -576,15 +500,6 @@ create table line_prompts (
     prompt text not null
 ) strict;
 
--- Personas that moderators have marked as age-restricted (1) in a guild, or whose card's mark they
--- have taken away (0).
-create table age_restrictions (
-    guild_id integer not null,
-    persona_id text not null,
-    is_restricted integer not null check (is_restricted in (0, 1)),
-    primary key (guild_id, persona_id)
-) strict;
-
 -- Channels that were told that an age-restricted persona does not speak there.
 create table age_notices (
     channel_id integer primary key,
@@ -598,12 +513,6 @@ create table further_replies (
     first_event integer not null,
     position integer not null check (position > 0),
     unique (first_event, position)
-) strict;
-
--- The channel of a guild that says who changed what.
-create table audit_channels (
-    guild_id integer primary key,
-    channel_id integer not null
 ) strict;
 
 -- How new members of a guild are greeted: with a text, or as a prompt describes to the persona of
@@ -693,3 +602,17 @@ create table gone_channels (
     channel_id integer primary key,
     guild_id integer not null
 ) strict;
+
+-- What is set on Discord: for a channel, whoever speaks there (`persona_id` is empty), for a persona
+-- in a guild (`channel_id` is 0), or for the guild. Guild 0 stands for all guilds, or for direct
+-- messages. `key` is that of `bot.guild_settings.definitions`, `value` JSON.
+create table settings (
+    guild_id integer not null,
+    channel_id integer not null,
+    persona_id text not null,
+    key text not null,
+    value text not null check (json_valid(value)),
+    primary key (guild_id, channel_id, persona_id, key)
+) strict;
+create index settings_of_channel on settings (channel_id);
+create index settings_of_persona on settings (persona_id);

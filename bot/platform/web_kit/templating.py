@@ -54,8 +54,7 @@ NAVIGATION = {
 TEMPLATE_FOLDERS = {
     "personas": "personas",
     "versions": "versions",
-    "generation": "generation",
-    "answering": "answering",
+    "replies": "guild_settings",
     "data": "data",
     "training": "training",
     "cards": "versions",
@@ -72,8 +71,7 @@ bot/versions/web/templates/one.html.
 """
 SECTION_OF_PREFIX = {
     "versions": "personas",
-    "generation": "personas",
-    "answering": "personas",
+    "replies": "personas",
     "safety": "system",
     "schedules": "personas",
     "servers": "system",

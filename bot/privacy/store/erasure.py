@@ -23,8 +23,7 @@ DELETE_STATEMENTS = {
     # Also where somebody has chosen a persona, and said nothing to it.
     "choices": f"""delete from channels where guild_id = 0 and
         (channel_id in ({DIRECT_CHANNELS_SQL}) or (set_by = :user and set_at <= :until))""",
-    "answering": f"delete from answering_settings where guild_id = 0 and channel_id in ({DIRECT_CHANNELS_SQL})",
-    "generation": f"delete from generation_settings where guild_id = 0 and channel_id in ({DIRECT_CHANNELS_SQL})",
+    "settings": f"delete from settings where guild_id = 0 and channel_id in ({DIRECT_CHANNELS_SQL})",
     "messages": "delete from messages where author_id = :user and at <= :until",
     "quoted_messages": "delete from quoted_messages where author_id = :user and at <= :until",
     "votes": "delete from votes where user_id = :user and at <= :until",

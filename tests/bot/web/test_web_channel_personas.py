@@ -40,7 +40,7 @@ async def test_pages_name_them(shared, path):
 
 async def test_settings_of_the_channel_are_on_the_pages_of_all(shared):
     for persona in ("oda", "thrip"):
-        _, page, _ = await shared.page(f"/dashboard/personas/{persona}/answering")
+        _, page, _ = await shared.page(f"/dashboard/personas/{persona}/replies")
         assert f"{GUILD}-{CHANNEL}" in page and "for all personas of it" in page
         place = f"{GUILD}-{CHANNEL}"
         status, _, _ = await shared.page(f"/dashboard/personas/{persona}/replies?place={place}")

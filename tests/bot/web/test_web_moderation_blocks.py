@@ -12,14 +12,16 @@ import pytest
 import bot.moderation.web.block_pages
 import bot.moderation.web.people
 from bot.demo_guild import MEMBER, NEWCOMER
-from bot.moderation.store import Block, ReplyLimits
+from bot.guild_settings.definitions import AUDIT_CHANNEL
+from bot.moderation.limits import ReplyLimits, read_limits
+from bot.moderation.store import Block
 from bot.moderation.web.block_pages import PAGE_SIZE
 from personas.home.trash import TrashEntry
 from tests.bot.conftest import OFFICE, QUAY
 from tests.bot.web.two_servers import OTTO, SERVERS
 from tests.fakes import until
 
-LIMITS = {"per_day": "", "cooldown_s": "", "exempts_moderators": "yes"}
+LIMITS = {"per_day": "", "cooldown_s": "", "exempts_moderators": ""}
 SEEN = {f"seen-{name}": value for name, value in LIMITS.items()}
 
 
@@ -30,7 +32,7 @@ def blocked(town, guild_id=None):
 
 
 def audited(town):
-    town.stage.store.audit_channels.set(town.first, town.channel_id(OFFICE, town.first))
+    AUDIT_CHANNEL.write(town.stage.store, town.channel_id(OFFICE, town.first), town.first)
 
 
 @pytest.fixture
@@ -222,19 +224,19 @@ async def test_limits_are_set_and_hold_and_are_the_commands(town, operator):
     given = LIMITS | {"per_day": "1", "exempts_moderators": "no"}
     answer = await operator.submit(f"{page}/limits", **SEEN, **given)
     assert (answer.status, answer.location) == (303, page), answer.text
-    assert town.stage.store.limits.get(town.first) == ReplyLimits(1, None, False)
+    assert read_limits(town.stage.store, town.first) == ReplyLimits(1, None, False)
     shown = (await operator.get(page)).text
     assert "1 a day, from midnight in the server&#39;s time zone" in shown
-    await town.stage.sees("The operator changed the limits: Replies to a member here: 1 a day")
+    await town.stage.sees("The operator changed the replies (Replies to a member each day: 1")
     answer = await town.stage.moderator.slash(QUAY, "moderation limits", cooldown=30)
     assert "1 a day" in answer.message["content"]
-    assert 'name="cooldown_s" value="30"' in (await operator.get(page)).text
+    assert 'name="seen-cooldown_s" value="30"' in (await operator.get(page)).text
     mark = town.stage.mark
     await town.stage.member.say(QUAY, "one")
     await town.stage.finished(QUAY, mark)
     refused = await town.stage.member.slash(QUAY, "chat", message="two")
     assert "You have had the 1 reply" in refused.message["content"]
-    assert town.stage.store.limits.get(town.second) == ReplyLimits()
+    assert read_limits(town.stage.store, town.second) == ReplyLimits()
 
 
 async def test_a_limit_that_is_no_number_is_said_beside_its_field(town, operator):
@@ -244,10 +246,10 @@ async def test_a_limit_that_is_no_number_is_said_beside_its_field(town, operator
         answer = await operator.submit(f"{page}/limits", **SEEN, **given)
         assert answer.status == 422 and 'id="per_day-error"' in answer.text
         assert "Write a whole number from 0 to 10000." in answer.text
-        assert f'value="{text}"' in answer.text and 'name="cooldown_s" value="20"' in answer.text
+        assert f'value="{text}"' in answer.text and 'value="20"' in answer.text
         assert '<option value="no" selected>' in answer.text
         assert 'href="#per_day">Replies to a member each day: ' in answer.text
-    assert town.stage.store.limits.get(town.first) == ReplyLimits()
+    assert read_limits(town.stage.store, town.first) == ReplyLimits()
 
 
 async def test_of_two_tabs_the_later_one_overwrites_no_limit_unseen(town, operator):
@@ -255,16 +257,19 @@ async def test_of_two_tabs_the_later_one_overwrites_no_limit_unseen(town, operat
     page = f"{SERVERS}/{town.first}/limits"
     assert (await operator.submit(page, **SEEN, **LIMITS | {"per_day": "5"})).status == 303
     late = await operator.submit(page, **SEEN, **LIMITS | {"per_day": "9"})
-    assert late.status == 409 and "Somebody else has changed the limits meanwhile." in late.text
-    assert 'name="per_day" value="9"' in late.text and 'name="seen-per_day" value="5"' in late.text
+    assert (
+        late.status == 409
+        and "Somebody else has changed “Replies to a member each day” meanwhile" in late.text
+    )
+    assert 'value="9"' in late.text and 'name="seen-per_day" value="5"' in late.text
     other = await operator.submit(page, **SEEN, **LIMITS | {"cooldown_s": "7"})
     assert other.status == 303, "another field is not touched"
-    assert town.stage.store.limits.get(town.first) == ReplyLimits(5, 7)
+    assert read_limits(town.stage.store, town.first) == ReplyLimits(5, 7)
     same = await operator.submit(page, **SEEN, **LIMITS)
-    assert same.status == 303 and town.stage.store.limits.get(town.first) == ReplyLimits(5, 7)
+    assert same.status == 303 and read_limits(town.stage.store, town.first) == ReplyLimits(5, 7)
     seen = SEEN | {"seen-per_day": "5", "seen-cooldown_s": "7"}
     assert (await operator.submit(page, **seen, **LIMITS | {"per_day": "0"})).status == 303
-    assert town.stage.store.limits.get(town.first) == ReplyLimits()
+    assert read_limits(town.stage.store, town.first) == ReplyLimits()
 
 
 # ---------------------------------------------------------------------------- servers and direct messages
@@ -308,7 +313,7 @@ async def test_the_operator_blocks_and_limits_in_direct_messages(town, operator)
     limit = {"per_day": "3", "cooldown_s": "9"}
     seen = dict.fromkeys(("seen-per_day", "seen-cooldown_s"), "")
     assert (await operator.submit(f"{page}/limits", **seen, **limit)).status == 303
-    assert town.stage.store.limits.get(0).per_day == 3
+    assert read_limits(town.stage.store, 0).per_day == 3
     shown = (await operator.get(page)).text
     assert "3 a day, from midnight in the operator&#39;s time zone; one every 9 seconds." in shown
     lifted = {"user": str(member_id), "persona": "oda"}
@@ -320,7 +325,7 @@ async def test_the_operator_blocks_and_limits_in_direct_messages(town, operator)
     await operator.submit(f"{SERVERS}/{town.first}", member=MEMBER, persona="")
     await town.stage.sees("The operator blocked")
     said = str(town.stage.sandbox.events)
-    assert "for Oda Marrow" not in said and "changed the limits" not in said, "no server's concern"
+    assert "for Oda Marrow" not in said and "changed the replies" not in said, "no server's concern"
 
 
 async def test_without_discord_the_operator_lifts_blocks_and_cannot_name_members(dashboard):

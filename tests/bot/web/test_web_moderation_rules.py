@@ -6,6 +6,7 @@ import re
 import pytest
 
 from bot.demo_guild import MEMBER, MODERATOR
+from bot.guild_settings.definitions import AUDIT_CHANNEL, IS_AGE_RESTRICTED
 from bot.moderation.roles import MAX_ROLES
 from bot.store import Mute
 from personas.card.card_reader import parse_card
@@ -28,7 +29,7 @@ def muted(town, guild_id=None):
 
 
 def audited(town):
-    town.stage.store.audit_channels.set(town.first, town.channel_id(OFFICE, town.first))
+    AUDIT_CHANNEL.write(town.stage.store, town.channel_id(OFFICE, town.first), town.first)
 
 
 def tagged(town, guild_id, name="Velvet"):
@@ -295,7 +296,7 @@ async def test_the_tag_of_a_card_is_named_and_only_that_of_a_servers_own_is_over
     assert (await operator.submit(f"{page}/age", marked=own, restricted="no")).status == 303
     shown = (await operator.get(page)).text
     assert "Its card has the tag R18. Moderators have taken the mark away here." in shown
-    assert town.stage.store.age_restrictions.of_guild(town.first) == {own: False}
+    assert IS_AGE_RESTRICTED.by_persona(town.stage.store, town.first) == {own: False}
     stranger = town.bring_in(town.second, "Lamplighter")
     for marked in ("nobody", stranger, ""):
         answer = await operator.submit(f"{page}/age", marked=marked, restricted="yes")
@@ -304,7 +305,7 @@ async def test_the_tag_of_a_card_is_named_and_only_that_of_a_servers_own_is_over
     for wanted in ({}, {"restricted": "maybe"}):
         answer = await operator.submit(f"{page}/age", marked=own, **wanted)
         assert answer.status == 422 and "Mark it, or take its mark?" in answer.text
-    assert town.stage.store.age_restrictions.of_guild(town.first) == {own: False}
+    assert IS_AGE_RESTRICTED.by_persona(town.stage.store, town.first) == {own: False}
 
 
 # ---------------------------------------------------------------------------------- without Discord
@@ -320,6 +321,6 @@ async def test_without_discord_the_operator_lifts_mutes_and_removes_roles(dashbo
     assert status == 303 and store.mutes.of_guild(5) == []
     status, _, _ = await dashboard.submit(f"{page}/roles", action="train", remove="99", seen="99")
     assert status == 303 and store.action_roles.get(5, "train") == set()
-    store.age_restrictions.set(6, "oda", True)
+    IS_AGE_RESTRICTED.write(store, True, 6, persona_id="oda")
     _, text, _ = await dashboard.page("/dashboard/moderation")
     assert 'href="/dashboard/moderation/6"' in text and "moderation/5" not in text

@@ -1,12 +1,11 @@
-"""The places for which a persona's generation settings can be set: all servers, a server, a
-channel.
-"""
+"""The places for which a persona's replies can be set: all servers, a server, a channel."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bot.generation.actions import EffectiveGeneration
-from bot.generation.store import NO_CHANNEL, GenerationScope, GenerationSettings
+from bot.guild_settings.definitions import ANSWERING, GENERATION
+from bot.guild_settings.registry import SettingGroup
+from bot.guild_settings.store import NO_CHANNEL, SettingScope
 from bot.personas.web.lookup import OwnedPersona, guild_name
 from bot.platform.web_kit.problems import Problem
 from bot.services import Services
@@ -16,7 +15,7 @@ MAX_ID = 2**63 - 1
 
 
 @dataclass(frozen=True)
-class GenerationPlace:
+class ReplyPlace:
     """A place of a persona's replies: a channel, or all of a server (channel 0), or of all servers
     (server 0).
     """
@@ -42,48 +41,42 @@ class GenerationPlace:
         return f"{_channel_name(services, self.guild_id, self.channel_id)} ({guild})"
 
     @property
-    def scope(self) -> GenerationScope:
+    def scope(self) -> SettingScope:
         if self.channel_id:
-            return GenerationScope(self.guild_id, channel_id=self.channel_id)
-        return GenerationScope(self.guild_id, persona_id=self.owned.id)
+            return SettingScope(self.guild_id, channel_id=self.channel_id)
+        return SettingScope(self.guild_id, persona_id=self.owned.id)
 
     @property
-    def stored(self) -> GenerationSettings:
-        """What is set for this place alone."""
-        return self.owned.services.store.generation.get(self.scope)
-
-    @property
-    def effective(self) -> EffectiveGeneration:
-        """What holds for replies here."""
-        generation = self.owned.services.generation
-        return generation.in_channel(self.owned.id, self.guild_id, self.channel_id)
+    def groups(self) -> tuple[SettingGroup, ...]:
+        """What can be set here: when it answers is a channel's."""
+        return (GENERATION, ANSWERING) if self.channel_id else (GENERATION,)
 
 
-def list_places(owned: OwnedPersona) -> list[GenerationPlace]:
+def list_places(owned: OwnedPersona) -> list[ReplyPlace]:
     """List the places of a persona: all servers first, then servers and channels where it lives or
     has settings.
     """
     store = owned.services.store
     places = dict.fromkeys([(owned.guild_id, NO_CHANNEL)])
-    for scoped in store.generation.of_persona(owned.id):
-        places[scoped.scope.guild_id, NO_CHANNEL] = None
+    for stored in store.settings.of_persona(owned.id):
+        places[stored.scope.guild_id, NO_CHANNEL] = None
     for _, channel in store.channels.where_live([owned.id]):
         if channel.guild_id:  # a direct message's settings are those of all servers
             places[channel.guild_id, NO_CHANNEL] = None
             places[channel.guild_id, channel.channel_id] = None
-    return [GenerationPlace(owned, guild, channel) for guild, channel in sorted(places)]
+    return [ReplyPlace(owned, guild, channel) for guild, channel in sorted(places)]
 
 
 def find_place(
     owned: OwnedPersona, guild_id: int | None = None, channel_id: int | None = None
-) -> GenerationPlace:
+) -> ReplyPlace:
     """Find a place; without a server, all servers, or the persona's own. Raises `Problem` for a
     place where the persona does not live.
     """
     guild_id = guild_id or owned.guild_id
     if max(guild_id, channel_id or 0) > MAX_ID:
         raise Problem("not-found", "There is no server or channel with such an id.")
-    place = GenerationPlace(owned, guild_id, channel_id or NO_CHANNEL)
+    place = ReplyPlace(owned, guild_id, channel_id or NO_CHANNEL)
     if owned.guild_id and guild_id != owned.guild_id:
         raise Problem("not-found", f"{owned.persona.name} is a persona of another server.")
     if guild_id and not _is_known(owned.services, guild_id):

@@ -1,4 +1,4 @@
-"""Length, sampling and context of replies on a persona's page."""
+"""How and when a persona replies, on its page."""
 
 import html
 import re
@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from bot.generation.store import GenerationScope, GenerationSettings
+from bot.guild_settings.definitions import ANSWERING, GENERATION
+from bot.guild_settings.store import SettingScope
 from bot.store import Channel
 
 PAGE = "/dashboard/personas/oda/replies"
@@ -24,7 +25,7 @@ def lives_here(dashboard):
 
 def stored(dashboard, guild_id=0, channel_id=0):
     persona = "" if channel_id else "oda"
-    return dashboard.store.generation.get(GenerationScope(guild_id, channel_id, persona))
+    return dashboard.store.settings.get(SettingScope(guild_id, channel_id, persona))
 
 
 async def test_values_are_set_for_each_place_and_the_most_specific_holds(lives_here):
@@ -44,7 +45,7 @@ async def test_values_are_set_for_each_place_and_the_most_specific_holds(lives_h
 
 async def test_replies_over_http_and_previews_have_the_personas_own(dashboard):
     own = {"max_new_tokens": 77, "temperature": 0.1, "context_tokens": 1024}
-    dashboard.services.generation.change(GenerationScope(0, persona_id="oda"), own)
+    dashboard.services.guild_settings.change(GENERATION, SettingScope(0, persona_id="oda"), own)
     said = {"model": "oda", "messages": [{"role": "user", "content": "hello"}]}
     assert (await dashboard.ask("POST", "/v1/chat/completions", json=said))[0] == 200
     request = dashboard.engine.requests[-1]
@@ -63,7 +64,7 @@ async def test_replies_over_http_and_previews_have_the_personas_own(dashboard):
     ("fields", "status", "words"),
     [
         ({"max_new_tokens": "600"}, 409, "NEW_TOKENS_LIMIT"),
-        ({"max_new_tokens": "5000"}, 409, "from 1 to 512"),
+        ({"max_new_tokens": "5000"}, 422, "max_new_tokens"),
         ({"max_new_tokens": "0"}, 422, "max_new_tokens"),
         ({"context_tokens": "4096"}, 409, "the engine's context"),
         ({"temperature": "3"}, 422, "a number from 0 to 2"),
@@ -78,7 +79,7 @@ async def test_what_cannot_be_set_is_refused_and_changes_nothing(lives_here, fie
     refused_status, page, _ = await lives_here.submit(PAGE, **fields)
     assert refused_status == status
     assert words in html.unescape(page)
-    assert lives_here.store.generation.all() == []
+    assert lives_here.store.settings.all() == []
 
 
 def form_of(page):
@@ -89,7 +90,8 @@ def form_of(page):
         name = re.search(r'name="([^"]+)"', tag)
         if name:
             fields[name[1]] = html.unescape(re.search(r'value="([^"]*)"', tag)[1])
-    return fields
+    chosen = re.search(r'value="(\w+)" selected', form)
+    return {**fields, "quiet_mentions": chosen[1]} if chosen else fields
 
 
 async def test_the_page_shows_what_holds_and_why_and_changes_a_place(lives_here):
@@ -101,15 +103,15 @@ async def test_the_page_shows_what_holds_and_why_and_changes_a_place(lives_here)
     assert fields["place"] == key and fields["max_new_tokens"] == ""
     status, _, headers = await dashboard.submit(PAGE, **{**fields, "max_new_tokens": "250"})
     assert status == 303 and headers["Location"].endswith(f"place={key}")
-    assert stored(dashboard, GUILD, CHANNEL) == GenerationSettings(250)
+    assert stored(dashboard, GUILD, CHANNEL) == {"max_new_tokens": 250}
     _, page, _ = await dashboard.page(f"{PAGE}?place={key}")
     assert "set for this channel" in page and form_of(page)["max_new_tokens"] == "250"
     status, _, _ = await dashboard.submit(PAGE, **form_of(page))
     assert status == 303, "nothing was changed"
     await dashboard.submit(PAGE, **{**form_of(page), "max_new_tokens": "", "top_p": "0.5"})
-    assert stored(dashboard, GUILD, CHANNEL) == GenerationSettings(top_p=0.5)
+    assert stored(dashboard, GUILD, CHANNEL) == {"top_p": 0.5}
     status, _, _ = await dashboard.submit(f"{PAGE}/reset", place=key)
-    assert status == 303 and dashboard.store.generation.all() == []
+    assert status == 303 and dashboard.store.settings.all() == []
     status, page, _ = await dashboard.submit(f"{PAGE}/reset", place=key)
     assert status == 409 and "Nothing is set here." in page
 
@@ -122,11 +124,50 @@ async def test_the_page_keeps_what_was_typed_and_refuses_what_somebody_else_has_
     status, page, _ = await dashboard.submit(PAGE, **{**fields, "max_new_tokens": "600"})
     assert status == 409 and "NEW_TOKENS_LIMIT" in html.unescape(page)
     status, page, _ = await dashboard.submit(PAGE, **{**fields, "temperature": "warm"})
-    assert status == 422 and stored(dashboard) == GenerationSettings()
-    scope = GenerationScope(0, persona_id="oda")
-    dashboard.services.generation.change(scope, {"max_new_tokens": 300})
+    assert status == 422 and stored(dashboard) == {}
+    scope = SettingScope(0, persona_id="oda")
+    dashboard.services.guild_settings.change(GENERATION, scope, {"max_new_tokens": 300})
     status, page, _ = await dashboard.submit(PAGE, **{**fields, "max_new_tokens": "200"})
-    assert status == 409 and "it is 300 now" in html.unescape(page)
-    assert stored(dashboard) == GenerationSettings(300)
+    assert status == 409 and "it is 300 tokens now" in html.unescape(page)
+    assert stored(dashboard) == {"max_new_tokens": 300}
     status, _, _ = await dashboard.submit(PAGE, **{**fields, "top_p": "0.5"})
-    assert status == 303 and stored(dashboard) == GenerationSettings(300, top_p=0.5)
+    assert status == 303 and stored(dashboard) == {"max_new_tokens": 300, "top_p": 0.5}
+
+
+# --------------------------------------------------------------------------------- when it answers
+
+
+async def test_when_it_answers_is_set_for_a_channel_alone(lives_here):
+    dashboard = lives_here
+    _, page, _ = await dashboard.page(PAGE)
+    assert not any(key in form_of(page) for key in ANSWERING.keys)
+    here = f"{PAGE}?place={GUILD}-{CHANNEL}"
+    _, page, _ = await dashboard.page(here)
+    filled = {"wait_s": "1,5", "reply_chance": "40", "quiet_hours": "22-7", "quiet_mentions": "yes"}
+    status, _, _ = await dashboard.submit(PAGE, **{**form_of(page), **filled})
+    assert status == 303
+    kept = {"wait_s": 1.5, "reply_chance": 40, "quiet_mentions": True}
+    assert stored(dashboard, GUILD, CHANNEL) == {**kept, "quiet_hours": "22:00-07:00"}
+    _, page, _ = await dashboard.page(here)
+    assert "Now 22:00-07:00 in this server&#39;s time zone (set for this channel)" in page
+    assert form_of(page)["quiet_mentions"] == "yes" and form_of(page)["wait_s"] == "1.5"
+    await dashboard.submit(PAGE, **{**form_of(page), "quiet_hours": ""})
+    assert stored(dashboard, GUILD, CHANNEL) == kept
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("wait_s", "11", "Wait for further lines: Write a number from 0 to 10."),
+        ("wait_s", "1,500", "Wait for further lines: "),
+        ("reply_chance", "half", "Reply chance: Write a whole number from 0 to 100."),
+        ("quiet_hours", "always", "is no span of hours"),
+        ("quiet_mentions", "perhaps", "Choose yes or no."),
+    ],
+)
+async def test_what_a_field_cannot_have_is_refused_beside_it(lives_here, field, value, words):
+    _, page, _ = await lives_here.page(f"{PAGE}?place={GUILD}-{CHANNEL}")
+    typed = {**form_of(page), "reply_chance": "30", field: value}
+    status, refused, _ = await lives_here.submit(PAGE, **typed)
+    assert status in (409, 422) and words in html.unescape(refused)
+    assert not stored(lives_here, GUILD, CHANNEL), "nor is the other field set"

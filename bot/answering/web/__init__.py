@@ -1,1 +1,0 @@
-"""The page of when a persona answers in its channels."""

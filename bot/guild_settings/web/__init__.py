@@ -1,0 +1,1 @@
+"""Forms of settings, and the page of a persona's."""
