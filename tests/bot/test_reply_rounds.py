@@ -546,7 +546,7 @@ async def test_an_erased_member_leaves_nothing_of_a_round(stage):
     stage.engine.free.set()
     await until(lambda: not stage.client.services.reply_service.unfinished._counts)
     assert requests(stage) == ["thrip", "oda", "thrip"], "the next one says nothing"
-    assert not stage.store.messages._db.read("select * from further_replies")
+    assert not stage.store.messages._db.read("select * from replies where first_event is not null")
     assert not stage.store.messages._db.read(f"select * from replies where asked_by = {user_id}")
 
 
@@ -572,6 +572,6 @@ async def test_settings_of_answers_stay_with_the_channel_and_are_told(stage):
         stage.client.services, channel.guild_id, channel.channel_id, {"quiet_hours": "22:00-07:00"}
     )
     answer = await stage.moderator.slash(INN, "persona clear")
-    await until(lambda: "quiet hours 22:00-07:00" in (answer.message or {}).get("content", ""))
+    await until(lambda: "Quiet hours: 22:00-07:00" in (answer.message or {}).get("content", ""))
     answer = await stage.moderator.slash(INN, "persona set", persona="oda")
-    await until(lambda: "quiet hours 22:00-07:00" in (answer.message or {}).get("content", ""))
+    await until(lambda: "Quiet hours: 22:00-07:00" in (answer.message or {}).get("content", ""))

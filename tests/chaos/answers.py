@@ -24,9 +24,8 @@ SEARCHED_MESSAGES, SEARCHED_CALLS = 45, 4
 """
 BUSY_TEXT = "as many as"
 """Words of the notice that a member has too many unfinished replies, which names no message."""
-REPLIES_SQL = """select replies.*, first_event, position, exists (select 1 from reply_parts
-    where reply_parts.event_id = replies.event_id) as is_seen
-    from replies left join further_replies using (event_id)"""
+REPLIES_SQL = """select *, exists (select 1 from reply_parts
+    where reply_parts.event_id = replies.event_id) as is_seen from replies"""
 MESSAGES_SQL = "select * from messages where persona_id is null"
 
 

@@ -13,13 +13,12 @@ from bot.platform.db.database import DatabaseConnection, Table
 ReplyState = Literal["waiting", "streaming", "done", "stopped", "failed"]
 UNFINISHED = "(state in ('waiting', 'streaming') or end_note is not null)"
 """The SQL condition of `StoredReply.is_unfinished`."""
-FIRST_EVENT = "coalesce((select first_event from further_replies where event_id = :event), :event)"
+FIRST_EVENT = "coalesce((select first_event from replies where event_id = :event), :event)"
 """The event of the first reply to the message that :event's reply answers."""
 ASKED = f"""(seq = (select trigger_seq from replies where event_id = :event)
     or seq in (select seq from reply_lines where event_id = {FIRST_EVENT}))"""
 """The messages that :event's reply answers."""
-IN_ROUND = """(event_id = :event
-    or event_id in (select event_id from further_replies where first_event = :event))"""
+IN_ROUND = "(event_id = :event or first_event = :event)"
 """The reply of :event, and those that follow it."""
 MAX_LATEST_REPLIES = 2_000
 LOW_BITS = 22
@@ -122,12 +121,13 @@ class StoredReplies(Table):
             )
             if not is_new:
                 return False
-            self._db.insert("line_prompts", {"event_id": event_id, "prompt": prompt})
+            sql = "update replies set prompt = :prompt where event_id = :event"
+            self._db.write(sql, prompt=prompt, event=event_id)
         return True
 
     def line_prompt(self, event_id: int) -> str | None:
         """Return what a line is to say; None for a reply to a member."""
-        sql = "select prompt from line_prompts where event_id = :event"
+        sql = "select prompt from replies where event_id = :event"
         return self._db.value(str, sql, event=event_id)
 
     def add_line(self, event_id: int, seq: int) -> None:
@@ -171,19 +171,17 @@ class StoredReplies(Table):
         with self._db.atomic():
             events = _further_events(first_event, position)
             event_id = next(each for each in events if self.begin(each, **values))
-            row = {"event_id": event_id, "first_event": first_event, "position": position}
-            self._db.insert("further_replies", row)
+            sql = """update replies set first_event = :first, round_position = :position
+                where event_id = :event"""
+            self._db.write(sql, first=first_event, position=position, event=event_id)
         return event_id
 
     def of_round(self, event_id: int) -> list[StoredReply]:
         """List the replies of all personas to the message that this event's reply answers, in their
         order: that reply alone where one persona answers it.
         """
-        # By their keys: a condition on both tables would read all replies.
-        sql = f"""select replies.* from replies left join further_replies using (event_id)
-            where replies.event_id in (select {FIRST_EVENT} union all
-            select event_id from further_replies where first_event = {FIRST_EVENT})
-            order by coalesce(position, 0)"""
+        sql = f"""select * from replies where event_id = {FIRST_EVENT}
+            or first_event = {FIRST_EVENT} order by coalesce(round_position, 0)"""
         return self._db.all(self._reply, sql, event=event_id)
 
     def earlier_of_round(self, event_id: int) -> list[int]:
@@ -270,7 +268,9 @@ class StoredReplies(Table):
         copy takes its place. Those that were to follow it are deleted, too. None counts for a limit.
         """
         with self._db.atomic():
-            self._db.write(f"delete from reply_attempts where {IN_ROUND}", event=event_id)
+            sql = """delete from reply_attempts where event_id = :event
+                or event_id in (select event_id from replies where first_event = :event)"""
+            self._db.write(sql, event=event_id)
             self._db.write(f"delete from replies where {IN_ROUND}", event=event_id)
 
     def record_deleted(self, event_id: int) -> None:
@@ -403,6 +403,8 @@ class StoredReplies(Table):
         return self._db.one(VoteCounts, sql, event=event_id) or VoteCounts()
 
     def _reply(self, event_id: int, is_unseen: int, **columns: Any) -> StoredReply:
+        for name in ("prompt", "first_event", "round_position"):
+            del columns[name]
         sql = "select message_id from reply_parts where event_id = :event order by position"
         return StoredReply(
             event_id,

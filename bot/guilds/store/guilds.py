@@ -16,7 +16,6 @@ GUILD_TABLES = (
     "messages", "quoted_messages", *GUILD_PERSONA_TABLES, "webhooks", "threads",
     "scheduled_lines", "member_greetings", "talks", "blocks", "age_notices", "gone_channels",
     "action_roles", "greeted_members", "reply_attempts",
-    "departed_guilds",
 )  # fmt: skip
 """Tables whose rows are deleted with a guild. Jobs stay where versions of other personas refer to
 them, without who requested them and where.
@@ -55,24 +54,28 @@ class Guilds(Table):
         """
         with self._db.atomic():
             for guild_id in guild_ids:
-                sql = """insert into guilds values (:guild, :account, null)
+                sql = """insert into guilds values (:guild, :account, null, null)
                     on conflict do update set application_id = excluded.application_id"""
                 self._db.write(sql, guild=guild_id, account=application_id)
                 self.record_returned(guild_id)
 
     def record_left(self, guild_id: int, at: float) -> None:
         """Record that the bot is no longer in a guild; the first time counts."""
-        self._db.insert("departed_guilds", {"guild_id": guild_id, "at": at}, ignore=True)
+        sql = """insert into guilds values (:guild, null, :at, null)
+            on conflict do update set left_at = coalesce(left_at, excluded.left_at)"""
+        self._db.write(sql, guild=guild_id, at=at)
 
     def record_returned(self, guild_id: int) -> None:
         """Record that the bot is in the guild again."""
-        self._db.write("delete from departed_guilds where guild_id = :guild", guild=guild_id)
+        self._db.write("update guilds set left_at = null where guild_id = :guild", guild=guild_id)
 
     def departed(self) -> list[DepartedGuild]:
         """List the guilds that the bot has left and whose data are not deleted yet, earliest
         first.
         """
-        return self._db.all(DepartedGuild, "select guild_id, at from departed_guilds order by at")
+        sql = """select guild_id, left_at as at from guilds where left_at is not null
+            order by left_at"""
+        return self._db.all(DepartedGuild, sql)
 
     def left_before(self, at: float) -> list[int]:
         """List the guilds that the bot left before a time."""
@@ -83,6 +86,7 @@ class Guilds(Table):
         tables = (*GUILD_TABLES, "jobs")
         short_tables = [table for table in tables if table not in LONG_TABLES]
         sql = " union ".join(f"select guild_id from {table}" for table in short_tables)
+        sql += " union select guild_id from guilds where left_at is not null"
         guild_ids = set(self._db.column(int, sql))
         for table in LONG_TABLES:
             # From one guild to the next in the index: `distinct` would read every row.
@@ -112,7 +116,7 @@ class Guilds(Table):
         """Record that all data of a guild are deleted from the disk, so that a backup does not
         restore them.
         """
-        sql = """insert into guilds values (:guild, null, :at)
+        sql = """insert into guilds values (:guild, null, null, :at)
             on conflict do update set deleted_at = excluded.deleted_at"""
         self._db.write(sql, guild=guild_id, at=at)
 
@@ -122,6 +126,7 @@ class Guilds(Table):
             self.forget_new_conversations(guild_id)
             for table in GUILD_TABLES:
                 self._db.write(f"delete from {table} where guild_id = :guild", guild=guild_id)
+            self.record_returned(guild_id)
             self._db.write(
                 "update promotions set previous = null where for_guild = :guild", guild=guild_id
             )

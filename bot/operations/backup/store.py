@@ -42,14 +42,9 @@ def merge_later_decisions(
         _copy(
             restored,
             later,
-            "departed_guilds",
-            "on conflict do update set at = min(at, excluded.at)",
-        )
-        _copy(
-            restored,
-            later,
             "guilds",
             """on conflict do update set application_id = coalesce(excluded.application_id, application_id),
+            left_at = excluded.left_at,
             deleted_at = coalesce(excluded.deleted_at, deleted_at)""",
         )
         _copy(restored, later, "threads", "on conflict do nothing")

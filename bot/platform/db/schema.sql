@@ -58,6 +58,9 @@ create index messages_by_author on messages (author_id, author_name);
 -- `interrupted_at` is when its author first stopped or regenerated it. `end_note` is the note under
 -- a reply that has ended, until Discord has confirmed the message's last edit. `is_unseen`: Discord
 -- has not shown the reply's end, as in a thread that was archived meanwhile; no prompt has its text.
+-- A line that answers nobody has no trigger, and a `prompt` of what it is to say. The replies of
+-- further personas to a message that calls several follow that to `first_event` by
+-- `round_position`, from 1.
 create table replies (
     event_id integer primary key,
     channel_id integer not null,
@@ -72,7 +75,11 @@ create table replies (
     attempt integer not null default 1,
     interrupted_at real,
     end_note text,
-    is_unseen integer not null default 0 check (is_unseen in (0, 1))
+    is_unseen integer not null default 0 check (is_unseen in (0, 1)),
+    prompt text,
+    first_event integer,
+    round_position integer check (round_position > 0),
+    unique (first_event, round_position)
 ) strict;
 create index replies_trigger on replies (trigger_seq);
 create index replies_by_age on replies (created_at);
@@ -236,17 +243,13 @@ create table withdrawn (
     primary key (persona_id, version)
 ) strict;
 
--- Guilds that removed the bot, and when.
-create table departed_guilds (
-    guild_id integer primary key,
-    at real not null
-) strict;
-
 -- The account of the bot that was last in a guild: a guild of another account has not removed this
--- one. `deleted_at` is when its data were deleted last: an older backup does not restore them.
+-- one. `left_at` is when the bot left it, null while it is there. `deleted_at` is when its data were
+-- deleted last: an older backup does not restore them.
 create table guilds (
     guild_id integer primary key,
     application_id integer,
+    left_at real,
     deleted_at real
 ) strict;
 
@@ -408,8 +411,7 @@ end;
 create trigger line_of_further_deleted after delete on reply_lines begin
     update replies set
         trigger_seq = (select max(seq) from reply_lines where event_id = old.event_id)
-        where event_id in (select event_id from further_replies where first_event = old.event_id)
-        and (trigger_seq is null or trigger_seq = old.seq);
+        where first_event = old.event_id and (trigger_seq is null or trigger_seq = old.seq);
 end;
 
 -- Trainings of a persona in a guild at a weekly time (bit 0 of `weekdays` is Monday, `minute` that
@@ -494,25 +496,10 @@ create table scheduled_lines (
     outcome text not null default ''
 ) strict;
 
--- What a line that answers nobody is to say: it is a reply without a trigger.
-create table line_prompts (
-    event_id integer primary key references replies (event_id) on delete cascade,
-    prompt text not null
-) strict;
-
 -- Channels that were told that an age-restricted persona does not speak there.
 create table age_notices (
     channel_id integer primary key,
     guild_id integer not null
-) strict;
-
--- The replies of further personas to a message that calls several: `first_event` is that of the
--- first one's reply, which they follow by `position`, from 1.
-create table further_replies (
-    event_id integer primary key references replies (event_id) on delete cascade,
-    first_event integer not null,
-    position integer not null check (position > 0),
-    unique (first_event, position)
 ) strict;
 
 -- How new members of a guild are greeted: with a text, or as a prompt describes to the persona of

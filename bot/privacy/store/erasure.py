@@ -73,7 +73,7 @@ TIME_COLUMNS = {
 FREE_TEXT_COLUMNS = {
     "messages": ("text", "author_name"),
     "quoted_messages": ("text", "author_name"),
-    "replies": ("end_note",),
+    "replies": ("end_note", "prompt"),
     "jobs": (
         "name",
         "request",
@@ -91,7 +91,6 @@ FREE_TEXT_COLUMNS = {
     "comparisons": ("prompt", "text_a", "text_b"),
     "memories": ("text",),
     "scheduled_lines": ("prompt",),
-    "line_prompts": ("prompt",),
     "member_greetings": ("text",),
     "answered": ("body",),
     "reports": ("note",),
