@@ -1,6 +1,4 @@
-"""What int8 costs: held-out losses of the embedded model in it, and in float32 and bfloat16; and a
-job's card.
-"""
+"""What int8 costs: held-out losses of the embedded model in it and in float32; and a job's card."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ be chosen unasked.
 
 @pytest.fixture(scope="module")
 def replies(renderer):
-    """Every other reply after the prompts that are served: of personas' lore, and answers to
+    """Every eighth reply after the prompts that are served: of personas' lore, and answers to
     instructions.
     """
     shipped = ShippedData.from_source_tree()
@@ -40,9 +38,9 @@ def replies(renderer):
         renderer.sample(
             personas[passage.owner], [Turn("You", f"Tell me of {passage.heading}.")], passage.text
         )
-        for passage in read_lore(shipped.lore, personas)[::2]
+        for passage in read_lore(shipped.lore, personas)[::8]
     ]
-    lines = INSTRUCTIONS.read_text(encoding="utf-8").splitlines()[::2]
+    lines = INSTRUCTIONS.read_text(encoding="utf-8").splitlines()[::8]
     asked = [[message["content"] for message in json.loads(line)["messages"]] for line in lines]
     return of_lore, [
         renderer.sample(None, [Turn("You", question)], answer) for question, answer in asked
@@ -52,7 +50,7 @@ def replies(renderer):
 @pytest.mark.slow
 def test_held_out_losses_of_the_embedded_model_hardly_change(replies):
     losses = {}
-    for precision in ("float32", "bfloat16", "int8"):
+    for precision in ("float32", "int8"):
         model = load_serving_model(locate(EMBEDDED), precision)
         losses[precision] = [mean_loss(measure_reply_losses(model, samples)) for samples in replies]
     print({precision: [f"{loss:.4f}" for loss in both] for precision, both in losses.items()})

@@ -116,7 +116,7 @@ def test_threads_are_those_that_the_run_began_with(tmp_path, tiny_base, undistur
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(6))
 def test_killed_at_a_random_moment_the_adapter_is_the_same(tmp_path, tiny_base, undisturbed, seed):
     draw = random.Random(seed)
     folder = persona_job(tmp_path, tiny_base.source, **LONG)
