@@ -101,8 +101,8 @@ def make_adapter(
     work = job.workload
     if not control.skips_memory_check:
         require_memory(run.recipe, job.base, work)
-    estimate = estimate_event(run.recipe, job.base, work, control.card)
-    control.timeline.expect(estimate.phases)
+    estimate, limit = estimate_event(run.recipe, job.base, work, control.card)
+    control.timeline.expect(estimate.phases, limit)
     control.emit(estimate)
 
     # Before the training, which tells by them whether its losses diverge.

@@ -48,8 +48,21 @@ def format_gib(number_bytes: float) -> str:
     return f"{number_bytes / 2**30:.1f} GiB"
 
 
-def format_time_left(seconds: float) -> str:
-    """Format a time that is left, no finer than it is known: `40 s`, `12 min`, `2 h 10 min`."""
+def format_time_left(seconds: float, most_s: float | None = None) -> str:
+    """Format a time that is left, no finer than it is known: `40 s`, `12 min`, `2 h 10 min`; with the
+    most that it may be, a range: `4–7 min`, `50 s – 2 min`.
+    """
+    least = _format_one_time_left(seconds)
+    most = least if most_s is None else _format_one_time_left(most_s)
+    if least == most:
+        return least
+    number, _, unit = least.partition(" ")
+    if unit in ("s", "min") and unit == most.partition(" ")[2]:
+        return f"{number}–{most}"
+    return f"{least} – {most}"
+
+
+def _format_one_time_left(seconds: float) -> str:
     if seconds < 95:
         return f"{max(10, round(seconds / 10) * 10)} s"
     minutes = round(seconds / 60)

@@ -46,8 +46,9 @@ class Phase(FrozenModel):
 
     `share` of it is done (0 to 1), and it takes `eta_s` seconds more; None while unknown. `done` is
     the share of the whole run that is done, by the estimate of its phases; it never decreases.
-    `left_s` is the time left until the version is ready. Where a phase counts what it does, such as
-    replies that are written, `count` of `of` are done.
+    `left_s` is the time left until the version is ready; where that is not known more precisely, it
+    is from `left_s` to `most_left_s`. Where a phase counts what it does, such as replies that are
+    written, `count` of `of` are done.
     """
 
     event: Literal["phase"] = "phase"
@@ -57,6 +58,7 @@ class Phase(FrozenModel):
     eta_s: float | None = None
     done: float | None = None
     left_s: float | None = None
+    most_left_s: float | None = None
     count: int | None = None
     of: int | None = None
 
@@ -73,8 +75,8 @@ class Progress(FrozenModel):
     `seconds` counts from the start of the run, over all its processes. `held_s` of them this
     process was paused because its parent needed the machine; it is not part of `tokens_per_s` and
     `eta_s`. `trouble` describes an ongoing problem that does not end the run. `stage` is 1 or 2 in
-    runs with two stages: steps are counted over both, epochs in each. `done` and `left_s` are those
-    of the whole run, its score card included, as in `Phase`.
+    runs with two stages: steps are counted over both, epochs in each. `done`, `left_s` and
+    `most_left_s` are those of the whole run, its score card included, as in `Phase`.
     """
 
     event: Literal["progress"] = "progress"
@@ -92,6 +94,7 @@ class Progress(FrozenModel):
     stage: int = 0
     done: float | None = None
     left_s: float | None = None
+    most_left_s: float | None = None
 
     @property
     def label(self) -> str:

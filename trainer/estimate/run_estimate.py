@@ -22,7 +22,13 @@ from personas.schemas.hyperparameters import PreferenceMethod
 from personas.schemas.scorecard import EvaluationExtent
 from personas.schemas.training_events import Estimate, PhaseName
 from trainer.dataset.preference_policy import GOOD_REPLIES_KEY
-from trainer.estimate.card_time import FIRST_CARD_REPLIES, expected_card_s
+from trainer.estimate.card_time import (
+    FIRST_CARD_REPLIES,
+    FIRST_CARD_S,
+    WRITING_S,
+    expected_card_s,
+    least_card_s,
+)
 from trainer.estimate.memory_model import (
     MemoryEstimate,
     adapter_parameter_count,
@@ -34,6 +40,7 @@ from trainer.estimate.memory_model import (
 from trainer.estimate.model_shape import ModelShape, model_shape_of
 from trainer.estimate.workload import EVAL_BATCH_SIZE, BatchShape, Workload
 from trainer.machine import MachineSpec, probe_machine_without_torch
+from trainer.process.time_left import CardLimit
 from trainer.schemas import Recipe, epoch_count, optimiser_steps
 
 # Of the reference machine: two cores with bfloat16 in hardware.
@@ -262,13 +269,26 @@ def estimate_run(
 
 def estimate_event(
     recipe: Recipe, base: BaseModel, work: Workload, card: EvaluationExtent = "full"
-) -> Estimate:
-    """Estimate a run for those who limit its time and memory, and tell how far it is."""
+) -> tuple[Estimate, CardLimit | None]:
+    """Estimate a run for those who limit its time and memory, and tell how far it is; and what limits
+    its score card, if that is a first one.
+    """
     machine = probe_machine_without_torch()
     speed = estimate_speed(base, recipe, work, ())
     cost = estimate_run("", recipe, base, work, speed=speed, machine=machine, card=card)
     memory_bytes = 0 if machine.has_cuda else cost["memory_bytes"]
-    return Estimate(seconds=cost["seconds"], phases=cost["phases"], memory_bytes=memory_bytes)
+    phases = cost["phases"]
+    event = Estimate(seconds=cost["seconds"], phases=phases, memory_bytes=memory_bytes)
+    if card != "full" or not recipe.card_deadline_minutes:
+        return event, None
+    load_s = phases["base model"]
+    losses_s = phases["measuring the base"]
+    return event, CardLimit(
+        deadline_s=recipe.card_deadline_minutes * 60,
+        whole_s=load_s + losses_s + FIRST_CARD_S / speed.pace,
+        least_s=load_s + least_card_s(losses_s),
+        after_s=WRITING_S,
+    )
 
 
 def estimate_memory(

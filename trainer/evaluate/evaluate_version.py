@@ -38,6 +38,12 @@ from trainer.estimate.card_time import (
     first_card_limit_s,
 )
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
+from trainer.evaluate.card_outlook import (
+    FIRST_REPLIES_SAMPLES,
+    REPLY_SAMPLES,
+    SCORING_SAMPLES,
+    CardOutlook,
+)
 from trainer.evaluate.data_checks import (
     data_checks_section,
     read_training_losses,
@@ -49,7 +55,12 @@ from trainer.evaluate.generation.reply_sections import measure_replies
 from trainer.evaluate.loss_sections import general_section, heldout_section, instruction_losses
 from trainer.evaluate.measurement_cache import NO_CACHE, MeasurementCache, model_key
 from trainer.evaluate.memorisation import add_reply_pii, memorisation_section
-from trainer.evaluate.paired_losses import PairedLosses, drawn_places, paired_losses
+from trainer.evaluate.paired_losses import (
+    REPLIES_PER_STEP,
+    PairedLosses,
+    drawn_places,
+    paired_losses,
+)
 from trainer.evaluate.persona_separation import (
     NO_OTHER_PERSONA,
     OtherPersona,
@@ -57,7 +68,6 @@ from trainer.evaluate.persona_separation import (
     separation_section,
 )
 from trainer.evaluate.time_budget import TimeBudget
-from trainer.gate.thresholds import thresholds_for
 from trainer.gate.verdict import judge
 from trainer.machine import release_memory
 from trainer.process.events import StepEvent
@@ -67,18 +77,19 @@ from trainer.train.checkpoint import checkpoint_step, list_checkpoints
 from trainer.train.divergence import require_finite_loss
 from trainer.train.job import PreparedJob
 from trainer.train.losses import TokenLosses, load_serving_model, mean_loss, measure_token_losses
-from trainer.train.phase_progress import PhaseProgress
+from trainer.train.phase_progress import CardProgress, PhaseProgress
 from trainer.train.trainer_base import between_layers
 from trainer.train.training_run import Run, RunControl
 
 log = logging.getLogger(__name__)
 GENERATION_SEEDS = (0, 1, 2)
+HELDOUT_TIME_SHARE = 0.25
 DIALOGUE_TIME_SHARE = 0.15
 INSTRUCTIONS_TIME_SHARE = 0.05
 MEMORISATION_TIME_SHARE = 0.1
 SEPARATION_TIME_SHARE = 0.2
-"""Shares of the time that is left when each of these begins (general dialogue: on a quick card
-only); the rest is for generated replies.
+"""Shares of the time that is left when each of these begins (held-out replies: on a first card only;
+general dialogue: on a first or quick one); the rest is for generated replies.
 """
 LOSSES_ONLY_REASON = "Only losses were measured."
 SECTIONS_BEYOND_LOSSES = (
@@ -90,8 +101,11 @@ REPLIES_TIME_SHARE = 0.55
 MAX_SENSE_S = 480.0
 """Limit of the time for the sections on sense; what is left of the rest is for generated replies."""
 LATER_REASON = "It is measured once the version is ready."
-FIRST_CARD_TASKS = {HELDOUT_TASK: "voice", SAFETY_TASK: "safety"}
-"""Tasks whose replies a first card has, and the gate's criteria that rest on them."""
+NO_TIME_REASON = "There was no time for it: it is measured once the version is ready."
+FIRST_CARD_TASKS = (HELDOUT_TASK, SAFETY_TASK)
+"""Tasks whose replies a first card has."""
+FIRST_CARD_PROMPTS = 66
+"""Prompts of these tasks, where there are enough held-out replies."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +132,9 @@ class EvaluationRequest:
 
     The version's effect probe is written to `probe_folder`, if there is one. `training_s` is the
     evaluation's time limit, by default its training time. `losses` are the training losses by
-    step. `tell` reports progress, `expect` the seconds that the replies still take at least, and
-    `between` runs between two layers or tokens; each may raise to cancel. `clock` measures the time
-    budget. `cache` has measurements of earlier evaluations.
+    step. `tell` reports progress, `expect` the seconds that the card still takes, and `between`
+    runs between two layers or tokens; each may raise to cancel. `clock` measures the time budget.
+    `cache` has measurements of earlier evaluations.
     """
 
     job: PreparedJob
@@ -154,6 +168,7 @@ def measure_base(run: Run) -> BaseLosses:
     key = model_key(fingerprint(job.base), "", job.spec.serving_precision)
     known = cache.losses(key, samples)
     missing = [place for place in range(len(samples)) if place not in known]
+    control.timeline.leave_out("measuring the base", 1 - len(missing) / max(1, len(samples)))
     detail = f"{len(heldout)} held-out replies"
     if not missing:
         detail += ", known from an earlier run"
@@ -214,12 +229,16 @@ def evaluate_trained(
     if ends_with_first_card(run):
         extent = "first"
         known = None  # of those that are drawn, they are in the cache
-        limit_s = first_card_limit_s(run.recipe.card_deadline_minutes, control.worked_s)
-    expected_s = control.timeline.seconds.get("measuring the adapter", 0.0)
-    total_s = expected_s if extent == "losses" else card_limit_s(extent, limit_s)
-    progress = PhaseProgress(
-        control, "measuring the adapter", f"loading {model_label(job.base.name)}", total_s
+        limit_s = first_card_limit_s(
+            run.recipe.card_deadline_minutes,
+            control.worked_s,
+            slowness=control.timeline.left.slowness,
+        )
+    progress = CardProgress(
+        control, "measuring the adapter", f"loading {model_label(job.base.name)}", 0.0
     )
+    if extent in ("full", "quick"):
+        progress.expect(card_limit_s(extent, limit_s))
     request = EvaluationRequest(
         job=job,
         new=Candidate(job.spec.version, adapter, is_sealed=False),
@@ -250,9 +269,8 @@ def evaluate_again(job: PreparedJob, folder: Path, adapter: Path, control: RunCo
     limit_s = max(read_training_seconds(adapter), MIN_COMPLETE_CARD_S)
     # The version is ready: this is no part of the run that made it.
     control = replace(control, timeline=RunTimeline({"measuring the adapter": limit_s}))
-    progress = PhaseProgress(
-        control, "measuring the adapter", "the rest of the score card", limit_s
-    )
+    progress = CardProgress(control, "measuring the adapter", "the rest of the score card", limit_s)
+    progress.expect(limit_s)
     return evaluate_version(
         EvaluationRequest(
             job=job,
@@ -288,8 +306,10 @@ def evaluate_version(request: EvaluationRequest) -> ScoreCard:
     sides = _load_candidates(request, left_out)
     try:
         with between_layers(sides.model, request.between):
-            card = _VersionEvaluation(request, sides, budget, left_out).measure()
+            outlook = CardOutlook(budget, request.expect)
+            card = _VersionEvaluation(request, sides, budget, outlook, left_out).measure()
             if request.probe_folder and sides.parts:  # of losses alone, nothing speaks
+                outlook.tell(0.0)
                 _probe_effect(request, sides, request.probe_folder)
     finally:
         sides.close()
@@ -342,6 +362,7 @@ class _VersionEvaluation:
     request: EvaluationRequest
     sides: Candidates
     budget: TimeBudget
+    outlook: CardOutlook
     left_out: dict[str, str]
 
     def measure(self) -> ScoreCard:
@@ -349,20 +370,29 @@ class _VersionEvaluation:
         request = self.request
         data = request.job.data
         known = request.known
-        is_quick = request.extent in ("quick", "first")
-        self._begin(f"{len(data.heldout)} held-out replies")
-        # Whatever the time: the verdict rests on them.
-        heldout = self._losses(data.heldout, known=known.heldout if known else None)
+        is_first = request.extent == "first"
+        is_quick = is_first or request.extent == "quick"
+        self._begin(f"{self._wanted(data.heldout)} held-out replies")
+        began_s = self.budget.clock()
+        # Of a first card some, of others all, whatever the time: the verdict rests on them.
+        heldout = self._losses(
+            data.heldout,
+            budget=self.budget.part(HELDOUT_TIME_SHARE) if is_first else None,
+            known=known.heldout if known else None,
+        )
+        self.outlook.learn(heldout.computed, self.budget.clock() - began_s)
         new_loss = heldout.means()[NEW]
         require_finite_loss(
             new_loss, "the held-out replies, with the new adapter,", request.job.recipe
         )
-        self._begin("general dialogue")
+        self._begin("general dialogue", self._wanted(data.general) + self._samples_beyond_losses)
         dialogue = self._losses(
             data.general,
             budget=self.budget.part(DIALOGUE_TIME_SHARE) if is_quick else None,
             known=known.general if known else None,
         )
+        self._note_cut("held-out replies", len(heldout.places), self._wanted(data.heldout))
+        self._note_cut("general dialogue", len(dialogue.places), self._wanted(data.general))
         stamps = {side: self.sides.stamp(side) for side in self.sides.names}
         card = ScoreCard(
             persona=request.job.spec.request.persona,
@@ -402,50 +432,72 @@ class _VersionEvaluation:
         """Add the sections beyond losses to the card."""
         request = self.request
         data = request.job.data
-        self._begin("instruction replies")
-        instructions = instruction_losses(
-            self.sides,
-            data.language,
-            self.budget.part(INSTRUCTIONS_TIME_SHARE),
-            request.between,
-        )
-        self._begin("trained replies")
-        memorised = memorisation_section(
-            self.sides,
-            data,
-            heldout=heldout.means(),
-            end_tokens=self._end_tokens,
-            budget=self.budget.part(MEMORISATION_TIME_SHARE),
-            between=request.between,
-        )
-        neighbours, missing = load_other_personas(request.job, request.compare.neighbours)
         is_first = request.extent == "first"
+        several = REPLIES_PER_STEP * len(self.sides.names)
+        ahead = self._samples_beyond_losses
+        # What the verdict needs least is left out first.
+        instructions = None
+        if not is_first or self.outlook.has_time_for(2 * several + FIRST_REPLIES_SAMPLES):
+            self._begin("instruction replies", ahead)
+            instructions = instruction_losses(
+                self.sides,
+                data.language,
+                self.budget.part(INSTRUCTIONS_TIME_SHARE),
+                request.between,
+            )
+        else:
+            self.left_out["instructions"] = NO_TIME_REASON
+        memorised = None
+        if not is_first or self.outlook.has_time_for(several + FIRST_REPLIES_SAMPLES):
+            self._begin("trained replies", ahead - several)
+            memorised = memorisation_section(
+                self.sides,
+                data,
+                heldout=heldout.means(),
+                end_tokens=self._end_tokens,
+                budget=self.budget.part(MEMORISATION_TIME_SHARE),
+                between=request.between,
+            )
+        else:
+            self.left_out["memorised"] = NO_TIME_REASON
+        neighbours, missing = load_other_personas(request.job, request.compare.neighbours)
         separation = None
         if is_first:
             later = ("separation", "facts", *SENSE_SECTIONS)
             self.left_out.update(dict.fromkeys(later, LATER_REASON))
         else:
             separation = self._separation(neighbours, missing)
+        card = card.model_copy(
+            update={
+                "general": general_section(dialogue, data, instructions),
+                "separation": separation,
+                "memorised": memorised,
+            }
+        )
+        if is_first and not self.outlook.has_time_for(FIRST_REPLIES_SAMPLES):
+            replies = ("voice", "replies", "safety", "side_by_side")
+            self.left_out.update(dict.fromkeys(replies, NO_TIME_REASON))
+            return card
         # Generated replies come last: they take the time that the other sections have left.
-        release_memory()
+        self._begin("replies", ahead - 2 * several)
         spoken = measure_replies(
             self.sides,
             request.job,
             self._replies_budget(),
             self._seeds,
             report=request.tell,
-            expect=request.expect,
+            outlook=self.outlook,
             others={neighbour.persona: neighbour.data for neighbour in neighbours},
             between=request.between,
-            least=self._least_prompts() if is_first else {},
+            tasks=FIRST_CARD_TASKS if is_first else (),
             sense=None if is_first else self.budget,
         )
         for name, reason in spoken.left_out.items():
             self.left_out.setdefault(name, reason)
+        if memorised:
+            memorised = add_reply_pii(memorised, data, spoken.replies, self.sides.tokenizer)
         sections = {
-            "general": general_section(dialogue, data, instructions),
-            "separation": separation,
-            "memorised": add_reply_pii(memorised, data, spoken.replies, self.sides.tokenizer),
+            "memorised": memorised,
             "voice": spoken.voice,
             "facts": spoken.facts,
             "replies": spoken.counts,
@@ -453,6 +505,26 @@ class _VersionEvaluation:
             "side_by_side": spoken.side_by_side,
         }
         return card.model_copy(update={**sections, **spoken.sense})
+
+    @property
+    def _samples_beyond_losses(self) -> int:
+        """What the sections of a first card beyond its losses take: as long as the losses of so many
+        replies, if there is time.
+        """
+        sides = len(self.sides.names)
+        replies = FIRST_CARD_PROMPTS * sides * REPLY_SAMPLES + SCORING_SAMPLES
+        return 2 * REPLIES_PER_STEP * sides + replies
+
+    def _wanted(self, samples: Sequence[TokenizedSample]) -> int:
+        """Count the samples that are measured if there is time."""
+        most = FIRST_CARD_REPLIES if self.request.extent == "first" else len(samples)
+        return min(most, len(samples))
+
+    def _note_cut(self, what: str, measured: int, wanted: int) -> None:
+        if measured < wanted:
+            self.left_out[what] = (
+                f"{measured} of {wanted} were measured: there was no time for more."
+            )
 
     @property
     def _seeds(self) -> tuple[int, ...]:
@@ -464,11 +536,6 @@ class _VersionEvaluation:
             return self.budget
         left_s = max(self.budget.left, 1e-9)
         return self.budget.part(max(REPLIES_TIME_SHARE, 1 - MAX_SENSE_S / left_s))
-
-    def _least_prompts(self) -> dict[str, int]:
-        """Return by task of a first card the prompts without which its criterion is not judged."""
-        rules = thresholds_for(self.request.job.spec.request.recipe).rules
-        return {task: rules[name].least for task, name in FIRST_CARD_TASKS.items()}
 
     def _separation(
         self, neighbours: Sequence[OtherPersona], missing: Sequence[str]
@@ -492,11 +559,13 @@ class _VersionEvaluation:
             between=self.request.between,
         )
 
-    def _begin(self, what: str) -> None:
+    def _begin(self, what: str, ahead: float = 0.0) -> None:
         """Report the next section and release memory: freed blocks do not fit the next section's
-        batches.
+        batches. What is `ahead` of a first card takes as long as the losses of so many replies.
         """
         release_memory()
+        if self.request.extent == "first":
+            self.outlook.tell_samples(ahead)
         self.request.tell(what)
 
     def _losses(

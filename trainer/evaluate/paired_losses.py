@@ -33,10 +33,13 @@ def drawn_places(count: int, most: int | None = None, *, in_order: bool = True) 
 
 @dataclass(frozen=True)
 class PairedLosses(Generic[CandidateName]):
-    """`places` are the indices of the measured samples, in order; `losses` their losses by side."""
+    """`places` are the indices of the measured samples, in order; `losses` their losses by side, of
+    which so many were `computed`, and the others known.
+    """
 
     places: tuple[int, ...]
     losses: Mapping[CandidateName, Sequence[TokenLosses]]
+    computed: int = 0
 
     def whole(self, name: CandidateName) -> list[ReplyLoss]:
         """Return each reply's loss under a side, end of turn included."""
@@ -77,7 +80,11 @@ def paired_losses(
         step = REPLIES_PER_STEP
     by_side: dict[CandidateName, dict[int, TokenLosses]] = {name: {} for name in names}
 
+    computed = 0
+
     def measure_new(name: CandidateName, samples: Sequence[TokenizedSample]) -> list[TokenLosses]:
+        nonlocal computed
+        computed += len(samples)
         with use(name) as model:
             return measure_token_losses(model, samples, between)
 
@@ -98,4 +105,4 @@ def paired_losses(
     losses_in_order: dict[CandidateName, list[TokenLosses]] = {}
     for name, losses in by_side.items():
         losses_in_order[name] = [losses[place] for place in places]
-    return PairedLosses(places, losses_in_order)
+    return PairedLosses(places, losses_in_order, computed)

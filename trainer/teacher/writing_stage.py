@@ -168,7 +168,7 @@ class _WritingProgress:
         """Take note of the replies that are kept, and of the questions that were asked."""
         if self._is_here:
             share = (asked - self._asked_before) / (self._count * ASKED_PER_REPLY)
-            self._control.timeline.compare("writing replies", share, self._phase.took_s)
+            self._control.timeline.left.compare("writing replies", share, self._phase.took_s)
         self._phase.update(kept)
         if self._waits:
             self._waits = False
@@ -280,6 +280,6 @@ def _announce_run(folder: Path, spec: JobSpec, control: RunControl) -> None:
     # Whoever has replies written alone may train on them on another machine.
     if not (control.skips_memory_check or control.only_writes):
         require_memory(recipe, job.base, job.workload)
-    estimate = estimate_event(recipe, job.base, job.workload, control.card)
-    control.timeline.expect(estimate.phases)
+    estimate, limit = estimate_event(recipe, job.base, job.workload, control.card)
+    control.timeline.expect(estimate.phases, limit)
     control.emit(estimate)

@@ -51,6 +51,13 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
         self._samples_before = remembered.get("epoch_samples", 0)
         self._stage.control.usage.load_state_dict(remembered.get("account", {}))
         self._trainer.remembers = self._checkpoint_state
+        stage = self._stage
+        stage.control.timeline.left.begin(
+            "training",
+            self._training_clock_s,
+            done=stage.earlier_steps + state.global_step,
+            total=self._all_steps(state),
+        )
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if float(state.epoch or 0).is_integer():
@@ -110,6 +117,14 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
             recipe=stage.recipe,
             start=stage.initial_loss,
         )
+        # Each step to come brings its share of evaluations, as each step so far did.
+        measuring_s = self._trainer.measuring_s / (state.global_step - self._first_step)
+        stage.control.timeline.left.update(
+            stage.earlier_steps + state.global_step,
+            self._all_steps(state),
+            self._training_clock_s,
+            beside_s=measuring_s * (state.max_steps - state.global_step),
+        )
         self._emit(self._progress(state, logs))
 
     def on_evaluate(
@@ -146,6 +161,15 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
         return (
             self._trainer.measuring_s + self._stage.control.pause.waited_s - self._waited_before_s
         )
+
+    @property
+    def _training_clock_s(self) -> float:
+        """Seconds that the run has worked, without evaluations in this process's training."""
+        return self._stage.control.worked_s - self._trainer.measuring_s
+
+    def _all_steps(self, state: Any) -> float:
+        """Return the steps of all stages, in steps of this one."""
+        return float(self._stage.earlier_steps + state.max_steps + self._stage.later_steps)
 
     def _epoch_s(self) -> float:
         return (

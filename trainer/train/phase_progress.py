@@ -33,18 +33,19 @@ class PhaseProgress:
         self._began_s = control.worked_s
         self._reported_at = time.monotonic()
         self._share = 0.0
-        self._share_before = 0.0
-        self._ends_at_s = 0.0
         self._count = 0 if is_counted else None
         self._of = round(total) if is_counted else None
+        control.timeline.left.begin(name, self._began_s, total=self._total)
         control.enter(self._phase)
 
     def resume_at(self, done: float) -> None:
         """Take note of what an earlier process has done, which says nothing of this one's pace."""
         if done:
-            self.update(done)
-            self._share_before = self._share
+            self._note(done)
             self._began_s = self._control.worked_s
+            self._control.timeline.left.begin(
+                self._name, self._began_s, done=done, total=self._total
+            )
             self._report()
 
     @property
@@ -60,25 +61,17 @@ class PhaseProgress:
 
     def update(self, done: float) -> None:
         """Take note that so much of the total is done; the share never decreases."""
+        self._note(done)
+        self._control.timeline.left.update(done, self._total, self._control.worked_s)
+        if time.monotonic() - self._reported_at >= REPORT_INTERVAL_S:
+            self._report()
+
+    def _note(self, done: float) -> None:
         # More than was foreseen: what is left is not known, and likely little.
         self._total = max(self._total, done / MAX_OPEN_SHARE)
         self._share = min(MAX_OPEN_SHARE, max(self._share, done / self._total))
         if self._count is not None:
             self._count = round(done)
-        if time.monotonic() - self._reported_at >= REPORT_INTERVAL_S:
-            self._report()
-
-    def between(self) -> None:
-        """Stop or pause as `RunControl.between`, and take note of the time: `total` is in
-        seconds.
-        """
-        self._control.between()
-        self.update(self.took_s)
-
-    def expect(self, left_s: float) -> None:
-        """Take note that the phase goes on for so many seconds at least; `total` is in seconds."""
-        self._ends_at_s = self.took_s + left_s
-        self._total = max(self._total, self._ends_at_s)
 
     def _report(self) -> None:
         self._reported_at = time.monotonic()
@@ -90,22 +83,31 @@ class PhaseProgress:
             name=self._name,
             detail=self._detail,
             share=round(self._share, 3),
-            eta_s=self._eta_s,
             count=self._count,
             of=self._of,
         )
 
-    @property
-    def _eta_s(self) -> float | None:
-        """The seconds left in the phase: by its pace, or before it has one by the estimate, and no fewer
-        than are expected.
-        """
-        done = self._share - self._share_before
-        if done <= 0:
-            expected_s = self._control.timeline.expected_s(self._name)
-            return None if expected_s is None else round(expected_s * (1 - self._share), 1)
+
+class CardProgress(PhaseProgress):
+    """Reports how far a score card is, which says itself how long it goes on."""
+
+    def between(self) -> None:
+        """Stop or pause as `RunControl.between`, and report from time to time."""
+        self._control.between()
+        self._note_time()
+        if time.monotonic() - self._reported_at >= REPORT_INTERVAL_S:
+            self._report()
+
+    def expect(self, left_s: float) -> None:
+        """Take note that the score card goes on for so many seconds."""
+        self._control.timeline.left.state(left_s, self._control.worked_s)
+        self._note_time()
+
+    def _note_time(self) -> None:
+        left_s = self._control.timeline.left.of_phase(self._control.worked_s) or 0.0
         took_s = self.took_s
-        return round(max(took_s * (1 - self._share) / done, self._ends_at_s - took_s), 1)
+        if took_s + left_s:
+            self._share = min(MAX_OPEN_SHARE, max(self._share, took_s / (took_s + left_s)))
 
 
 def count_material(control: RunControl) -> Callable[[], None]:

@@ -170,6 +170,17 @@ class _StagePlan:
     initial_loss: float | None = None
     rate_setting: str = "learning_rate"
 
+    @property
+    def steps(self) -> int:
+        """The optimiser steps of the stage."""
+        return optimiser_steps(self.recipe, len(self.samples))
+
+    @property
+    def tokens(self) -> float:
+        """The tokens that the stage trains on, each as often as it does."""
+        samples = self.samples
+        return sum(len(it.ids) for it in samples) * epoch_count(self.recipe, len(samples))
+
 
 @contextmanager
 def _naming(plan: _StagePlan, where: str) -> Iterator[None]:
@@ -214,6 +225,7 @@ class _StageTrainer:
             begin=partial(_restore_first_stage, first.weights),
             initial_loss=second.initial_loss,
             listen=lambda event: self.listen(shift(event)),
+            earlier_steps=first_plan.tokens / second.tokens * second.steps,
         )
         with _naming(second, "In the second stage"):
             trained = self._train_stage(stage)
@@ -249,13 +261,7 @@ class _StageTrainer:
             control.usage.load_state_dict(result.usage)
             return result
         self._enter(f"stage 1 of 2: {plan.detail}")
-        tokens = sum(len(sample.ids) for sample in later.samples)
-        shift = partial(
-            _shift_event,
-            stage=1,
-            after=optimiser_steps(later.recipe, len(later.samples)),
-            after_tokens=tokens * epoch_count(later.recipe, len(later.samples)),
-        )
+        shift = partial(_shift_event, stage=1, after=later.steps, after_tokens=later.tokens)
         stage = self._stage(
             plan.samples,
             recipe=plan.recipe,
@@ -263,6 +269,7 @@ class _StageTrainer:
             initial_loss=plan.initial_loss,
             folder=folder,
             listen=lambda event: self.listen(shift(event)),
+            later_steps=later.tokens / plan.tokens * plan.steps,
         )
         with _naming(plan, "In the first stage"):
             trained = self._train_stage(stage)
@@ -301,6 +308,8 @@ class _StageTrainer:
         initial_loss: float | None = None,
         folder: Path | None = None,
         listen: StepListener | None = None,
+        earlier_steps: float = 0.0,
+        later_steps: float = 0.0,
     ) -> StageInputs:
         """Return the inputs of a stage; by default those of the last one."""
         from trainer.train.trainer_base import StageInputs  # imports torch: seconds
@@ -317,6 +326,8 @@ class _StageTrainer:
             length_group_batch=run.config.recipe.per_device_train_batch_size,
             initial_loss=initial_loss,
             begin=begin,
+            earlier_steps=earlier_steps,
+            later_steps=later_steps,
         )
 
     def _train_stage(self, stage: StageInputs) -> TrainResult:

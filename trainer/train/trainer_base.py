@@ -44,7 +44,8 @@ class StageInputs:
     `folder` holds the checkpoints; a run resumes from the latest. `order` fixes the samples' order
     in every epoch; otherwise groups of `length_group_batch` samples (0: a batch) have similar
     lengths. `initial_loss` is the untrained model's on held-out replies, None if not measured.
-    `begin` loads weights into the new adapter before the first step.
+    `begin` loads weights into the new adapter before the first step. `earlier_steps` and
+    `later_steps` are those of the run's other stages, in steps of this one by their tokens.
     """
 
     train: Sequence[TokenizedSample]
@@ -57,6 +58,8 @@ class StageInputs:
     length_group_batch: int = 0
     initial_loss: float | None = None
     begin: Callable[[Any], None] | None = None
+    earlier_steps: float = 0.0
+    later_steps: float = 0.0
 
     def check(self) -> None:
         """Between two steps, stop on request, in all processes together. Raises `RunCancelled`."""

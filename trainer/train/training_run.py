@@ -110,7 +110,7 @@ class RunControl:
 
     def report(self, event: TrainerEvent) -> None:
         """Emit an event, which tells how far the whole run is."""
-        self.emit(self.timeline.locate(event))
+        self.emit(self.timeline.locate(event, self.worked_s))
 
     def enter(self, phase: Phase) -> None:
         """Report a phase, or stop before it if requested."""

@@ -83,7 +83,8 @@ def _read_stated(
 @dataclass(frozen=True)
 class ReplyGenerator:
     """Generates replies of the sides, each with its adapter (None: the base model), for the given
-    seeds. Replies that `cache` has of the sides' `models` (`model_key`) are not generated again.
+    seeds. Replies that `cache` has of the sides' `models` (`model_key`) are not generated again. The
+    first replies are expected to take `first_s`.
     """
 
     parts: EngineParts
@@ -93,6 +94,7 @@ class ReplyGenerator:
     sampling: SamplingParams
     cache: MeasurementCache = NO_CACHE
     models: Mapping[str, str] = field(default_factory=dict)
+    first_s: float = 0.0
 
     def answers(
         self,
@@ -174,11 +176,20 @@ class _GenerationRun:
         self._follow_up = follow_up
         self._running: list[_PendingReply] = []
         self._next: deque[_PendingReply] = deque()  # of prompts that have begun
-        self._recent_s: deque[float] = deque([0.0], maxlen=MAX_BATCH_ROWS)
+        self._recent_s: deque[float] = deque(maxlen=MAX_BATCH_ROWS)
         self.answers: list[GeneratedReply] = []
         self._new: dict[bytes, StoredReply] = {}
         per_side = sum(len(prompt.seeds(generator.seeds)) for prompt in waiting)
-        self.total = per_side * len(generator.adapters)
+        self._wanted = per_side * len(generator.adapters)
+
+    @property
+    def total(self) -> int:
+        """The number of replies there will be: all, or those that have begun once there is no time for
+        more.
+        """
+        if self._has_time():
+            return self._wanted
+        return len(self.answers) + len(self._running) + len(self._next)
 
     def start_more(self) -> bool:
         """Start generations while there is capacity and time. Returns False when all are
@@ -220,7 +231,8 @@ class _GenerationRun:
 
     def _has_time(self) -> bool:
         """Report whether a reply as slow as the slowest recent one would finish in time."""
-        return self._least > 0 or self._budget.left > max(self._recent_s)
+        slowest_s = max(self._recent_s, default=self._generator.first_s)
+        return self._least > 0 or self._budget.left > slowest_s
 
     def _begin_prompt(self) -> bool:
         """Take the next prompt, if there is one and time for it."""

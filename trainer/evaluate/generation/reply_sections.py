@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from personas.prompt.renderer import Renderer
@@ -28,6 +27,8 @@ from personas.schemas.scorecard import (
 )
 from trainer.dataset.dataset import Dataset
 from trainer.dataset.synthetic.language_rules import language_name
+from trainer.evaluate.candidates import MAX_BATCH_ROWS
+from trainer.evaluate.card_outlook import FIRST_REPLIES_SAMPLES, SCORING_SAMPLES, CardOutlook
 from trainer.evaluate.generation.author_texts import MIN_CLASS_TEXTS, AuthorTexts, usable_voices
 from trainer.evaluate.generation.character_breaks import CharacterBreakDetector
 from trainer.evaluate.generation.evaluation_prompts import (
@@ -60,6 +61,7 @@ from trainer.evaluate.generation.voice_classifier import measure_voice
 from trainer.evaluate.loss_sections import INSTRUCTIONS_FILE
 from trainer.evaluate.time_budget import TimeBudget
 from trainer.languages import detect_main_language, find_language_file
+from trainer.process.time_left import TimeLeft
 from trainer.schemas import PromptReply
 from trainer.train.job import PreparedJob
 
@@ -75,6 +77,8 @@ NO_PERSONA_REASON = "The run trains no persona."
 PROGRESS_INTERVAL_S = 5.0
 MIN_PACE_REPLIES = 4
 """After so many replies, their pace tells how long the others take."""
+SENSE_REPLIES = 300
+"""The sections on sense take as long as so many replies, if there is time: assumed, not measured."""
 
 
 def side_by_side_section(
@@ -123,40 +127,50 @@ def measure_replies(
     seeds: tuple[int, ...],
     *,
     report: Callable[[str], None] = lambda text: None,
-    expect: Callable[[float], None] = lambda left_s: None,
+    outlook: CardOutlook | None = None,
     others: Mapping[str, Dataset] | None = None,
     between: Callable[[], None] = lambda: None,
-    least: Mapping[str, int] = MappingProxyType({}),
+    tasks: Collection[str] = (),
     sense: TimeBudget | None = None,
 ) -> ReplySections:
     """Generate the replies of all sides with each seed and measure them.
 
     `others` is other personas' data for the voice classifier, by default the shipped personas'.
-    `report` gets the progress, `expect` the seconds in which the replies that are generated whatever
-    the time will be there, by the pace so far, and `between` is called after each token. `least` restricts the replies
-    to its tasks, and has the numbers of prompts that are answered whatever the time; without it,
-    one prompt of each task is. The sections on sense take the rest of the `sense` budget; None
+    `report` gets the progress, `outlook` foresees the end by the pace of the replies, and `between`
+    is called after each token. `tasks` restricts the replies to these. One prompt of each task is
+    answered whatever the time. The sections on sense take the rest of the `sense` budget; None
     leaves them out.
     """
     renderer = Renderer(job.tokenizer).with_card(job.card)
     sampling = served_sampling(job.base)
     builder = PromptBuilder(renderer, job.data.persona, job.data.lore, sampling.max_new_tokens)
-    session = _Session.from_data(job.data, builder, sides.names, seeds, tasks=least)
-    least_prompts = _count_until(session.prompts, least)
-    least_replies = len(sides.names) * sum(
-        len(prompt.seeds(seeds)) for prompt in session.prompts[:least_prompts]
-    )
-    began_s = budget.clock()
+    session = _Session.from_data(job.data, builder, sides.names, seeds, tasks=tasks)
+    outlook = outlook or CardOutlook(budget, lambda left_s: None)
+    scoring_share = min(MAX_SCORING_SHARE, MAX_SCORING_S / max(budget.left, MAX_SCORING_S))
+    # The rest is for measuring the replies, by libraries that take seconds to load.
+    limit = budget.part(1 - scoring_share)
+    rows = MAX_BATCH_ROWS // sampling.candidates
+    pace = TimeLeft()
     reported_at = time.monotonic()
+
+    def left_s(replies: int, reply_s: float) -> float:
+        if sense is not None:
+            return min((replies + SENSE_REPLIES) * reply_s, sense.left)
+        begun_s = min(replies, rows) * reply_s  # they are finished whatever the time
+        scoring_s = SCORING_SAMPLES * outlook.sample_s
+        return max(begun_s, min(replies * reply_s, limit.left)) + scoring_s
 
     def after_step(done: int, of: int) -> None:
         nonlocal reported_at
         between()
+        if pace.phase is None:
+            # On the average, those that are generated at once are half done.
+            pace.begin("measuring the adapter", budget.clock(), done=done - rows / 2, total=of)
+        pace.update(done, of, budget.clock())
         if time.monotonic() - reported_at > PROGRESS_INTERVAL_S:
             reported_at = time.monotonic()
-            if done >= MIN_PACE_REPLIES:
-                took_s = budget.clock() - began_s
-                expect(took_s / done * max(0, least_replies - done))
+            if pace.item_s is not None and done >= MIN_PACE_REPLIES:
+                outlook.tell(left_s(of - done, pace.item_s))
             report(f"{done:,} of {of:,} replies")
 
     assert sides.parts  # the candidates were loaded to generate
@@ -169,16 +183,17 @@ def measure_replies(
         sampling=sampling,
         cache=sides.cache,
         models=sides.model_keys,
+        first_s=FIRST_REPLIES_SAMPLES * outlook.sample_s,
     )
-    scoring_share = min(MAX_SCORING_SHARE, MAX_SCORING_S / max(budget.left, MAX_SCORING_S))
-    # The rest is for measuring the replies, by libraries that take seconds to load.
-    limit = budget.part(1 - scoring_share)
-    session.answers = generator.answers(session.prompts, limit, after_step, least=least_prompts)
+    one_of_each = _count_until_each_task(session.prompts)
+    session.answers = generator.answers(session.prompts, limit, after_step, least=one_of_each)
     report(f"{len(session.answers):,} replies are measured")
     voices = usable_voices(job.data, others or {})
     sections = session.measure({side: sides.stamp(side) for side in sides.names}, voices)
     if job.data.persona is None or sense is None:
         return sections
+    if pace.item_s is not None:
+        outlook.tell(min(SENSE_REPLIES * pace.item_s, sense.left))
     inputs = SenseInputs(
         data=job.data,
         persona=job.data.persona,
@@ -198,14 +213,13 @@ def measure_replies(
     )
 
 
-def _count_until(prompts: Sequence[EvaluationPrompt], least: Mapping[str, int]) -> int:
-    """Count the first prompts that have so many of each task (one each, unless named), or all."""
-    counts = Counter(prompt.task for prompt in prompts)
-    missing = {task: min(count, least.get(task, 1)) for task, count in counts.items()}
+def _count_until_each_task(prompts: Sequence[EvaluationPrompt]) -> int:
+    """Count the first prompts that have one of each task."""
+    missing = {prompt.task for prompt in prompts}
     for place, prompt in enumerate(prompts):
-        if not any(missing.values()):
+        if not missing:
             return place
-        missing[prompt.task] = max(0, missing[prompt.task] - 1)
+        missing.discard(prompt.task)
     return len(prompts)
 
 
