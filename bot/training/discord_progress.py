@@ -324,6 +324,7 @@ def current_job_text(
         live_version(services, job),
         learner=learner_name(services, job),
         gives_way=gives_way,
+        is_late=services.queue.is_late(job.job_id),
         language=language,
     )
 

@@ -4,6 +4,7 @@ slots.
 
 import asyncio
 import logging
+import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,7 @@ from bot.training.training_plan import TrainingPlan
 from personas.cli_common import commands_as_typed
 from personas.errors import RequestError, UnderstudyError
 from personas.schemas.training import TrainingRequest
-from personas.schemas.training_events import TrainerEvent
+from personas.schemas.training_events import RunPosition, TrainerEvent
 
 log = logging.getLogger(__name__)
 JOB_STATE_TEXTS: dict[JobState, str] = {
@@ -37,6 +38,8 @@ JOB_STATE_TEXTS: dict[JobState, str] = {
 }
 WAITS_FOR_REVIEW_TEXT = gettext_lazy("waits to be read")
 MAX_QUEUED_PER_GUILD = 20
+MIN_LATE_S = 60.0
+"""A run that has said nothing for so long, and for longer than it still takes as it said, is late."""
 MAX_ATTEMPTS = 3  # counted when they begin: a run that kills the bot must not begin forever
 OnChange = Callable[[TrainingJob], None]
 
@@ -53,12 +56,14 @@ class Attempt:
     """An attempt at a job in this process.
 
     `is_running`: the backend has it. `is_interrupted`: the bot stops it, so that it does not count.
+    `late_at`: when the time has passed that it said last it still takes.
     """
 
     job: TrainingJob
     token: str
     is_running: bool = False
     is_interrupted: bool = False
+    late_at: float = math.inf
     task: asyncio.Task[None] = field(init=False)
 
 
@@ -196,6 +201,11 @@ class JobQueue:
         """Position in the queue: 1 is the next. None for a job that is not queued."""
         job_ids = [job.job_id for job in self.waiting()]
         return job_ids.index(job_id) + 1 if job_id in job_ids else None
+
+    def is_late(self, job_id: str) -> bool:
+        """Report whether a running job takes longer than it said last, and has said nothing since."""
+        attempt = self._attempts.get(job_id)
+        return attempt is not None and self._clock.now() > attempt.late_at
 
     def waiting(self) -> list[TrainingJob]:
         """The queued jobs in the order in which they would start."""
@@ -386,6 +396,11 @@ class JobQueue:
 
     def _store_event(self, attempt: Attempt, event: TrainerEvent) -> None:
         job_id = attempt.job.job_id
+        if isinstance(event, RunPosition):
+            left_s = event.most_left_s or event.left_s
+            attempt.late_at = math.inf
+            if left_s is not None:
+                attempt.late_at = self._clock.now() + max(MIN_LATE_S, left_s)
         try:
             changed = self._store.jobs.report(job_id, attempt.token, event)
         except StoreError as error:  # a full disk must not end a training: its progress may be lost

@@ -116,10 +116,12 @@ def job_status_text(
     *,
     learner: str = "",
     gives_way: bool = False,
+    is_late: bool = False,
     language: Language = SOURCE_LANGUAGE,
 ) -> str:
     """Describe a job; `position` 1 is next in the queue, `learner` the name of its persona;
-    `gives_way` means that the trainer was asked to hold.
+    `gives_way` means that the trainer was asked to hold, `is_late` that it takes longer than it
+    said last.
     """
     if job.has_ended:
         return job_result_text(job, live, learner=learner, language=language)
@@ -127,7 +129,8 @@ def job_status_text(
         title = job_title(job, gettext_lazy("Waiting to train"), learner)
         place = gettext_lazy("Place {position} in the queue.", position=position or 1)
         return _joined([title, place], language)
-    lines = [job_title(job, gettext_lazy("Training"), learner), *_progress_lines(job.progress)]
+    title = job_title(job, gettext_lazy("Training"), learner)
+    lines = [title, *_progress_lines(job.progress, is_late=is_late)]
     if job.stops_for_review and job.progress and job.progress.left_s is not None:
         lines.append(
             join_texts(
@@ -147,10 +150,10 @@ def _joined(lines: Iterable[str], language: Language) -> str:
     return "\n".join(localise(line, language) for line in lines)
 
 
-def _progress_lines(at: RunPosition | None) -> list[str]:
+def _progress_lines(at: RunPosition | None, *, is_late: bool) -> list[str]:
     if at is None:
         return [gettext_lazy("Starting …")]
-    lines: list[str] = [run_position_text(at)]
+    lines: list[str] = [_run_position_text(at, is_late=is_late)]
     if isinstance(at, Phase):
         return [*lines, f"-# {at.detail}"] if at.detail else lines
     lines.append(
@@ -167,7 +170,7 @@ def _progress_lines(at: RunPosition | None) -> list[str]:
     return lines
 
 
-def run_position_text(at: RunPosition) -> LocalisableText:
+def _run_position_text(at: RunPosition, *, is_late: bool) -> LocalisableText:
     """Say how far a whole run is, in which phase, and when its version will be ready."""
     label = LocalisableText(at.label)
     if isinstance(at, Phase) and at.count is not None:
@@ -177,8 +180,11 @@ def run_position_text(at: RunPosition) -> LocalisableText:
     parts: list[str] = [label]
     if at.done is not None:
         parts.insert(0, _bar(at.done))
-    if at.left_s is not None:
-        parts.append(gettext_lazy("ready in about {time}", time=format_time_left(at.left_s)))
+    if is_late:
+        parts.append(gettext_lazy("it takes longer than expected"))
+    elif at.left_s is not None:
+        time_left = format_time_left(at.left_s, at.most_left_s)
+        parts.append(gettext_lazy("ready in about {time}", time=time_left))
     return join_texts(*parts, separator=" · ")
 
 

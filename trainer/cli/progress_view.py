@@ -131,7 +131,7 @@ def _run_parts(event: Progress | Phase) -> list[str]:
     if event.done is not None:
         parts.insert(0, f"{event.done:4.0%}")
     if event.left_s is not None:
-        parts.append(f"about {format_time_left(event.left_s)} left")
+        parts.append(f"about {format_time_left(event.left_s, event.most_left_s)} left")
     return parts
 
 

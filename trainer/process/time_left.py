@@ -37,7 +37,7 @@ class TimeRange:
 @dataclass(frozen=True)
 class CardLimit:
     """A first score card has what the run leaves of `deadline_s`: all of it takes `whole_s`, and what
-    is measured whatever the time `least_s`, as predicted. `after_s` follows it.
+    is measured whatever the time `least_s`, as predicted. `after_s` are kept for what follows.
     """
 
     deadline_s: float
@@ -179,16 +179,21 @@ class TimeLeft:
         """
         if self.phase == CARD and self.limit:
             return self._limited_card_s(self.limit, self._began_s)
-        predicted_s = self.expected_s.get(self.phase) if self.phase else None
-        if predicted_s is None:
+        if self.phase is None or not self.expected_s:
             return None
+        # Of all phases that the prediction may leave out, only this one takes long.
+        if self.phase == "writing replies" and self.phase not in self.expected_s:
+            return None
+        predicted_s = self.expected_s.get(self.phase, 0.0)
         share_before = self._done_before / self._total if self._total else 0.0
         return predicted_s * self.slowness * (1 - share_before)
 
     def _limited_card_s(self, limit: CardLimit, begins_s: float) -> float:
         slow = max(1.0, self.slowness)
-        room_s = limit.deadline_s - begins_s - limit.after_s * slow
-        return max(limit.least_s * self.slowness, min(limit.whole_s * self.slowness, room_s))
+        after_s = limit.after_s * slow
+        room_s = limit.deadline_s - begins_s - after_s
+        whole_s = limit.whole_s * self.slowness
+        return max(limit.least_s * self.slowness, min(whole_s, room_s)) + after_s
 
     def _excess_s(self, now_s: float) -> float:
         """Return by how much the phase has taken longer than was expected. It may go on for as

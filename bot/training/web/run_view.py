@@ -37,7 +37,8 @@ class JobListItem:
     `review_path`, the page of its written replies, unless it waits for them to be read. `seconds`
     is its duration over all attempts, up to its last step while it runs; `attempt_s` is the
     duration of the running attempt. Either is None if unknown. `at` tells how far it is while it
-    runs. `doing` describes its progress, or why it waits or failed.
+    runs, `is_late` that it takes longer than it said last. `doing` describes its progress, or why
+    it waits or failed.
     """
 
     job: TrainingJob
@@ -52,6 +53,7 @@ class JobListItem:
     seconds: float | None
     attempt_s: float | None
     at: RunPosition | None
+    is_late: bool
     doing: str
     verdict: str
     verdict_kind: str
@@ -115,6 +117,7 @@ def job_list_item(
         seconds=seconds,
         attempt_s=attempt_s,
         at=job.progress if job.state == "running" else None,
+        is_late=services.queue.is_late(job.job_id),
         doing=doing or redact_paths(progress_text(job), services.home),
         verdict=verdict,
         verdict_kind=VERDICT_CLASSES.get(verdict, ""),

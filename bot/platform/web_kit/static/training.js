@@ -5,6 +5,7 @@ import { hear } from "./live.js";
 
 const DRAW_EVERY_MS = 2000;
 const POLL_EVERY_MS = 5000;
+const LATE_EVERY_MS = 60_000;
 const ENDED = ["done", "failed", "cancelled"];
 const OPEN_CARDS = ["waiting", "running"];
 
@@ -103,7 +104,7 @@ function showPosition(at, phase, detail) {
     position.prepend(bold(`${wholeNumber(at.done * 100)} %`), " · ");
   }
   if (typeof at.left_s === "number") {
-    position.append(" · ready in about ", bold(timeLeft(at.left_s)));
+    position.append(" · ready in about ", bold(timeLeft(at.left_s, at.most_left_s)));
   }
   const reading = document.getElementById("reading");
   if (reading) reading.hidden = phase !== "writing replies";
@@ -111,7 +112,16 @@ function showPosition(at, phase, detail) {
 }
 
 /** As personas/schemas/formatting.py. */
-function timeLeft(seconds) {
+function timeLeft(seconds, mostSeconds) {
+  const least = oneTimeLeft(seconds);
+  const most = typeof mostSeconds === "number" ? oneTimeLeft(mostSeconds) : least;
+  if (least === most) return least;
+  const [number, unit] = least.split(" ");
+  if (["s", "min"].includes(unit) && most.endsWith(` ${unit}`) && !most.includes("h")) return `${number}–${most}`;
+  return `${least} – ${most}`;
+}
+
+function oneTimeLeft(seconds) {
   if (seconds < 95) return `${Math.max(10, Math.round(seconds / 10) * 10)} s`;
   const minutes = Math.round(seconds / 60);
   if (minutes < 60) return `${minutes} min`;
@@ -150,6 +160,8 @@ function followRun() {
       renew(EVERYTHING).catch(drawAll);
     },
   }, { back: drawAll });
+  // The server says so where the run is late, which no event tells.
+  setInterval(() => document.getElementById("position") && renew(["position"]).catch(() => null), LATE_EVERY_MS);
 }
 const EVERYTHING = ["standing", "curves", "figures", "settings", "data", "log"];
 
