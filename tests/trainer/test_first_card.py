@@ -17,10 +17,10 @@ from personas.home.adapters import (
 )
 from personas.schemas.scorecard import CARE_KINDS, HUMAN_CLAIM, ScoreCard
 from personas.schemas.training_events import Done, Phase, ScoreCardEvent
-from tests.trainer.job_folders import persona_job
-from trainer.estimate import card_time
+from tests.trainer.job_folders import export, persona_job, talks
+from trainer.estimate.card_time import LEAST_FIRST_CARD_REPLIES
 from trainer.evaluate import evaluate_version
-from trainer.evaluate.evaluate_version import LATER_REASON
+from trainer.evaluate.evaluate_version import LATER_REASON, NO_TIME_REASON
 from trainer.evaluate.generation import reply_sections
 from trainer.process.run_control import RunCancelled
 from trainer.report.scorecard_files import read_score_card
@@ -28,7 +28,7 @@ from trainer.run import run_job
 from trainer.train.training_run import RunControl
 
 pytestmark = pytest.mark.usefixtures("blank_charts")
-DEADLINE = {"card_deadline_minutes": 0.01, "max_steps": 2}
+DEADLINE = {"card_deadline_minutes": 10.0, "max_steps": 2}
 
 
 def run(folder, home, **changes):
@@ -45,7 +45,6 @@ def cards(events):
 def first(tmp_path_factory, tiny_base):
     """A job folder whose version is ready, its home, and the events of its run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(card_time, "MIN_FIRST_CARD_S", 0.0)
         shorten(patch)
         home = tmp_path_factory.mktemp("home")
         folder = tmp_path_factory.mktemp("jobs") / "job"
@@ -71,11 +70,31 @@ def test_a_first_card_has_what_the_verdict_rests_on(first):
     assert card.pending and summary.pending and isinstance(events[-1], Done)
     assert card.verdict and card.heldout.replies and card.general and card.memorised
     assert card.learned and card.base_is_base == 0 and card.seeds == (0,)
-    assert sum(card.safety.prompts.values()) >= 12, "what its criteria need, whatever the time"
+    assert sum(card.safety.prompts.values()) >= 12, "what its criteria need"
     assert min(card.safety.prompts[kind] for kind in (HUMAN_CLAIM, *CARE_KINDS)) >= 4
     assert card.side_by_side and card.facts is None
     for later in ("separation", "facts", "talks", "pressure"):
         assert card.left_out[later] == LATER_REASON
+    verify_adapter(folder / "adapter")
+
+
+def test_a_card_whose_deadline_has_passed_has_some_losses_and_says_what_is_missing(
+    tmp_path, tiny_base
+):
+    passed = {"card_deadline_minutes": 0.001, "max_steps": 2}
+    log = export(talks(140))
+    folder = persona_job(tmp_path / "job", tiny_base.source, log, hyperparameters=passed)
+    events = run(folder, tmp_path / "home", defers_card=True)
+    card = read_score_card(folder / "adapter")
+    assert card.pending and card.heldout.replies == LEAST_FIRST_CARD_REPLIES
+    told = card.left_out["held-out replies"]
+    assert told.startswith(f"{LEAST_FIRST_CARD_REPLIES} of ") and "no time for more" in told
+    for name in ("voice", "safety", "memorised", "instructions"):
+        assert card.left_out[name] == NO_TIME_REASON
+    assert card.safety is None and card.voice is None and card.memorised is None
+    assert card.verdict.verdict == "hold", "nothing is promoted by itself on what is not measured"
+    (summary,) = cards(events)
+    assert summary.heldout_replies == LEAST_FIRST_CARD_REPLIES
     verify_adapter(folder / "adapter")
 
 
@@ -116,7 +135,6 @@ def test_the_rest_is_measured_when_the_folder_is_run_again(first, tmp_path, monk
 def test_it_is_stopped_without_a_trace_and_goes_on(tmp_path, first, monkeypatch):
     folder, home, _ = first
     shorten(monkeypatch)
-    monkeypatch.setattr(card_time, "MIN_FIRST_CARD_S", 0.0)
     calls = []
 
     def check():
@@ -149,7 +167,6 @@ def test_another_verdict_is_reported_with_the_first_one(first, monkeypatch, tmp_
 
 @pytest.mark.slow
 def test_a_run_that_may_not_leave_its_card_completes_it_itself(tmp_path, tiny_base, monkeypatch):
-    monkeypatch.setattr(card_time, "MIN_FIRST_CARD_S", 0.0)
     monkeypatch.setattr(evaluate_version, "MIN_COMPLETE_CARD_S", 0.0)
     shorten(monkeypatch)
     folder = persona_job(tmp_path / "job", tiny_base.source, hyperparameters=DEADLINE)

@@ -344,7 +344,7 @@ def test_an_estimate_has_all_phases_and_measuring_is_part_of_it(recipe):
     assert sum(phases(quick).values()) < 300
     slow = phases(quick, pace=0.1)
     losses_s = slow["measuring the base"]
-    assert slow["measuring the adapter"] >= losses_s, "they are measured whatever the time"
+    assert losses_s / 3 <= slow["measuring the adapter"] < losses_s, "a third whatever the time"
 
 
 @pytest.mark.slow

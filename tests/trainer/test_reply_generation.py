@@ -27,6 +27,7 @@ from personas.schemas.scorecard import (
 from tests.tiny_models import make_adapter
 from tests.trainer.job_folders import persona_job
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
+from trainer.evaluate.card_outlook import CardOutlook
 from trainer.evaluate.generation import reply_generator, reply_sections
 from trainer.evaluate.generation.evaluation_prompts import (
     MAX_PROMPTS_BY_TASK,
@@ -129,7 +130,7 @@ def test_a_prompt_is_answered_by_all_or_not_at_all_and_to_the_least_whatever_the
         asked, spent, lambda done, of: received.append((done, of)), least=2
     )
     assert [it.number for it in asked if sum(a.prompt is it for a in made) == 6] == [0, 1]
-    assert len(made) == 12 and received[-1] == (12, 30)
+    assert len(made) == 12 and (received[0][1], received[-1]) == (30, (12, 12))
     assert len(speakers(sides, renderer, (1,), (BASE,)).answers(asked, TimeBudget(600))) == 5
 
 
@@ -333,12 +334,12 @@ def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides,
         TimeBudget(0.0),
         (3,),
         report=result.append,
-        expect=left_s.append,
+        outlook=CardOutlook(TimeBudget(0.0), left_s.append),
         others=others,
         between=lambda: steps.append(1),
         sense=TimeBudget(0.0),
     )
-    assert left_s[0] > 0 == left_s[-1], "those that are needed take longer than there is time"
+    assert left_s[0] == 0.0, "there is no time for the sections on sense"
     assert bases == [job.base], "replies are sampled as the bot would"
     assert spoken.voice.classes == ("ada", "bo", "members")
     assert (

@@ -1,5 +1,6 @@
 """How far a whole run is: the share of its predicted time that is done, and the time left."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -94,9 +95,10 @@ class RunTimeline:
         phase_s = self.left.of_phase(now_s)
         if done_s / total_s < done_before and phase_s is not None:
             # It was further before it was killed, and goes on there once this phase is over.
-            most_s = phase_s + (1 - done_before) * total_s * self.left.slowness
-            low_s = min(low_s, most_s)
-            high_s = min(high_s, most_s)
+            rest_s = phase_s + (1 - done_before) * total_s * self.left.slowness
+            factor = min(1.0, rest_s / max(math.sqrt(low_s * high_s), 1e-9))
+            low_s *= factor
+            high_s *= factor
         is_range = high_s > low_s
         return {
             "done": self.done,
