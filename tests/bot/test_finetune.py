@@ -14,6 +14,7 @@ from bot.platform.messages import MAX_MESSAGE_CHARS
 from bot.store import InstalledVersion, JobResult
 from bot.training import discord_progress
 from bot.training.backend_protocol import TrainingFailed, TrainingSucceeded
+from bot.training.queue import JobQueue
 from bot.training.repeat import is_repeatable
 from bot.training.teacher_text import BUNDLED_MODEL_TEXT
 from personas.errors import AdapterError, RequestError
@@ -37,7 +38,7 @@ async def start(stage, channel=QUAY, **options):
     return answer.text
 
 
-async def test_the_whole_way_from_start_to_promote_to_rollback(stage):
+async def test_the_whole_way_from_start_to_promote_to_rollback(stage, monkeypatch):
     words = await start(stage, epochs=1.5, job_name="try_1")
     assert words.startswith("Queued as") and BUNDLED_MODEL_TEXT in words
     await until(lambda: stage.backend.busy)
@@ -47,6 +48,11 @@ async def test_the_whole_way_from_start_to_promote_to_rollback(stage):
     stage.backend.on_event(STEP)
     shown = await stage.sees("step 10 of 40 · loss 2.345 · 457 tokens/s")
     assert "42% · training · ready in about 5 min\n" in shown["content"] and shown["components"]
+    stage.backend.on_event(STEP.model_copy(update={"left_s": 230.0, "most_left_s": 430.0}))
+    await stage.sees("42% · training · ready in about 4–7 min\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(JobQueue, "is_late", lambda queue, job_id: job_id == job.job_id)
+        await stage.sees("42% · training · it takes longer than expected\n")
     stage.backend.on_event(Epoch(epoch=1, train_loss=2.0, eval_loss=2.1, seconds=9.0))
     stage.backend.on_event(
         STEP.model_copy(update={"step": 20, "trouble": "No checkpoint could be written."})

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from bot.training.backend_protocol import TrainingFailed, TrainingSucceeded
 from bot.training.guild_turns import fair_order
-from bot.training.queue import MAX_QUEUED_PER_GUILD
+from bot.training.queue import MAX_QUEUED_PER_GUILD, MIN_LATE_S
 from personas.errors import RequestError
 from personas.schemas.training import TrainingRequest
-from personas.schemas.training_events import Phase, Progress
+from personas.schemas.training_events import Heartbeat, Phase, Progress
 from tests.fakes import until
 from tests.samples import SCORECARD
 
@@ -42,6 +42,26 @@ async def test_a_job_goes_its_way(home):
     assert (version.version, version.job_id) == (job.version, job_id)
     assert [change.state for change in home.changes] == ["queued", "running", "running", "done"]
     assert home.store.versions.live("oda", 0) is None  # trained is not promoted
+
+
+async def test_a_run_is_late_once_it_is_silent_for_longer_than_it_said_it_takes(home):
+    home.queue.start()
+    job_id = home.ask()
+    await home.running()
+    assert not home.queue.is_late(job_id) and not home.queue.is_late("another")
+    for left, least_s in (
+        ({"left_s": 3.0}, MIN_LATE_S),
+        ({"left_s": 90.0, "most_left_s": 150.0}, 150),
+    ):
+        home.backend.on_event(PHASE.model_copy(update=left))
+        home.clock.advance(least_s)
+        assert not home.queue.is_late(job_id)
+        home.backend.on_event(Heartbeat())
+        home.clock.advance(1)
+        assert home.queue.is_late(job_id), "nothing was said of the time since"
+    home.backend.on_event(PHASE)
+    home.clock.advance(1e6)
+    assert not home.queue.is_late(job_id), "it said nothing of a time"
 
 
 async def test_a_dialogue_job_leaves_no_persona_version(home):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.trainer.shown_times import MAX_OFF, most_off
 from trainer.evaluate.card_outlook import (
     FIRST_REPLIES_SAMPLES,
     PROBE_SAMPLES,
@@ -29,9 +30,6 @@ LOSSES = 48
 LOSS_S = 10.0 / LOSSES
 REPLIES = 66
 SHOWN_EVERY_S = 2.0
-MAX_OFF = 0.5
-ROUNDING_S = 5.0
-"""No time is shown finer than by ten seconds."""
 
 
 class VirtualRun:
@@ -128,20 +126,9 @@ class VirtualRun:
                 break
         self.work(SCORING_SAMPLES * LOSS_S, is_shown=True)
 
-    def worst(self, after_s=60.0):
-        """The largest distance of a shown time from what it then took, as a share of that; a shown
-        time stands until the next one.
-        """
-        worst = 0.0
-        ends = [at_s for at_s, _ in self.shown[1:]] + [self.now_s]
-        for (begins_s, shown), ends_s in zip(self.shown, ends, strict=True):
-            for at_s in (begins_s, ends_s - 0.1):
-                if at_s < after_s:
-                    continue
-                took_s = self.now_s - at_s
-                off_s = max(0.0, shown.low_s - took_s, took_s - shown.high_s) - ROUNDING_S
-                worst = max(worst, off_s / took_s)
-        return worst
+    def worst(self):
+        shown = [(at_s, left.low_s, left.high_s) for at_s, left in self.shown]
+        return most_off(shown, self.now_s)
 
 
 @pytest.mark.parametrize(

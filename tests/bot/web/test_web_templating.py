@@ -22,6 +22,7 @@ from bot.platform.web_kit.templating import (
 )
 from bot.store import Channel
 from bot.training.backend_protocol import TrainingFailed
+from bot.training.queue import JobQueue
 from personas.schemas.training_events import Phase, Progress
 from tests.bot.version_rows import install
 from tests.fakes import until
@@ -62,7 +63,7 @@ async def test_the_overview_tells_who_lives_where_in_which_version(dashboard):
     assert 'href="/dashboard" aria-current="page"' in text and 'href="/"' not in text
 
 
-async def test_the_overview_tells_what_trains_and_what_waits(dashboard):
+async def test_the_overview_tells_what_trains_and_what_waits(dashboard, monkeypatch):
     first = (await dashboard.start())[1]["job_id"]
     second = (await dashboard.start(job_name="other"))[1]["job_id"]
     dashboard.queue.start()
@@ -77,6 +78,10 @@ async def test_the_overview_tells_what_trains_and_what_waits(dashboard):
     assert "<b>60 %</b> · training · ready in about <b>2 min</b>" in running
     assert "requested by the operator" in running
     assert f"/dashboard/training/{second}" in waiting and 'data-label="Place">1<' in waiting
+    dashboard.backend.on_event(PROGRESS.model_copy(update={"most_left_s": 290}))
+    assert "training · ready in about <b>2–5 min</b>" in (await dashboard.page("/dashboard"))[1]
+    monkeypatch.setattr(JobQueue, "is_late", lambda queue, job_id: job_id == first)
+    assert "training · it takes longer than expected<" in (await dashboard.page("/dashboard"))[1]
 
 
 async def test_a_score_card_that_is_measured_in_the_background_is_no_idle_trainer(dashboard):

@@ -157,6 +157,11 @@ async def test_a_run_is_followed_to_its_end_over_a_reload(hall, phone):
         "81 % · measuring the new version · ready in about 2 h 10 min"
     )
     await expect(page.locator("#bar")).to_have_js_property("value", 0.81)
+    between = {"left_s": 230, "most_left_s": 430}
+    hall.say(job_id, measuring.model_copy(update=between))
+    await expect(page.locator("#position")).to_have_text(
+        "81 % · measuring the new version · ready in about 4–7 min"
+    )
     await page.evaluate("window.isTheSamePage = true")
     hall.go_on(job_id)
     await expect(page.locator("#standing .badge").first).to_have_text("done")
