@@ -34,17 +34,19 @@ SHOWN_EVERY_S = 2.0
 
 class VirtualRun:
     """A run of 40 steps on an invented machine: `load` says how many times as long everything takes at
-    a second, `card` how many times as long a reply of the score card takes as losses foretell.
+    a second, `losses` how many times as long as predicted losses take, and `replies` how many times
+    as long a reply of the score card takes as losses foretell.
     """
 
-    def __init__(self, load=lambda s: 1.0, *, card=1.0, deadline_s=0.0, predicted=PREDICTED):
+    def __init__(self, load=lambda s: 1.0, *, losses=1.0, replies=1.0, deadline_s=0.0):
         self.now_s = 0.0
         self.load = load
-        self.left = TimeLeft(predicted)
+        self.left = TimeLeft(PREDICTED)
         if deadline_s:
             self.left.limit = CardLimit(deadline_s, whole_s=130.0, least_s=8.0, after_s=15.0)
         self.shown = []
-        self.card = card
+        self.loss_s = losses * LOSS_S
+        self.reply_s = replies * REPLY_SAMPLES * self.loss_s
 
     def work(self, seconds, *, is_shown=False):
         """Work as long as it takes; the time is shown on the way where the phase reports by time."""
@@ -68,7 +70,7 @@ class VirtualRun:
         self.enter("base model")
         self.work(3.0)
         self.enter("measuring the base", total=LOSSES)
-        self.items(LOSSES // 8, of=LOSSES, each_s=20.0 / 6, count=8)
+        self.items(LOSSES // 8, of=LOSSES, each_s=16 * self.loss_s, count=8)
         self.enter("training")
         self.work(4.0)
         self.left.begin("training", self.now_s, total=40)
@@ -90,7 +92,9 @@ class VirtualRun:
         limit = self.left.limit
         budget_s = 1e9
         if limit:
-            budget_s = max(0.0, limit.deadline_s - self.now_s - limit.after_s * self.left.slowness)
+            budget_s = max(
+                0.0, limit.deadline_s - self.now_s - limit.after_s * self.left.card_slowness
+            )
         budget = TimeBudget(budget_s, lambda: self.now_s)
         outlook = CardOutlook(budget, lambda left_s: self.left.state(left_s, self.now_s))
         began_s = self.now_s
@@ -102,21 +106,21 @@ class VirtualRun:
             outlook.tell_samples(REPLIES * REPLY_SAMPLES + SCORING_SAMPLES)
             self.replies(budget, outlook)
         outlook.tell(0.0)
-        self.work(PROBE_SAMPLES * LOSS_S, is_shown=True)
+        self.work(PROBE_SAMPLES * self.loss_s, is_shown=True)
 
     def losses(self, budget):
         share = budget.part(0.25)
         for measured in range(0, LOSSES, 16):
             if measured and share.is_spent:
                 return measured
-            self.work(16 * LOSS_S, is_shown=True)
+            self.work(16 * self.loss_s, is_shown=True)
         return LOSSES
 
     def replies(self, budget, outlook):
         pace = TimeLeft()
         pace.begin("measuring the adapter", self.now_s, total=REPLIES)
         for done in range(1, REPLIES + 1):
-            self.work(self.card * REPLY_SAMPLES * LOSS_S, is_shown=True)
+            self.work(self.reply_s, is_shown=True)
             pace.update(done, REPLIES, self.now_s)
             if done >= 4:
                 left_s = min(pace.item_s * (REPLIES - done), budget.left)
@@ -124,7 +128,7 @@ class VirtualRun:
             self.show()
             if budget.is_spent:
                 break
-        self.work(SCORING_SAMPLES * LOSS_S, is_shown=True)
+        self.work(SCORING_SAMPLES * self.loss_s, is_shown=True)
 
     def worst(self):
         shown = [(at_s, left.low_s, left.high_s) for at_s, left in self.shown]
@@ -139,8 +143,9 @@ class VirtualRun:
         VirtualRun(lambda s: 0.3),
         VirtualRun(lambda s: 1.8 if s > 150 else 1.0),
         VirtualRun(lambda s: 1.5 if s < 250 else 1.0),
-        VirtualRun(card=1.7),
-        VirtualRun(lambda s: 2.0, card=1.7),
+        VirtualRun(replies=1.7),
+        VirtualRun(lambda s: 2.0, replies=1.7),
+        VirtualRun(lambda s: 2.0, losses=2.0, deadline_s=330.0),
         VirtualRun(lambda s: 2.5, deadline_s=330.0),
         VirtualRun(lambda s: 1.2, deadline_s=330.0),
     ],
@@ -152,6 +157,7 @@ class VirtualRun:
         "load ends in the middle",
         "a slow score card",
         "a slow score card under load",
+        "losses slower than steps",
         "a deadline that has passed",
         "a deadline near",
     ],

@@ -17,7 +17,7 @@ from trainer.report.scorecard_files import read_score_card
 from trainer.run import run_job
 from trainer.train.training_run import RunControl
 
-DEADLINE_S = 420.0
+DEADLINE_S = 900.0
 MAX_STANDING_S = 60.0
 REPLY = (
     "I mended clock {} myself, with oil and a small brush. The bell rings again, and the keeper of "
@@ -38,7 +38,7 @@ def two_busy_loops():
 def test_beside_two_busy_loops_no_time_is_off_by_more_than_half_and_the_deadline_holds(
     tmp_path, two_busy_loops
 ):
-    settings = {"max_steps": 16, "max_length": 256, "card_deadline_minutes": DEADLINE_S / 60}
+    settings = {"max_steps": 12, "max_length": 256, "card_deadline_minutes": DEADLINE_S / 60}
     log = export(talks(150, REPLY))
     folder = persona_job(tmp_path / "job", EMBEDDED, log, recipe="quick", hyperparameters=settings)
     said = []

@@ -25,6 +25,7 @@ from trainer.dataset.preference_policy import GOOD_REPLIES_KEY
 from trainer.estimate.card_time import (
     FIRST_CARD_REPLIES,
     FIRST_CARD_S,
+    LOADING_S,
     WRITING_S,
     expected_card_s,
     least_card_s,
@@ -281,7 +282,7 @@ def estimate_event(
     event = Estimate(seconds=cost["seconds"], phases=phases, memory_bytes=memory_bytes)
     if card != "full" or not recipe.card_deadline_minutes:
         return event, None
-    load_s = phases["base model"]
+    load_s = phases["base model"] + LOADING_S
     losses_s = phases["measuring the base"]
     return event, CardLimit(
         deadline_s=recipe.card_deadline_minutes * 60,

@@ -232,7 +232,7 @@ def evaluate_trained(
         limit_s = first_card_limit_s(
             run.recipe.card_deadline_minutes,
             control.worked_s,
-            slowness=control.timeline.left.slowness,
+            slowness=control.timeline.left.card_slowness,
         )
     progress = CardProgress(
         control, "measuring the adapter", f"loading {model_label(job.base.name)}", 0.0

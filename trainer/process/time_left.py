@@ -1,5 +1,6 @@
 """The time left in a run, by what its own steps take and by the load that they show."""
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ class TimeLeft:
         self.limit: CardLimit | None = None
         self.phase: PhaseName | None = None
         self._measured_slowness: float | None = None
+        self._losses_slowness: float | None = None
+        self._losses_factor = 1.0
         self._slowness_before: float | None = None
         self._began_s = 0.0
         self._total = 0.0
@@ -78,6 +81,13 @@ class TimeLeft:
     def slowness(self) -> float:
         """How many times its predicted time a phase takes on this machine now."""
         return self._measured_slowness or 1.0
+
+    @property
+    def card_slowness(self) -> float:
+        """The slowness of a score card, which measures losses: between what the base model's losses and
+        the first steps showed, and as the steps since.
+        """
+        return self.slowness * self._losses_factor
 
     def begin(
         self, phase: PhaseName, now_s: float, *, done: float = 0.0, total: float = 0.0
@@ -110,11 +120,15 @@ class TimeLeft:
         if self.phase not in COMPARED_PHASES or not predicted_s or item_s is None:
             return
         own_items = done - self._done_before
-        if self.phase == "training":
-            self._is_settled = self._is_settled or own_items >= SETTLING_STEPS
-        elif own_items < MIN_COMPARED_SHARE * total:
+        if self.phase != "training" and own_items < MIN_COMPARED_SHARE * total:
             return
         self._measured_slowness = item_s * total / predicted_s
+        if self.phase != "training":
+            self._losses_slowness = self._measured_slowness
+        elif own_items >= SETTLING_STEPS and not self._is_settled:
+            self._is_settled = True
+            if self._losses_slowness:
+                self._losses_factor = math.sqrt(self._losses_slowness / self._measured_slowness)
 
     def compare(self, phase: PhaseName, share: float, took_s: float) -> None:
         """Compare the time that a share of a phase took with its prediction."""
@@ -146,7 +160,8 @@ class TimeLeft:
         place = PHASES.index(self.phase)
         left_s = phase_s
         for later in PHASES[place + 1 :]:
-            later_s = self.expected_s.get(later, 0.0) * self.slowness
+            slow = self.card_slowness if later == CARD else self.slowness
+            later_s = self.expected_s.get(later, 0.0) * slow
             if later == CARD and self.limit:
                 later_s = self._limited_card_s(self.limit, now_s + left_s)
             left_s += later_s
@@ -186,14 +201,14 @@ class TimeLeft:
             return None
         predicted_s = self.expected_s.get(self.phase, 0.0)
         share_before = self._done_before / self._total if self._total else 0.0
-        return predicted_s * self.slowness * (1 - share_before)
+        slow = self.card_slowness if self.phase == CARD else self.slowness
+        return predicted_s * slow * (1 - share_before)
 
     def _limited_card_s(self, limit: CardLimit, begins_s: float) -> float:
-        slow = max(1.0, self.slowness)
-        after_s = limit.after_s * slow
+        slow = self.card_slowness
+        after_s = limit.after_s * max(1.0, slow)
         room_s = limit.deadline_s - begins_s - after_s
-        whole_s = limit.whole_s * self.slowness
-        return max(limit.least_s * self.slowness, min(whole_s, room_s)) + after_s
+        return max(limit.least_s * slow, min(limit.whole_s * slow, room_s)) + after_s
 
     def _excess_s(self, now_s: float) -> float:
         """Return by how much the phase has taken longer than was expected. It may go on for as
