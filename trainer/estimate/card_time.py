@@ -50,7 +50,8 @@ def expected_card_s(
     """Return the seconds that a card is expected to take.
 
     `losses_s` is the time for its losses, which are measured whatever the limit, of a first card at
-    least some. `worked_s` is the time of the run before it; `pace` the machine's, relative to the reference machine.
+    least some. `worked_s` is the time of the run before it; `pace` the machine's, relative to the
+    reference machine.
     """
     if extent == "losses":
         return losses_s

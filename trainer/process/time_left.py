@@ -111,7 +111,8 @@ class TimeLeft:
         self._total = total
         self._beside_s = beside_s
         points = self._points
-        points.append(_Point(now_s, done))
+        if done > points[-1].done:
+            points.append(_Point(now_s, done))
         window_s = WINDOW_SHARE * (now_s - self._began_s)
         while len(points) > SETTLING_STEPS + 1 and now_s - points[1].at_s >= window_s:
             points.popleft()

@@ -152,6 +152,7 @@ def measure_replies(
     rows = MAX_BATCH_ROWS // sampling.candidates
     pace = TimeLeft()
     reported_at = time.monotonic()
+    finished = 0
 
     def left_s(replies: int, reply_s: float) -> float:
         if sense is not None:
@@ -161,12 +162,14 @@ def measure_replies(
         return max(begun_s, min(replies * reply_s, limit.left)) + scoring_s
 
     def after_step(done: int, of: int) -> None:
-        nonlocal reported_at
+        nonlocal reported_at, finished
         between()
         if pace.phase is None:
             # On the average, those that are generated at once are half done.
             pace.begin("measuring the adapter", budget.clock(), done=done - rows / 2, total=of)
-        pace.update(done, of, budget.clock())
+        elif done > finished:
+            pace.update(done, of, budget.clock())
+        finished = done
         if time.monotonic() - reported_at > PROGRESS_INTERVAL_S:
             reported_at = time.monotonic()
             if pace.item_s is not None and done >= MIN_PACE_REPLIES:
