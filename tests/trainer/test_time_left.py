@@ -10,6 +10,7 @@ from trainer.evaluate.card_outlook import (
     SCORING_SAMPLES,
     CardOutlook,
 )
+from trainer.evaluate.generation.reply_pace import ReplyPace
 from trainer.evaluate.time_budget import TimeBudget
 from trainer.process.time_left import (
     KNOWN_LOAD_FACTOR,
@@ -29,16 +30,21 @@ PREDICTED = {
 LOSSES = 48
 LOSS_S = 10.0 / LOSSES
 REPLIES = 66
+AT_ONCE = 8
+MEAN_TOKENS = 60
+MAX_TOKENS = 120
 SHOWN_EVERY_S = 2.0
 
 
 class VirtualRun:
     """A run of 40 steps on an invented machine: `load` says how many times as long everything takes at
     a second, `losses` how many times as long as predicted losses take, and `replies` how many times
-    as long a reply of the score card takes as losses foretell.
+    as long a reply of the score card takes as losses foretell, at `MEAN_TOKENS`; it has `tokens`.
     """
 
-    def __init__(self, load=lambda s: 1.0, *, losses=1.0, replies=1.0, deadline_s=0.0):
+    def __init__(
+        self, load=lambda s: 1.0, *, losses=1.0, replies=1.0, tokens=MEAN_TOKENS, deadline_s=0.0
+    ):
         self.now_s = 0.0
         self.load = load
         self.left = TimeLeft(PREDICTED)
@@ -46,6 +52,7 @@ class VirtualRun:
             self.left.limit = CardLimit(deadline_s, whole_s=130.0, least_s=8.0, after_s=15.0)
         self.shown = []
         self.loss_s = losses * LOSS_S
+        self.tokens = tokens
         self.reply_s = replies * REPLY_SAMPLES * self.loss_s
 
     def work(self, seconds, *, is_shown=False):
@@ -117,17 +124,29 @@ class VirtualRun:
         return LOSSES
 
     def replies(self, budget, outlook):
-        pace = TimeLeft()
-        pace.begin("measuring the adapter", self.now_s, total=REPLIES)
-        for done in range(1, REPLIES + 1):
-            self.work(self.reply_s, is_shown=True)
-            pace.update(done, REPLIES, self.now_s)
-            if done >= 4:
-                left_s = min(pace.item_s * (REPLIES - done), budget.left)
+        """Eight at once, token by token; each as long as the last one, and the first rather longer."""
+        steps = self.tokens
+        pace = ReplyPace(lambda: self.now_s, at_once=AT_ONCE, max_tokens=MAX_TOKENS)
+        token_s = AT_ONCE * self.reply_s / MEAN_TOKENS
+        done = 0
+        slots = [steps * (AT_ONCE + place) // (2 * AT_ONCE) for place in range(AT_ONCE)]
+        waiting = REPLIES - AT_ONCE
+        while slots:
+            self.work(token_s, is_shown=True)
+            slots = [left - 1 for left in slots]
+            finished = slots.count(0)
+            done += finished
+            slots = [left for left in slots if left]
+            if budget.left > steps * token_s:
+                begun = min(finished, waiting)
+                waiting -= begun
+                slots += [steps] * begun
+            else:
+                waiting = 0
+            pace.step(done, done + len(slots) + waiting)
+            left_s = pace.left_s(budget.left)
+            if left_s is not None:
                 outlook.tell(left_s + SCORING_SAMPLES * outlook.sample_s)
-            self.show()
-            if budget.is_spent:
-                break
         self.work(SCORING_SAMPLES * self.loss_s, is_shown=True)
 
     def worst(self):
@@ -146,6 +165,7 @@ class VirtualRun:
         VirtualRun(replies=1.7),
         VirtualRun(lambda s: 2.0, replies=1.7),
         VirtualRun(lambda s: 2.0, losses=2.0, deadline_s=330.0),
+        VirtualRun(lambda s: 1.3, tokens=MAX_TOKENS, deadline_s=500.0),
         VirtualRun(lambda s: 2.5, deadline_s=330.0),
         VirtualRun(lambda s: 1.2, deadline_s=330.0),
     ],
@@ -158,6 +178,7 @@ class VirtualRun:
         "a slow score card",
         "a slow score card under load",
         "losses slower than steps",
+        "first replies beyond the deadline",
         "a deadline that has passed",
         "a deadline near",
     ],

@@ -11,6 +11,8 @@ WRITING_S = 15.0
 """Time reserved for what follows a first card, the effect probe and writing the adapter: assumed,
 not measured.
 """
+SEALING_S = 2.5
+"""Writing the adapter alone."""
 LOADING_S = 4.0
 """What loads before a first card beside the weights, libraries and the engine."""
 MIN_COMPLETE_CARD_S = 900.0

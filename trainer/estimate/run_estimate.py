@@ -26,6 +26,7 @@ from trainer.estimate.card_time import (
     FIRST_CARD_REPLIES,
     FIRST_CARD_S,
     LOADING_S,
+    SEALING_S,
     WRITING_S,
     expected_card_s,
     least_card_s,
@@ -278,7 +279,7 @@ def estimate_event(
     speed = estimate_speed(base, recipe, work, ())
     cost = estimate_run("", recipe, base, work, speed=speed, machine=machine, card=card)
     memory_bytes = 0 if machine.has_cuda else cost["memory_bytes"]
-    phases = cost["phases"]
+    phases: dict[PhaseName, float] = cost["phases"] | {"writing": SEALING_S}
     event = Estimate(seconds=cost["seconds"], phases=phases, memory_bytes=memory_bytes)
     if card != "full" or not recipe.card_deadline_minutes:
         return event, None

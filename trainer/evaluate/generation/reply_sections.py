@@ -41,6 +41,7 @@ from trainer.evaluate.generation.evaluation_prompts import (
 from trainer.evaluate.generation.lore_facts import FactQuestion, lore_questions, measure_facts
 from trainer.evaluate.generation.reply_copies import CopyDetector, count_replies
 from trainer.evaluate.generation.reply_generator import ReplyGenerator, served_sampling
+from trainer.evaluate.generation.reply_pace import ReplyPace
 from trainer.evaluate.generation.reply_tasks import (
     EVALUATION_FOLDER,
     SAFETY_FILE,
@@ -61,7 +62,6 @@ from trainer.evaluate.generation.voice_classifier import measure_voice
 from trainer.evaluate.loss_sections import INSTRUCTIONS_FILE
 from trainer.evaluate.time_budget import TimeBudget
 from trainer.languages import detect_main_language, find_language_file
-from trainer.process.time_left import TimeLeft
 from trainer.schemas import PromptReply
 from trainer.train.job import PreparedJob
 
@@ -75,8 +75,6 @@ MAX_SCORING_SHARE = 0.4
 """The largest part of the budget that is reserved."""
 NO_PERSONA_REASON = "The run trains no persona."
 PROGRESS_INTERVAL_S = 5.0
-MIN_PACE_REPLIES = 4
-"""After so many replies, their pace tells how long the others take."""
 SENSE_REPLIES = 300
 """The sections on sense take as long as so many replies, if there is time: assumed, not measured."""
 
@@ -149,31 +147,29 @@ def measure_replies(
     scoring_share = min(MAX_SCORING_SHARE, MAX_SCORING_S / max(budget.left, MAX_SCORING_S))
     # The rest is for measuring the replies, by libraries that take seconds to load.
     limit = budget.part(1 - scoring_share)
-    rows = MAX_BATCH_ROWS // sampling.candidates
-    pace = TimeLeft()
+    pace = ReplyPace(
+        budget.clock,
+        at_once=MAX_BATCH_ROWS // sampling.candidates,
+        max_tokens=sampling.max_new_tokens,
+    )
     reported_at = time.monotonic()
-    finished = 0
 
-    def left_s(replies: int, reply_s: float) -> float:
-        if sense is not None:
-            return min((replies + SENSE_REPLIES) * reply_s, sense.left)
-        begun_s = min(replies, rows) * reply_s  # they are finished whatever the time
-        scoring_s = SCORING_SAMPLES * outlook.sample_s
-        return max(begun_s, min(replies * reply_s, limit.left)) + scoring_s
+    def foresee() -> None:
+        left_s = pace.left_s(limit.left)
+        if left_s is None:
+            return
+        if sense is None:
+            outlook.tell(left_s + SCORING_SAMPLES * outlook.sample_s)
+        elif pace.reply_s is not None:
+            outlook.tell(min(left_s + SENSE_REPLIES * pace.reply_s, sense.left))
 
     def after_step(done: int, of: int) -> None:
-        nonlocal reported_at, finished
+        nonlocal reported_at
         between()
-        if pace.phase is None:
-            # On the average, those that are generated at once are half done.
-            pace.begin("measuring the adapter", budget.clock(), done=done - rows / 2, total=of)
-        elif done > finished:
-            pace.update(done, of, budget.clock())
-        finished = done
+        pace.step(done, of)
         if time.monotonic() - reported_at > PROGRESS_INTERVAL_S:
             reported_at = time.monotonic()
-            if pace.item_s is not None and done >= MIN_PACE_REPLIES:
-                outlook.tell(left_s(of - done, pace.item_s))
+            foresee()
             report(f"{done:,} of {of:,} replies")
 
     assert sides.parts  # the candidates were loaded to generate
@@ -195,8 +191,8 @@ def measure_replies(
     sections = session.measure({side: sides.stamp(side) for side in sides.names}, voices)
     if job.data.persona is None or sense is None:
         return sections
-    if pace.item_s is not None:
-        outlook.tell(min(SENSE_REPLIES * pace.item_s, sense.left))
+    if pace.reply_s is not None:
+        outlook.tell(min(SENSE_REPLIES * pace.reply_s, sense.left))
     inputs = SenseInputs(
         data=job.data,
         persona=job.data.persona,
