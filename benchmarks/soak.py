@@ -27,6 +27,7 @@ from typing import Any
 import psutil
 
 from bot.demo_guild import MEMBER, SKERROW_SEED
+from bot.guild_settings.definitions import WAIT_S as ANSWERING_WAIT_S
 from bot.store import HOME_DATABASE, Channel, Store
 from personas.errors import UnderstudyError
 from sandbox import Sandbox
@@ -243,7 +244,7 @@ async def _measure(home: Path, events: int, reconnects: int, seed: int) -> dict[
             further = [other for other in CHANNELS.values() if other != persona]
             store.channels.assign(channel, further)
         waiting = int(sandbox.channel(next(reversed(CHANNELS)))["id"])
-        store.answering.change(sandbox.guild_id, waiting, {"wait_s": WAIT_S}, at=1.0)
+        ANSWERING_WAIT_S.write(store, WAIT_S, sandbox.guild_id, channel_id=waiting)
     arguments = home, sandbox.url, sandbox.token
     process = multiprocessing.get_context("spawn").Process(
         target=serve, args=arguments, daemon=True

@@ -35,6 +35,7 @@ from personas.home.job_material import ShippedData
 from personas.schemas.chat import ChatRequest, Turn
 from trainer import run
 from trainer.cli.main import main as run_trainer
+from trainer.train.job import prepare_job
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("bot", "personas", "sandbox", "trainer")
@@ -150,7 +151,7 @@ def _walk_trainer(home: Path) -> None:
     with (
         mock.patch.object(sys, "argv", words),
         mock.patch.object(run, "run_job", _in_way("train", run.run_job)),
-        mock.patch.object(run, "prepare_job", _in_way("samples", run.prepare_job)),
+        mock.patch("trainer.run.prepare_job", _in_way("samples", prepare_job)),
     ):
         run_trainer()
 
