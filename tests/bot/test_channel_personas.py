@@ -154,7 +154,7 @@ async def test_they_go_with_the_persona_and_with_the_server(stage):
     assert [one.id for one in services.personas_in(place)] == ["oda"], "the next is the first now"
     stage.store.guilds.delete(guild_id)
     assert not services.personas_in(place)
-    assert stage.store.channels.aliases(guild_id, "oda") == ()
+    assert not ALIASES.held(stage.store, guild_id, persona_id="oda")
 
 
 @pytest.mark.parametrize("text", ["Oda and Thrip", "Thrip!", "nobody"])

@@ -343,7 +343,7 @@ async def test_answering_settings_are_in_the_moderators_language(stage):
     answer = await stage.moderator.slash(
         QUAY, "persona answering set", chance=25, quiet_hours="22-7"
     )
-    await told(answer, "• 回复概率：没有特定对象的消息的 25%")
+    await told(answer, "回复概率：25%")
     refused = await stage.moderator.slash(QUAY, "persona answering set", quiet_hours="late")
     await told(refused, "'late' 不是一个时段。请写成 22:00-07:00 的形式")
     answer = await stage.moderator.slash(QUAY, "persona generation show")

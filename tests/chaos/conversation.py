@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
+from bot.guild_settings.definitions import WAIT_S
 from bot.moderation.limits import ReplyLimits
 from bot.moderation.store import Block
 from bot.platform.db.database import Row, open_read_only
@@ -27,6 +28,7 @@ from sandbox import Sandbox, SandboxRefusal, message_text
 from sandbox.interactions import CallbackType
 from sandbox.member_client import InteractionResponse
 from sandbox.message_components import all_components
+from tests.bot.set_settings import set_limits
 from tests.chaos.answers import AnswerCheck
 from tests.chaos.bot_process import LONG_REPLY_WORDS, BotProcesses
 from tests.chaos.message_kinds import BLOCKED, NAMES, WAITS, Sent, Traffic
@@ -99,10 +101,10 @@ class Conversation:
         with Store.open(self.home / HOME_DATABASE) as store:
             block = Block(guild_id, blocked_id, ALL_PERSONAS, blocked_by=1, at=1.0)
             store.blocks.add(block)
-            store.limits.set(guild_id, self.limits)
+            set_limits(store, guild_id, self.limits)
             for name, wait_s in WAITS.items():
                 channel_id = int(self.sandbox.channel(name)["id"])
-                store.answering.change(guild_id, channel_id, {"wait_s": wait_s}, at=1.0)
+                WAIT_S.write(store, wait_s, guild_id, channel_id=channel_id)
 
     def start_bot(
         self, plan: str = "", trace: Path | None = None, environ: Mapping[str, str] | None = None
