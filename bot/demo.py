@@ -254,8 +254,13 @@ async def play(
     persona, job folder and adapter folder.
     """
     home = out / HOME_NAME
-    settings = load_settings(None, {"UNDERSTUDY_HOME": str(home.absolute()), "WEB_PORT": "0"})
-    # Without the shipped versions: the session shows what a training changes.
+    # Without the authors' written words and the shipped versions: the session shows what a training
+    # changes in the model's own replies.
+    settings = load_settings(
+        None,
+        {"UNDERSTUDY_HOME": str(home.absolute()), "WEB_PORT": "0", "OWN_WORDS": "false"},
+    )
+    print_line("The model's own replies, without words that the personas' authors have written:")
     shipped = replace(ShippedData.from_source_tree(), adapters=None)
     async with open_app(settings, shipped) as app:
         session = DemoSession(app, started)

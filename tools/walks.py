@@ -136,7 +136,9 @@ async def _reply(engine: Engine, number: int) -> None:
 
 async def _walk_bot(home: Path) -> None:
     """Talk to a persona, train it, promote the version, and have eight chats at once."""
-    settings = load_settings(None, {"UNDERSTUDY_HOME": str(home), "WEB_PORT": "0"})
+    settings = load_settings(
+        None, {"UNDERSTUDY_HOME": str(home), "WEB_PORT": "0", "OWN_WORDS": "false"}
+    )
     shipped = replace(ShippedData.from_source_tree(), adapters=None)
     async with open_app(settings, shipped) as app:
         session = DemoSession(app, 0.0)

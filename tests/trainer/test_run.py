@@ -69,6 +69,7 @@ def leftovers(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} - kept
 
 
+@pytest.mark.slow
 def test_killed_then_stopped_then_done_then_done_at_once(tmp_path, tiny_base):
     """One folder through all ends of a run: each later run finds nothing that stops it."""
     folder = persona_job(tmp_path, tiny_base.source, **FOREVER)
