@@ -18,6 +18,7 @@ from personas.home.adapters import (
 from personas.schemas.scorecard import CARE_KINDS, HUMAN_CLAIM, ScoreCard
 from personas.schemas.training_events import Done, Phase, ScoreCardEvent
 from tests.trainer.job_folders import export, persona_job, talks
+from trainer.estimate import card_time
 from trainer.estimate.card_time import LEAST_FIRST_CARD_REPLIES
 from trainer.evaluate import evaluate_version
 from trainer.evaluate.evaluate_version import LATER_REASON, NO_TIME_REASON
@@ -79,8 +80,9 @@ def test_a_first_card_has_what_the_verdict_rests_on(first):
 
 
 def test_a_card_whose_deadline_has_passed_has_some_losses_and_says_what_is_missing(
-    tmp_path, tiny_base
+    tmp_path, tiny_base, monkeypatch
 ):
+    monkeypatch.setattr(card_time, "LATE_CARD_SHARE", 0.0)
     passed = {"card_deadline_minutes": 0.001, "max_steps": 2}
     log = export(talks(140))
     folder = persona_job(tmp_path / "job", tiny_base.source, log, hyperparameters=passed)

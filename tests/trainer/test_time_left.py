@@ -14,6 +14,7 @@ from trainer.evaluate.generation.reply_pace import ReplyPace
 from trainer.evaluate.time_budget import TimeBudget
 from trainer.process.time_left import (
     KNOWN_LOAD_FACTOR,
+    LATE_CARD_SHARE,
     SETTLING_STEPS,
     UNKNOWN_LOAD_FACTOR,
     CardLimit,
@@ -99,9 +100,8 @@ class VirtualRun:
         limit = self.left.limit
         budget_s = 1e9
         if limit:
-            budget_s = max(
-                0.0, limit.deadline_s - self.now_s - limit.after_s * self.left.card_slowness
-            )
+            left_s = limit.deadline_s - self.now_s - limit.after_s * self.left.card_slowness
+            budget_s = max(left_s, self.now_s * LATE_CARD_SHARE)
         budget = TimeBudget(budget_s, lambda: self.now_s)
         outlook = CardOutlook(budget, lambda left_s: self.left.state(left_s, self.now_s))
         began_s = self.now_s
@@ -281,4 +281,4 @@ def test_a_first_card_has_what_is_left_of_the_deadline():
     assert left.of_run(120.0).low_s == pytest.approx(330 - 120), "until the deadline"
     for step in range(21, 31):
         left.update(step, 40, 120.0 + 12.0 * (step - 20))
-    assert left.of_run(240.0).low_s == pytest.approx(12 * 10 + 2 * (8 + 15)), "the least"
+    assert left.of_run(240.0).low_s == pytest.approx(12 * 10 + 360 / 4 + 2 * 15), "the least"

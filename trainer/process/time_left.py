@@ -20,6 +20,10 @@ WINDOW_SHARE = 0.1
 """The pace is that of the last `SETTLING_STEPS` items, or of this share of the phase so far where
 that is longer: a load that comes or goes is followed, and in a long run not each moment of it.
 """
+LATE_CARD_SHARE = 1 / 4
+"""A first card takes this share of the time before it, even where that leaves less of the deadline: a
+long training should not end in a version that is held for want of replies.
+"""
 UNKNOWN_LOAD_FACTOR = 1.6
 KNOWN_LOAD_FACTOR = 1.35
 """A range goes from the estimate divided by this factor to the estimate times it: before anything
@@ -208,7 +212,7 @@ class TimeLeft:
     def _limited_card_s(self, limit: CardLimit, begins_s: float) -> float:
         slow = self.card_slowness
         after_s = limit.after_s * max(1.0, slow)
-        room_s = limit.deadline_s - begins_s - after_s
+        room_s = max(limit.deadline_s - begins_s - after_s, begins_s * LATE_CARD_SHARE)
         return max(limit.least_s * slow, min(limit.whole_s * slow, room_s)) + after_s
 
     def _excess_s(self, now_s: float) -> float:
