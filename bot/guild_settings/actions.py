@@ -98,8 +98,10 @@ class SettingsActions:
         rules = self.rules.get(group.name)
         held = {}
         for setting in group.settings:
-            is_foreign = not guild_id and channel_id and not setting.in_direct_messages
-            own = [] if is_foreign else [each for each in stored if each.key == setting.key]
+            own = [each for each in stored if each.key == setting.key]
+            if not guild_id and not setting.in_direct_messages:
+                # What is set for a persona in all servers holds in its direct messages, too.
+                own = [each for each in own if not each.scope.channel_id]
             usual = HeldValue(setting.default, "default")
             if rules:
                 usual = rules.default(setting.key)

@@ -14,7 +14,7 @@ from bot.platform.errors import RefusedError
 from bot.platform.localisation import LocalisableText, gettext_lazy, localisable_number
 from bot.store import Store
 
-T = TypeVar("T")
+T = TypeVar("T", bound=SettingValue)
 Number = int | float
 ScopeKind = Literal["guild", "channel", "persona"]
 """`persona` is one in a guild or, for the operator, in all."""
@@ -31,8 +31,9 @@ class Bounds:
     reason: str = ""
 
 
-def _number_text(value: Any) -> str:
-    return number_text(value)
+def number_text(value: Number) -> LocalisableText:
+    """Write a number, without its unit."""
+    return localisable_number(f"{value:,}" if isinstance(value, int) else f"{value:g}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,7 +56,7 @@ class Setting(Generic[T]):
     option: str = ""
     help: str = ""
     hint: str = ""
-    say: Callable[[Any], str] = _number_text
+    say: Callable[[Any], str] = number_text
     bounds: Bounds | None = None
     parse: Callable[[str], str] | None = None
     unset: SettingValue | None = None
@@ -96,7 +97,7 @@ class Setting(Generic[T]):
     ) -> None:
         """Set the value of exactly this scope; None removes it."""
         scope = SettingScope(guild_id, channel_id, persona_id)
-        store.settings.change(scope, {self.key: _as_json(value)})
+        store.settings.change(scope, {self.key: value})
 
     def by_persona(self, store: Store, guild_id: int) -> dict[str, T]:
         """Return what is set for each persona of a guild that has any."""
@@ -111,11 +112,6 @@ class Setting(Generic[T]):
         if self.type is float and type(value) is int:
             value = float(value)
         return value if type(value) is self.type else self.closed
-
-
-def _as_json(value: object) -> SettingValue | None:
-    stored: SettingValue | None = value  # type: ignore[assignment]
-    return stored
 
 
 @dataclass(frozen=True)
@@ -160,8 +156,3 @@ def check_value(
         ),
         advice,
     )
-
-
-def number_text(value: Number) -> LocalisableText:
-    """Write a number, without its unit."""
-    return localisable_number(f"{value:,}" if isinstance(value, int) else f"{value:g}")

@@ -4,8 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
+from typing import Any
 
-from bot.guild_settings.definitions import COOLDOWN_S, MODERATORS_EXEMPT, PER_DAY
+from bot.guild_settings.definitions import LIMITS
+from bot.guild_settings.store import SettingScope
 from bot.guilds.time_zones import GuildTimeZones
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import LocalisableText, gettext_lazy, join_names, ngettext_lazy
@@ -28,11 +30,12 @@ def read_limits(store: Store, guild_id: int) -> ReplyLimits:
     """Return the limits of a guild; guild 0 stands for direct messages and places where the bot is
     not.
     """
-    return ReplyLimits(
-        per_day=PER_DAY.read(store, guild_id),
-        cooldown_s=COOLDOWN_S.read(store, guild_id),
-        exempts_moderators=MODERATORS_EXEMPT.held(store, guild_id),
-    )
+    stored = store.settings.get(SettingScope(guild_id))
+    limits: dict[str, Any] = {}
+    for setting in LIMITS.settings:
+        if setting.key in stored:
+            limits[setting.key] = setting.usable(stored[setting.key])
+    return ReplyLimits(**limits)
 
 
 class LimitReachedError(RefusedError):

@@ -103,6 +103,11 @@ class TestPrecedence:
         direct = generation.in_channel("oda", 0, 5).values
         assert direct["top_p"].source == "base model"
 
+    def test_what_holds_everywhere_holds_in_direct_messages(self, generation):
+        change(generation, EVERYWHERE, {"top_p": 0.4})
+        direct = generation.in_channel("oda", 0, 5).values
+        assert (direct["top_p"].value, direct["top_p"].source) == (0.4, "everywhere")
+
 
 class TestBounds:
     """No value beyond the operator's settings and the engine's window holds."""

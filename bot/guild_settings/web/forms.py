@@ -28,7 +28,6 @@ class SettingField:
     low: object = ""
     high: object = ""
     is_whole: bool = False
-    choices: tuple[tuple[str, str], ...] = ()
 
 
 def setting_field(
@@ -57,7 +56,6 @@ def setting_field(
         low=bounds.low if bounds else "",
         high=bounds.high if bounds else "",
         is_whole=setting.type is int,
-        choices=(("", "not set"), ("yes", "yes"), ("no", "no")),
     )
 
 
