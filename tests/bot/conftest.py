@@ -16,6 +16,7 @@ from unittest import mock
 
 import pytest
 
+from bot import client as client_module
 from bot.app import DASHBOARD_LINK
 from bot.client import BotClient, ShardedBotClient
 from bot.compose import Dependencies, compose
@@ -29,6 +30,7 @@ from bot.demo_guild import (
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
 from bot.platform.clock import Clock, SystemClock
+from bot.platform.discord_kit.command_sync import sync_commands
 from bot.services import PrivacyServices
 from bot.settings import Settings
 from bot.store import Store
@@ -38,11 +40,13 @@ from bot.transcription.transcriber import Transcriber
 from bot.versions.actions import AutomaticPromotion
 from bot.web_server import WebServer
 from personas.home.job_material import ShippedData
+from personas.lore import index as lore_index
 from personas.lore import semantic
 from personas.lore.index import LoreIndex
 from personas.lore.lore_folder import read_lore
 from personas.lore.passages import WORLD, Passage
 from sandbox import Sandbox, message_text, patch_discord
+from tests.bot.registered_commands import RegisteredCommands
 from tests.bot.restartable_queue import TrainingHome
 from tests.fake_engine import FakeEngine
 from tests.fakes import FakeTrainingBackend
@@ -136,6 +140,16 @@ def _lore_vectors(passages: tuple[Passage, ...]) -> dict[str, semantic.Vectors]:
     return dict(semantic._VECTOR_CACHE)
 
 
+def _shipped_units(rows: Sequence[Passage], encoder: str = "") -> list[list[str]]:
+    return _units_of(tuple(rows), encoder)
+
+
+@cache
+def _units_of(rows: tuple[Passage, ...], encoder: str) -> list[list[str]]:
+    """The texts that are embedded of the shipped lore, cut once."""
+    return semantic.embedding_units(rows, encoder)
+
+
 @asynccontextmanager
 async def on_stage(
     home: Path,
@@ -155,8 +169,12 @@ async def on_stage(
     web_server: WebServer | None = None,
     transcriber: Transcriber | None = None,
     notice: str = "",
+    registers_commands: bool = False,
 ) -> AsyncIterator[Stage]:
-    """Run the bot with fakes at the seams; `home` may hold an earlier life of it."""
+    """Run the bot with fakes at the seams; `home` may hold an earlier life of it.
+
+    `registers_commands` makes it register them even where an earlier stage did.
+    """
     settings = Settings(
         home=home,
         discord_permission=permission,
@@ -173,14 +191,18 @@ async def on_stage(
     await sandbox.start(mount=front.mount, links=(DASHBOARD_LINK,), notice=notice)
     engine = engine or FakeEngine()
     backend = FakeTrainingBackend()
+    registered = RegisteredCommands(sandbox, user_install=user_install)
+    sync = sync_commands if registers_commands else registered.sync
     with (
         Store.open(home / "understudy.sqlite") as store,
         patch_discord(sandbox),
         mock.patch.object(discord_progress, "EDIT_INTERVAL_S", PROGRESS_INTERVAL_S),
+        mock.patch.object(client_module, "sync_commands", sync),
     ):
         passages = _read_passages(shipped.lore, (*personas.of(0), WORLD))
         semantic._VECTOR_CACHE.update(_lore_vectors(passages))
-        lore = LoreIndex(passages)
+        with mock.patch.object(lore_index, "embedding_units", _shipped_units):
+            lore = LoreIndex(passages)
         dependencies = Dependencies(
             store=store,
             personas=personas,

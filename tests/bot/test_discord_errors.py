@@ -254,12 +254,12 @@ async def test_progress_that_cannot_be_shown_is_said_once_and_shown_later(tmp_pa
 async def test_refused_commands_are_named_and_the_bot_goes_on_with_the_earlier_ones(
     tmp_path, monkeypatch, caplog
 ):
-    async with on_stage(tmp_path):
+    async with on_stage(tmp_path, registers_commands=True):
         pass
     monkeypatch.setattr(PERSONA, "description", "x" * 101)
     monkeypatch.setattr(PERSONA.get_command("mute"), "description", "x" * 101)
     (tmp_path / "commands.sha256").unlink()
-    async with on_stage(tmp_path) as stage:
+    async with on_stage(tmp_path, registers_commands=True) as stage:
         name = "bot.platform.discord_kit.command_sync"
         lines = [record.getMessage() for record in caplog.records if record.name == name]
         assert [line.partition(": description")[0] for line in lines[:2]] == [

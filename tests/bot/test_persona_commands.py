@@ -182,7 +182,7 @@ def test_the_invite_asks_for_each_need(need):
 
 
 async def test_commands_are_registered_once_and_again_only_when_they_changed(tmp_path):
-    async with on_stage(tmp_path) as stage:
+    async with on_stage(tmp_path, registers_commands=True) as stage:
         assert len([kind for kind, _ in stage.sandbox.events if kind == "commands"]) == 1
     async with on_stage(tmp_path) as stage:
         assert [kind for kind, _ in stage.sandbox.events if kind == "commands"] == []
