@@ -10,10 +10,8 @@ import discord
 import pytest
 
 from bot.chat import unfinished
-from bot.chat.addressing import Rule
 from bot.chat.decision_log import DecisionLog
-from bot.chat.line_wait import LineWait
-from bot.chat.places import channel_ref
+from bot.chat.line_wait import LineWait, LineWaits
 from bot.demo_guild import OWNER
 from bot.guild_settings.definitions import ANSWERING
 from bot.guild_settings.store import SettingScope
@@ -30,14 +28,10 @@ def place(stage, channel=QUAY):
     return int(stage.sandbox.guild_id), int(stage.sandbox.channel(channel)["id"])
 
 
-def answering(stage):
-    return stage.client.services.answering
-
-
-def change(stage, channel, changes, seen=None):
+def change(stage, channel, changes):
     guild_id, channel_id = channel
     stage.client.services.guild_settings.change(
-        ANSWERING, SettingScope(guild_id, channel_id=channel_id), changes, seen
+        ANSWERING, SettingScope(guild_id, channel_id=channel_id), changes
     )
 
 
@@ -129,20 +123,6 @@ async def test_members_among_themselves_are_left_alone_unless_they_name_the_pers
     )
 
 
-async def test_a_reply_to_the_persona_and_a_mention_are_answered_whatever_they_say(stage):
-    mark = stage.mark
-    await stage.member.say(QUAY, "hello")
-    reply = await stage.finished(QUAY, mark)
-    for text in ("lol", "!really"):
-        mark = stage.mark
-        await stage.member.say(QUAY, text, reply_to=reply)
-        await stage.finished(QUAY, mark)
-    mark = stage.mark
-    await stage.member.say(QUAY, "@Edwina Harrow and @Understudy, dinner?")
-    await stage.finished(QUAY, mark)
-    assert len(stage.engine.requests) == 4
-
-
 async def test_a_persona_that_was_cleared_or_replaced_answers_no_replies_any_more(stage):
     mark = stage.mark
     await stage.member.say(QUAY, "hello")
@@ -196,19 +176,6 @@ async def test_quick_lines_get_one_reply_which_sees_them_all_while_typing_is_sho
     assert len(stage.engine.requests) == 3
 
 
-async def test_a_reply_waits_for_no_more_than_eight_lines(stage):
-    set_wait(stage, 10.0)
-    mark = stage.mark
-    for number in range(8):
-        await stage.member.say(QUAY, f"line {number}")
-    await stage.finished(QUAY, mark)
-    assert asked(stage) == [[f"line {number}" for number in range(8)]]
-    set_wait(stage, 0.0)
-    await stage.member.say(QUAY, "line 8")
-    await until(lambda: len(stage.engine.requests) == 2)
-    assert asked(stage)[1] == ["line 8"]
-
-
 async def test_lines_of_a_reply_that_waits_are_not_left_to_chance(stage):
     change(stage, place(stage), {"wait_s": WAIT_S, "reply_chance": 0})
     for text in ("Ballast, can you", "look at the ropes?", "!play shanties"):
@@ -242,6 +209,20 @@ async def test_each_line_starts_the_wait_anew(hand):
     assert not ended.done()
     await hand.move(1.5)
     assert ended.done()
+
+
+async def test_a_reply_waits_for_no_more_than_eight_lines(hand):
+    waits = LineWaits()
+    wait = LineWait(1, ("ballast",), wait_s=10.0, began=hand.now)
+    waits.begin(70, 7, wait)
+    ended = asyncio.create_task(wait.end())
+    for line in range(2, 8):
+        wait.add_line(line)
+    await hand.move(1.0)
+    assert not ended.done() and waits.get(70, 7) is wait
+    wait.add_line(8)
+    await hand.move(1.0)
+    assert ended.done() and waits.get(70, 7) is None
 
 
 async def test_somebody_who_never_stops_is_answered_after_four_waits(hand):
@@ -449,12 +430,6 @@ async def test_why_tells_what_refused_a_proxys_copy(stage):
     )
 
 
-async def test_without_a_wait_each_line_is_answered_at_once(stage):
-    for number in range(2):
-        await stage.member.say(QUAY, f"line {number}")
-    await until(lambda: len(stage.engine.requests) == 2)
-
-
 # --------------------------------------------------------------------- settings, chance, quiet hours
 
 
@@ -483,6 +458,8 @@ async def test_moderators_set_show_and_reset_it_and_members_may_not(stage):
     assert not stored(stage, place(stage))
     answer = await stage.moderator.slash(QUAY, "persona answering reset")
     assert await said(answer, "Nothing is set here")
+    with pytest.raises(RefusedError, match="channels of a server"):
+        change(stage, (0, 9), {"reply_chance": 10})
 
 
 async def test_chance_and_quiet_hours_leave_messages_alone_that_call_nobody(stage):
@@ -509,11 +486,10 @@ async def test_chance_and_quiet_hours_leave_messages_alone_that_call_nobody(stag
     assert chat
 
 
-@pytest.mark.parametrize("is_quiet_first", [False, True])
-async def test_a_mention_that_an_edit_adds_comes_at_the_time_of_the_edit(tmp_path, is_quiet_first):
+async def test_a_mention_that_an_edit_adds_comes_at_the_time_of_the_edit(tmp_path):
     clock = AheadClock()
     async with on_stage(tmp_path, clock=clock) as stage:
-        start = clock.at + timedelta(minutes=-30 if is_quiet_first else 30)
+        start = clock.at - timedelta(minutes=30)
         hours = f"{start:%H:%M}-{start + timedelta(minutes=60):%H:%M}"
         changes = {"quiet_hours": hours, "quiet_mentions": True, "reply_chance": 0}
         change(stage, place(stage), changes)
@@ -523,48 +499,11 @@ async def test_a_mention_that_an_edit_adds_comes_at_the_time_of_the_edit(tmp_pat
         clock.ahead_s = 3600
         mark = stage.mark
         await stage.member.edit(message, "@Understudy are you there?")
-        if is_quiet_first:
-            await stage.finished(QUAY, mark)
-        else:
-            await until(lambda: decisions.find(*_ids(message)).decision.rule is Rule.QUIET_HOURS)
-            assert not stage.engine.requests
+        await stage.finished(QUAY, mark)
 
 
 def _ids(message):
     return int(message["channel_id"]), int(message["id"])
-
-
-async def test_a_thread_has_its_channels_settings_until_it_has_its_own(stage):
-    guild_id, channel_id = place(stage)
-    set_wait(stage, 2.0)
-    actions = answering(stage)
-    assert actions.in_channel(guild_id, 5, channel_id).wait_s == 2.0
-    change(stage, (guild_id, 5), {"wait_s": 0.0, "reply_chance": 50})
-    held = actions.in_channel(guild_id, 5, channel_id)
-    assert (held.wait_s, held.reply_chance) == (0.0, 50)
-    assert actions.in_channel(guild_id, channel_id).reply_chance == 100
-
-
-async def test_wrong_values_and_a_form_that_is_out_of_date_are_refused(stage):
-    for changes in ({}, {"wait_s": 11.0}, {"reply_chance": 101}, {"quiet_hours": "7-7"}):
-        with pytest.raises(RefusedError):
-            change(stage, place(stage), changes)
-    set_wait(stage, 1.0)
-    with pytest.raises(RefusedError, match="Somebody else"):
-        change(stage, place(stage), {"wait_s": 2.0}, {"wait_s": None})
-    with pytest.raises(RefusedError, match="channels of a server"):
-        change(stage, (0, 9), {"reply_chance": 10})
-
-
-async def test_they_go_with_the_channel_and_with_the_server(stage):
-    set_wait(stage)
-    set_wait(stage, channel=INN)
-    guild_id, channel_id = place(stage)
-    stage.client.dispatch("guild_channel_delete", stage.client.get_channel(channel_id))
-    await until(lambda: not stored(stage, (guild_id, channel_id)))
-    assert stored(stage, place(stage, INN)) == {"wait_s": WAIT_S}
-    stage.store.guilds.delete(guild_id)
-    assert not stored(stage, place(stage, INN))
 
 
 # ------------------------------------------------------------------------------------------- why
@@ -572,6 +511,7 @@ async def test_they_go_with_the_channel_and_with_the_server(stage):
 
 async def test_why_explains_one_message_by_its_link_or_id_also_after_a_restart(tmp_path):
     async with on_stage(tmp_path) as stage:
+        assert "No member has written" in await why(stage, OFFICE)
         mark = stage.mark
         answered = await stage.member.say(QUAY, f"hello, <@{stage.moderator.id}>")
         await stage.finished(QUAY, mark)
@@ -629,20 +569,3 @@ async def test_why_knows_who_answered_where_nobody_lives_any_more(tmp_path):
         text = await why(stage, message=answered["id"])
         assert "Answered by Ballast: by which rule is not known any more" in text
         assert "no persona lives here" not in text
-
-
-async def test_why_says_that_nobody_has_written(stage):
-    assert "No member has written" in await said(
-        await stage.moderator.slash(OFFICE, "persona why"), "No member"
-    )
-
-
-async def test_the_place_of_quiet_hours_can_be_asked_by_other_features(stage):
-    guild_id, channel_id = place(stage)
-    actions = answering(stage)
-    change(stage, (guild_id, channel_id), {"quiet_hours": "00:00-12:00"})
-    midnight = datetime.fromisoformat("2026-03-01T00:30:00+00:00").timestamp()
-    assert actions.is_quiet(guild_id, channel_id, at=midnight)
-    assert not actions.is_quiet(guild_id, channel_id, at=midnight + 12 * 3600)
-    channel = stage.client.get_channel(channel_id)
-    assert channel_ref(channel).channel_id == channel_id
