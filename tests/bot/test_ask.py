@@ -150,32 +150,24 @@ def test_two_are_asked_the_same_question(ask):
     )
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (
-            ("--persona", "ballast", "--version", "v9"),
-            1,
-            "no version v9. Installed: v1, v2",
-        ),
+def test_what_cannot_be_asked_is_reported_before_a_model_is_loaded(ask, monkeypatch):
+    monkeypatch.setattr(one_question, "LLMEngine", None)  # nothing gets so far
+    for words, code, said in (
+        (("--persona", "ballast", "--version", "v9"), 1, "no version v9. Installed: v1, v2"),
         (("--compare", "ballast", "nobody"), 1, "There is no persona 'nobody'"),
         (("--compare", "ballast", "oda", "--persona", "oda"), 2, "leave out --persona"),
         (("--version", "v1"), 2, "add --persona"),
         (("--persona", "ballast", "--version", "v1", "--base-only"), 2, "not allowed with"),
-    ],
-)
-def test_what_cannot_be_asked_is_reported_before_a_model_is_loaded(
-    ask, monkeypatch, words, code, said
-):
-    monkeypatch.setattr(one_question, "LLMEngine", None)  # nothing gets so far
-    found, out, err = ask(*words, ASKED)
-    assert found == code and out == "" and said in err
+    ):
+        found, out, err = ask(*words, ASKED)
+        assert found == code and out == "" and said in err
+    code, _, err = ask("--persona", "ballast")
+    assert code == 2 and "no question" in err
 
 
 def test_a_question_that_the_model_cannot_read_whole_is_shortened_and_says_so(ask):
     code, out, err = ask("--persona", "ballast", "why " * 3000)
     assert code == 0 and out.strip() and "its middle was left out" in err
-    assert "left out" not in ask("--persona", "ballast", ASKED)[2]
 
 
 def test_a_reply_of_this_machine_says_that_the_bots_servers_did_not_make_it(ask, monkeypatch):
