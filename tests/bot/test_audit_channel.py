@@ -13,7 +13,6 @@ from bot.personas.web.lookup import OwnedPersona
 from bot.personas.web.lore_files import choose_set, remove_lore_file, write_lore_file
 from bot.personas.web.new_persona import create_owned
 from bot.personas.web.pages import _import
-from bot.platform.discord_kit.transformers import MODERATION
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.platform.web_kit.request_body import FileForm
 from personas.schemas.training import TrainingRequest
@@ -146,49 +145,7 @@ async def test_what_personas_are_told_and_taught_is_listed_without_the_words(sta
     assert lines(stage)[before:] == wanted
 
 
-async def test_the_lines_are_in_the_servers_language(stage):
-    stage.sandbox.set_preferred_locale("de")
-    guild = stage.client.get_guild(int(stage.sandbox.guild_id))
-    await until(lambda: str(guild.preferred_locale) == "de")
-    office = stage.sandbox.channel(OFFICE)["id"]
-    await moderated(stage, "moderation audit", channel=office)
-    await listed(stage, "Änderungsprotokoll gemacht")
-    before = len(lines(stage))
-    await moderated(stage, "persona set", INN, persona="oda", second="thrip")
-    await moderated(stage, "persona mute", persona="ballast", where="server")
-    await moderated(stage, "moderation block", member=stage.member.id)
-    await moderated(stage, "moderation limits", per_day=9)
-    await moderated(stage, "moderation roles", action="train", add=str(guild.roles[-1].id))
-    await moderated(stage, "persona generation set", temperature=0.5)
-    await moderated(stage, "persona answering set", wait=3.0)
-    await moderated(stage, "persona line set", time="9:00", prompt="the weather")
-    await moderated(stage, "finetune promotion", way="automatic")
-    services = stage.client.services
-    choose_set(OwnedPersona(services, 0, services.personas.get("oda", 0)), "_world", True, guild.id)
-    version = install(stage.store, "oda", guild=guild.id)
-    moderator = RequestOrigin(guild.id, 0, int(stage.moderator.id))
-    await services.versions.promote("oda", version, moderator, anyway=True)
-    await listed(stage, "live geschaltet")
-    inn, quay = (stage.sandbox.channel(name)["id"] for name in (INN, QUAY))
-    by = f"<@{stage.moderator.id}>"
-    role = guild.roles[-1].mention
-    assert lines(stage)[before:] == [
-        f"{by} hat **Oda Marrow**, **Sir Aurelio Thrip** in <#{inn}> eingesetzt; beantwortet werden "
-        "alle Nachrichten.",
-        f"{by} hat Ballast auf dem ganzen Server stummgeschaltet.",
-        f"{by} hat gesperrt: <@{stage.member.id}> für alle Personas.",
-        f"{by} hat die Antworten dieses Servers geändert (Antworten an ein Mitglied pro Tag: 9).",
-        f"{by} hat {role} erlaubt: Personas trainieren.",
-        f"{by} hat die Antworten in <#{quay}> geändert (Temperatur: 0,5).",
-        f"{by} hat die Antworten in <#{quay}> geändert (Wartezeit auf weitere Zeilen: 3 s).",
-        f"{by} hat Zeile 1 (jeden Tag um 09:00 in <#{quay}>) festgelegt.",
-        f"{by} lässt neue Versionen, welche die Prüfung live schalten würde, sofort live gehen.",
-        "Der Bot-Betrieb lässt **Oda Marrow** das Hintergrundwissen **Skerrow Harbour** nutzen.",
-        f"{by} hat {version} von **Oda Marrow** live geschaltet.",
-    ]
-
-
-async def test_the_operators_changes_of_lore_and_replies_are_listed(stage):
+async def test_the_operators_changes_of_personas_lore_and_replies_are_listed(stage):
     await audited(stage)
     services = stage.client.services
     oda = OwnedPersona(services, 0, services.personas.get("oda", 0))
@@ -203,6 +160,18 @@ async def test_the_operators_changes_of_lore_and_replies_are_listed(stage):
         "The operator removed `tides.md` from the lore of **Oda Marrow**.",
         "The operator let **Oda Marrow** use the lore **Skerrow Harbour**.",
         "The operator changed the replies (Top-p: 0.9) of **Oda Marrow**.",
+    ]
+    guild = int(stage.sandbox.guild_id)
+    form = PersonaForm(name="Marlow", description="Marlow is a retired lighthouse keeper.")
+    owned, _ = await create_owned(services, form, guild=str(guild), channel="")
+    await replace_card_table(owned, services.personas.table(owned.id) | {"tagline": "Clocks."})
+    file = FileForm(name="oda.toml", content=b'id = "ada"\nname = "Ada"\ndescription = "Ada."\n')
+    await _import(services, guild, file)
+    await listed(stage, "Ada")
+    assert lines(stage)[-3:] == [
+        "The operator created the persona **Marlow**.",
+        "The operator edited the card of **Marlow**.",
+        "The operator imported **Ada**.",
     ]
 
 
@@ -331,30 +300,6 @@ async def test_a_channel_that_is_gone_is_replaced_or_turned_off_without_a_warnin
     events = list(stage.sandbox.events)[mark:]
     told = [data for kind, data in events if kind == "message" and "not list it" in str(data)]
     assert len(told) == 1, "of the change of limits alone"
-
-
-async def test_a_thread_is_no_audit_channel(stage):
-    """Discord archives threads, which the bot then knows no longer."""
-    command = MODERATION.get_command("audit").to_dict(stage.client.tree)
-    (channel,) = (one for one in command["options"] if one["name"] == "channel")
-    assert set(channel["channel_types"]) == {0, 5}, "text and announcements"
-
-
-async def test_the_operators_changes_of_personas_are_listed(stage):
-    await audited(stage)
-    services = stage.client.services
-    guild = int(stage.sandbox.guild_id)
-    form = PersonaForm(name="Marlow", description="Marlow is a retired lighthouse keeper.")
-    owned, _ = await create_owned(services, form, guild=str(guild), channel="")
-    await replace_card_table(owned, services.personas.table(owned.id) | {"tagline": "Clocks."})
-    file = FileForm(name="oda.toml", content=b'id = "ada"\nname = "Ada"\ndescription = "Ada."\n')
-    await _import(services, guild, file)
-    await listed(stage, "Ada")
-    assert lines(stage)[-3:] == [
-        "The operator created the persona **Marlow**.",
-        "The operator edited the card of **Marlow**.",
-        "The operator imported **Ada**.",
-    ]
 
 
 async def test_lines_beyond_the_limit_are_left_out_and_a_refusal_by_discord_breaks_nothing(
