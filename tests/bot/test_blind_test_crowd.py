@@ -82,13 +82,6 @@ async def community(home, policies, count):
         return words, ids, stage.store.comparisons.judgement_counts("ballast", "v2", "v1")
 
 
-async def test_a_few_members_vote_and_a_moderator_reads_it(tmp_path):
-    words, _, counts = await community(tmp_path, [honest(1.0), honest(1.0), at_random, brigade], 3)
-    assert sum(counts) == 12 and counts.for_a >= 6 and counts.for_b >= 3
-    assert f"12 votes by 4 members: {counts.for_a} for v2, {counts.for_b} for v1" in words
-    assert "**Ruling: open.** 0 members" in words
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("policies", "ruling"),

@@ -24,7 +24,6 @@ from bot.versions import installation
 from bot.versions.installation import VersionInstaller
 from personas.card import charx
 from personas.card.card_reader import parse_card, read_card_file
-from personas.card.card_writer import write_card
 from personas.card.spec_card import json_bytes
 from personas.errors import AdapterError
 from personas.home.adapters import (
@@ -162,19 +161,7 @@ async def test_the_same_again_is_no_new_version_and_another_is(stage, tmp_path, 
     ("changes", "words"),
     [
         ({"base_hash": "0"}, "another base model (amodel)"),
-        (
-            {"config": PLAIN | {"megatron_config": {"a": 1}}},
-            "plain LoRA: megatron_config",
-        ),
         ({"audit": True}, "trained for an audit"),
-        (
-            {"config": PLAIN | {"rank_pattern": {"q_proj": 5}}},
-            "rank 4 and 4, and adapter_config.json states 5",
-        ),
-        (
-            {"metrics": SCORECARD.model_copy(update={"loss_base": 0.0})},
-            "losses in the adapter's manifest.json",
-        ),
     ],
 )
 async def test_what_cannot_be_used_stays_in_the_card_and_that_is_said(
@@ -188,16 +175,6 @@ async def test_what_cannot_be_used_stays_in_the_card_and_that_is_said(
     assert has_adapter(read_card_file(kept))
 
 
-async def test_a_damaged_adapter_is_not_installed(stage, tmp_path, served):
-    card = parse_card(carrying(sealed(tmp_path / "theirs", served)), "it")
-    files = dict(card.files) | {f"{ADAPTER_URI_PREFIX}adapter_model.safetensors": b"rotten"}
-    content = write_card(dataclasses.replace(card, files=files), "charx", "it").content
-    await response_text(
-        await bring_in(stage, content, "mira.charx"), "is damaged: adapter_model.safetensors"
-    )
-    assert versions(stage)[1] == []
-
-
 @pytest.mark.parametrize(
     "config",
     [
@@ -208,6 +185,8 @@ async def test_a_damaged_adapter_is_not_installed(stage, tmp_path, served):
         PLAIN | {"target_modules": ["(a+)+$"]},
         PLAIN | {"rank_pattern": {"(a+)+$": 4}},
         PLAIN | {"rank_pattern": {"q_proj": 5000}},
+        PLAIN | {"rank_pattern": {"q_proj": 5}},
+        PLAIN | {"megatron_config": {"a": 1}},
         PLAIN | {"layer_replication": [[0, 9]]},
         PLAIN | {"modules_to_save": ["lm_head"]},
         PLAIN | {"init_lora_weights": "pissa"},
@@ -289,17 +268,18 @@ def test_nothing_is_written_before_every_file_equals_the_manifest(tmp_path):
     assert (tmp_path / "out" / "report" / "notes.md").read_bytes() == b"# Notes"
 
 
-@pytest.mark.parametrize("before", ["", "/", "report//"])
-async def test_an_imported_card_writes_no_file_of_the_host(stage, tmp_path, served, before):
+async def test_an_imported_card_writes_no_file_of_the_host(stage, tmp_path, served):
     """A zip keeps `//` and a leading slash in its names, which a path takes for the root."""
     victim = tmp_path / "elsewhere" / "authorized_keys"
     card = parse_card(carrying(sealed(tmp_path / "theirs", served)), "it")
-    content = charx.write(json_bytes(card.document), with_file(card, f"{before}{victim}").files)
-    said = await response_text(
-        await bring_in(stage, content, "mira.charx"), "holds a file whose name"
-    )
-    assert not victim.parent.exists() and "understudy-card-" not in said["content"]
-    assert not list(tmp_path.glob("personas/*"))
+    for before in ("", "/", "report//"):
+        bad = with_file(card, f"{before}{victim}")
+        content = charx.write(json_bytes(card.document), bad.files)
+        said = await response_text(
+            await bring_in(stage, content, "mira.charx"), "holds a file whose name"
+        )
+        assert not victim.parent.exists() and "understudy-card-" not in said["content"]
+        assert not list(tmp_path.glob("personas/*"))
 
 
 def test_links_in_an_adapter_are_neither_followed_nor_installed(tmp_path):
