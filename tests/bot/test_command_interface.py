@@ -46,7 +46,7 @@ def assert_contains(now, before):
     assert not known
 
 
-async def test_commands_options_permissions_and_custom_ids_stay(stage):
+async def test_commands_options_permissions_and_custom_ids_stay_and_what_comes_first(stage):
     before = json.loads(FIXTURE.read_text(encoding="utf-8"))
     tree = stage.client.tree
     commands = json.loads(
@@ -57,13 +57,10 @@ async def test_commands_options_permissions_and_custom_ids_stay(stage):
     assert {item.__discord_ui_compiled_template__.pattern for item in items} >= set(
         before["custom_ids"]
     )
-
-
-async def test_the_subcommands_that_one_needs_first_come_first(stage):
-    by_name = {group.name: group for group in stage.client.tree.get_commands()}
+    by_name = {group.name: group for group in tree.get_commands()}
     for name, order in (("persona", PERSONA_ORDER), ("finetune", FINETUNE_ORDER)):
-        listed = [option["name"] for option in by_name[name].to_dict(stage.client.tree)["options"]]
+        listed = [option["name"] for option in by_name[name].to_dict(tree)["options"]]
         assert listed[: len(order)] == list(order), "a name that does not exist shifts the others"
-    registered = await stage.client.tree.fetch_commands()
+    registered = await tree.fetch_commands()
     persona = next(command for command in registered if command.name == "persona")
     assert [option.name for option in persona.options][:2] == ["set", "create"], "as Discord has it"

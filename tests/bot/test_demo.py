@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -20,16 +18,6 @@ from personas.errors import RequestError, UnderstudyError
 from tests.bot.test_finetune import start
 from tests.bot.test_gate_verdict import trained
 from tests.fakes import until
-from tests.test_layering import ROOT
-
-
-def test_a_folder_with_anything_else_is_left_alone(tmp_path):
-    work = tmp_path / "work.txt"
-    work.write_text("mine")
-    command = [sys.executable, "-m", "bot", "demo", "--out", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and work.read_text() == "mine"
-    assert "it contains work.txt. Name a new folder with --out." in done.stderr
 
 
 def test_an_earlier_demo_is_replaced(tmp_path):

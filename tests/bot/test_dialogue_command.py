@@ -1,15 +1,12 @@
 """`/persona duet`: who may ask for it, what is said, and everything that ends it."""
 
 import asyncio
-import dataclasses
 import sqlite3
 
 import pytest
 
 from bot.chat.message_reader import MessageReader
-from bot.demo_guild import SKERROW_SEED
 from bot.dialogue.dialogue import DEFAULT_TURNS
-from bot.platform.permissions import required_permissions
 from bot.store import Mute
 from personas.errors import EngineBusyError
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
@@ -157,19 +154,6 @@ async def test_stop_is_for_whoever_asked_and_moderators(quick):
     )
 
 
-async def test_one_at_a_time_in_a_server(quick):
-    stage = quick
-    message = await begun(stage)
-    answer = await begin(stage, channel=INN, other="ballast")
-    assert answer.ephemeral and "running in <#" in answer.message["content"]
-    await stage.moderator.click(message, custom_id(message))
-    await stage.sees("1 line: stopped", "edit")
-    stage.engine.free.set()
-    mark = stage.mark
-    assert not (await begin(stage, channel=INN, other="ballast", turns=2)).ephemeral
-    await stage.sees("all turns taken", "edit", mark)
-
-
 async def test_of_two_that_are_asked_for_at_once_one_is_refused(quick, monkeypatch):
     stage = quick
     stage.engine.free.clear()
@@ -189,19 +173,6 @@ async def test_of_two_that_are_asked_for_at_once_one_is_refused(quick, monkeypat
     stage.engine.free.set()
     await stage.sees("all turns taken", "edit")
     assert len(stage.engine.requests) == DEFAULT_TURNS
-
-
-async def test_a_new_connection_leaves_the_line_alone_that_is_being_made(quick):
-    stage = quick
-    await begun(stage, turns=2)
-    await asyncio.gather(stage.client.on_resumed(), stage.client.on_ready())
-    await asyncio.sleep(0.1)
-    stage.engine.free.set()
-    await stage.sees("all turns taken", "edit")
-    states = stage.store._connection.column(
-        str, "select state from replies order by event_id desc limit 2"
-    )
-    assert len(lines(stage)) == 2 and states == ["done", "done"]
 
 
 async def test_whoever_speaks_to_a_persona_there_ends_it_and_is_answered(quick):
@@ -276,35 +247,6 @@ async def test_a_line_that_is_deleted_ends_it(quick):
     await stage.moderator.delete(line)
     stage.engine.free.set()
     assert "a line was deleted" in (await stage.sees("have talked", "edit", mark))["content"]
-
-
-async def test_without_webhooks_both_speak_through_the_bot(tmp_path):
-    poor = required_permissions()
-    poor.manage_webhooks = False
-    async with on_stage(
-        tmp_path, seed=dataclasses.replace(SKERROW_SEED, bot_permissions=poor.value)
-    ) as stage:
-        stage.engine.script = counted()
-        stage.client.services.dialogue_runner.pause_s = 0
-        mark = stage.mark
-        await begin(stage, turns=2)
-        await stage.sees("all turns taken", "edit", mark)
-        one, other = lines(stage)
-        assert one["content"].startswith("**Ballast:** Ballast says") and "webhook_id" not in one
-        assert other["content"].startswith("**Oda Marrow:** Oda Marrow says")
-
-
-async def test_lines_can_be_deleted_and_replied_to_as_all_that_personas_say(quick):
-    stage = quick
-    mark = quick.mark
-    await begin(stage, turns=2)
-    await stage.sees("all turns taken", "edit", mark)
-    second = lines(stage)[1]
-    mark = stage.mark
-    await stage.member.say(QUAY, "@Understudy I ask you, Oda", reply_to=second)
-    assert (await stage.finished(QUAY, mark))["author"]["username"] == "Oda Marrow"
-    await stage.moderator.slash(QUAY, "persona mute", persona="ballast", delete="hour")
-    await until(lambda: not any(m["author"]["username"] == "Ballast" for m in lines(stage)))
 
 
 async def test_the_end_of_the_bot_ends_it_cleanly(tmp_path):
