@@ -117,6 +117,7 @@ async def test_a_form_makes_a_persona_that_greets_once_and_says_what_next(stage,
     )
     assert labels(message) == [f"Use it in #{OFFICE}", "Edit", "Picture or card"]
     assert "They have 2 examples of how they talk." in message["content"]
+    assert "“Never on Mondays.” names nobody, and counts as an answer" in message["content"]
     assert f"Press **Use it in #{OFFICE}**: they say their first line" in message["content"]
     assert "token" not in message["content"]
     persona = find(stage, "marlow-finch")
@@ -200,14 +201,14 @@ async def test_a_persona_of_a_card_alone_is_trained_by_a_button_as_by_the_comman
     assert "Queued" not in again.text and len(stage.backend.runs) == 1
 
 
-@pytest.mark.parametrize("command", ["finetune start", "finetune preview"])
-async def test_a_training_without_anything_to_learn_from_offers_the_ways_as_buttons(stage, command):
+async def test_a_training_without_anything_to_learn_from_offers_the_ways_as_buttons(stage):
     await created(stage, {**MARLOW, "name": "Marlow _Finch_"})
     stage.backend.refusal = NoChatLogError("There is no log.")
-    answer = await stage.moderator.slash(OFFICE, command, persona="marlow-finch")
-    way = await said(answer, r"Marlow \_Finch\_ has no chat log to learn from yet.")
-    assert "press **Train from the card**" in way["content"] and not stage.backend.runs
-    assert labels(way) == ["Train from the card", "Let me read the replies first", "Add lore"]
+    for command in ("finetune preview", "finetune start"):
+        answer = await stage.moderator.slash(OFFICE, command, persona="marlow-finch")
+        way = await said(answer, r"Marlow \_Finch\_ has no chat log to learn from yet.")
+        assert "press **Train from the card**" in way["content"] and not stage.backend.runs
+        assert labels(way) == ["Train from the card", "Let me read the replies first", "Add lore"]
     stage.backend.refusal = None
     await stage.moderator.click(way, "Train from the card")
     await until(lambda: stage.backend.busy)
@@ -228,23 +229,6 @@ async def test_a_channel_of_another_persona_is_not_the_first_thing_to_take(stage
     assert "another channel: type `/persona set persona:bold-md-x` there." in second["content"]
     assert r"**Bold \*\*md\*\* \_x\_** (`bold-md-x`) is a persona" in second["content"]
     assert find(stage, "bold-md-x").name == "Bold **md** _x_"
-
-
-async def test_a_line_of_an_example_that_names_nobody_is_told(stage):
-    fields = {**MARLOW, "mes_example": "You: hi\nnonsense *without* a name"}
-    message = await created(stage, fields)
-    assert "They have 1 example of how they talk." in message["content"]
-    assert (
-        r"“nonsense \*without\* a name” names nobody, and counts as an answer of Marlow Finch. An "
-        "example is “You: …” and, on the next line, “Marlow Finch: …”." in message["content"]
-    )
-    edit = await stage.moderator.click(message, "Edit")
-    mark = stage.mark
-    await stage.moderator.submit(
-        edit, **{**typed_in(edit), "mes_example": "You: hi\nMarlow: Ahoy.\nMind the step."}
-    )
-    edited = await stage.sees("speaks by this card from the next reply on", since=mark)
-    assert "1 example" in edited["content"] and "names nobody" not in edited["content"]
 
 
 async def test_replies_are_read_before_the_training_and_a_cancelled_one_starts_again(stage):
@@ -427,14 +411,12 @@ async def test_what_a_form_refuses_and_takes(stage):
     assert len({find(stage, name).id for name in names}) == len(names)
 
 
-async def test_no_form_opens_where_no_persona_can_live(stage, monkeypatch):
-    monkeypatch.setattr(discord_create, "GuildChannel", discord.VoiceChannel)
-    answer = await opened(stage)
-    await said(answer, "Personas live in text channels, the chats of voice channels,")
-    assert answer.modal is None, "a persona would be stored before that is said"
-
-
-async def test_no_form_opens_in_a_server_with_as_many_personas_as_it_may_have(stage, monkeypatch):
+async def test_no_form_opens_where_a_persona_would_be_stored_in_vain(stage, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(discord_create, "GuildChannel", discord.VoiceChannel)
+        answer = await opened(stage)
+        await said(answer, "Personas live in text channels, the chats of voice channels,")
+        assert answer.modal is None
     await created(stage)
     monkeypatch.setattr(registry, "MAX_GUILD_PERSONAS", 1)
     answer = await opened(stage)
@@ -469,18 +451,6 @@ async def test_a_greeting_that_discord_refuses_costs_no_next_steps(stage, monkey
     steps = await stage.sees("**What next?**", since=mark)
     assert "Talk to them" in labels(steps)
     await stage.sees("There is no webhook here.", since=mark)
-
-
-async def test_a_file_that_is_no_picture_is_refused_with_every_other_fault(stage):
-    refused = await created(
-        stage,
-        {**MARLOW, "name": "Ballast", "mes_example": "You: Why?"},
-        "**Picture or card:** fake.png is not a picture. Choose a PNG, JPEG, WebP or GIF, or",
-        picture=StoredFile.named("fake.png", b"size = no picture"),
-    )
-    assert "**Name:** There is a persona Ballast already." in refused["content"]
-    assert "**Examples:** “Why?” has no answer." in refused["content"]
-    assert [file["filename"] for file in refused["attachments"]] == ["what-you-typed.toml"]
 
 
 async def test_only_moderators_create_and_a_card_fills_in_the_form(stage, tmp_path):
