@@ -8,8 +8,10 @@ import itertools
 import os
 import signal
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import aiohttp
+import discord
 import pytest
 from aiohttp import web
 
@@ -20,6 +22,7 @@ from bot.operations.doctor import connection_checks as discord_checks
 from bot.operations.doctor import local_checks
 from bot.operations.web import http as system_routes
 from bot.platform.discord_kit.transformers import PERSONA
+from bot.platform.errors import connection_error
 from bot.platform.permissions import required_permissions
 from bot.settings import Settings
 from sandbox import FaultRates, Sandbox, patch_discord
@@ -89,11 +92,6 @@ async def is_open(home):
     ("code", "words"),
     [
         (4004, "does not accept DISCORD_TOKEN any more (close code 4004). Copy it again"),
-        (4013, "does not know one of the intents (close code 4013). Update the project"),
-        (
-            4014,
-            "message content or the server members intent (close code 4014). Start it again",
-        ),
         (None, "ended by an error: KeyError: 'channel_id', state.py line"),
     ],
 )
@@ -110,6 +108,21 @@ async def test_the_end_of_the_connection_is_one_line_and_exit_code_1(
     exit_code, printed = await ended(process, tmp_path)
     assert exit_code == 1 and "Stopping" not in printed, printed
     assert words in the_only_error(printed)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (4013, "does not know one of the intents (close code 4013). Update the project"),
+        (
+            4014,
+            "message content or the server members intent (close code 4014). Start it again",
+        ),
+    ],
+)
+def test_each_close_code_is_in_words(code, words):
+    closed = discord.ConnectionClosed(SimpleNamespace(close_code=code), shard_id=None, code=code)
+    assert words in str(connection_error(closed))
 
 
 # ----------------------------------------------------------------------------------------- at login
@@ -278,10 +291,13 @@ async def test_refused_commands_are_named_and_the_bot_goes_on_with_the_earlier_o
 # --------------------------------------------------------------------------------------- in a reply
 
 
-@pytest.mark.parametrize("as_the_bot", [False, True], ids=["webhook", "bot"])
-@pytest.mark.parametrize("lost", ["while it grows", "at its end"])
+@pytest.mark.parametrize(
+    ("as_the_bot", "lost"),
+    [(False, "while it grows"), (True, "at its end")],
+    ids=["webhook", "bot"],
+)
 async def test_a_message_that_discord_posted_in_spite_of_an_error_is_part_of_the_reply(
-    tmp_path, monkeypatch, lost, as_the_bot
+    tmp_path, monkeypatch, as_the_bot, lost
 ):
     words = [f"word{number} " * 90 for number in range(9)]
     sender = BotSender if as_the_bot else WebhookSender
@@ -385,23 +401,6 @@ async def test_a_command_whose_response_took_effect_in_spite_of_an_error_is_answ
     await stage.member.slash(QUAY, "persona list")  # handled after the response that was repeated
     shown = [one["content"] for kind, one in stage.sandbox.events if kind in ("message", "edit")]
     assert shown.count(answer.message["content"]) == 1
-
-
-async def test_a_vote_whose_response_took_effect_in_spite_of_an_error_is_judged(
-    stage, first_response_errs
-):
-    judged = []
-    stage.client.dispatch = lambda name, *parts: judged.append(name)
-    await stage.member.slash(QUAY, "chat", message="hello")
-    reply = await stage.finished(QUAY, 0)
-    first_response_errs()
-    (vote,) = [
-        one["custom_id"]
-        for one in reply["components"][0]["components"]
-        if "vote+1" in one["custom_id"]
-    ]
-    await stage.member.click(reply, vote)
-    await until(lambda: "reply_judged" in judged)
 
 
 async def test_a_question_that_came_too_late_for_discord_is_not_stored_and_makes_no_reply(

@@ -17,11 +17,11 @@ from bot.training.backend_protocol import TrainingFailed, TrainingSucceeded
 from bot.training.queue import JobQueue
 from bot.training.repeat import is_repeatable
 from bot.training.teacher_text import BUNDLED_MODEL_TEXT
-from personas.errors import AdapterError, RequestError
+from personas.errors import RequestError
 from personas.schemas.training import Teacher, TrainingRequest
 from personas.schemas.training_events import Epoch, Progress
 from sandbox import SandboxRefusal, message_text
-from sandbox.message_components import IS_COMPONENTS_V2, all_components
+from sandbox.message_components import all_components
 from tests.bot.conftest import INN, OFFICE, PROGRESS_INTERVAL_S, QUAY, on_stage
 from tests.fakes import until
 from tests.samples import SCORECARD
@@ -135,17 +135,6 @@ async def test_the_code_refuses_a_member_even_where_the_server_opened_the_comman
             assert await group.interaction_check(asked)
 
 
-async def test_a_training_begun_by_a_slip_is_cancelled_where_it_was_begun(stage):
-    answer = await stage.moderator.slash(QUAY, "finetune start")
-    await until(lambda: "Queued as" in answer.text)
-    words = answer.text
-    assert "with the recipe" in words and "`/finetune preview` shows the plan" in words
-    assert answer.message["flags"] & IS_COMPONENTS_V2
-    await until(lambda: stage.backend.busy)
-    await stage.moderator.click(answer.message, "Cancel")
-    await stage.sees("Cancelled: **Ballast v1**")
-
-
 async def test_cancel_ends_a_running_job_and_says_so(stage):
     await start(stage)
     progress = await stage.sees("Training: **Ballast v1**")
@@ -209,15 +198,6 @@ async def test_another_verdict_of_the_whole_card_is_told_and_its_rest_can_be_lef
     assert (
         buttons_of(stage, result) == ["Promote", "Repeat with changes"] and not stage.backend.busy
     )
-
-
-async def test_a_failed_job_says_why_and_what_to_do(stage):
-    await start(stage)
-    await until(lambda: stage.backend.busy)
-    stage.backend.finish(TrainingFailed("The log is empty.", "Give the persona something to say."))
-    failed = await stage.sees("Failed: **Ballast v1**")
-    assert "The log is empty." in failed["content"] and "something to say" in failed["content"]
-    assert buttons_of(stage, failed) == ["Repeat with changes"]
 
 
 async def training_in_an_archived_thread(stage, *, locked=False):
@@ -435,31 +415,22 @@ async def test_a_job_that_somebody_can_mend_goes_on_by_button_or_command(stage):
     await until(lambda: "no job that can be resumed" in answer.text)
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
+async def test_what_cannot_be_trained_is_refused_and_nothing_is_queued(stage):
+    for options, words in (
         ({"persona": "nobody"}, "'nobody'. Known: Ballast (`ballast`)"),
         ({"job_name": "no spaces please"}, "job_name: use letters"),
         ({"settings": "lora_r=8, rank=2"}, "There is no setting 'rank'."),
         ({"settings": "epochs=2"}, "'epochs'. Did you mean num_train_epochs"),
         ({"settings": "lora_r=0"}, "lora_r cannot be '0'. lora_r: a whole number from 1 to 256."),
-        ({"settings": "learning_rate=1e-4", "learning_rate": 1e-3}, "learning_rate is set twice"),
-    ],
-)
-async def test_what_cannot_be_trained_is_refused_and_nothing_is_queued(stage, options, words):
-    assert words in await start(stage, **options)
-    assert stage.store.jobs.of_guild(stage.sandbox.guild_id) == []
-
-
-async def test_settings_of_the_recipe_go_into_the_request(stage):
-    await start(
-        stage, settings="lora_r=8, target_modules=q_proj,v_proj, double_quant=true", epochs=1.5
-    )
-    await until(lambda: stage.backend.busy)
-    wanted = stage.backend.runs[0].request.hyperparameters
-    assert wanted.model_dump(exclude_none=True) == {
-        "lora_r": 8, "target_modules": ("q_proj", "v_proj"), "double_quant": True, "num_train_epochs": 1.5,
-    }  # fmt: skip
+        (
+            {"settings": "learning_rate=1e-4", "learning_rate": 1e-3},
+            "learning_rate is set twice",
+        ),
+        ({"channel": OFFICE}, "option `persona`"),
+    ):
+        assert words in await start(stage, **options)
+        assert stage.store.jobs.of_guild(stage.sandbox.guild_id) == []
+    assert "Queued" in await start(stage, OFFICE, persona="thrip")
 
 
 async def test_a_share_of_lore_pairs_goes_into_the_request_and_the_preview_counts_them(stage):
@@ -521,26 +492,6 @@ async def test_a_training_of_no_server_is_shown_in_none(stage, caplog):
     assert "could not be shown" not in caplog.text
     stage.backend.finish()
     await until(lambda: stage.store.jobs.get(job.job_id).state == "done")
-
-
-async def test_a_channel_without_a_persona_needs_one_named(stage):
-    assert "option `persona`" in await start(stage, OFFICE)
-    assert "Queued" in await start(stage, OFFICE, persona="thrip")
-
-
-async def test_a_damaged_adapter_does_not_go_live(stage):
-    await start(stage)
-    await until(lambda: stage.backend.busy)
-    stage.backend.finish()
-    result = await stage.sees("Trained: **Ballast v1**")
-    stage.engine.failure = AdapterError("The adapter is damaged.", "Train it again.")
-    await stage.moderator.click(result, "Promote")
-    await until(
-        lambda: any(
-            "damaged" in m["content"] for kind, m in stage.sandbox.events if kind == "message"
-        )
-    )
-    assert stage.live("ballast") is None
 
 
 async def test_a_preview_says_what_a_training_would_do_and_queues_nothing(stage):
@@ -631,34 +582,6 @@ async def test_promote_and_rollback_by_command(stage):
         await until(lambda answer=answer, words=words: words in answer.text)
         assert answer.ephemeral
     assert store.versions.installed("ballast")[0].scorecard == SCORECARD
-
-
-async def test_a_result_says_what_is_so_however_it_came_about(stage):
-    await start(stage)
-    await until(lambda: stage.backend.busy)
-    stage.backend.finish()
-    result = await stage.sees("Trained: **Ballast v1**")
-    assert "Promote makes it live" in message_text(result) and buttons_of(stage, result) == [
-        "Promote",
-        "Repeat with changes",
-    ]
-    await stage.moderator.slash(QUAY, "finetune promote")
-    await stage.sees("It is live now.")
-    assert buttons_of(stage, result) == ["Roll back", "Repeat with changes"]
-    status = await stage.moderator.slash(QUAY, "finetune status")
-    assert "It is live now." in status.message["content"]
-    await stage.moderator.slash(QUAY, "finetune rollback")
-    await until(lambda: buttons_of(stage, result) == ["Promote", "Repeat with changes"])
-
-
-async def test_a_job_is_cancelled_by_the_name_of_its_persona(stage):
-    await start(stage)
-    await start(stage, persona="oda")
-    choices = await stage.moderator.autocomplete(QUAY, "finetune cancel", "job", job="oda")
-    assert [choice["name"].split(" · ")[:2] for choice in choices] == [["Oda Marrow v1", "queued"]]
-    await stage.moderator.slash(QUAY, "finetune cancel", job="oda")
-    await stage.sees("Cancelled: **Oda Marrow v1**")
-    assert stage.backend.busy
 
 
 async def test_the_place_of_a_waiting_job_stays_true_after_a_restart(tmp_path):
