@@ -96,7 +96,7 @@ def test_it_is_listed_among_what_has_left(home, out):
 def test_a_bot_that_writes_is_neither_stopped_nor_cut_in_half(tmp_path, out):
     home = tmp_path / "home"
     with enqueuing(home) as bot:
-        for number in range(5):
+        for number in range(3):
             before = {bot.stdout.readline().strip() for _ in range(20)}
             made = create_backup(home, out / f"{number}.zip", NOW, quiet)
             with Store.open(put_back(made, tmp_path / str(number)) / DATABASE) as store:

@@ -230,7 +230,7 @@ def test_a_rollback_never_returns_to_a_withdrawn_version(home):
         assert store.versions.rollback("oda", 1, 1.0).version is None
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", ["before", pytest.param("after", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("step", ERASURE_STEPS["everything"][:-1])
 def test_killed_at_any_step_it_goes_on(home, step, moment):
     assert killed(home, at_step(step, moment)) == 9
@@ -242,7 +242,10 @@ def test_killed_at_any_step_it_goes_on(home, step, moment):
     assert left_of_them(home) == []
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 6, 8, 11, 14, 17, 20])
+@pytest.mark.parametrize(
+    "number",
+    [1, 6, 14, 20, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3, 4, 8, 11, 17))],
+)
 def test_killed_in_the_middle_of_the_files_it_goes_on(home, number):
     assert killed(home, at_file(number)) == 9
     with opened(home) as store:
@@ -281,12 +284,8 @@ def test_whoever_comes_back_is_played_again_and_not_forgotten_again(home):
         "Oda Marrow",
         "Wendell Park",
         "the",
-        "user",
-        "so",
-        "persona_adapters",
         "discriminator",
         str(GUILD),
-        "messages",
     ],
 )
 def test_a_name_that_is_others_or_a_common_word_wipes_out_nothing(home, name):

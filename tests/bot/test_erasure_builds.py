@@ -85,7 +85,7 @@ def write_talk(home):
     return source
 
 
-@pytest.mark.parametrize("command", ["build", "anonymise"])
+@pytest.mark.parametrize("command", ["build", pytest.param("anonymise", marks=pytest.mark.slow)])
 def test_a_result_of_the_command_line_is_refused_if_somebody_was_erased_meanwhile(
     tmp_path, command
 ):
