@@ -280,15 +280,13 @@ async def test_the_prompt_stands_alone_and_takes_no_server_s_lore_for_a_persona_
         )
 
 
-async def test_versions_that_say_the_same_are_not_voted_on(stage):
+async def test_replies_that_cannot_be_compared_are_said_and_the_next_press_tries_again(stage):
     stage.engine.script = lambda request: ["Word for word."]
     answer = await stage.moderator.slash(QUAY, "finetune compare", invite=False)
     assert "say the same" in await response_text(answer)
     assert len(stage.engine.requests) == 6
     assert stage.store.comparisons.prompts_seen(int(stage.moderator.id), "ballast") == {}
-
-
-async def test_an_adapter_that_is_damaged_is_reported_and_the_next_press_tries_again(stage):
+    stage.engine.script = takes
     stage.engine.failure = AdapterError("The adapter is damaged.", "Train it again.")
     answer = await stage.moderator.slash(QUAY, "finetune compare", invite=False)
     assert str(stage.engine.failure) in await response_text(answer)

@@ -139,22 +139,17 @@ async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage
     assert not list((tmp_path / "jobs").glob("*")) and stage.backend.runs == []
 
 
-async def test_a_recipe_name_of_another_program_is_not_taken_on(stage, tmp_path, served):
-    card = carrying(sealed(tmp_path / "theirs", served, recipe="**Everyone**, look"))
-    await response_text(await bring_in(stage, card, "mira.charx"), "is its version v1")
-    (job,) = stage.store.jobs.of_guild(stage.sandbox.guild_id)
-    assert job.request.recipe == "demo-cpu"
-
-
 async def test_the_same_again_is_no_new_version_and_another_is(stage, tmp_path, served):
     for name, config, words in (
         ("one", PLAIN, "is its version v1"),
         ("same", PLAIN, "already: it is v1"),
         ("other", PLAIN | {"r": 8}, "is its version v2"),
     ):
-        card = carrying(sealed(tmp_path / name, served, config))
+        card = carrying(sealed(tmp_path / name, served, config, recipe="**Everyone**, look"))
         await imported(stage, card, words)
     assert versions(stage)[1] == ["v1", "v2"]
+    jobs = stage.store.jobs.of_guild(stage.sandbox.guild_id)
+    assert {job.request.recipe for job in jobs} == {"demo-cpu"}, "another program's is not taken on"
 
 
 @pytest.mark.parametrize(

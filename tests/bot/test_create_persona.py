@@ -595,23 +595,6 @@ async def test_a_long_card_is_created_and_edited_unchanged_and_kept_where_a_form
     assert find(stage, "mira") == created_persona
 
 
-async def test_a_persona_is_edited_from_its_card(stage):
-    """The card is a layout, in which no text can be put: what was done is told in a new message."""
-    message = await created(stage)
-    await stage.moderator.click(message, f"Use it in #{OFFICE}")
-    await stage.sees("**What next?**")
-    card = await stage.moderator.slash(OFFICE, "persona show")
-    await said(card, "**Marlow Finch** (`marlow-finch`)")
-    edit = await stage.moderator.click(card.message, "Edit")
-    done = await stage.moderator.submit(edit, **{**typed_in(edit), "speech": "In riddles."})
-    told = await said(done, "speaks by this card from the next reply on")
-    assert told["id"] != card.message["id"] and labels(told)[0] == "Talk to them"
-    assert find(stage, "marlow-finch").speech == "In riddles."
-    edit = await stage.moderator.click(card.message, "Edit")
-    refused = await stage.moderator.submit(edit, **{**typed_in(edit), "name": "You"})
-    assert labels(await said(refused, "Choose another name.")) == ["Try again"]
-
-
 async def test_of_two_who_edit_one_card_the_later_is_told_and_loses_nothing(stage):
     message = await created(stage)
     await stage.moderator.click(message, f"Use it in #{OFFICE}")

@@ -75,6 +75,15 @@ async def test_two_personas_take_turns_under_their_own_names_and_faces(quick):
     assert "Ballast" in asked[1].sampling.speakers
     assert {request.guild_id for request in asked} == {stage.sandbox.guild_id}
     assert stage.client.services.dialogue_runner.of_guild(stage.sandbox.guild_id) is None
+    mark = stage.mark
+    stage.engine.script = lambda request: ["I heard ", "you."]
+    await stage.member.say(QUAY, "And now?")
+    await stage.finished(QUAY, mark)
+    turns = stage.engine.requests[-1].turns
+    assert [(turn.name, turn.by_persona) for turn in turns] == [
+        ("Mina Vale", False), ("Ballast", True), ("Oda Marrow", False), ("Ballast", True), ("Oda Marrow", False),
+        ("Tobias Reed", False),
+    ]  # fmt: skip
 
 
 async def test_each_is_given_its_own_lore(quick):
@@ -84,21 +93,6 @@ async def test_each_is_given_its_own_lore(quick):
     await stage.sees("all turns taken", "edit", mark)
     assert stage.engine.requests[0].lore[0].source.startswith("ballast/")
     assert not any(hit.source.startswith("ballast/") for hit in stage.engine.requests[1].lore)
-
-
-async def test_what_was_said_is_in_the_talk_afterwards(quick):
-    stage = quick
-    mark = quick.mark
-    await begin(stage, turns=2)
-    await stage.sees("all turns taken", "edit", mark)
-    mark = stage.mark
-    stage.engine.script = lambda request: ["I heard ", "you."]
-    await stage.member.say(QUAY, "And now?")
-    await stage.finished(QUAY, mark)
-    turns = stage.engine.requests[-1].turns
-    assert [(turn.name, turn.by_persona) for turn in turns] == [
-        ("Mina Vale", False), ("Ballast", True), ("Oda Marrow", False), ("Tobias Reed", False),
-    ]  # fmt: skip
 
 
 async def test_it_ends_by_itself_when_it_goes_round(quick):

@@ -161,6 +161,9 @@ async def test_messages_that_meet_a_locked_database_are_held_and_answered_in_ord
             if one.persona_id is None
         ]
         assert sorted(asked) == ["by command", "question 0, at last", "question 2"]
+        prompts = str([request.turns for request in stage.engine.requests])
+        assert "question 0, at last" in prompts and "question 1" not in prompts
+        assert len(stage.engine.requests) == 3, "what was deleted is not answered"
         shown = str(texts(stage, QUAY)[before[QUAY] :])
         assert all(
             f"Ballast hears: {one}" in shown for one in ("question 0", "question 2", "by command")
@@ -171,35 +174,6 @@ async def test_messages_that_meet_a_locked_database_are_held_and_answered_in_ord
             for text in texts(stage, channel)
         )
         assert (await health())[0] == 200
-
-
-async def test_what_was_deleted_or_edited_meanwhile_is_in_no_prompt_as_it_was(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr(store_database, "BUSY_TIMEOUT_S", 0.01)
-    monkeypatch.setattr(held_events, "RETRY_DELAY_S", 0.02)
-    async with on_stage(tmp_path) as stage:
-        service = stage.client.services.reply_service
-        with locked(tmp_path):
-            gone = await stage.member.say(QUAY, "a secret to delete")
-            edited = await stage.moderator.say(QUAY, "the old text")
-            await until(lambda: len(service.events) == 2)
-            await stage.member.delete(gone)
-            await stage.moderator.edit(edited, "the new text")
-            await until(lambda: len(service.events) == 4)
-        await until(
-            lambda: (
-                stage.store.replies.get(int(edited["id"])) and not stage.store.replies.unfinished()
-            )
-        )
-        await until(lambda: not service.tasks and not len(service.events))
-        shown = texts(stage, QUAY)
-    prompts = str([request.turns for request in stage.engine.requests])
-    assert "the new text" in prompts and "secret" not in prompts and "the old text" not in prompts
-    assert len(stage.engine.requests) == 1
-    assert "hears: the new text" in shown[-1] and not any(
-        "secret" in one or "no longer" in one for one in shown
-    )
 
 
 async def test_what_is_deleted_while_it_is_being_read_is_not_answered(stage, monkeypatch):

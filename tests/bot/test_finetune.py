@@ -541,13 +541,20 @@ async def test_status_and_autocomplete_tell_what_there_is_and_what_a_recipe_is_f
     assert quick["value"] == "quick"
 
 
-async def test_after_a_restart_the_job_goes_on_in_the_same_message_and_buttons_work(tmp_path):
+async def test_after_a_restart_the_jobs_go_on_in_the_same_messages_and_buttons_work(tmp_path):
     async with on_stage(tmp_path) as stage:
         await start(stage)
         shown = await stage.sees("Training: **Ballast v1**")
+        for persona in ("oda", "thrip"):
+            await start(stage, persona=persona)
+        waiting = await stage.sees("Waiting to train: **Sir Aurelio Thrip v1**")
+        assert "Place 2" in waiting["content"]
     async with on_stage(tmp_path) as stage:
         await until(lambda: stage.backend.busy)
         assert stage.backend.runs[0].version == "v1"
+        await stage.moderator.slash(QUAY, "finetune cancel", job="oda")
+        moved = await stage.sees(waiting["content"].replace("Place 2", "Place 1"))
+        assert moved["id"] == waiting["id"]
         stage.backend.finish()
         result = await stage.sees("Trained: **Ballast v1**")
         assert (await stage.sees("Training ended"))["id"] == shown["id"]
@@ -574,15 +581,3 @@ async def test_promote_and_rollback_by_command(stage):
         await until(lambda answer=answer, words=words: words in answer.text)
         assert answer.ephemeral
     assert store.versions.installed("ballast")[0].scorecard == SCORECARD
-
-
-async def test_the_place_of_a_waiting_job_stays_true_after_a_restart(tmp_path):
-    async with on_stage(tmp_path) as stage:
-        for persona in ("ballast", "oda", "thrip"):
-            await start(stage, persona=persona)
-        waiting = await stage.sees("Waiting to train: **Sir Aurelio Thrip v1**")
-        assert "Place 2" in waiting["content"]
-    async with on_stage(tmp_path) as stage:
-        await stage.moderator.slash(QUAY, "finetune cancel", job="oda")
-        moved = await stage.sees(waiting["content"].replace("Place 2", "Place 1"))
-        assert moved["id"] == waiting["id"]
