@@ -176,6 +176,7 @@ def test_versions_with_the_person_speak_no_more_and_the_last_clean_one_does(home
     with opened(home) as store:
         assert store.versions.live("oda", 0) == "v1"
         assert [version.version for version in store.versions.installed("oda")] == ["v1"]
+        assert store.versions.rollback("oda", 1, 1.0).version is None, "to none that is withdrawn"
     assert {(one.version, one.now) for one in receipt.withdrawn} == {("v2", None), ("v3", "v1")}
     assert [one.persona_id for one in receipt.dialogues] == ["manners"]
     assert adapter_ref(home, "oda", "v1").folder.exists()
@@ -224,12 +225,6 @@ def test_without_a_clean_version_the_base_model_speaks(home):
         assert store.versions.live("oda", 0) is None and store.versions.installed("oda") == []
 
 
-def test_a_rollback_never_returns_to_a_withdrawn_version(home):
-    forget(home)
-    with opened(home) as store:
-        assert store.versions.rollback("oda", 1, 1.0).version is None
-
-
 @pytest.mark.parametrize("moment", ["before", pytest.param("after", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("step", ERASURE_STEPS["everything"][:-1])
 def test_killed_at_any_step_it_goes_on(home, step, moment):
@@ -253,18 +248,13 @@ def test_killed_in_the_middle_of_the_files_it_goes_on(home, number):
     assert left_of_them(home) == []
 
 
-def test_tombstones_are_keyed_and_stand_in_both_places(home):
+def test_tombstones_are_keyed_and_who_comes_back_is_played_again_and_not_forgotten_again(home):
     forget(home)
     key = HomeKey.of(home).people()
+    assert str(WHO) not in (home / "keys" / "tombstones.json").read_text()
     with opened(home) as store:
         assert keyed_person(key, str(WHO)) in store.people.tombstones()
         assert read_tombstones(home) == store.people.tombstones()
-    assert str(WHO) not in (home / "keys" / "tombstones.json").read_text()
-
-
-def test_whoever_comes_back_is_played_again_and_not_forgotten_again(home):
-    forget(home)
-    with opened(home) as store:
         store.messages.append(
             guild_id=GUILD,
             channel_id=CHANNEL,
