@@ -19,8 +19,6 @@ REMOVALS = {
     ("data", "delete_dataset"),
 }
 """Calls that remove: the service's name, and its function."""
-REPLACEMENTS = {("card_import", "import_card"), ("", "import_card")}
-"""Calls that replace where they are given the persona in `replacing`."""
 STORAGE = {
     "bring_in": {"bot/personas/card_import.py", "bot/personas/creation.py"},
     "throw_away": {"bot/personas/registry.py", "bot/data/trash.py", "bot/data/actions.py",
