@@ -3,10 +3,8 @@
 import pytest
 from playwright.async_api import expect
 
-from bot.training.backend_protocol import TrainingFailed
 from tests.bot.conftest import MEMBER, MODERATOR, OFFICE, QUAY
 from tests.browser.conftest import DESKTOP, PHONE
-from tests.fakes import until
 from tests.personas.cards import PIXEL
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -49,35 +47,6 @@ async def test_a_reply_is_reported_with_a_reason_and_a_note(staged, visit, schem
     await tobias.sees("Thank you.")
     (report,) = staged.store.reports.latest(int(staged.sandbox.guild_id), 2)
     assert (report.reason, report.note) == ("false", "It weighs less.")
-
-
-@SCREENS
-async def test_a_training_is_repeated_with_another_recipe(staged, visit, scheme, viewport):
-    await staged.moderator.slash(QUAY, "finetune start", settings="lora_r=4")
-    await until(lambda: staged.backend.busy)
-    staged.backend.finish(TrainingFailed("The log is empty.", "Give the persona something to say."))
-    await staged.sees("Failed: **Ballast v1**")
-    mina = await visit(staged.sandbox, MODERATOR, QUAY, color_scheme=scheme, viewport=viewport)
-    failed = await mina.sees("Failed: Ballast v1")
-    await failed.get_by_role("button", name="Repeat with changes").click()
-    form = await checked(mina, "Repeat with changes")
-    recipe = form.get_by_label("Recipe")
-    await expect(recipe).to_contain_text(staged.backend.runs[0].request.recipe)
-    await expect(form.get_by_label("More settings")).to_have_value("lora_r=4")
-    await recipe.press("Enter")
-    await mina.has_no_serious_problem()
-    await mina.page.get_by_role("option", name="s1-t4").click()
-    await form.get_by_label("Epochs").fill("many")
-    await form.get_by_role("button", name="Submit").click()
-    refused = await mina.sees("num_train_epochs cannot be")
-    await refused.get_by_role("button", name="Try again").click()
-    await expect(recipe).to_contain_text("s1-t4")
-    await form.get_by_label("Epochs").fill("2")
-    await form.get_by_role("button", name="Submit").click()
-    await mina.sees("with the recipe s1-t4")
-    await until(lambda: staged.backend.busy)
-    hyperparameters = staged.backend.runs[1].request.hyperparameters
-    assert (hyperparameters.lora_r, hyperparameters.num_train_epochs) == (4, 2)
 
 
 @SCREENS

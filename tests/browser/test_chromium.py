@@ -55,15 +55,6 @@ def test_without_any_it_says_what_to_type_and_only_where_it_is_expected_that_fai
         fail_or_skip("Chromium is missing.")
 
 
-def test_one_that_was_named_is_not_replaced_by_another(bare):
-    done = run(CHROMIUM="/nowhere/chromium")
-    assert (
-        done.returncode == 1
-        and "/nowhere/chromium: " in done.stderr
-        and "Download" not in done.stdout
-    )
-
-
 @pytest.mark.slow
 def test_an_unreachable_download_is_named(bare):
     done = run(PLAYWRIGHT_DOWNLOAD_HOST="http://127.0.0.1:9")

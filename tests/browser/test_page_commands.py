@@ -1,12 +1,14 @@
 """Commands, buttons, menus and forms in the page, and the bench."""
 
+import itertools
+
 import discord
 import pytest
 from discord import app_commands
 from playwright.async_api import expect
 
 from sandbox.interactions import ATTACHMENT_LIMIT_BYTES
-from tests.bot.conftest import OFFICE, QUAY
+from tests.bot.conftest import QUAY
 from tests.browser.conftest import DESKTOP, PHONE
 from tests.fakes import until
 
@@ -96,14 +98,6 @@ async def test_commands_are_in_the_language_of_the_member(sandbox, panelist, vis
     await expect(nils.page.get_by_role("menuitem", name="Wörter zählen")).to_be_visible()
 
 
-async def test_understudys_commands_and_choices_are_in_the_language_of_the_member(staged, visit):
-    staged.moderator.set_locale("de")
-    moderator = await visit(staged.sandbox, staged.moderator.name, QUAY)
-    form = await moderator.open_command("persona set")
-    await expect(form).to_contain_text("Wähle die Persona dieses Kanals")
-    await moderator.fill_option("answers", "jede Nachricht")
-
-
 async def test_one_press_closes_the_form_of_a_command(sandbox, panelist, visit):
     nils = await visit(sandbox, "Nils", "tavern")
     form = await nils.open_command("echo")
@@ -163,28 +157,11 @@ async def test_a_late_answer_to_the_change_of_seats_leaves_the_focus_in_the_form
     await expect(field).to_be_focused()
 
 
-async def test_a_training_is_started_with_two_options_in_sight_and_the_others_behind_more(
-    staged, visit
-):
+async def test_options_lie_beside_one_another_and_run_is_reached(staged, visit):
     mina = await visit(staged.sandbox, "Mina Vale", QUAY)
-    form = await mina.open_command("finetune start")
-    chips = form.get_by_role("group", name="Optional").get_by_role("button")
-    assert await chips.all_inner_texts() == ["+persona", "+recipe", "10 more"]
-    await chips.last.press("Enter")
-    await expect(chips).to_have_count(12)
-    await expect(chips.nth(2)).to_be_focused()
-    await mina.fill_option("epochs", "2")
-    await mina.has_no_serious_problem()
-    await mina.page.get_by_role("button", name="Run", exact=True).click()
-    await mina.sees("Training: Ballast v1")
-    await until(lambda: staged.backend.busy)
-    assert staged.store.jobs.in_state("running")[0].request.hyperparameters.num_train_epochs == 2
-
-
-@pytest.mark.parametrize("viewport", [DESKTOP, NARROW, PHONE])
-async def test_options_lie_beside_one_another_and_run_is_reached(staged, visit, viewport):
-    mina = await visit(staged.sandbox, "Mina Vale", QUAY, viewport=viewport)
-    for command in ("persona create", "finetune start"):
+    commands = ("persona create", "finetune start")
+    for viewport, command in itertools.product((DESKTOP, NARROW, PHONE), commands):
+        await mina.page.set_viewport_size(viewport)
         form = await mina.open_command(command)
         more = form.locator(".chip.more")
         if await more.count():
@@ -199,37 +176,7 @@ async def test_options_lie_beside_one_another_and_run_is_reached(staged, visit, 
         await mina.page.mouse.wheel(0, 2000)
         await expect(form.get_by_role("button", name="Run")).to_be_in_viewport(ratio=1)
         await form.get_by_role("button", name="Cancel").click()
-    await mina.fits()
-
-
-async def test_a_group_without_the_subcommand_names_those_that_it_has(staged, visit):
-    mina = await visit(staged.sandbox, "Mina Vale", QUAY)
-    await mina.say("/persona edit Ballast")
-    await expect(mina.problem).to_contain_text(
-        "There is no command /persona edit here. /persona has"
-    )
-    await expect(mina.problem).to_contain_text(", create, ")
-    await mina.say("/fortune tell")
-    await expect(mina.problem).to_contain_text("no command /fortune here. Type / for a list;")
-
-
-async def test_jump_to_present_lies_over_no_command(staged, visit):
-    for number in range(30):
-        await staged.member.say(OFFICE, f"number {number}")
-    mina = await visit(staged.sandbox, "Mina Vale", OFFICE, viewport=PHONE, has_touch=True)
-    await mina.sees("number 29")
-    await mina.page.locator("#scroller").evaluate("(scroller) => scroller.scrollTo(0, 0)")
-    latest = mina.page.get_by_role("button", name="Jump to present")
-    await expect(latest).to_be_visible()
-    await mina.open_command("finetune start")
-    await mina.page.get_by_role("button", name="10 more").click()
-    await expect(latest).to_be_visible()
-    box = await latest.bounding_box()
-    form = await mina.page.get_by_role("form", name="/finetune start").bounding_box()
-    messages = await mina.page.locator("#scroller").bounding_box()
-    assert messages["y"] + messages["height"] <= box["y"]
-    assert box["y"] + box["height"] <= form["y"]
-    await mina.fits()
+        await mina.fits()
 
 
 async def test_the_buttons_of_a_reply_fit_a_phone_and_a_vote_edits_nothing(staged, visit):
@@ -425,6 +372,7 @@ async def test_members_change_by_keyboard_and_ctrl_k_leads_everywhere(sandbox, v
 
 async def test_the_bench_moves_the_world(sandbox, panelist, visit):
     nils = await visit(sandbox, "Nils", "tavern")
+    await expect(nils.page.get_by_role("region", name="Welcome")).to_be_hidden()
     await panelist.room().create_webhook(name="Mask")
     await panelist.room().create_webhook(name="A mask with a name of some length")
     await nils.page.get_by_role("button", name="Bench").click()

@@ -136,20 +136,22 @@ async def test_a_reply_leads_back_to_what_it_answers(sandbox, visit):
     await expect(first).to_be_focused()
 
 
-@pytest.mark.parametrize(
-    ("text", "quoted"),
-    [
-        ("Good evening.\n-# AI-written, by v3", "Good evening."),
-        ("# Tides\nHigh at six:\n- bring rope\n- and tea", "Tides High at six: bring rope and tea"),
-        ("-# Only a note", "Only a note"),
-    ],
-)
-async def test_a_quote_has_its_lines_apart_and_no_small_print(sandbox, visit, text, quoted):
+async def test_a_quote_has_its_lines_apart_and_no_small_print(sandbox, visit):
     nils = await visit(sandbox, "Nils", "tavern")
-    first = await sandbox.member("Mora").say("tavern", text)
-    await sandbox.member("Mora").say("tavern", "is that so?", reply_to=first)
-    reply = await nils.sees("is that so?")
-    await expect(reply.locator(".cause button > span").last).to_have_text(quoted)
+    mora = sandbox.member("Mora")
+    for text, answer, quoted in (
+        ("Good evening.\n-# AI-written, by v3", "the first", "Good evening."),
+        (
+            "# Tides\nHigh at six:\n- bring rope\n- and tea",
+            "the second",
+            "Tides High at six: bring rope and tea",
+        ),
+        ("-# Only a note", "the third", "Only a note"),
+    ):
+        first = await mora.say("tavern", text)
+        await mora.say("tavern", answer, reply_to=first)
+        reply = await nils.sees(answer)
+        await expect(reply.locator(".cause button > span").last).to_have_text(quoted)
 
 
 async def test_markdown_is_drawn_and_nothing_else(sandbox, visit):
@@ -395,7 +397,7 @@ async def test_older_messages_come_though_asking_for_them_failed(sandbox, visit)
     nils.complaints.clear()
 
 
-@pytest.mark.parametrize("height", ["300px", "600px", "0"])
+@pytest.mark.parametrize("height", ["600px", "0"])
 async def test_who_scrolls_up_while_something_grows_or_shrinks_stays_there(sandbox, visit, height):
     mora = sandbox.member("Mora")
     nils = await visit(sandbox, "Nils", "cellar")

@@ -102,25 +102,6 @@ async def test_a_member_s_discord_speaks_vietnamese(staged, visit):
     member.set_locale("en-US")
 
 
-async def test_a_language_that_is_refused_is_not_chosen(staged, visit):
-    tobias = await visit(staged.sandbox, "Tobias Reed", QUAY)
-    acting = tobias.page.get_by_role("button", name="Acting as")
-    english = tobias.page.get_by_role("menuitemradio", name="English")
-    held = []
-    await tobias.page.route("**/page-api/language*", lambda route: held.append(route))
-    await acting.click()
-    await expect(english).to_be_checked()
-    await tobias.page.get_by_role("menuitemradio", name="Tiếng Việt").click()
-    await until(lambda: held)
-    await held[0].fulfill(status=400, body="not today")
-    await until(lambda: tobias.complaints)
-    await acting.click()
-    await expect(english).to_be_checked()
-    await tobias.page.keyboard.press("Escape")
-    assert tobias.complaints == ["not today"]
-    tobias.complaints.clear()
-
-
 async def test_a_voice_channel_has_a_chat_and_a_forum_its_posts(staged, visit):
     tobias = await visit(staged.sandbox, "Tobias Reed", QUAY)
     tower = tobias.place("signal-tower")

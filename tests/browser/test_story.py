@@ -1,4 +1,4 @@
-"""The bot lived in, through the page: what members, moderators and newcomers do in a day."""
+"""The bot lived in, through the page: what members and moderators do in a day."""
 
 import re
 
@@ -6,12 +6,11 @@ import pytest
 from playwright.async_api import expect
 
 from bot.app import open_app
-from bot.demo_guild import MEMBER, MODERATOR, NEWCOMER
+from bot.demo_guild import MEMBER, MODERATOR
 from bot.safety.actions import DISCLOSURE
 from bot.settings import load_settings
 from personas.home.job_material import ShippedData
-from tests.bot.conftest import INN, QUAY
-from tests.browser.conftest import PHONE
+from tests.bot.conftest import QUAY
 from tests.fakes import until
 from tests.hostile_text import FRAGMENTS, PHRASES
 
@@ -65,92 +64,6 @@ async def test_hostile_text_is_shown_as_text(staged, visit):
     assert "@everyone" in re.sub("\u200b", "", " ".join(await said.all_inner_texts())), (
         "what was written can be read"
     )
-
-
-async def test_the_reply_button_opens_a_form_and_what_is_written_there_is_answered(staged, visit):
-    tobias = await visit(staged.sandbox, MEMBER, INN, viewport=PHONE)
-    await tobias.say("good evening")
-    reply = await tobias.sees("Oda Marrow hears: good evening")
-    await button(reply, "↩️ Reply").click()
-    form = tobias.page.get_by_role("dialog")
-    await form.get_by_label("What you want to say").fill("and is there soup?")
-    await form.get_by_role("button", name="Submit").click()
-    await tobias.sees("Oda Marrow hears: and is there soup?")
-    await tobias.fits()
-
-
-async def test_a_member_has_a_reply_remembered_from_its_menu_and_changes_it(staged, visit):
-    tobias = await visit(staged.sandbox, MEMBER, QUAY)
-    await tobias.say("the heron nests in June")
-    await tobias.choose(
-        await tobias.sees("Ballast hears: the heron nests in June"), "Remember this"
-    )
-    kept = await tobias.sees("(number 1)")
-    await button(kept, "Edit").click()
-    form = tobias.page.get_by_role("dialog")
-    await expect(form.get_by_label("What it should remember")).to_have_value(
-        "Ballast hears: the heron nests in June"
-    )
-    await form.get_by_label("What it should remember").fill("the heron nests in May")
-    await form.get_by_role("button", name="Submit").click()
-    await tobias.sees("Changed: “the heron nests in May”")
-    await tobias.say("when does the heron nest?")
-    await tobias.sees("AI-written · base model · memory")
-
-
-async def test_a_member_talks_in_direct_messages(staged, visit):
-    tobias = await visit(staged.sandbox, MEMBER, QUAY)
-    await tobias.go("Understudy")
-    await tobias.say("is anybody there?")
-    menu = await tobias.sees("Whom do you want to talk to?")
-    await menu.get_by_role("combobox", name="Choose a persona").click()
-    await tobias.page.get_by_role("option", name=re.compile("Sir Aurelio Thrip")).click()
-    await tobias.sees("Sir Aurelio Thrip hears: is anybody there?")
-    await tobias.say("bravo")
-    await tobias.sees("Sir Aurelio Thrip hears: bravo")
-
-
-async def test_a_newcomer_is_refused_where_moderators_rule(staged, visit):
-    await staged.moderator.slash(QUAY, "finetune start")
-    await until(lambda: staged.backend.busy)
-    newcomer = await visit(staged.sandbox, NEWCOMER, QUAY)
-    progress = await newcomer.sees("Training: Ballast v1")
-    await button(progress, "Cancel").click()
-    await newcomer.sees("Only moderators may do this.")
-    await newcomer.box.fill("/finetune start")
-    await newcomer.box.press("Enter")
-    await expect(newcomer.problem).to_contain_text("finetune")
-    await newcomer.command("persona mute")
-    await newcomer.sees("It takes the permission Manage Server.")
-    assert staged.backend.busy and staged.store.mutes.of_guild(staged.sandbox.guild_id) == []
-
-
-async def test_a_gateway_dropped_in_the_middle_of_a_reply_loses_nothing(staged, visit):
-    tobias = await visit(staged.sandbox, MEMBER, QUAY)
-    staged.engine.free.clear()
-    await tobias.say("hold the line")
-    await expect(tobias.page.get_by_role("button", name="Stop", exact=True)).to_be_visible()
-    await tobias.page.locator("#acting").click()
-    await tobias.page.get_by_role("menuitemradio", name="Developer tools").click()
-    await tobias.page.get_by_role("button", name="Bench").click()
-    await tobias.page.get_by_role("button", name=re.compile("Drop")).click()
-    await tobias.page.keyboard.press("Escape")
-    await tobias.say("and this came while it was away")
-    staged.engine.free.set()
-    await tobias.sees("Ballast hears: hold the line")
-    await tobias.sees("Ballast hears: and this came while it was away")
-    assert len(staged.engine.requests) == 2
-
-
-async def test_a_moderator_silences_in_mid_reply_and_sweeps(staged, visit):
-    mina = await visit(staged.sandbox, MODERATOR, QUAY)
-    await mina.say("one")
-    await mina.sees("Ballast hears: one")
-    await mina.command("persona mute", delete="everything they ever said")
-    await mina.sees("Deleted 2 of 2 replies.")
-    await expect(
-        mina.page.locator("#messages article").filter(has_text="Ballast hears: one")
-    ).to_have_count(0)
 
 
 @pytest.mark.slow

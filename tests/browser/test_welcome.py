@@ -42,29 +42,6 @@ async def test_on_a_phone_the_welcome_is_a_line_that_opens(staged, visit):
     await mina.fits()
 
 
-async def test_the_welcome_goes_with_the_first_message(staged, visit):
-    tobias = await visit(staged.sandbox, "Tobias Reed", QUAY)
-    welcome = tobias.page.get_by_role("region", name="Welcome")
-    await expect(welcome).to_be_visible()
-    await tobias.say("Evening, Ballast.")
-    await tobias.sees("Evening, Ballast.")
-    await expect(welcome).to_be_hidden()
-    await tobias.page.reload()
-    await tobias.sees("Evening, Ballast.")
-    await expect(welcome).to_be_hidden()
-    await tobias.page.locator("#acting").click()
-    switch = tobias.page.get_by_role("menuitemradio", name="Developer tools")
-    await expect(switch).to_be_in_viewport(ratio=1)
-
-
-async def test_a_guild_of_ones_own_bot_has_no_welcome_and_shows_the_bench(sandbox, panelist, visit):
-    nils = await visit(sandbox, "Nils", "tavern")
-    await expect(nils.page.get_by_role("region", name="Welcome")).to_be_hidden()
-    await expect(nils.page.get_by_role("button", name="Bench")).to_be_visible()
-    members = nils.page.get_by_role("complementary", name="Members")
-    await expect(members).to_contain_text("the bot under test")
-
-
 async def test_what_is_for_developers_is_shown_when_it_is_switched_on(staged, visit):
     mina = await visit(staged.sandbox, "Mina Vale", QUAY)
     bench = mina.page.get_by_role("button", name="Bench")

@@ -173,25 +173,6 @@ async def test_an_upload_shows_how_far_it_is_and_is_cancelled(dashboard: Dashboa
     raise AssertionError("something of it is kept")
 
 
-async def test_without_scripts_forms_do_the_same(dashboard: Dashboard) -> None:
-    page = await dashboard.open("/dashboard/data", java_script_enabled=False)
-    await page.get_by_label("File", exact=True).set_input_files(
-        {"name": "talk.jsonl", "mimeType": "application/json", "buffer": TALK.encode()}
-    )
-    await page.get_by_role("button", name="Upload").click()
-    await expect(page.get_by_role("heading", name="talk.jsonl", level=1)).to_be_visible()
-    await state_right(page)
-    await expect(page.get_by_text("can be trained on").first).to_be_visible()
-
-
-async def test_samples_are_paged_by_keyboard(dashboard: Dashboard) -> None:
-    put_set(home_of(dashboard) / "datasets" / "harbour")
-    page = await dashboard.open("/dashboard/data/sets/harbour/samples", phone=True)
-    await page.get_by_role("link", name="More").focus()
-    await page.keyboard.press("Enter")
-    await expect(page.get_by_role("article", name="Sample 21")).to_be_visible()
-
-
 async def test_the_page_of_sources_and_sets_is_accessible_with_a_set_on_it(
     dashboard: Dashboard,
 ) -> None:

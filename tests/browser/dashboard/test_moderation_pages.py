@@ -9,7 +9,6 @@ from playwright.async_api import expect
 
 from bot.demo_guild import MEMBER
 from bot.moderation.store import Block
-from tests.bot.conftest import QUAY
 from tests.bot.web.two_servers import SERVERS, TOKEN, two_servers
 from tests.browser.dashboard.conftest import Dashboard, assert_accessible
 
@@ -56,42 +55,6 @@ async def test_the_operator_signs_in_blocks_and_limits(tmp_path, browser, phone)
         await expect(page.get_by_text("Nobody is blocked.")).to_be_visible()
         await page.get_by_role("button", name="Sign out").click()
         await expect(page.get_by_role("status")).to_have_text("You are signed out.")
-        await dashboard.close()
-
-
-@pytest.mark.parametrize("phone", [False, True])
-async def test_the_operator_mutes_names_a_role_and_marks_a_persona(tmp_path, browser, phone):
-    async with two_servers(tmp_path) as town:
-        town.stage.store.action_roles.add(town.first, "teach", 12345)
-        dashboard = Dashboard(browser, town.operator.url, town.stage)
-        page = await dashboard.open(f"{SERVERS}/{town.first}", phone=phone, dark=phone)
-        await sign_in(page)
-        await page.get_by_role("link", name="Mutes, roles, age").click()
-        await expect(page.get_by_text("No persona is muted.")).to_be_visible()
-        await page.get_by_label("Persona", exact=True).select_option("Oda Marrow")
-        await page.get_by_label("Where").select_option(f"#{QUAY}")
-        await page.get_by_role("button", name="Mute", exact=True).click()
-        await expect(page.get_by_role("status")).to_contain_text(f"Muted: Oda Marrow in #{QUAY}.")
-        await page.get_by_label("What they may do").select_option("Train personas")
-        await page.get_by_label("Role", exact=True).select_option("Regular")
-        await page.get_by_role("button", name="Add", exact=True).click()
-        await expect(page.get_by_text("Regular", exact=True).first).to_be_visible()
-        await page.get_by_role("button", name="Mark Ballast as age-restricted").click()
-        await expect(page.get_by_text("Moderators have marked it here.")).to_be_visible()
-        await assert_accessible(page)
-        await picture(page, f"rules-{phone}")
-        await page.get_by_role("button", name="Remove role 12345 (deleted)").click()
-        await page.get_by_role("button", name="Remove all roles: Train personas").click()
-        await page.get_by_role("button", name="Remove the mark of Ballast").click()
-        town.stage.store.mutes.remove(town.first, town.channel_id(QUAY, town.first), "oda")
-        await page.get_by_role("button", name="Unmute: Oda Marrow").click()
-        await expect(page.get_by_role("alert")).to_contain_text("There is no such mute")
-        await expect(page.get_by_text("No persona is muted.")).to_be_visible()
-        await expect(page.get_by_role("button", name="Remove")).to_have_count(0)
-        await assert_accessible(page)
-        await picture(page, f"rules-refused-{phone}")
-        await page.get_by_role("link", name="Blocks and limits").click()
-        await expect(page.get_by_text("Nobody is blocked.")).to_be_visible()
         await dashboard.close()
 
 

@@ -73,32 +73,14 @@ async def test_what_is_not_there_is_reported_on_a_page_and_the_keyboard_goes_pas
     await assert_accessible(page)
 
 
-async def test_without_scripts_the_page_says_the_same(dashboard):
-    page = await dashboard.open("/dashboard", java_script_enabled=False)
-    await expect(page.get_by_role("article")).to_have_count(3)
-
-
-async def test_the_first_press_of_tab_leads_past_the_navigation(dashboard):
-    for phone in (False, True):
-        page = await dashboard.open("/dashboard/system", phone=phone)
-        here = page.get_by_role("link", name="System", exact=True)
-        if phone:
-            here = page.get_by_role("button", name="Menu, now: System")
-        await expect(here).to_be_in_viewport(ratio=1)
-        await page.keyboard.press("Tab")
-        await expect(page.get_by_role("link", name="Skip to the page")).to_be_focused()
-
-
-@pytest.mark.parametrize("scripts", [True, False])
-async def test_on_a_phone_a_menu_leads_to_all_sections_and_cuts_none(dashboard, scripts):
-    page = await dashboard.open("/dashboard/system", phone=True, java_script_enabled=scripts)
+async def test_on_a_phone_a_menu_leads_to_all_sections_and_cuts_none(dashboard):
+    page = await dashboard.open("/dashboard/system", phone=True)
     sections = page.get_by_role("navigation", name="Dashboard").get_by_role("link")
     await expect(sections).to_have_count(0)
     await page.get_by_role("button", name="Menu").press("Enter")
     await expect(sections).to_have_count(10)
     for section in await sections.all():
         await expect(section).to_be_in_viewport(ratio=1)
-    if scripts:
-        await assert_accessible(page)
+    await assert_accessible(page)
     await page.get_by_role("link", name="Score cards").click()
     await expect(page.get_by_role("button", name="Menu, now: Score cards")).to_be_visible()

@@ -154,17 +154,6 @@ async def test_a_version_goes_live_and_is_taken_back(dashboard, phone):
     await expect(page.get_by_role("link", name=re.compile("v2$"))).to_have_count(0)
 
 
-async def test_without_scripts_a_voice_is_played_and_a_card_saved(dashboard):
-    page = await dashboard.open(PAGE, java_script_enabled=False)
-    await page.get_by_label("Tagline").fill("A crane with an opinion.")
-    await page.get_by_label("Message", exact=True).fill("evening")
-    await page.get_by_role("button", name="Say it").click()
-    await expect(page.locator("#reply")).to_have_text("Ballast hears: evening")
-    await expect(page.get_by_label("Tagline")).to_have_value("A crane with an opinion.")
-    await page.get_by_role("button", name="Save the card").click()
-    assert services(dashboard).personas.get("ballast", 0).tagline == "A crane with an opinion."
-
-
 async def test_times_of_versions_are_the_readers_own(dashboard):
     install(dashboard.stage.store, guild=0, at=1_795_000_000.0, card=GOOD)
     page = await dashboard.open(f"{PAGE}/versions", locale="en-US", timezone_id="Asia/Tokyo")

@@ -85,27 +85,8 @@ async def test_a_plan_is_marked_while_the_form_has_other_settings(dashboard: Das
     await expect(marked).to_be_hidden()
 
 
-async def test_what_stands_behind_the_longest_bar_ends_within_the_chart_on_a_phone(
-    dashboard: Dashboard,
-) -> None:
+async def test_what_is_learned_of_a_sample_is_seen_at_once(dashboard: Dashboard) -> None:
     page = await dashboard.open("/dashboard/data/plan?persona=oda", phone=True)
-    await planned(page)
-    assert await page.get_by_text("120 replies").is_visible(), "what a moderator asks comes first"
-    chart = page.locator("figure", has_text="Samples by source").locator(".chart-rows")
-    await expect(chart).to_be_hidden()
-    await page.get_by_role("heading", name="Figures").click()
-    around = await chart.bounding_box()
-    text = await chart.get_by_text("3,000 samples").bounding_box()
-    assert around and text and text["x"] + text["width"] <= around["x"] + around["width"]
-
-
-@pytest.mark.parametrize("scripts", [True, False])
-async def test_what_is_learned_of_a_sample_is_seen_at_once(
-    dashboard: Dashboard, scripts: bool
-) -> None:
-    page = await dashboard.open(
-        "/dashboard/data/plan?persona=oda", phone=True, java_script_enabled=scripts
-    )
     await planned(page)
     box = page.get_by_role("article", name="Sample 1").locator("pre.mask").last
     await expect(box.locator("mark")).to_be_visible()

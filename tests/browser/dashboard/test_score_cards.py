@@ -65,12 +65,3 @@ async def test_two_replies_are_compared_blindly(dashboard, versions, phone):
     await page.get_by_role("button", name="Another").click()
     await expect(page.get_by_role("article")).to_have_count(2)
     await expect(page.get_by_role("button", name="Both bad")).to_be_visible()
-
-
-async def test_it_is_voted_by_keyboard_and_without_scripts(dashboard, versions):
-    page = await dashboard.open(
-        "/dashboard/cards/compare?persona=ballast", java_script_enabled=False
-    )
-    await page.get_by_role("button", name="Show me two replies").press("Enter")
-    await page.get_by_role("button", name="A", exact=True).press("Enter")
-    await expect(page.get_by_text("Your vote: A.")).to_be_visible()

@@ -34,33 +34,6 @@ async def test_the_system_is_seen_as_it_changes(dashboard, phone):
     await assert_accessible(page)
 
 
-async def test_a_missing_permission_is_reported_with_its_remedy(dashboard):
-    dashboard.stage.sandbox.set_permission("MANAGE_WEBHOOKS", False)
-    page = await dashboard.open("/dashboard/system")
-    section = page.get_by_role("region", name="Permissions", exact=True)
-    await expect(section).to_contain_text("Manage Webhooks is missing")
-    await expect(section.get_by_text("Server Settings → Roles")).to_be_visible()
-    marks = {
-        name: section.get_by_role("rowheader", name=name)
-        for name in ("Manage Webhooks", "Attach Files")
-    }
-    await expect(marks["Manage Webhooks"]).to_contain_text("missing somewhere")
-    await expect(marks["Attach Files"]).to_contain_text("granted")
-    await assert_accessible(page)
-
-
-async def test_the_doctor_is_asked_and_says_what_it_found(dashboard):
-    async def ask(base_model):
-        return [BotCheck("torch", "warn", "slow on this machine", "wait for it")]
-
-    dashboard.stage.client.services.metrics.findings.run_checks = ask
-    page = await dashboard.open("/dashboard/system", java_script_enabled=False)
-    await page.get_by_role("button", name="Check now").click()
-    await expect(page.get_by_role("status")).to_contain_text(["The doctor is checking"])
-    await page.reload()
-    await expect(page.get_by_role("row").filter(has_text="torch")).to_contain_text("wait for it")
-
-
 async def test_what_the_doctor_finds_is_shown_when_it_has_finished(dashboard, monkeypatch):
     go = asyncio.Event()
 
