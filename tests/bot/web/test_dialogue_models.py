@@ -123,9 +123,9 @@ async def test_the_playground_has_it_side_by_side_and_in_duets(served):
         )
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
+async def test_what_cannot_be_served_is_refused_with_the_reason(served):
+    put_dialogue(served.home, "elsewhere", base_model="big/model", base_model_hash="other")
+    for name, message in [
         (
             "dialogue/other",
             "'other'. There are: dialogue/dialogue_v1, dialogue/els",
@@ -141,21 +141,18 @@ async def test_the_playground_has_it_side_by_side_and_in_duets(served):
             "dialogue/elsewhere was made for big/model",
         ),
         ("nobody", "thrip, dialogue/dialogue_v1, and base."),
-    ],
-)
-async def test_what_cannot_be_served_is_refused_with_the_reason(served, name, message):
-    put_dialogue(served.home, "elsewhere", base_model="big/model", base_model_hash="other")
-    status, body = await chat(served, model=name)
-    assert (
-        status == 404
-        and body["error"]["code"] == "model_not_found"
-        and message in body["error"]["message"]
-    )
-    status, body = await begin(served, (name,))
-    assert status == 422 and 'id="with-1-error"' in body["text"]
-    with pytest.raises(UnknownModelError):
-        find_model(served.services.personas, served.services.served_versions, name)
-    assert "elsewhere" not in json.dumps((await served.ask("GET", "/v1/models"))[1])
+    ]:
+        status, body = await chat(served, model=name)
+        assert (
+            status == 404
+            and body["error"]["code"] == "model_not_found"
+            and message in body["error"]["message"]
+        ), name
+        status, body = await begin(served, (name,))
+        assert status == 422 and 'id="with-1-error"' in body["text"], name
+        with pytest.raises(UnknownModelError):
+            find_model(served.services.personas, served.services.served_versions, name)
+        assert "elsewhere" not in json.dumps((await served.ask("GET", "/v1/models"))[1]), name
 
 
 async def test_it_really_answers_and_a_damaged_one_is_an_error(tmp_path, tiny_base):

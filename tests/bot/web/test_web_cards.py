@@ -134,9 +134,8 @@ async def test_what_is_saved_speaks_at_once_and_after_a_restart_and_what_shipped
     assert (await dashboard.ask("GET", "/personas/ballast"))[1]["edited"] is True
 
 
-@pytest.mark.parametrize(
-    ("card", "field"),
-    [
+async def test_what_cannot_be_is_named_by_its_field_and_changes_nothing(dashboard):
+    for card, field in [
         ({"name": "Clyde"}, "name"),
         ({"name": ""}, "name"),
         ({"tagline": "x" * 201}, "tagline"),
@@ -147,16 +146,14 @@ async def test_what_is_saved_speaks_at_once_and_after_a_restart_and_what_shipped
         ({"tagline": "A\0B"}, "tagline"),
         ({"tags": ["a\0"]}, "tags"),
         ({"alternate_greetings": ["\0"]}, "alternate_greetings"),
-    ],
-)
-async def test_what_cannot_be_is_named_by_its_field_and_changes_nothing(dashboard, card, field):
-    status, result, _ = await dashboard.ask("POST", f"{PAGE}/card/check", json=card)
-    assert status == 200 and list(result["wrong"]) == [field]
-    if "\0" not in str(card.values()) and field not in ("tags", "alternate_greetings"):
-        assert (result["tokens"]["tokens"] is not None) == (field in ("", "first_mes")), (
-            "what is too long is counted"
-        )
-    assert not personas_of(dashboard).has_copy("ballast")
+    ]:
+        status, result, _ = await dashboard.ask("POST", f"{PAGE}/card/check", json=card)
+        assert status == 200 and list(result["wrong"]) == [field], field
+        if "\0" not in str(card.values()) and field not in ("tags", "alternate_greetings"):
+            assert (result["tokens"]["tokens"] is not None) == (field in ("", "first_mes")), (
+                "what is too long is counted"
+            )
+        assert not personas_of(dashboard).has_copy("ballast"), field
 
 
 async def test_tokens_are_those_of_the_served_model(dashboard):
@@ -181,20 +178,20 @@ async def test_tokens_are_those_of_the_served_model(dashboard):
     )
 
 
-@pytest.mark.parametrize("form", ["png", "v2", "v3", "charx", "toml"])
-async def test_a_card_goes_out_as_a_file_and_reads_the_same(dashboard, form):
-    async with dashboard.session.get(
-        "/dashboard/personas/oda/card", params={"format": form}
-    ) as answer:
-        content = await answer.read()
-        assert answer.status == 200 and answer.headers["Content-Disposition"].startswith(
-            'attachment; filename="oda.'
-        )
-    card = parse_card(content, "oda")
-    assert (
-        card.name == "Oda Marrow"
-        and card.text("description") in (SHIPPED_CARDS / "oda.toml").read_text()
-    )
+async def test_a_card_goes_out_as_a_file_and_reads_the_same(dashboard):
+    for form in ["png", "v2", "v3", "charx", "toml"]:
+        async with dashboard.session.get(
+            "/dashboard/personas/oda/card", params={"format": form}
+        ) as answer:
+            content = await answer.read()
+            assert answer.status == 200 and answer.headers["Content-Disposition"].startswith(
+                'attachment; filename="oda.'
+            ), form
+        card = parse_card(content, "oda")
+        assert (
+            card.name == "Oda Marrow"
+            and card.text("description") in (SHIPPED_CARDS / "oda.toml").read_text()
+        ), form
 
 
 # ---------------------------------------------------------------------------------------- the voice
@@ -296,24 +293,22 @@ async def test_a_fault_is_reported_at_its_field_with_all_that_was_written(dashbo
     assert "There is a persona Oda Marrow" in page
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "said"),
-    [("more", "{bad json", "JSON"), ("first_mes", "x" * 20_000, "20000 characters")],
-)
-async def test_a_fault_far_down_is_reported_at_the_top_and_in_the_title(
-    dashboard, name, value, said
-):
-    fields = form_in((await dashboard.page(PAGE))[1])
-    page = await sent(dashboard, PAGE, changed(fields, **{name: value}), 422)
-    assert (
-        page.index("<title>Error: ")
-        < page.index('role="alert" tabindex="-1" autofocus')
-        < page.index("<form")
-    )
-    assert said in re.search(rf'<a href="#{name}">([^<]*)</a>', page)[1]
-    assert re.search(
-        rf'id="{name}"[^>]*aria-describedby="[^"]*{name}-error" aria-invalid="true"', page
-    )
+async def test_a_fault_far_down_is_reported_at_the_top_and_in_the_title(dashboard):
+    for name, value, said in [
+        ("more", "{bad json", "JSON"),
+        ("first_mes", "x" * 20_000, "20000 characters"),
+    ]:
+        fields = form_in((await dashboard.page(PAGE))[1])
+        page = await sent(dashboard, PAGE, changed(fields, **{name: value}), 422)
+        assert (
+            page.index("<title>Error: ")
+            < page.index('role="alert" tabindex="-1" autofocus')
+            < page.index("<form")
+        ), name
+        assert said in re.search(rf'<a href="#{name}">([^<]*)</a>', page)[1], name
+        assert re.search(
+            rf'id="{name}"[^>]*aria-describedby="[^"]*{name}-error" aria-invalid="true"', page
+        ), name
 
 
 async def test_a_card_that_is_too_long_shows_how_long_it_is(dashboard):
@@ -576,20 +571,20 @@ async def test_what_is_not_there_is_said(dashboard):
 HALF = '"\\ud83d"'
 
 
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        (f"{PAGE}/card/check", '{"description": %s}'), (f"{PAGE}/card/check", '{"tags": [%s]}'),
+async def test_half_a_character_is_refused_wherever_it_stands(dashboard):
+    for path, body in [
+        (f"{PAGE}/card/check", '{"description": %s}'),
+        (f"{PAGE}/card/check", '{"tags": [%s]}'),
         ("/dashboard/tokens", '{"texts": {"a": %s}}'),
         (f"{PAGE}/preview/events", '{"message": "hi", "card": {"description": %s}}'),
-        ("/v1/chat/completions",
-         '{"model": "oda", "messages": [{"role": "user", "name": %s, "content": "hi"}]}'),
-    ],
-)  # fmt: skip
-async def test_half_a_character_is_refused_wherever_it_stands(dashboard, path, body):
-    headers = {"Content-Type": "application/json"}
-    status, result, _ = await dashboard.ask("POST", path, data=body % HALF, headers=headers)
-    assert status == 400 and "half a character" in json.dumps(result)
-    whole = body % '"\\ud83d\\ude42"'
-    if "preview" not in path:  # that one answers in pieces
-        assert (await dashboard.ask("POST", path, data=whole, headers=headers))[0] == 200
+        (
+            "/v1/chat/completions",
+            '{"model": "oda", "messages": [{"role": "user", "name": %s, "content": "hi"}]}',
+        ),
+    ]:
+        headers = {"Content-Type": "application/json"}
+        status, result, _ = await dashboard.ask("POST", path, data=body % HALF, headers=headers)
+        assert status == 400 and "half a character" in json.dumps(result), path
+        whole = body % '"\\ud83d\\ude42"'
+        if "preview" not in path:  # that one answers in pieces
+            assert (await dashboard.ask("POST", path, data=whole, headers=headers))[0] == 200, path

@@ -133,9 +133,9 @@ async def test_an_upload_is_offered_under_its_right_and_goes_with_it(dashboard, 
         assert entries(home) == {}, "another file of that name is not what was offered"
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
+async def test_what_is_wrong_with_an_offer_is_named_and_nothing_is_written(dashboard, home):
+    put_set(home / "datasets" / "harbour")
+    for changes, words in [
         ({"name": "ballast"}, "'ballast' is the name of another"),
         ({"name": "general-dialogue"}, "another data set"),
         ({"name": "oasst2"}, "another data set"),
@@ -145,15 +145,10 @@ async def test_an_upload_is_offered_under_its_right_and_goes_with_it(dashboard, 
         ({"stated_on": "2999-01-01"}, "has not come yet"),
         ({"stated_on": "soon"}, "no date"),
         ({"format": "Share GPT"}, "a format's name"),
-    ],
-)
-async def test_what_is_wrong_with_an_offer_is_named_and_nothing_is_written(
-    dashboard, home, changes, words
-):
-    put_set(home / "datasets" / "harbour")
-    status, page = await offer(dashboard, **{"name": "quay", **STATED} | changes)
-    assert status == 422 and words in html.unescape(page)
-    assert not (home / "catalogue.toml").exists()
+    ]:
+        status, page = await offer(dashboard, **{"name": "quay", **STATED} | changes)
+        assert status == 422 and words in html.unescape(page), changes
+        assert not (home / "catalogue.toml").exists(), changes
 
 
 async def test_a_broken_catalogue_is_refused_with_its_line(dashboard, home):

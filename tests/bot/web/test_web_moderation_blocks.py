@@ -19,7 +19,6 @@ from bot.moderation.web.block_pages import PAGE_SIZE
 from personas.home.trash import TrashEntry
 from tests.bot.conftest import OFFICE, QUAY
 from tests.bot.web.two_servers import OTTO, SERVERS
-from tests.fakes import until
 
 LIMITS = {"per_day": "", "cooldown_s": "", "exempts_moderators": ""}
 SEEN = {f"seen-{name}": value for name, value in LIMITS.items()}
@@ -89,15 +88,6 @@ async def test_the_block_of_somebody_erased_is_listed_and_lifted(town, operator)
     assert (await operator.submit(f"{page}/lift", user=user, persona="")).status == 303
     assert blocked(town) == []
     await town.stage.sees("lifted the block of a member who had their data erased")
-
-
-async def test_a_block_stops_the_reply_that_is_being_written(town, operator):
-    town.stage.engine.free.clear()
-    await town.stage.member.say(QUAY, "a long story")
-    running = town.stage.client.services.reply_service.running
-    await until(lambda: any(reply.message.generated for reply in running.values()))
-    await operator.submit(f"{SERVERS}/{town.first}", member=MEMBER, persona="")
-    await town.stage.sees("· stopped")
 
 
 async def test_whoever_is_not_named_exactly_is_chosen_and_nothing_is_lost(town, operator):

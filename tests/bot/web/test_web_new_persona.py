@@ -1,7 +1,6 @@
 """A persona from the dashboard's form: checked, previewed, created, in its channel."""
 
 import aiohttp
-import pytest
 
 from bot.chat.reply_service import ReplyService
 from personas.card.card_picture import with_picture
@@ -66,9 +65,8 @@ async def test_the_form_creates_a_persona_with_its_picture_and_says_what_next(da
     assert "Mind the step, {{user}}." in page and "\nLong.\nThe tide was late.</textarea>" in page
 
 
-@pytest.mark.parametrize(
-    ("changed", "words"),
-    [
+async def test_a_refused_form_keeps_what_was_typed(dashboard):
+    for changed, words in [
         ({"name": ""}, '<a href="#name">Name: Give them a name'),
         ({"name": "x" * 81}, "It has 81 characters; 80 is the most."),
         ({"name": "Clyde"}, "Discord allows no names"),
@@ -80,13 +78,13 @@ async def test_the_form_creates_a_persona_with_its_picture_and_says_what_next(da
         ({"file": b"{", "filename": "x.gif"}, "Picture or card: "),
         ({"place": "7/8"}, "The bot is in no server 7."),
         ({"place": "../etc"}, "There is no such place."),
-    ],
-)
-async def test_a_refused_form_keeps_what_was_typed(dashboard, changed, words):
-    status, page, _ = await sent(dashboard, **changed)
-    assert status in (404, 422) and words in page
-    assert ("Never on Mondays." in page and "lighthouse" in page) or "description" in changed
-    assert dashboard.services.personas.of(0).keys() == {"ballast", "oda", "thrip"}
+    ]:
+        status, page, _ = await sent(dashboard, **changed)
+        assert status in (404, 422) and words in page, changed
+        assert ("Never on Mondays." in page and "lighthouse" in page) or "description" in changed, (
+            changed
+        )
+        assert dashboard.services.personas.of(0).keys() == {"ballast", "oda", "thrip"}, changed
 
 
 async def test_a_card_fills_in_what_is_left_empty(dashboard):

@@ -241,22 +241,25 @@ async def test_a_last_message_of_the_persona_s_is_continued(dashboard):
     )
 
 
-@pytest.mark.parametrize("value", [-1, 0, None])
-async def test_no_value_is_the_usual_one(dashboard, value):
-    usual = dashboard.services.request_builder.sampling
-    for fields in (
-        {"max_tokens": value},
-        {"max_completion_tokens": value},
-        {"max_tokens": value, "stop": None},
-    ):
-        assert (await chat(dashboard, **fields))[0] == 200
-        assert dashboard.engine.requests[-1].sampling.max_new_tokens == usual.max_new_tokens
-    assert (await chat(dashboard, max_completion_tokens=value, max_tokens=5))[0] == 200
-    assert dashboard.engine.requests[-1].sampling.max_new_tokens == 5
-    assert (
-        await chat(dashboard, seed=value, top_logprobs=None if value else value, logprobs=None)
-    )[0] == 200
-    assert dashboard.engine.requests[-1].sampling.seed == (0 if value == 0 else None)  # 0 is a seed
+async def test_no_value_is_the_usual_one(dashboard):
+    for value in [-1, 0, None]:
+        usual = dashboard.services.request_builder.sampling
+        for fields in (
+            {"max_tokens": value},
+            {"max_completion_tokens": value},
+            {"max_tokens": value, "stop": None},
+        ):
+            assert (await chat(dashboard, **fields))[0] == 200, value
+            assert dashboard.engine.requests[-1].sampling.max_new_tokens == usual.max_new_tokens, (
+                value
+            )
+        assert (await chat(dashboard, max_completion_tokens=value, max_tokens=5))[0] == 200, value
+        assert dashboard.engine.requests[-1].sampling.max_new_tokens == 5, value
+        assert (
+            await chat(dashboard, seed=value, top_logprobs=None if value else value, logprobs=None)
+        )[0] == 200, value
+        seed = dashboard.engine.requests[-1].sampling.seed
+        assert seed == (0 if value == 0 else None), "0 is a seed"
 
 
 async def test_pictures_of_earlier_messages_are_left_out_and_a_note_says_so(dashboard):
@@ -312,21 +315,27 @@ async def test_of_a_long_talk_the_latest_is_looked_at_and_its_beginning_moves_in
     assert dashboard.engine.requests[-1].sampling.max_new_tokens == 1024, "half of the context"
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("n", 2), ("presence_penalty", 0.5), ("frequency_penalty", -1), ("logit_bias", {"5": 1}),
-     ("tool_choice", "required"), ("tool_choice", {"type": "function", "function": {"name": "look"}}),
-     ("function_call", {"name": "look"}), ("response_format", {"type": "json_object"}), ("modalities", ["audio"]),
-     ("top_logprobs", 3), ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}])],
-)  # fmt: skip
-async def test_what_cannot_be_done_is_refused_by_name(dashboard, field, value):
-    status, body = await chat(dashboard, **{"messages": HELLO, field: value})
-    assert (status, body["error"]["param"], body["error"]["code"]) == (
-        400,
-        field,
-        "unsupported_value",
-    )
-    assert field in body["error"]["message"] and dashboard.engine.requests == []
+async def test_what_cannot_be_done_is_refused_by_name(dashboard):
+    for field, value in [
+        ("n", 2),
+        ("presence_penalty", 0.5),
+        ("frequency_penalty", -1),
+        ("logit_bias", {"5": 1}),
+        ("tool_choice", "required"),
+        ("tool_choice", {"type": "function", "function": {"name": "look"}}),
+        ("function_call", {"name": "look"}),
+        ("response_format", {"type": "json_object"}),
+        ("modalities", ["audio"]),
+        ("top_logprobs", 3),
+        ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
+    ]:
+        status, body = await chat(dashboard, **{"messages": HELLO, field: value})
+        assert (status, body["error"]["param"], body["error"]["code"]) == (
+            400,
+            field,
+            "unsupported_value",
+        ), field
+        assert field in body["error"]["message"] and dashboard.engine.requests == [], field
 
 
 async def test_tools_may_be_offered_as_clients_do_to_every_model(dashboard):
@@ -348,18 +357,25 @@ async def test_tools_may_be_offered_as_clients_do_to_every_model(dashboard):
     ]
 
 
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [({"temperature": 3}, "temperature"), ({"top_p": -0.1}, "top_p"), ({"max_tokens": -2}, "max_tokens"),
-     ({"messages": []}, "messages"), ({"messages": [{"role": "narrator", "content": "x"}]}, "messages.0.role"),
-     ({"messages": [{"role": "user", "content": 3}]}, "messages.0.content"), ({"stop": 3}, "stop"),
-     ({"stop": "a" * 257}, "stop"), ({"repetition_penalty": 1e-45}, "repetition_penalty"),
-     ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"), ({"model": ""}, "model")],
-)  # fmt: skip
-async def test_a_wrong_field_is_named(dashboard, fields, param):
-    status, body = await chat(dashboard, **{"model": "ballast", "messages": HELLO, **fields})
-    error = body["error"]
-    assert (status, error["type"], error["param"]) == (400, "invalid_request_error", param)
+async def test_a_wrong_field_is_named(dashboard):
+    for fields, param in [
+        ({"temperature": 3}, "temperature"),
+        ({"top_p": -0.1}, "top_p"),
+        ({"max_tokens": -2}, "max_tokens"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "narrator", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": 3}]}, "messages.0.content"),
+        ({"stop": 3}, "stop"),
+        ({"stop": "a" * 257}, "stop"),
+        ({"repetition_penalty": 1e-45}, "repetition_penalty"),
+        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
+        ({"model": ""}, "model"),
+    ]:
+        status, body = await chat(dashboard, **{"model": "ballast", "messages": HELLO, **fields})
+        error = body["error"]
+        assert (status, error["type"], error["param"]) == (400, "invalid_request_error", param), (
+            fields
+        )
 
 
 async def test_every_error_below_v1_has_openais_shape(dashboard):

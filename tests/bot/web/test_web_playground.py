@@ -155,16 +155,20 @@ async def test_one_that_fails_keeps_the_others_from_nothing(dashboard):
     assert all("9 replies are waiting" in line["error"] for line in done["lines"])
 
 
-@pytest.mark.parametrize(
-    "more",
-    [{"models": []}, {"models": ["nobody"]}, {"models": ["oda"] * 3},
-     {"prompt": "  "}, {"temperature": 3}, {"top_p": 0},
-     {"max_new_tokens": 5000}, {"max_new_tokens": 1025},
-     {"seed": -1}],
-)  # fmt: skip
-async def test_what_cannot_be_is_refused(dashboard, more):
-    assert (await begin(dashboard, **more))[0] == 422
-    assert dashboard.engine.requests == []
+async def test_what_cannot_be_is_refused(dashboard):
+    for more in [
+        {"models": []},
+        {"models": ["nobody"]},
+        {"models": ["oda"] * 3},
+        {"prompt": "  "},
+        {"temperature": 3},
+        {"top_p": 0},
+        {"max_new_tokens": 5000},
+        {"max_new_tokens": 1025},
+        {"seed": -1},
+    ]:
+        assert (await begin(dashboard, **more))[0] == 422, more
+        assert dashboard.engine.requests == [], more
 
 
 async def test_runs_that_are_not_there_and_runs_that_still_run(dashboard):

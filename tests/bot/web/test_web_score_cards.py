@@ -227,9 +227,9 @@ async def test_a_version_without_a_whole_card_says_how_to_make_one(versions):
     assert "is damaged" in await shown(versions, f"{CARDS}/ballast/v2", status=500)
 
 
-@pytest.mark.parametrize("name", ["ballast/v9", "nobody/v1", "dialogue/none", "..%2F..%2Fkeys/v1"])
-async def test_what_is_not_there_is_not_found(versions, name):
-    await shown(versions, f"{CARDS}/{name}", status=404)
+async def test_what_is_not_there_is_not_found(versions):
+    for name in ["ballast/v9", "nobody/v1", "dialogue/none", "..%2F..%2Fkeys/v1"]:
+        await shown(versions, f"{CARDS}/{name}", status=404)
 
 
 async def test_files_beside_a_card_can_be_taken_along_and_no_others(versions):

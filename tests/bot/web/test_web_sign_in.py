@@ -232,15 +232,6 @@ async def test_a_trusted_proxy_is_believed_who_the_client_is_and_nobody_else(tmp
     assert statuses[-1] == 429, "the header of anyone else is ignored"
 
 
-async def test_programs_guess_no_more_than_forms_do(locked):
-    wrong = {"Authorization": "Bearer nothing-of-the-kind-at-all-x"}
-    statuses = [
-        (await locked.ask("GET", "/v1/models", headers=wrong))[0]
-        for _ in range(MAX_FAILED_LOGINS_PER_ADDRESS + 1)
-    ]
-    assert statuses == [401] * MAX_FAILED_LOGINS_PER_ADDRESS + [429]
-
-
 async def test_whoever_is_signed_in_stays_so_while_others_guess(locked):
     await signed_in(locked)
     for _ in range(MAX_FAILED_LOGINS_PER_ADDRESS + 1):
@@ -291,11 +282,11 @@ HOSTS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("host", "status"), [(host, status) for status, hosts in HOSTS.items() for host in hosts]
-)
-async def test_only_own_names_and_addresses_are_answered(locked, host, status):
-    assert (await locked.ask("GET", "/finetune/jobs", headers={"Host": host}))[0] == status
+async def test_only_own_names_and_addresses_are_answered(locked):
+    for host, status in [(host, status) for status, hosts in HOSTS.items() for host in hosts]:
+        assert (await locked.ask("GET", "/finetune/jobs", headers={"Host": host}))[0] == status, (
+            host
+        )
 
 
 async def test_a_page_of_the_named_host_is_ours_and_of_another_is_not(locked):
@@ -318,19 +309,16 @@ async def test_without_a_token_nobody_signs_in(dashboard):
     assert "Sign out" not in (await dashboard.page("/dashboard"))[1]
 
 
-@pytest.mark.parametrize(
-    "to",
-    [
+async def test_the_form_leads_to_pages_of_ours_alone(locked):
+    for to in [
         "https://evil.example.org",
         "//evil.example.org",
         "/dashboardx",
         "/dashboard\\x",
         "/x",
         "/dashboard\r\nA: b",
-    ],
-)
-async def test_the_form_leads_to_pages_of_ours_alone(locked, to):
-    assert (await signed_in(locked, to=to))[2]["Location"] == "/dashboard"
+    ]:
+        assert (await signed_in(locked, to=to))[2]["Location"] == "/dashboard", to
 
 
 async def test_files_of_the_form_need_no_token(locked):

@@ -119,9 +119,10 @@ async def test_a_name_that_exists_is_asked_about_and_what_replaces_it_has_no_rig
     assert (status, source.bytes, source.statement) == (201, 5, None) and source.refused
 
 
-@pytest.mark.parametrize(
-    ("name", "status"),
-    [
+async def test_names_that_lead_elsewhere_and_kinds_that_are_not_read_are_refused(
+    dashboard, uploads
+):
+    for name, status in [
         ("..%2Fescape.json", 422),
         (".hidden.json", 422),
         ("con.json", 422),
@@ -134,14 +135,10 @@ async def test_a_name_that_exists_is_asked_about_and_what_replaces_it_has_no_rig
         ("talk.jsonl.part", 415),
         ("talk", 415),
         ("talk.tar.gz", 415),
-    ],
-)
-async def test_names_that_lead_elsewhere_and_kinds_that_are_not_read_are_refused(
-    dashboard, uploads, name, status
-):
-    path = f"{dashboard.url}/dashboard/data/uploads/{quote(name, safe='%')}"
-    found, result, _ = await dashboard.ask("PUT", URL(path, encoded=True), data=b"{}")
-    assert found == status and result["advice"] and not uploads.exists()
+    ]:
+        path = f"{dashboard.url}/dashboard/data/uploads/{quote(name, safe='%')}"
+        found, result, _ = await dashboard.ask("PUT", URL(path, encoded=True), data=b"{}")
+        assert found == status and result["advice"] and not uploads.exists(), name
 
 
 async def test_a_link_and_the_name_of_a_device_are_refused_in_words(dashboard, uploads, tmp_path):
@@ -169,9 +166,10 @@ async def test_packed_text_and_names_in_any_script_are_taken(dashboard, uploads)
     assert len(list(uploads.glob("[!.]*"))) == 4
 
 
-@pytest.mark.parametrize(
-    ("name", "data", "said"),
-    [
+async def test_a_file_that_is_not_what_its_name_says_is_refused_and_leaves_nothing(
+    dashboard, uploads
+):
+    for name, data, said in [
         ("true.jsonl", b"\x7fELF\x02\x01\x01", "is a program, not text"),
         ("talk.json", b"PK\x03\x04rest", "is a ZIP archive"),
         ("talk.csv", b"SQLite format 3\0", "is a database"),
@@ -180,14 +178,12 @@ async def test_packed_text_and_names_in_any_script_are_taken(dashboard, uploads)
         ("talk.zip", b"no archive", "not begin as .zip"),
         ("talk.parquet", b"{}", "not begin as .parquet"),
         ("talk.jsonl.gz", b"{}", "not begin as .gz"),
-    ],
-)
-async def test_a_file_that_is_not_what_its_name_says_is_refused_and_leaves_nothing(
-    dashboard, uploads, name, data, said
-):
-    status, result = await put(dashboard, name, data)
-    assert status == 415 and result["type"] == "/problems/wrong-kind" and said in result["detail"]
-    assert list(uploads.iterdir()) == []
+    ]:
+        status, result = await put(dashboard, name, data)
+        assert (
+            status == 415 and result["type"] == "/problems/wrong-kind" and said in result["detail"]
+        ), name
+        assert list(uploads.iterdir()) == [], name
 
 
 async def test_a_file_larger_than_the_operator_lets_in_is_refused_before_and_while_it_comes(
@@ -459,21 +455,16 @@ async def test_what_is_pasted_gets_the_name_that_is_given(dashboard, uploads):
     assert headers["Location"].endswith("/pasted.txt")
 
 
-@pytest.mark.parametrize(
-    ("parts", "status"),
-    [
+async def test_a_form_that_brings_nothing_usable_is_answered_with_a_page(dashboard, uploads):
+    for parts, status in [
         ((("name", "x.txt"), ("file", "", b""), ("text", "")), 422),
         ((("name", "x" * 5000), ("text", "a")), 413),
         ((("name", "../x.txt"), ("text", "a")), 422),
         ((("file", "virus.exe", b"MZ"),), 415),
         ((("file", "true.jsonl", b"\x7fELF"),), 415),
-    ],
-)
-async def test_a_form_that_brings_nothing_usable_is_answered_with_a_page(
-    dashboard, uploads, parts, status
-):
-    found, text, _ = await send_form(dashboard, *parts)
-    assert found == status and "<html" in text and not list(uploads.glob("*"))
+    ]:
+        found, text, _ = await send_form(dashboard, *parts)
+        assert found == status and "<html" in text and not list(uploads.glob("*")), parts
 
 
 async def test_another_sites_form_brings_nothing(dashboard, uploads):
