@@ -1,7 +1,5 @@
 """What Discord refuses when commands are registered."""
 
-import pytest
-
 SLASH = {"name": "one", "description": "d", "type": 1}
 OPTION = {"name": "a", "description": "d", "type": 3}
 CHOICE = {"name": "c", "value": "v"}
@@ -30,9 +28,8 @@ DEEP = {
 }
 
 
-@pytest.mark.parametrize(
-    ("commands", "place", "code"),
-    [
+async def test_a_mistake_is_named_with_its_place(sandbox, api):
+    for commands, place, code in [
         (slash(name="Shouting"), "0.name", "APPLICATION_COMMAND_INVALID_NAME"),
         (slash(name="two words"), "0.name", "APPLICATION_COMMAND_INVALID_NAME"),
         (slash(name=""), "0.name", "APPLICATION_COMMAND_INVALID_NAME"),
@@ -113,25 +110,23 @@ DEEP = {
             "0.description",
             "APPLICATION_COMMAND_CONTEXT_MENU_DESCRIPTION_INVALID",
         ),
-    ],
-)
-async def test_a_mistake_is_named_with_its_place(sandbox, api, commands, place, code):
-    status, answer, _ = await api("PUT", f"/applications/{sandbox.bot_id}/commands", commands)
-    assert (status, answer["code"]) == (400, 50035)
-    found = answer["errors"]
-    for step in place.split("."):
-        found = found[step]
-    assert found["_errors"][0]["code"] == code
+    ]:
+        status, answer, _ = await api("PUT", f"/applications/{sandbox.bot_id}/commands", commands)
+        assert (status, answer["code"]) == (400, 50035), place
+        found = answer["errors"]
+        for step in place.split("."):
+            found = found[step]
+        assert found["_errors"][0]["code"] == code, place
 
 
-@pytest.mark.parametrize(("kind", "most"), [(1, 100), (2, 5), (3, 5)])
-async def test_a_bot_has_so_many_commands_of_a_type(sandbox, api, kind, most):
-    path = f"/applications/{sandbox.bot_id}/commands"
-    status, answer, _ = await api("PUT", path, many(most, kind))
-    assert status == 200 and len(answer) == most
-    status, answer, _ = await api("PUT", path, many(most + 1, kind))
-    assert (status, answer["code"]) == (400, 30032)
-    assert len((await api("GET", path))[1]) == most
+async def test_a_bot_has_so_many_commands_of_a_type(sandbox, api):
+    for kind, most in [(1, 100), (2, 5), (3, 5)]:
+        path = f"/applications/{sandbox.bot_id}/commands"
+        status, answer, _ = await api("PUT", path, many(most, kind))
+        assert status == 200 and len(answer) == most, kind
+        status, answer, _ = await api("PUT", path, many(most + 1, kind))
+        assert (status, answer["code"]) == (400, 30032), kind
+        assert len((await api("GET", path))[1]) == most, kind
 
 
 async def test_commands_of_different_types_may_share_a_name_and_keep_what_they_say(sandbox, api):

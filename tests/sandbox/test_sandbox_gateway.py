@@ -119,25 +119,6 @@ async def test_a_dropped_client_resumes_and_gets_what_it_missed(sandbox, probe):
     await asyncio.wait_for(probe.resumed.wait(), 5)
 
 
-async def test_a_session_that_is_gone_is_begun_anew(sandbox, probe, monkeypatch):
-    monkeypatch.setattr(probe, "before_identify_hook", _at_once)
-    slept = asyncio.sleep
-    monkeypatch.setattr(
-        "discord.gateway.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest)
-    )
-    sandbox._container.gateway._sessions.clear()
-    await sandbox.drop_gateway(4000)
-    async with asyncio.timeout(8):
-        while not sandbox._container.gateway._sessions:
-            await slept(0.02)
-    await sandbox.member("Nils").say("tavern", "hello again")
-    assert (await probe.receive()).content == "hello again"
-
-
-async def _at_once(shard_id: int, *, initial: bool = False) -> None:
-    pass
-
-
 @pytest.mark.parametrize(
     ("frames", "code"),
     [

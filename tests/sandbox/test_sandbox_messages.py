@@ -326,9 +326,8 @@ async def test_the_guild_can_be_fetched(sandbox, probe):
     assert [found.id for found in await probe.guilds[0].webhooks()] == [hook.id]
 
 
-@pytest.mark.parametrize(
-    ("act", "code"),
-    [
+async def test_mistakes_get_discords_codes(sandbox, probe):
+    for act, code in [
         (lambda probe: probe.fetch_channel(1), 10003),
         (lambda probe: probe.fetch_guild(1), 10004),
         (lambda probe: probe.guilds[0].fetch_member(1), 10007),
@@ -352,14 +351,12 @@ async def test_the_guild_can_be_fetched(sandbox, probe):
             ),
             50005,
         ),
-    ],
-)
-async def test_mistakes_get_discords_codes(sandbox, probe, act, code):
-    await sandbox.member("Nils").say("tavern", "someone else's")
-    await probe.receive()
-    with pytest.raises(discord.HTTPException) as refused:
-        await act(probe)
-    assert refused.value.code == code
+    ]:
+        await sandbox.member("Nils").say("tavern", "someone else's")
+        await probe.receive()
+        with pytest.raises(discord.HTTPException) as refused:
+            await act(probe)
+        assert refused.value.code == code, code
 
 
 async def test_replies_need_the_history_and_may_outlive_what_they_answer(sandbox, probe):

@@ -158,9 +158,10 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    "program", [("-m", "sandbox"), ("-c", WITHOUT_SIGNAL_HANDLERS)], ids=("here", "as on Windows")
+    ("program", "number"),
+    [(("-m", "sandbox"), signal.SIGTERM), (("-c", WITHOUT_SIGNAL_HANDLERS), signal.SIGINT)],
+    ids=("here", "as on Windows"),
 )
 async def test_it_runs_alone(tmp_path, program, number):
     process = await asyncio.create_subprocess_exec(

@@ -19,7 +19,6 @@ from bot.settings import load_settings
 from personas.home.adapters import verify_adapter
 from personas.home.job_material import ShippedData
 from personas.models.base_model import fingerprint, locate
-from sandbox import Sandbox, patch_discord
 from tests.bot.conftest import QUAY
 from tests.bot.web.conftest import LITERAL, put_talk
 from tests.fakes import until
@@ -166,25 +165,6 @@ async def test_a_job_that_was_answered_for_outlives_a_killed_bot(tmp_path):
         assert len((await asked(session, "/finetune/jobs"))["jobs"]) == 1
     process.kill()
     await process.communicate()
-
-
-async def test_on_discord_it_has_a_server_of_its_own_and_the_page_is_not_there(settings):
-    discord = Sandbox(dataclasses.replace(SKERROW_SEED, message_content=False))
-    await discord.start()
-    with patch_discord(discord):
-        on_discord = settings.model_copy(update={"discord_token": discord.token})
-        async with open_app(on_discord, SHIPPED) as app, aiohttp.ClientSession(app.url) as session:
-            assert (
-                app.sandbox is None
-                and app.url != discord.url
-                and app.url.startswith("http://127.0.0.1:")
-            )
-            assert (await asked(session, "/healthz"))["status"] == "ok"
-            status, refused = await posted(session, {**LITERAL, "recipe": "No such"})
-            assert status == 422 and "recipe" in [error["field"] for error in refused["errors"]]
-            async with session.get("/page-api/state") as page:
-                assert page.status == 404 and page.content_type == "application/problem+json"
-    await discord.stop()
 
 
 TOKEN = "correct-horse-battery-staple"
