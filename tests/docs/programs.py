@@ -254,6 +254,15 @@ def located(page: str, line: int) -> Iterator[None]:
         raise AssertionError(f"{page}:{line}: {error}") from None
 
 
+@contextmanager
+def collected(problems: list[str], page: str, line: int) -> Iterator[None]:
+    """Adds a failed assertion to the problems, with its place in the document."""
+    try:
+        yield
+    except AssertionError as error:
+        problems.append(f"{page}:{line}: {error}")
+
+
 # --------------------------------------------------------------------------------------------- code
 
 

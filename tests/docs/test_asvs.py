@@ -7,9 +7,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-import pytest
-
-from tests.docs.programs import located
+from tests.docs.programs import collected
 from tests.docs.reading import ROOT, Row, rows
 from tests.docs.test_security import fault_of
 
@@ -49,10 +47,12 @@ def fault_in(row: Row) -> str:
     return "; ".join(wrong)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.text(0))
-def test_an_answer_has_its_reason(row):
-    with located(PAGE, row.line):
-        assert not (found := fault_in(row)), f"{row.text(0)}: {found}"
+def test_an_answer_has_its_reason():
+    problems: list[str] = []
+    for row in ROWS:
+        with collected(problems, PAGE, row.line):
+            assert not (found := fault_in(row)), f"{row.text(0)}: {found}"
+    assert not problems, "\n".join(problems)
 
 
 def test_the_summary_counts_the_answers():

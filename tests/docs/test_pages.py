@@ -8,12 +8,11 @@ import re
 from collections.abc import Iterator
 from functools import cache
 
-import pytest
-
 from bot.platform.permissions import REQUIRED_PERMISSIONS
 from bot.settings import SETTINGS_BY_NAME
 from tests.docs.programs import (
     PACKAGES,
+    collected,
     defined_names,
     has_address,
     has_module,
@@ -55,41 +54,47 @@ def variables() -> set[str]:
     return words
 
 
-@pytest.mark.parametrize("page", ALL)
-def test_every_link_leads_somewhere(page):
-    for line, address in links(page):
-        if re.match(r"[a-z]+:", address):
-            continue
-        with located(page, line):
-            name, _, heading = address.partition("#")
-            target = (ROOT / page).parent / name if name else ROOT / page
-            assert target.exists(), f"there is no {address}"
-            if heading:
-                there = target.resolve().relative_to(ROOT).as_posix()
-                assert heading in anchors(there), f"{there} has no heading #{heading}"
+def test_every_link_leads_somewhere():
+    problems: list[str] = []
+    for page in ALL:
+        for line, address in links(page):
+            if re.match(r"[a-z]+:", address):
+                continue
+            with collected(problems, page, line):
+                name, _, heading = address.partition("#")
+                target = (ROOT / page).parent / name if name else ROOT / page
+                assert target.exists(), f"there is no {address}"
+                if heading:
+                    there = target.resolve().relative_to(ROOT).as_posix()
+                    assert heading in anchors(there), f"{there} has no heading #{heading}"
+    assert not problems, "\n".join(problems)
 
 
-@pytest.mark.parametrize("page", ALL)
-def test_every_command_can_be_typed_so(page):
-    for line, typed in commands(page):
-        with located(page, line):
-            wrong = wrong_words(typed)
-            assert not wrong, f"`{typed}`: {wrong}"
+def test_every_command_can_be_typed_so():
+    problems: list[str] = []
+    for page in ALL:
+        for line, typed in commands(page):
+            with collected(problems, page, line):
+                wrong = wrong_words(typed)
+                assert not wrong, f"`{typed}`: {wrong}"
+    assert not problems, "\n".join(problems)
 
 
-@pytest.mark.parametrize("page", ALL)
-def test_what_is_named_in_code_is_there(page):
-    for line, span in spans(page):
-        with located(page, line):
-            if (slash := SLASH.match(span)) and slash[1] in FIRST_WORDS:
-                wrong = wrong_slash(span)
-                assert not wrong, wrong
-            elif request := ADDRESS.match(span):
-                assert has_address(request[1], request[2]), f"nothing answers {span}"
-            elif FILE.fullmatch(span):
-                assert list(ROOT.glob(span.rstrip("/"))), f"there is no {span}"
-            elif VARIABLE.fullmatch(span):
-                assert span in variables(), f"nothing reads {span}"
+def test_what_is_named_in_code_is_there():
+    problems: list[str] = []
+    for page in ALL:
+        for line, span in spans(page):
+            with collected(problems, page, line):
+                if (slash := SLASH.match(span)) and slash[1] in FIRST_WORDS:
+                    wrong = wrong_slash(span)
+                    assert not wrong, wrong
+                elif request := ADDRESS.match(span):
+                    assert has_address(request[1], request[2]), f"nothing answers {span}"
+                elif FILE.fullmatch(span):
+                    assert list(ROOT.glob(span.rstrip("/"))), f"there is no {span}"
+                elif VARIABLE.fullmatch(span):
+                    assert span in variables(), f"nothing reads {span}"
+    assert not problems, "\n".join(problems)
 
 
 # --------------------------------------------------------------------------------------------- code
@@ -124,15 +129,19 @@ def missing_name(span: str) -> str:
     return "" if name in defined_names() else name
 
 
-@pytest.mark.parametrize("page", CODE_PAGES)
-def test_files_modules_and_classes_named_in_a_page_exist(page):
-    for number, line in enumerate((ROOT / page).read_text(encoding="utf-8").splitlines(), start=1):
-        with located(page, number):
-            missing = list(missing_code(line))
-            assert not missing, f"there is no {', '.join(missing)}"
-    for number, span in spans(page):
-        with located(page, number):
-            assert not missing_name(span), f"nothing defines {span}"
+def test_files_modules_and_classes_named_in_a_page_exist():
+    problems: list[str] = []
+    for page in CODE_PAGES:
+        for number, line in enumerate(
+            (ROOT / page).read_text(encoding="utf-8").splitlines(), start=1
+        ):
+            with collected(problems, page, number):
+                missing = list(missing_code(line))
+                assert not missing, f"there is no {', '.join(missing)}"
+        for number, span in spans(page):
+            with collected(problems, page, number):
+                assert not missing_name(span), f"nothing defines {span}"
+    assert not problems, "\n".join(problems)
 
 
 def test_the_tree_shows_the_folders_and_files_there_are():
@@ -146,17 +155,6 @@ def test_the_tree_shows_the_folders_and_files_there_are():
         below = "" if not line.startswith(" ") else top
         with located("docs/where.md", tree.line):
             assert all((ROOT / below / name).exists() for name in names[1].split()), line
-
-
-def test_the_checks_of_code_see_what_is_wrong():
-    wrong = "bot/nowhere.py, trainer.nowhere.main and nowhere.py, but trainer/run.py and tests.docs"
-    assert list(missing_code(wrong)) == ["bot/nowhere.py", "nowhere.py", "trainer.nowhere.main"]
-    assert missing_name("TrainingNowhere") and missing_name("run_nowhere()")
-    assert (
-        not missing_name("TrainingRequest")
-        and not missing_name("Renderer.prompt()")
-        and not missing_name("a word")
-    )
 
 
 def test_the_checks_see_what_is_wrong():

@@ -9,11 +9,9 @@ import shlex
 import tomllib
 from functools import cache
 
-import pytest
-
 from tests.docs.programs import (
+    collected,
     has_address,
-    located,
     module_of,
     names_in,
     parser_of,
@@ -67,23 +65,29 @@ def test_every_row_is_there_once():
     assert sum(1 for _ in rows(PAGE)) == len(ROWS)
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_the_evidence_of_a_row_exists(name):
-    row: Row = ROWS[name]
-    with located(PAGE, row.line):
-        assert row.code(USAGE_COLUMN) or row.links(USAGE_COLUMN), (
-            f"{name} does not state how to use it"
-        )
-        assert any(it.startswith("tests/") for it in row.code(EVIDENCE_COLUMN)), (
-            f"{name} names no test"
-        )
-        # The usage column also has settings and options; only what can be run, typed or opened is
-        # checked.
-        typed = [
-            it for it in row.code(USAGE_COLUMN) if it.startswith("/") or RUN.match(it) or " /" in it
-        ]
-        wrong = [reason for reason in map(missing, [*row.code(EVIDENCE_COLUMN), *typed]) if reason]
-        assert not wrong, f"{name}: {'; '.join(wrong)}"
+def test_the_evidence_of_a_row_exists():
+    problems: list[str] = []
+    for name in ROWS:
+        row: Row = ROWS[name]
+        with collected(problems, PAGE, row.line):
+            assert row.code(USAGE_COLUMN) or row.links(USAGE_COLUMN), (
+                f"{name} does not state how to use it"
+            )
+            assert any(it.startswith("tests/") for it in row.code(EVIDENCE_COLUMN)), (
+                f"{name} names no test"
+            )
+            # The usage column also has settings and options; only what can be run, typed or opened is
+            # checked.
+            typed = [
+                it
+                for it in row.code(USAGE_COLUMN)
+                if it.startswith("/") or RUN.match(it) or " /" in it
+            ]
+            wrong = [
+                reason for reason in map(missing, [*row.code(EVIDENCE_COLUMN), *typed]) if reason
+            ]
+            assert not wrong, f"{name}: {'; '.join(wrong)}"
+    assert not problems, "\n".join(problems)
 
 
 @cache
@@ -153,22 +157,13 @@ def _same(value: object, stated: str) -> bool:
         return str(value).casefold() == stated
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_what_a_row_names_is_shown(name):
-    row = ROWS[name]
-    with located(PAGE, row.line):
-        assert not (found := lacking(row)), f"{name} names what nothing shows: {', '.join(found)}"
-        assert row.text(LIMIT_COLUMN), f"{name} does not state what is not shown (nothing: –)"
-
-
-def test_missing_evidence_is_detected():
-    assert missing("tests/docs/test_rows.py::test_nowhere") and missing(
-        "tests/docs/test_nowhere.py"
-    )
-    assert not missing("tests/docs/test_rows.py::test_missing_evidence_is_detected")
-    assert (
-        missing("make coffee")
-        and missing("/finetune dance now")
-        and missing("POST /finetune/dance")
-    )
-    assert missing("python -m trainer dance") and missing("a wish")
+def test_what_a_row_names_is_shown():
+    problems: list[str] = []
+    for name in ROWS:
+        row = ROWS[name]
+        with collected(problems, PAGE, row.line):
+            assert not (found := lacking(row)), (
+                f"{name} names what nothing shows: {', '.join(found)}"
+            )
+            assert row.text(LIMIT_COLUMN), f"{name} does not state what is not shown (nothing: –)"
+    assert not problems, "\n".join(problems)
