@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 ONCE_MORE = "Once more, alone, what failed:"
 PASSED_ALONE = "These passed alone"
@@ -63,7 +64,6 @@ def make_test(folder: Path, *files: str) -> tuple[bool, str]:
     return done.returncode == 0, done.stdout
 
 
-@pytest.mark.slow
 def test_what_fails_beside_others_runs_once_more_and_stays_in_the_output(tmp_path: Path) -> None:
     passed, output = make_test(tmp_path, PASSES, FAILS_BESIDE_OTHERS)
     assert passed and ONCE_MORE in output and PASSED_ALONE in output
@@ -75,7 +75,7 @@ def test_what_fails_beside_others_runs_once_more_and_stays_in_the_output(tmp_pat
     "broken",
     [
         pytest.param(FAILS, id="fails alone, too"),
-        pytest.param(IS_SKIPPED_ALONE, id="is skipped alone", marks=pytest.mark.slow),
+        pytest.param(IS_SKIPPED_ALONE, id="is skipped alone"),
     ],
 )
 def test_what_does_not_pass_alone_fails(tmp_path: Path, broken: str) -> None:
@@ -87,9 +87,7 @@ def test_what_does_not_pass_alone_fails(tmp_path: Path, broken: str) -> None:
     "broken",
     [
         pytest.param(CRASHES_BESIDE_OTHERS, id="a worker crashes"),
-        pytest.param(
-            IS_NOT_COLLECTED_BESIDE_OTHERS, id="a file is not collected", marks=pytest.mark.slow
-        ),
+        pytest.param(IS_NOT_COLLECTED_BESIDE_OTHERS, id="a file is not collected"),
     ],
 )
 def test_what_is_more_than_a_failed_test_is_not_repeated(tmp_path: Path, broken: str) -> None:
@@ -97,7 +95,6 @@ def test_what_is_more_than_a_failed_test_is_not_repeated(tmp_path: Path, broken:
     assert not passed and ONCE_MORE not in output
 
 
-@pytest.mark.slow
 def test_failures_of_earlier_runs_count_for_nothing(tmp_path: Path) -> None:
     """Else a run that ended before its first test would pass with theirs."""
     make_test(tmp_path, FAILS_BESIDE_OTHERS, FAILS)

@@ -127,7 +127,6 @@ sys.exit(cli_entry.run(lambda: lambda: 0))
     [
         ("bot", "bot.settings"),
         ("trainer", "trainer.train.resume_config"),
-        ("bot.__main__", "personas.engine"),
         ("personas", "personas.card"),
     ],
 )

@@ -94,7 +94,7 @@ FACTS = ("I keep bees.", "I live by the sea.")
 TALK = ("Who are you?", "Ann.", "Do you like honey?")
 
 
-@pytest.mark.parametrize("way", ["options", "files", "labels", "no question"])
+@pytest.mark.parametrize("way", ["options", "labels", "no question"])
 def test_facts_and_the_dialogue_so_far_make_the_prompt_of_a_training_sample(
     tmp_path, tiny_base, chat, renderer, monkeypatch, way
 ):

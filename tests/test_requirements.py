@@ -241,8 +241,16 @@ case "$*" in *gpu.txt) exit "$LIGER_CODE";; esac
 """
 
 
-@pytest.mark.parametrize("lists", [["lock", "model"], ["vllm"]], ids=" ".join)
-@pytest.mark.parametrize(("triton", "liger_code"), [("triton", 0), ("triton", 1), ("", 0)])
+@pytest.mark.parametrize(
+    ("lists", "triton", "liger_code"),
+    [
+        (["lock", "model"], "triton", 0),
+        (["lock", "model"], "triton", 1),
+        (["lock", "model"], "", 0),
+        (["vllm"], "triton", 0),
+    ],
+    ids=["it comes", "it does not install", "no CUDA", "another server's environment"],
+)
 def test_liger_comes_with_torch_for_cuda_and_is_no_obstacle(tmp_path, lists, triton, liger_code):
     python = tmp_path / "python"
     python.write_text(FAKE_PYTHON_WITH_TORCH)
