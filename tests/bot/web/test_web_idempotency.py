@@ -119,10 +119,10 @@ async def test_what_is_older_than_a_day_is_forgotten(ask):
     assert len(ask.store._connection.read("select * from answered")) == 1
 
 
-@pytest.mark.parametrize("key", ["two words", "x" * 256, "ключ"])
-async def test_a_key_that_can_be_none_is_refused(ask, key):
-    status, body = await ask(key=key)
-    assert (status, body["slug"]) == (400, "bad-header") and not ask.counter.asked
+async def test_a_key_that_can_be_none_is_refused(ask):
+    for key in ["two words", "x" * 256, "ключ"]:
+        status, body = await ask(key=key)
+        assert (status, body["slug"]) == (400, "bad-header") and not ask.counter.asked, key
 
 
 async def test_a_key_goes_with_json_only(ask):

@@ -90,19 +90,6 @@ async def test_the_block_of_somebody_erased_is_listed_and_lifted(town, operator)
     await town.stage.sees("lifted the block of a member who had their data erased")
 
 
-async def test_whoever_is_not_named_exactly_is_chosen_and_nothing_is_lost(town, operator):
-    page = f"{SERVERS}/{town.first}"
-    answer = await operator.submit(page, member="Tob", persona="oda")
-    assert answer.status == 422 and blocked(town) == [] and "Whom do you mean?" in answer.text
-    assert 'value="Tob"' in answer.text and '<option value="oda" selected>' in answer.text
-    (form,) = re.findall(r"<form[^>]*class=\"row\">(.*?)</form>", answer.text, re.DOTALL)
-    chosen = dict(re.findall(r'name="(\w+)" value="(\w*)"', form))
-    assert f"Block {MEMBER} (tobias_reed)" in form
-    assert chosen == {"member": str(town.user_id(MEMBER)), "persona": "oda"}
-    assert (await operator.submit(page, **chosen)).status == 303
-    assert blocked(town) == [(town.user_id(MEMBER), "oda")]
-
-
 async def test_of_two_with_the_same_name_none_is_blocked_before_one_is_chosen(
     town, operator, monkeypatch
 ):

@@ -50,23 +50,6 @@ async def test_a_reply_and_a_stream(dashboard, client):
         assert (await stream.get_final_completion()).choices[0].message.content == SAID
 
 
-async def test_the_synchronous_client_does_the_same(dashboard):
-    def ask():
-        with openai.OpenAI(base_url=f"{dashboard.url}/v1", api_key="any", max_retries=0) as client:
-            chunks = list(client.chat.completions.create(model="oda", messages=HELLO, stream=True))
-            return (
-                [model.id for model in client.models.list()],
-                client.models.retrieve("oda@base").id,
-                chunks,
-            )
-
-    ids, one, chunks = await asyncio.to_thread(ask)
-    assert one == "oda@base" and {"ballast", "oda", "thrip", "base"} <= set(ids)
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == SAID.replace(
-        "Ballast", "Oda Marrow"
-    )
-
-
 async def test_its_errors_are_the_packages_own(dashboard, client):
     with pytest.raises(openai.NotFoundError, match="There is no persona"):
         await client.chat.completions.create(model="nobody", messages=HELLO)
@@ -98,19 +81,6 @@ async def test_where_a_token_is_set_it_is_the_key(tmp_path):
                 .choices[0]
                 .message.content
             )
-
-
-async def test_a_stream_that_is_closed_stops_the_reply(dashboard, client):
-    dashboard.engine.free.clear()
-    made = []
-    submit = dashboard.engine.submit
-    dashboard.engine.submit = lambda request: made.append(submit(request)) or made[-1]
-    stream = await client.chat.completions.create(model="oda", messages=HELLO, stream=True)
-    async for chunk in stream:
-        if chunk.choices[0].delta.content:
-            break
-    await stream.close()
-    await until(lambda: made[0]._cancelled.is_set(), 3)
 
 
 async def test_the_lines_of_the_documentation_do_what_it_says(dashboard, capsys):
