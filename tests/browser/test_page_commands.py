@@ -179,22 +179,6 @@ async def test_options_lie_beside_one_another_and_run_is_reached(staged, visit):
         await mina.fits()
 
 
-async def test_the_buttons_of_a_reply_fit_a_phone_and_a_vote_edits_nothing(staged, visit):
-    tobias = await visit(
-        staged.sandbox, "Tobias Reed", QUAY, viewport=PHONE, has_touch=True, is_mobile=True
-    )
-    await tobias.say("good evening")
-    reply = await tobias.sees("AI-written")
-    buttons = reply.locator(".components button")
-    await expect(buttons).to_have_count(4)
-    boxes = [await one.bounding_box() for one in await buttons.all()]
-    assert len({box["y"] for box in boxes}) == 1 and min(box["height"] for box in boxes) >= 40
-    staged.sandbox.advance(120)
-    await buttons.nth(2).tap()
-    await expect(reply.get_by_role("button", name="👍 1")).to_be_visible()
-    await expect(reply.locator(".edited")).to_have_count(0)
-
-
 async def test_selects_single_several_and_people(sandbox, panelist, visit):
     nils = await visit(sandbox, "Nils", "tavern")
     await nils.command("panel")
