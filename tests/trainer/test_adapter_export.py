@@ -9,11 +9,9 @@ import sys
 from contextlib import contextmanager
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from gguf import GGUFReader
-from safetensors.torch import load_file
 
 from bot.personas.registry import PersonaRegistry
 from personas.card import card_cli as card_command
@@ -27,7 +25,6 @@ from personas.models.gguf_format import (
     ARCHITECTURES,
     GgufArchitecture,
     architecture_of,
-    permute_rows,
 )
 from personas.schemas.training import AdapterManifest
 from tests.full_disk import files_of_at_most
@@ -99,23 +96,6 @@ def test_a_gguf_adapter_adds_what_peft_adds(adapters, tmp_path, name):
         assert reader.get_field("adapter.lora.alpha").contents() == pytest.approx(16 * 6**0.5)
     else:
         assert reader.get_field("adapter.lora.alpha").contents() == pytest.approx(16)
-
-
-def test_rows_of_b_are_permuted_for_llama_and_not_for_qwen(adapters, tmp_path):
-    for name, is_permuted in (
-        ("SmolLM2", True),
-        ("Mistral", True),
-        ("Qwen2.5", False),
-        ("Qwen3", False),
-    ):
-        out = tmp_path / name
-        made(adapters(name), "gguf-lora", out)
-        stored = next(
-            t for t in GGUFReader(out).tensors if t.name == "blk.1.attn_k.weight.lora_b"
-        ).data
-        weights = load_file(adapters(name) / WEIGHTS_FILE)
-        own = weights["base_model.model.model.layers.1.self_attn.k_proj.lora_B.weight"].numpy()
-        assert np.array_equal(stored, permute_rows(own, 2) if is_permuted else own)
 
 
 @pytest.mark.parametrize("to", ["gguf", "gguf-lora", "ollama"])

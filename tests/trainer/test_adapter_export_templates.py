@@ -17,7 +17,6 @@ from personas.schemas.chat import Turn
 from personas.schemas.training import AdapterManifest
 from tools.tiny_models import TINY_MODELS, make_adapter, make_model
 from trainer.export.exporter import OWN_TEMPLATE_NOTE, export_adapter
-from trainer.export.prompt_check import CHECKED_DIALOGUES
 
 TODAY_AND_CHANNEL = (
     "{{ '<|begin_of_text|>Today: ' + strftime_now('%d %b %Y') }}{% for message in messages %}"
@@ -129,11 +128,3 @@ def test_an_adapter_of_an_earlier_version_is_exported_with_the_prompts_that_it_h
 def test_a_gguf_adapter_says_that_the_bases_template_writes_other_prompts(adapters, tmp_path):
     report = export(adapters, "Qwen3", "gguf-lora", tmp_path / "lora.gguf")
     assert OWN_TEMPLATE_NOTE in report.outcome.notes
-
-
-def test_talks_with_thoughts_and_openings_are_checked():
-    said = [text for talk in CHECKED_DIALOGUES for text, _ in talk]
-    assert any("<think>" in text for text in said)
-    assert any(talk[0][1] for talk in CHECKED_DIALOGUES) and any(
-        len(talk) > 2 for talk in CHECKED_DIALOGUES
-    )
