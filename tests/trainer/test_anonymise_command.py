@@ -280,22 +280,6 @@ def test_no_file_is_named_twice(run, tmp_path, capsys, out):
     assert (tmp_path / "rows.jsonl").read_bytes() == before and "twice" in capsys.readouterr().err
 
 
-def test_it_starts_without_torch_and_says_how_it_is_used(tmp_path):
-    code = (
-        "import sys; sys.argv = ['trainer', 'anonymise', '--in', 'r.jsonl', '--out', 'o.jsonl', "
-        "'--report', 'r.json']\n"
-        "from trainer.cli.main import main\n"
-        "assert main() == 0\n"
-        "print({'torch', 'spacy', 'presidio_analyzer', 'transformers'} & set(sys.modules))"
-    )
-    written(tmp_path / "r.jsonl", ROWS)
-    env = {**os.environ, "PYTHONPATH": str(Path(trainer.__file__).parent.parent)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == "set()", done.stderr
-
-
 def test_a_full_disk_is_named_with_the_file_that_was_being_written(
     run, tmp_path, monkeypatch, capsys
 ):
@@ -330,15 +314,6 @@ def test_what_is_written_aside_is_its_owners_and_what_killed_ones_left_goes(
     )
     assert {stat.S_IMODE(mode) for mode in modes if stat.S_ISREG(mode)} == {0o600}
     assert not (tmp_path / f".out.jsonl.{os.getpid()}").exists()
-
-
-def test_a_device_is_not_replaced(run, tmp_path, capsys):
-    written(tmp_path / "rows.jsonl", ROWS)
-    os.mkfifo(tmp_path / "pipe")
-    assert run("rows.jsonl", out="pipe") == 1
-    assert (
-        tmp_path / "pipe"
-    ).is_fifo() and "neither a file nor a folder" in capsys.readouterr().err
 
 
 def test_odd_rows_are_rejected_one_by_one_and_the_rest_is_done(run, tmp_path):
