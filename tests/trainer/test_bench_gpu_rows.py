@@ -23,7 +23,6 @@ from benchmarks.gpu_rows import (
     require_gpu,
     write_between_markers,
 )
-from trainer.recipe.recipe_file import recipe_names
 
 FIGURES = RowFigures(
     11.9,
@@ -60,17 +59,6 @@ def test_memory_is_capped_to_the_rows_card(monkeypatch):
     cap_gpu_memory(6)
     cap_gpu_memory(48)
     assert fractions == [0.25, 1.0]
-
-
-def test_the_shapes_have_three_billion_parameters():
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    for row in ROWS:
-        assert row.recipe in recipe_names()
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**row.shape))
-        count = sum(weight.numel() for weight in model.parameters())
-        assert count == {"Qwen2.5-3B": 3_085_938_688, "Llama-3.2-3B": 3_212_749_824}[row.model]
 
 
 def test_the_table_replaces_the_last_one_and_tells_what_failed(tmp_path):

@@ -314,11 +314,6 @@ def test_the_judgements_of_all_folds_are_one_value():
     assert mean_by_reply(values) == [replace(value, value=0.5), other]
 
 
-def test_every_persona_has_its_ways():
-    assert len(subjects.PERSONAS) == 9 and len(subjects.CHARACTERS) == 6
-    assert set(subjects.SHIPPED) == {"ballast", "oda", "thrip"}
-
-
 def test_a_model_writes_for_itself_unless_another_is_to_teach(quickly, monkeypatch):
     options = quickly("--teacher", "qwen3-0.6b")
     benchmark = make_benchmark(options)

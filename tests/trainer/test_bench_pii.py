@@ -264,20 +264,6 @@ def test_names_of_a_log_are_looked_for_with_its_speakers():
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "form"),
-    [
-        ("Trần Mộc Lan", "moc lan oi", "moc lan"),
-        ("Trần Mộc Lan", "hỏi MỘC LAN đi", "MỘC LAN"),
-        ("鳴海 樹", "それは鳴海樹です", "鳴海樹"),
-        ("阮清和", "清和在吗", "清和"),
-    ],
-)
-def test_parts_of_a_known_name_are_found_together(name, text, form):
-    reader = bench_pii.anonymisers([AnnotatedText("", text, (), (name,))])["", True]
-    assert [text[one.start : one.end] for one in reader.find_entities(text)] == [form]
-
-
 def test_a_file_of_presidio_researchs_shape(tmp_path, capsys):
     span = {
         "entity_type": "EMAIL_ADDRESS",
