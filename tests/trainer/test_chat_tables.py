@@ -28,10 +28,6 @@ def learned(conversations):
     return [line for text in lines for line in text.split("\n")]
 
 
-def test_there_are_forty():
-    assert len(TABLES) == 40
-
-
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_is_read_rightly_or_asked_about(tmp_path, name):
     table = TABLES[name]

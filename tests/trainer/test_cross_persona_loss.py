@@ -36,12 +36,6 @@ def test_each_adapter_fits_its_own_persona_best(jobs, capsys):
     assert "own adapter best: 100.0%" in capsys.readouterr().out
 
 
-def test_two_equal_adapters_win_nothing(jobs, tmp_path):
-    shutil.copytree(jobs["bo"] / "adapter", tmp_path / "twin")
-    twins = {"ada": tmp_path / "twin", "bo": jobs["bo"] / "adapter"}
-    assert compute_loss_matrix(twins, jobs).own_best == 0.0
-
-
 def test_adapters_and_jobs_must_match(jobs):
     with pytest.raises(RequestError, match="the same personas"):
         compute_loss_matrix({"ada": jobs["ada"] / "adapter"}, jobs)

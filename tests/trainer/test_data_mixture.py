@@ -150,12 +150,6 @@ def test_what_ships_to_be_trained_on_is_and_all_other_dialogue_measures(tmp_path
     assert len(staged.data.first) == 30 and len(staged.data.general) == 10
 
 
-def test_a_shortage_of_what_ships_is_stated(tmp_path, tiny_base):
-    job = with_shipped(tmp_path, tiny_base, general_share=0.8)
-    own = len(job.data.train) - 30
-    assert f"There are 30 samples of it to {own} of the persona's: it is" in job.notes[0]
-
-
 def test_a_recipe_that_mixes_nothing_has_the_same_samples_with_and_without_it(tmp_path, tiny_base):
     job = with_shipped(tmp_path / "with", tiny_base)
     without = mixed(tmp_path / "without", tiny_base, 10)
