@@ -52,7 +52,7 @@ def renderers():
     return {**made, "Mistral, system last": Renderer(late)}
 
 
-@pytest.mark.parametrize("closing", ["", "{{original}}", "Answer briefly.\n {{original}}"])
+@pytest.mark.parametrize("closing", ["", "Answer briefly.\n {{original}}"])
 @pytest.mark.parametrize("name", [*TINY_MODELS, "Mistral, system last"])
 def test_ollamas_template_ends_as_our_prompts_do(renderers, name, closing):
     persona = dataclasses.replace(PERSONA, post_history_instructions=closing)
