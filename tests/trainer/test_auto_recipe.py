@@ -21,21 +21,17 @@ from tests.trainer.model_sizes import LLAMA_3B, LLAMA_8B, QWEN_3B
 from trainer.estimate.memory_model import adapter_parameter_count, predict_memory
 from trainer.estimate.model_shape import shape_from_config
 from trainer.machine import MachineSpec
-from trainer.process.run_control import RunCancelled
-from trainer.recipe import auto_recipe
 from trainer.recipe.auto_recipe import (
     AUTO_RECIPE,
     AUTO_SETTINGS,
     ModelTraits,
     SampleStats,
     choose_recipe,
-    choose_sample_settings,
-    choose_settings,
 )
 from trainer.recipe.recipe_file import RECIPES_FOLDER, requested_recipe
 from trainer.run import run_job
-from trainer.schemas import Recipe
-from trainer.train.resume_config import RUN_FILE, ResumeConfig, resumed_recipe
+from trainer.schemas import Recipe, ResolvedRecipe
+from trainer.train.resume_config import RUN_FILE, ResumeConfig, request_hash, resumed_recipe
 from trainer.train.training_run import RunControl
 
 pytestmark = pytest.mark.usefixtures("blank_charts")
@@ -288,38 +284,12 @@ def test_a_run_chooses_says_so_and_learns(tmp_path, tiny_base, command):
     assert "4 samples of" in card and "`auto`" in card
 
 
-def test_a_run_that_goes_on_elsewhere_keeps_to_what_was_chosen(tmp_path, tiny_base, monkeypatch):
-    job = auto_job(tmp_path, tiny_base.source, num_train_epochs=1)
-    received = []
-
-    def stop_in_mid_run():
-        if sum(isinstance(event, Progress) for event in received) == 2:
-            raise RunCancelled("the test")
-
-    with pytest.raises(RunCancelled):
-        run_job(job, RunControl(received.append, stop_in_mid_run))
-    first = ResumeConfig.model_validate_json((job / RUN_FILE).read_bytes())
-    small = MachineSpec(False, first.recipe.precision, GIB // 2, GIB // 2)
-    monkeypatch.setattr(auto_recipe, "probe_machine_without_torch", lambda: small)
-    anew = choose_settings(AUTO_RECIPE, recipe_of(), tiny_base, SampleStats(13, 200, 300)).recipe
-    assert anew.per_device_train_batch_size != first.recipe.per_device_train_batch_size
-    assert (
-        choose_sample_settings(AUTO_RECIPE, recipe_of(), tiny_base).max_length
-        != first.recipe.max_length
-    )
-
-    before = len(received)
-    run_job(job, RunControl(received.append))
-    steps = [event.step for event in received[before:] if isinstance(event, Progress)]
-    assert steps[0] > 1, "it went on"
-    kept = ResumeConfig.model_validate_json((job / RUN_FILE).read_bytes())
-    assert (kept.recipe, kept.chosen) == (first.recipe, first.chosen)
-    assert set(first.chosen) <= set(verify_adapter(job / "adapter").caveats)
-
-
-def test_another_request_in_the_same_folder_is_chosen_for_anew(tmp_path, tiny_base):
+def test_a_run_that_goes_on_keeps_to_what_was_chosen_and_another_request_does_not(
+    tmp_path, tiny_base
+):
     job = auto_job(tmp_path, tiny_base.source)
     (job / "checkpoints").mkdir()
+    spec = read_spec(job)
     held = ResumeConfig(
         recipe=recipe_of(),
         batches="",
@@ -331,7 +301,10 @@ def test_another_request_in_the_same_folder_is_chosen_for_anew(tmp_path, tiny_ba
         asked="x",
     )
     (job / RUN_FILE).write_text(held.model_dump_json(), encoding="utf-8")
-    assert resumed_recipe(job, read_spec(job)) is None
+    assert resumed_recipe(job, spec) is None
+    own = held.model_copy(update={"asked": request_hash(spec), "chosen": ("chosen lora_r 4: so",)})
+    (job / RUN_FILE).write_text(own.model_dump_json(), encoding="utf-8")
+    assert resumed_recipe(job, spec) == ResolvedRecipe(own.recipe, own.chosen)
 
 
 # ------------------------------------------------------------------------------------------ told
