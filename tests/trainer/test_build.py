@@ -5,6 +5,7 @@ accounted for.
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from tests.trainer.job_folders import export, message, sign, talks
 from trainer.cli.main import main
 from trainer.dataset.builder import DatasetBuilder, DatasetPlan
 from trainer.dataset.dedup_split import SplitKey
+from trainer.dataset.layout import staging_folder
 from trainer.dataset.ledger import Ledger
 from trainer.dataset.writer import write_dataset
 from trainer.sources.conversation import RejectedRecord
@@ -637,46 +639,44 @@ def test_a_build_that_is_asked_to_end_leaves_nothing_and_says_so(training_home):
 def test_two_builds_at_once_are_distinguished_and_what_a_killed_one_left_goes(
     training_home, command
 ):
-    process = slow_build(training_home)
     words = ("dataset", "build", "--source", "general.jsonl", "--out", "out")
-    code, _, errors = command(*words)
-    assert (
-        code == 1
-        and "Another build is making" in errors
-        and len(list(training_home.glob(".out*"))) == 1
-    )
-    process.kill()
-    process.communicate()
-    assert len(list(training_home.glob(".out*"))) == 1
+    with staging_folder(training_home / "out") as other:
+        code, _, errors = command(*words)
+        assert code == 1 and "Another build is making" in errors
+        assert list(training_home.glob(".out*")) == [other]
+    other.mkdir()  # as a killed build leaves it
     (training_home / ".out.theirs").mkdir()
     assert command(*words)[0] == 0
     assert [path.name for path in training_home.glob(".out*")] == [".out.theirs"]
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "said"),
-    [
-        ("train.jsonl", "{", "train.jsonl, line 1 is not a sample"),
-        (
-            "eval.jsonl",
-            '{"messages": [{"role": "user", "content": "x"}]}',
-            "eval.jsonl, line 1 is not a sample",
-        ),
-        ("stats.json", "{}", "is not a complete data set: stats.json lacks base_model, dropped"),
-        ("train.jsonl", "", "train.jsonl contains no samples"),
-        (
-            "stats.json",
-            None,
-            "out/stats.json cannot be read: No such file or directory. Build the data set again",
-        ),
-        ("people.json", None, "out is not a complete data set: it has no people.json"),
-    ],
-)
-def test_a_plan_names_what_is_damaged(training_home, command, file, text, said):
+DAMAGES = [
+    ("train.jsonl", "{", "train.jsonl, line 1 is not a sample"),
+    (
+        "eval.jsonl",
+        '{"messages": [{"role": "user", "content": "x"}]}',
+        "eval.jsonl, line 1 is not a sample",
+    ),
+    ("stats.json", "{}", "is not a complete data set: stats.json lacks base_model, dropped"),
+    ("train.jsonl", "", "train.jsonl contains no samples"),
+    (
+        "stats.json",
+        None,
+        "out/stats.json cannot be read: No such file or directory. Build the data set again",
+    ),
+    ("people.json", None, "out is not a complete data set: it has no people.json"),
+]
+
+
+def test_a_plan_names_what_is_damaged(training_home, command):
     command("dataset", "build", "--source", "general.jsonl", "--out", "out")
-    Path("out", file).unlink() if text is None else Path("out", file).write_text(text)
-    code, _, errors = command("plan", "--dataset", "out")
-    assert code == 1 and said in errors
+    Path("out").rename("whole")
+    for file, text, said in DAMAGES:
+        shutil.copytree("whole", "out")
+        Path("out", file).unlink() if text is None else Path("out", file).write_text(text)
+        code, _, errors = command("plan", "--dataset", "out")
+        assert code == 1 and said in errors
+        shutil.rmtree("out")
 
 
 def test_a_plan_for_one_persona_is_not_made_of_anothers_data_set(training_home, command):
