@@ -54,10 +54,11 @@ def lines(path):
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.parametrize("words", [("dataset", "build", "--out", "out"), ("plan",)])
-@pytest.mark.parametrize("more", [(), ("--right", "own-writing")])
-def test_without_permission_nothing_is_built_or_planned_and_nothing_is_left(build, words, more):
-    code, output, errors = build(*words, *more)
+@pytest.mark.parametrize(
+    "words", [("dataset", "build", "--out", "out", "--right", "own-writing"), ("plan",)]
+)
+def test_without_permission_nothing_is_built_or_planned_and_nothing_is_left(build, words):
+    code, output, errors = build(*words)
     assert (
         code == 1 and not output and "DISCORD_PERMISSION" in errors and "/privacy opt-in" in errors
     )
@@ -108,8 +109,7 @@ def test_what_was_built_so_is_still_discords_when_it_is_read_again(build, monkey
     )
 
 
-@pytest.mark.parametrize("people", [(), (MIRA,)])
-@pytest.mark.parametrize("target", ["openai", "sharegpt", "alpaca"])
+@pytest.mark.parametrize(("target", "people"), [("openai", ()), ("alpaca", (MIRA,))])
 def test_what_was_exported_of_it_is_discords_too(build, monkeypatch, capsys, target, people):
     allow(MIRA)
     build("dataset", "build", "--out", "out")
