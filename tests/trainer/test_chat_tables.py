@@ -110,9 +110,10 @@ ROLE_TALK = [
 ]
 
 
-@pytest.mark.parametrize("speaker", ["role", "is_bot"])
-@pytest.mark.parametrize("order", [1, -1])
-@pytest.mark.parametrize("has_thread", [True, False])
+@pytest.mark.parametrize(
+    ("speaker", "order", "has_thread"),
+    [("role", 1, True), ("role", -1, False), ("is_bot", -1, True)],
+)
 def test_talk_between_roles_goes_by_its_times(tmp_path, speaker, order, has_thread):
     """Two conversations with two sessions each, an hour apart; the last two lines of a session are
     of one minute.
