@@ -17,6 +17,7 @@ from personas.home.adapters import (
 )
 from personas.schemas.scorecard import CARE_KINDS, HUMAN_CLAIM, ScoreCard
 from personas.schemas.training_events import Done, Phase, ScoreCardEvent
+from tests.quick_libraries import save_blank
 from tests.trainer.job_folders import export, persona_job, talks
 from trainer.estimate import card_time
 from trainer.estimate.card_time import LEAST_FIRST_CARD_REPLIES
@@ -53,6 +54,20 @@ def first(tmp_path_factory, tiny_base):
         return folder, home, run(folder, home, defers_card=True)
 
 
+@pytest.fixture(scope="module")
+def late(tmp_path_factory, tiny_base):
+    """As `first`, of a run whose deadline has passed before the card."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", save_blank)
+        patch.setattr(card_time, "LATE_CARD_SHARE", 0.0)
+        passed = {"card_deadline_minutes": 0.001, "max_steps": 2}
+        home = tmp_path_factory.mktemp("home")
+        folder = tmp_path_factory.mktemp("jobs") / "job"
+        log = export(talks(140))
+        folder = persona_job(folder, tiny_base.source, log, hyperparameters=passed)
+        return folder, home, run(folder, home, defers_card=True)
+
+
 def shorten(patch):
     """Replies of a few tokens, of which all are made whatever the time."""
     served = reply_sections.served_sampling
@@ -79,14 +94,8 @@ def test_a_first_card_has_what_the_verdict_rests_on(first):
     verify_adapter(folder / "adapter")
 
 
-def test_a_card_whose_deadline_has_passed_has_some_losses_and_says_what_is_missing(
-    tmp_path, tiny_base, monkeypatch
-):
-    monkeypatch.setattr(card_time, "LATE_CARD_SHARE", 0.0)
-    passed = {"card_deadline_minutes": 0.001, "max_steps": 2}
-    log = export(talks(140))
-    folder = persona_job(tmp_path / "job", tiny_base.source, log, hyperparameters=passed)
-    events = run(folder, tmp_path / "home", defers_card=True)
+def test_a_card_whose_deadline_has_passed_has_some_losses_and_says_what_is_missing(late):
+    folder, _, events = late
     card = read_score_card(folder / "adapter")
     assert card.pending and card.heldout.replies == LEAST_FIRST_CARD_REPLIES
     told = card.left_out["held-out replies"]
@@ -134,30 +143,27 @@ def test_the_rest_is_measured_when_the_folder_is_run_again(first, tmp_path, monk
     assert [type(event) for event in run(folder, home)] == [Done] and loaded == [1]
 
 
-def test_it_is_stopped_without_a_trace_and_goes_on(tmp_path, first, monkeypatch):
-    folder, home, _ = first
+def test_it_is_stopped_without_a_trace_and_goes_on(tmp_path, late, monkeypatch):
+    folder, home, _ = late
     shorten(monkeypatch)
-    calls = []
+    events = []
 
     def check():
-        calls.append(1)
-        if len(calls) > 20:
+        if events:  # it measures
             raise RunCancelled("SIGTERM")
 
     copy = tmp_path / "job"
     shutil.copytree(folder, copy)
-    shutil.rmtree(copy / "adapter" / COMPLETED_CARD_FOLDER, ignore_errors=True)
     with pytest.raises(RunCancelled):
-        run(copy, home, check=check)
+        run_job(copy, RunControl(events.append, check, card="full", home=home))
     assert read_score_card(copy / "adapter").pending
     assert not list((copy / "adapter").glob(f".{COMPLETED_CARD_FOLDER}*"))
 
 
-def test_another_verdict_is_reported_with_the_first_one(first, monkeypatch, tmp_path):
-    folder, home, _ = first
+def test_another_verdict_is_reported_with_the_first_one(late, monkeypatch, tmp_path):
+    folder, home, _ = late
     copy = tmp_path / "job"
     shutil.copytree(folder, copy)
-    shutil.rmtree(copy / "adapter" / COMPLETED_CARD_FOLDER, ignore_errors=True)
     whole = read_score_card(copy / "adapter").model_copy(update={"pending": False})
     verdict = whole.verdict.model_copy(update={"verdict": "reject"})
     whole = whole.model_copy(update={"verdict": verdict})
