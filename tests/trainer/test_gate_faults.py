@@ -88,7 +88,8 @@ def test_sound_material_passes(job):
         and found.repeated < 0.02
         and found.leaked == 0
     )
-    assert {outcomes(job)[name] for name in ("enough", "repeated", "unseen", "private")} == {"pass"}
+    judged = outcomes_of(good_card(learned=found), RECIPE)
+    assert {judged[name] for name in ("enough", "repeated", "unseen", "private")} == {"pass"}
 
 
 @pytest.mark.parametrize(
@@ -101,17 +102,17 @@ def test_sound_material_passes(job):
     ],
 )
 def test_a_damage_behind_the_builder_is_found_by_its_criterion_alone(job, damage, criterion):
-    found = outcomes(damage(job))
+    damaged = damage(job)
+    learned = data_checks_section(damaged.data, damaged.recipe, [])
+    found = outcomes_of(good_card(learned=learned), RECIPE)
     assert found[criterion] == "fail"
     others = {"enough", "unseen", "private", "repeated"} - {criterion}
     # What is planted is planted several times, which is a repetition too.
     assert {found[name] for name in others} <= {"pass", "warn"}
-    assert len(damage(job).data.train) == len(damage(job).data.train_prompt_replies)
-
-
-def test_each_kind_of_secret_is_found(job):
-    private = data_checks_section(plant_secrets(job).data, job.recipe, []).private
-    assert {"PHONE_NUMBER", "EMAIL_ADDRESS", "SECRET", "IBAN_CODE", "CREDIT_CARD"} <= private.keys()
+    assert len(damaged.data.train) == len(damaged.data.train_prompt_replies)
+    if damage is plant_secrets:
+        kinds = {"PHONE_NUMBER", "EMAIL_ADDRESS", "SECRET", "IBAN_CODE", "CREDIT_CARD"}
+        assert kinds <= learned.private.keys()
 
 
 def test_what_the_anonymiser_has_put_in_place_of_something_is_not_found_to_be_private(job):
