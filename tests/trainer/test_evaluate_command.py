@@ -3,9 +3,6 @@
 import argparse
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +11,6 @@ from personas.home.comparison_targets import COMPARE_FILE
 from personas.schemas.scorecard import ScoreCard
 from trainer.cli.error_handling import with_error_handling
 from trainer.cli.evaluate_command import add_evaluate, evaluate
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -125,12 +120,8 @@ def test_another_job_of_the_persona_is_refused_as_its_held_out_data_may_have_bee
     assert code == 1 and "job-9" in err and "job-1 trained the adapter" in err
 
 
-def test_the_command_line_explains_itself():
-    for words, code, said in (
-        (["evaluate", "--help"], 0, "writes a score card"),
-        (["evaluate", "--adapter", ".", "--neighbour", "oda"], 2, "expected PERSONA=ADAPTER,JOB"),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", "trainer", *words], capture_output=True, text=True, cwd=ROOT
-        )
-        assert done.returncode == code and said in done.stdout + done.stderr
+def test_a_neighbour_without_a_job_is_wrong_usage(run, capsys):
+    with pytest.raises(SystemExit) as wrong:
+        run("--adapter", ".", "--neighbour", "oda")
+    assert wrong.value.code == 2
+    assert "expected PERSONA=ADAPTER,JOB" in capsys.readouterr().err
