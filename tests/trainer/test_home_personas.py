@@ -80,9 +80,8 @@ def test_a_card_that_cannot_be_read_leaves_the_others(home, caplog):
     assert GUS in caplog.text
 
 
-@pytest.mark.parametrize("wanted", [GUS, "gus-pellham", "Gus Pellham"])
-def test_a_run_gets_its_card_and_lore(command, home, wanted):
-    code, out, errors = command("train", "--persona", wanted, "--from-card", "--make-only")
+def test_a_run_gets_its_card_and_lore(command, home):
+    code, out, errors = command("train", "--persona", "Gus Pellham", "--from-card", "--make-only")
     assert code == 0, errors
     folder = Path(out.strip().splitlines()[-1])
     request = json.loads((folder / "request.json").read_text())
@@ -121,22 +120,17 @@ def test_it_has_the_lore_sets_that_its_server_chose(command, home):
     assert list(Path(out.strip().splitlines()[-1]).rglob("lore-sets/_world/*.md"))
 
 
-BASE_MODEL_COMMANDS = [
-    parser.prog.removeprefix("python -m trainer ")
-    for parser in iter_parsers(build_parser())
-    if any(action.dest == "base_model" for action in parser._actions)
-]
 OF_AN_ADAPTER = {"preference", "import"}
 """Commands whose default is the base model that an adapter names."""
 
 
-@pytest.mark.parametrize("name", sorted({*BASE_MODEL_COMMANDS} - OF_AN_ADAPTER))
-def test_each_command_takes_the_base_model_of_the_settings(name, command, tmp_path, monkeypatch):
-    (parser,) = (
-        parser for parser in iter_parsers(build_parser()) if parser.prog.endswith(f" {name}")
-    )
-    (action,) = (action for action in parser._actions if action.dest == "base_model")
-    assert (action.default, action.type) == ("", base_model_name)
+def test_each_command_takes_the_base_model_of_the_settings(command, tmp_path, monkeypatch):
+    for parser in iter_parsers(build_parser()):
+        if parser.prog.removeprefix("python -m trainer ") in OF_AN_ADAPTER:
+            continue
+        for action in parser._actions:
+            if action.dest == "base_model":
+                assert (action.default, action.type) == ("", base_model_name), parser.prog
     monkeypatch.delenv("BASE_MODEL", raising=False)
     assert base_model_name("") == "embedded"
     (tmp_path / ".env").write_text("BASE_MODEL=owner/of-the-file\n")
