@@ -51,22 +51,18 @@ def test_samples_are_as_long_as_the_card_needs_and_the_plan_says_so(long_job):
     job = prepared(folder)
     assert job.data.trimmed == 0 and not job.data.ledger.replies
     assert max(len(sample.ids) for sample in job.data.heldout) > QUICK.max_length
-    told = [note for note in plan_job(folder).notes if "the persona's card is long" in note]
+    plan = plan_job(folder)
+    told = [note for note in plan.notes if "the persona's card is long" in note]
     assert told and set(told) <= set(job.notes)
     assert str(QUICK.max_length) in told[0]
+    counted = {row["recipe"]: row["samples"] for row in plan.as_json(())["recipes"]}
+    assert counted.keys() >= {"card", "demo-cpu", "auto"} and min(counted.values()) > 0, counted
 
 
 def test_a_length_that_is_asked_for_stays_and_its_failure_says_what_to_raise(long_job):
     with pytest.raises(MaterialError) as caught:
         prepared(long_job(max_length=QUICK.max_length))
     assert "Raise max_length" in caught.value.advice
-
-
-def test_each_recipe_of_the_plan_is_estimated_over_all_samples(long_job):
-    plan = plan_job(long_job())
-    rows = plan.as_json(())["recipes"]
-    counted = {row["recipe"]: row["samples"] for row in rows}
-    assert counted.keys() >= {"card", "demo-cpu", "auto"} and min(counted.values()) > 0, counted
 
 
 def test_the_automatic_recipe_keeps_the_length_of_its_samples(long_job):

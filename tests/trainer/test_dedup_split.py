@@ -93,7 +93,7 @@ anchors = [next(c for c in many(400, 1000) if (draw(c) < SHARE) is side) for sid
 some = st.lists(st.sampled_from([*pool, *near]), min_size=1, max_size=30)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(some, some)
 def test_growth_never_moves_a_conversation_from_held_out_to_train(before, more):
     few = [*anchors, *before]
