@@ -38,7 +38,7 @@ def test_replies_of_one_talk_count_as_one_draw():
     assert by_talk.high - by_talk.low > 3 * (by_reply.high - by_reply.low)
 
 
-@pytest.mark.parametrize(("talks", "each"), [(4, 2), (12, 3), (40, 1)])
+@pytest.mark.parametrize(("talks", "each"), [(4, 2), (40, 1)])
 def test_the_interval_holds_the_truth_in_95_of_100_cases(talks, each):
     """With few talks plain percentiles would hold it in 80 of 100."""
     found = [bootstrap_ratio(*replies(talks, each, seed, talk_sd=0.1)) for seed in range(150)]

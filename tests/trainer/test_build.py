@@ -188,12 +188,7 @@ def test_dropped_records_say_where_they_are_from_too(training_home, command):
 def test_people_are_listed_under_a_key_and_two_data_sets_cannot_be_joined(training_home, command):
     for name in ("talk.json", "more.jsonl", "others.json"):
         (training_home / name).write_text(export(talks(8)), encoding="utf-8")
-    result = [
-        ("one", "talk.json"),
-        ("again", "talk.json"),
-        ("two", "more.jsonl"),
-        ("three", "others.json"),
-    ]
+    result = [("one", "talk.json"), ("two", "more.jsonl"), ("three", "others.json")]
     for out, source in result:
         command("dataset", "build", "--persona", "ada.toml", "--source", source, "--out", out)
     key = HomeKey.of(Path(os.environ["UNDERSTUDY_HOME"])).people()
@@ -206,7 +201,6 @@ def test_people_are_listed_under_a_key_and_two_data_sets_cannot_be_joined(traini
         assert read_people(Path(out)) == {person: 8 for person in people}
         assert "mira" not in Path(out, "people.json").read_text()
     called = [lines(f"{out}/train.jsonl")[0]["speakers"][0] for out, _ in result]
-    assert called[0] == called[1], "stable within a data set"
     assert len(set(called)) > 1, (
         "another in the next; all three are the same by chance in one home of 14,000"
     )

@@ -6,8 +6,6 @@ import contextlib
 import csv
 import io
 import json
-import random
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,8 +15,6 @@ from hypothesis import strategies as st
 from personas.errors import MaterialError
 from personas.schemas.chat import Persona
 from tests.trainer.chat_logs import BEGIN_S, VALUES, damaged, outcome, write, write_all
-from tests.trainer.job_folders import sign
-from trainer.cli.main import main
 from trainer.sources.formats.instagram import fix_mojibake
 from trainer.sources.markup import convert_emphasis, is_command, normalise_discord
 from trainer.sources.registry import detect_format
@@ -117,39 +113,6 @@ def test_the_example_in_the_docs_is_such_a_log(tmp_path):
         for name in row.split("|")[1].split("`")[1::2]
     }
     assert {"discord", "discord-csv", "own-log", "whatsapp"} < listed
-
-
-def test_who_the_persona_is_can_be_said_on_the_command_line(tmp_path, monkeypatch, capsys):
-    words = [
-        f"{first}{last}"
-        for first in "ba ke li mo nu pa ri so tu we".split()
-        for last in "dle nd rk st mp".split()
-    ]
-    lines = [
-        line(
-            str(n),
-            " ".join(random.Random(n).sample(words, 9)),
-            ("mira", "keeper")[n % 2],
-            60 * n + n % 2 - 59 * (n % 2),
-        )
-        for n in range(60)
-    ]
-    log = write(tmp_path / "log.jsonl", "\n".join(map(json.dumps, lines)))
-    sign(log)
-    card = write(tmp_path / "ada.toml", 'id = "ada"\nname = "Ada"\ndescription = "You are Ada."\n')
-    answer = [
-        "--persona",
-        str(card),
-        "--source",
-        str(log),
-        "--json",
-        "--out",
-        str(tmp_path / "set"),
-    ]
-    monkeypatch.setattr(sys, "argv", ["trainer", "dataset", "build", *answer, "--as", "KEEPER"])
-    assert main() == 0
-    built = json.loads(capsys.readouterr().out)
-    assert built["rows"] == 60 and sum(built["samples"].values()) == 30
 
 
 # Discord's data package
