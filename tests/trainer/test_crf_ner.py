@@ -191,14 +191,10 @@ def test_a_missing_model_file_is_no_failure(tmp_path, caplog):
 # ----------------------------------------------------------------------------------------- training
 
 
-def test_the_same_seed_gives_the_same_model_and_another_another(tmp_path):
-    for name, seed in (("one", 1), ("same", 1), ("other", 2)):
-        assert (
-            training.main(["--out", str(tmp_path / name), "--texts", "60", "--seed", str(seed)])
-            == 0
-        )
-    one, same, other = ((tmp_path / name).read_bytes() for name in ("one", "same", "other"))
-    assert one == same != other
+def test_the_same_seed_gives_the_same_model(tmp_path):
+    for name in ("one", "same"):
+        assert training.main(["--out", str(tmp_path / name), "--texts", "60", "--seed", "1"]) == 0
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "same").read_bytes()
     assert load_tagger(tmp_path / "one") is not None
 
 

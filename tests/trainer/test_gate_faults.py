@@ -64,7 +64,7 @@ def job(tmp_path_factory, tiny_base):
     folder = persona_job(tmp_path_factory.mktemp("jobs") / "ada", tiny_base.source)
     job = prepare_job(folder, read_spec(folder))
     said = exchanges(log_of("ballast"))
-    train = tuple(said[30:])
+    train = tuple(said[30:230])
     heldout = tuple(said[:30])
     samples = job.data.train[:1]
     data = replace(
