@@ -1,6 +1,4 @@
-"""The end of turn is learned: replies stop by themselves, and do not where its token carries no
-loss.
-"""
+"""The end of turn is learned: replies stop by themselves."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from personas.home.adapters import (
     verify_adapter,
 )
 from personas.schemas.scorecard import CARE_KINDS, HUMAN_CLAIM, ScoreCard
-from personas.schemas.training_events import Done, Phase, ScoreCardEvent
+from personas.schemas.training_events import Done, Phase, Progress, ScoreCardEvent
 from tests.quick_libraries import save_blank
 from tests.trainer.job_folders import export, persona_job, talks
 from trainer.estimate import card_time
@@ -187,9 +187,22 @@ def test_a_run_that_may_not_leave_its_card_completes_it_itself(tmp_path, tiny_ba
     assert not whole.pending
 
 
+def phases_before_training(folder, home):
+    """Those of a run that is stopped after its first step."""
+    events = []
+
+    def check():
+        if any(isinstance(event, Progress) for event in events):
+            raise RunCancelled("the test")
+
+    with pytest.raises(RunCancelled):
+        run_job(folder, RunControl(events.append, check, home=home))
+    return [event for event in events if isinstance(event, Phase)]
+
+
 def test_losses_of_the_base_are_measured_once_for_two_trainings(tmp_path, tiny_base, monkeypatch):
     home = tmp_path / "home"
-    settings = {"max_steps": 1}
+    settings = {"max_steps": 2}
     measured = []
     measure = evaluate_version.measure_token_losses
 
@@ -201,9 +214,7 @@ def test_losses_of_the_base_are_measured_once_for_two_trainings(tmp_path, tiny_b
     details = []
     for name in ("one", "two"):
         folder = persona_job(tmp_path / name, tiny_base.source, hyperparameters=settings)
-        events = []
-        run_job(folder, RunControl(events.append, home=home))
-        phases = [event for event in events if isinstance(event, Phase)]
+        phases = phases_before_training(folder, home)
         details.append([p.detail for p in phases if p.name == "measuring the base"][-1])
     assert len(measured) == 1 and measured[0] > 0
     assert (
