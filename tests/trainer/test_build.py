@@ -553,6 +553,25 @@ def test_a_damaged_list_stops_the_build_and_leaves_all_as_it_was(training_home, 
     assert before == {path.name: path.read_bytes() for path in Path("out").iterdir()}
 
 
+def test_a_reply_that_was_held_out_before_is_dropped_by_that_name(training_home, command):
+    command("dataset", "build", "--source", "general.jsonl", "--out", "out")
+    reply = sorted(held())[0]
+    fresh = [
+        (sentence(n, 12), sentence(-n, 12), sentence(n, 9), sentence(-n, 9))
+        for n in range(30_000, 30_030)
+    ]
+    long = [part for one in fresh[:4] for part in one]
+    Path("more.jsonl").write_text(rows(*fresh[4:], [*long[:2], "And besides?", reply, *long[2:]]))
+    result = json.loads(
+        command("dataset", "build", "--source", "more.jsonl", "--out", "out", "--json")[1]
+    )
+    drops = [line for line in lines("out/dropped.jsonl") if line["reason"] == "held out before"]
+    assert reply not in learned() and (
+        reply in held() or [drop["text"] for drop in drops] == [reply]
+    )
+    assert result["rows"] == result["rows_used"] == 27
+
+
 # --------------------------------------------------------------------------------- what is replaced
 
 
