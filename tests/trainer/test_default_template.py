@@ -38,7 +38,7 @@ ADA = Persona("ada", "Ada", description="You are Ada, {{char}} to {{user}}.")
 TALK = [Turn("Bo", "hi"), Turn("Cy", "hey"), Turn("Ada", "Yes?", True), Turn("Bo", "tell me")]
 PLAIN = "You are Ada, Ada to Bo.\n\nBo: hi\nCy: hey\nAda: Yes?{eos}\nBo: tell me\nAda:"
 REPLY = "oil lamp"
-EXPORTS = ("adapter", "merged", "gguf", "ollama")
+EXPORTS = ("adapter", "merged", "ollama")
 
 
 pytestmark = pytest.mark.usefixtures("one_thread", "blank_charts")
@@ -319,11 +319,9 @@ def test_every_export_renders_the_prompts_of_the_training(trained, bare, tmp_pat
         export_adapter(trained(kind) / "adapter", to, tmp_path / to, None, card, lambda line: None)
     for to in ("adapter", "merged"):
         exported[to] = AutoTokenizer.from_pretrained(tmp_path / to)
-    for to, file in (("gguf", tmp_path / "gguf"), ("ollama", tmp_path / "ollama" / "model.gguf")):
-        exported[to] = AutoTokenizer.from_pretrained(tmp_path / "merged")
-        exported[to].chat_template = (
-            GGUFReader(file).get_field("tokenizer.chat_template").contents()
-        )
+    gguf = GGUFReader(tmp_path / "ollama" / "model.gguf")
+    exported["ollama"] = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    exported["ollama"].chat_template = gguf.get_field("tokenizer.chat_template").contents()
     for to, tokenizer in exported.items():
         assert (
             tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
