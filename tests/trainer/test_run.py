@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
+import io
 import itertools
 import json
 import signal
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+import trainer.cli.main
 from personas.home.adapters import verify_adapter
 from personas.schemas.scorecard import ScoreCard
 from personas.schemas.training_events import TRAINER_EVENT
@@ -191,13 +194,17 @@ def test_a_run_stops_when_the_process_that_started_it_is_gone(tmp_path, tiny_bas
     assert "is gone" in events(out)[-1]["advice"]
 
 
-def test_a_second_trainer_touches_nothing(tmp_path):
+def test_a_second_trainer_touches_nothing(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(trainer.cli.main, "cancel_on_signals", lambda stop: None)
     folder = dialogue_job(tmp_path, "embedded")
+    options = argparse.Namespace(folder=folder, stop_on_eof=False, attempt=0)
+    out = io.StringIO()
     with FileLock(folder / "lock"):
-        code, received, log = run(folder)
+        code = trainer.cli.main._run(options, out)
+    received = events(out.getvalue())
     assert code == 3
     assert received[0]["cause"] == f"Another trainer works on {folder}." and len(received) == 1
-    assert f"Another trainer works on {folder}. Wait for it." in log
+    assert f"Another trainer works on {folder}. Wait for it." in caplog.text
     assert leftovers(folder) == set() and not (folder / "events.jsonl").exists()
 
 
@@ -209,18 +216,9 @@ def test_what_fails_is_one_event_and_one_line_of_log(tmp_path):
     assert received[-1]["cause"] in log and "Traceback" not in log
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "said"),
-    [
-        (["--help"], 0, "Exit codes: 0 done, 1 it failed"),
-        ([], 2, "required: COMMAND"),
-        (["run", "nowhere"], 1, "There is no folder"),
-        (["run", ".", "--threads", "0"], 2, "at least 1"),
-        (["matrix", "--adapter", "ada", "--job", "ada=."], 2, "expected PERSONA=FOLDER"),
-    ],
-)
-def test_the_command_line_explains_itself(arguments, code, said):
-    done = subprocess.run(
-        [sys.executable, "-m", "trainer", *arguments], capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == code and said in done.stdout + done.stderr
+def test_what_is_named_wrongly_is_said(command, capsys):
+    code, _, errors = command("run", "nowhere")
+    assert code == 1 and "There is no folder" in errors
+    with pytest.raises(SystemExit):
+        command("matrix", "--adapter", "ada", "--job", "ada=.")
+    assert "expected PERSONA=FOLDER" in capsys.readouterr().err
