@@ -17,7 +17,7 @@ from personas.errors import MaterialError
 from personas.home.data_subjects import CONSENT_FILE
 from personas.home.job_folder import DATASET_FOLDER, read_spec
 from personas.home.pseudonyms import JOB_KEYS_FILE, JobKeys
-from personas.schemas.training_events import Progress
+from personas.schemas.training_events import Phase, Progress
 from tests.trainer.job_folders import export, mixing_job, persona_job, stopping, talks
 from trainer.dataset import run_dataset
 from trainer.process.run_control import RunCancelled
@@ -117,10 +117,14 @@ def test_a_job_that_was_interrupted_before_there_were_such_folders_resumes(tmp_p
 
 def test_a_resumed_run_loads_what_the_first_one_built(tmp_path, tiny_base, reads):
     folder = persona_job(tmp_path, tiny_base.source)
-    with pytest.raises(RunCancelled):
-        run_job(folder, stopping(2))
-    (folder / f".{DATASET_FOLDER}.killed").mkdir()
-    run_job(folder, RunControl())
+
+    def stop(event):
+        if isinstance(event, Phase) and event.name == "base model":
+            raise RunCancelled("the test")
+
+    for _ in range(2):
+        with pytest.raises(RunCancelled):
+            run_job(folder, RunControl(stop))
     assert len(reads) == 1
 
 

@@ -6,7 +6,6 @@ import pytest
 from safetensors.torch import load_file
 
 from personas.card.card_reader import read_card_file
-from personas.engine.effect_probe import EffectError
 from personas.engine.llm_engine import LLMEngine
 from personas.home.adapters import (
     EFFECT_PROBE_FILE,
@@ -24,7 +23,6 @@ from personas.home.effect_probe import (
 )
 from personas.home.job_folder import read_spec
 from personas.models.base_model import fingerprint
-from tests.effect_probes import change_weights, weights_of
 from trainer.evaluate.candidates import NEW, Candidate, Candidates
 from trainer.evaluate.effect_probe import PROBE_REPLY_TOKENS, measure_effect_probe
 from trainer.run import run_job
@@ -36,17 +34,17 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def measured(two_trained, tmp_path_factory):
-    """A home with the trained versions of two personas and their probes."""
+    """A home with Ada's trained version and its probe."""
     home = tmp_path_factory.mktemp("home")
-    for persona, folder in two_trained.items():
-        job = prepare_job(folder, read_spec(folder))
-        sides = Candidates.load(job.base, job.tokenizer, "bfloat16", job.data.heldout[0].ids[:20])
-        sides.add(NEW, Candidate("v1", folder / "adapter"))
-        probe = measure_effect_probe(sides, job)
-        sides.close()
-        ref = adapter_ref(home, persona, "v1")
-        install_adapter_folder(folder / "adapter", ref.folder)
-        write_effect_probe(ref.folder, probe)
+    folder = two_trained["ada"]
+    job = prepare_job(folder, read_spec(folder))
+    sides = Candidates.load(job.base, job.tokenizer, "bfloat16", job.data.heldout[0].ids[:20])
+    sides.add(NEW, Candidate("v1", folder / "adapter"))
+    probe = measure_effect_probe(sides, job)
+    sides.close()
+    ref = adapter_ref(home, "ada", "v1")
+    install_adapter_folder(folder / "adapter", ref.folder)
+    write_effect_probe(ref.folder, probe)
     return home
 
 
@@ -56,30 +54,18 @@ def home(measured, tmp_path):
     return tmp_path
 
 
-async def load(tiny_base, home, precision):
-    """Load Ada's version into an engine, which has to show its effect."""
-    engine = LLMEngine(tiny_base, precision, home=home)
+async def test_the_engine_shows_what_training_measured(tiny_base, home):
+    engine = LLMEngine(tiny_base, "bfloat16", home=home)
     await engine.start()
     try:
         await engine.load(adapter_ref(home, "ada", "v1"))
     finally:
         await engine.close()
-
-
-@pytest.mark.parametrize("precision", ["bfloat16", "float32", "int8"])
-async def test_the_engine_shows_what_training_measured(tiny_base, home, precision):
-    await load(tiny_base, home, precision)
     [result] = read_effect_results(home)
     probe = load_effect_probe(adapter_ref(home, "ada", "v1").folder).probe
-    assert result.verdict == "shown" and result.precision == precision
+    assert result.verdict == "shown" and result.precision == "bfloat16"
     assert result.expected_shift == pytest.approx(probe.shift) and probe.shift > 0.5
     assert abs(result.strength - 1) < 0.05
-
-
-async def test_the_other_personas_training_is_noticed(tiny_base, home):
-    change_weights(adapter_ref(home, "ada", "v1"), weights_of(adapter_ref(home, "bo", "v1")))
-    with pytest.raises(EffectError, match="does not show the effect of ada v1"):
-        await load(tiny_base, home, "bfloat16")
 
 
 def test_the_probe_holds_the_versions_own_replies_to_fixed_messages(
