@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from personas.shipped_folders import SHIPPED_DATA
-from tests.trainer.job_folders import export, message, persona_job, sign, talks
+from tests.trainer.job_folders import export, message, sign, talks
 from trainer.cli.dataset_args import find_named_source
 from trainer.dataset.data_mixture import SourceSpec
 from trainer.dataset.sample_renderer import TOO_LONG
@@ -88,13 +88,6 @@ def test_what_does_not_fit_is_counted(tmp_path, command):
     assert stats["dropped_replies"][TOO_LONG] == 1
     of_set = json.loads(command("plan", "--dataset", "out", "--set", "max_length=160", "--json")[1])
     assert of_set["truncation"] == result["truncation"]
-
-
-def test_a_jobs_plan_counts_what_does_not_fit(tmp_path, command):
-    folder = persona_job(tmp_path / "job", "embedded", hyperparameters={"max_length": 64})
-    code, output, errors = command("run", str(folder), "--dry-run", "--json")
-    truncation = json.loads(output).get("truncation", {})
-    assert code or truncation["max_length"] == 64, errors
 
 
 def test_a_build_lists_what_it_anonymises_for_its_owner_alone(tmp_path, command, monkeypatch):

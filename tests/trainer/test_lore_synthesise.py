@@ -303,24 +303,21 @@ async def test_a_model_that_cannot_do_it_is_not_asked_for_ever(material, tmp_pat
             await made(SynthesisRequest(persona, passages, 1, tmp_path / "out"), endpoint)
 
 
-@pytest.mark.parametrize("adapted", [False, True])
 def test_the_local_engine_speaks_with_card_lore_and_adapter(
-    material, tmp_path, tiny_base, monkeypatch, adapted
+    material, tmp_path, tiny_base, monkeypatch
 ):
     from tests.tiny_models import make_adapter
 
     monkeypatch.setattr(lore_synthesise, "MAX_ATTEMPTS_PER_DIALOGUE", 1)
     persona, passages = material
-    adapter = (
-        make_adapter(tmp_path / "home", tiny_base, "ada", "v1", seed=3).folder if adapted else None
-    )
+    adapter = make_adapter(tmp_path / "home", tiny_base, "ada", "v1", seed=3).folder
     order = SynthesisRequest(persona, passages[:1], 1, tmp_path / "out")
     with pytest.raises(MaterialError, match="Of 1 dialogues 0"):  # two random layers know no words
         synthesise_dialogues(order, choose_backend(None, tiny_base.source, adapter))
     lines = (tmp_path / "out" / "ada_synthetic.attempts.jsonl").read_text("utf-8").splitlines()
     made = json.loads(lines[1])
     assert len(lines) == 2 and made["dropped"] and len(made["row"]["messages"]) > 1
-    assert made["row"]["provenance"]["generator"] == "tiny" + ("+v1" if adapted else "")
+    assert made["row"]["provenance"]["generator"] == "tiny+v1"
 
 
 def test_every_passage_has_its_turn_and_the_same_order_asks_the_same(material, tmp_path):

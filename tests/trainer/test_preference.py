@@ -596,7 +596,6 @@ def test_a_folder_is_made_of_a_command_that_the_bots_trainer_would_run_too(words
         "fewer than 300" in note for note in job.notes
     )  # 260 pairs
     assert (job.recipe.preference_method, job.recipe.learning_rate) == ("dpo", 5e-7)
-    assert words("--method", "dpo", "--set", "learning_rate=5e-7", "--make-only")[1] == out
 
 
 def test_the_plan_says_what_becomes_of_the_preferences(words):
@@ -604,13 +603,6 @@ def test_the_plan_says_what_becomes_of_the_preferences(words):
     assert code == 0, errors
     assert re.search("312 preferences 312 .*KTO .*12 members", out)
     assert "demo-cpu:" not in out, "another recipe would not learn from preferences"
-    Path("votes.jsonl").write_text(
-        preferences_to_jsonl([*votes(40), taught(900, member(1), GOOD)]), encoding="utf-8"
-    )
-    assert "only filter" in words("--dry-run")[1]
-    Path("votes.jsonl").write_text(preferences_to_jsonl(votes(40)), encoding="utf-8")
-    code, _, errors = words("--dry-run")
-    assert code == 1 and "These preferences change nothing." in errors
 
 
 def test_the_time_of_a_run_counts_both_replies_and_the_reference(recipe):

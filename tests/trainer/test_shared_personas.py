@@ -68,14 +68,6 @@ def test_a_run_gets_the_operators_card_and_lore(command, home):
     assert not list(folder.rglob(f"lore/ballast/{left_out}")), "an empty file leaves out what ships"
 
 
-def test_without_them_it_gets_what_ships(command):
-    _, materials = made(command, "ballast")
-    assert (
-        materials["card"]["origin"] == "cards/ballast.toml"
-        and materials["lore"]["right"] == "own-writing"
-    )
-
-
 @pytest.mark.slow
 def test_a_plan_shows_prompts_with_the_operators_card(command, home):
     write_card(home, "oda", tagline="x", system_prompt="You answer from under the new stove.")

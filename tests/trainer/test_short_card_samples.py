@@ -99,11 +99,6 @@ def test_history_lore_and_reply_are_those_of_the_full_card(prepare):
         assert one.reply_tokens == other.reply_tokens and len(other.ids) < len(one.ids)
 
 
-def test_by_default_nothing_changes(prepare):
-    assert prepare(None).data.hash == prepare(0.0).data.hash
-    assert SHORT_CARD_COUNT not in prepare(None).data.counts
-
-
 def test_all_prompts_are_measured_under_the_short_card(prepare):
     prepared = prepare(0.5, card="short")
     assert prepared.card == "short" and not prepared.data.with_other_card

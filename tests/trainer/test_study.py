@@ -23,7 +23,7 @@ from personas.home.job_folder import read_spec
 from personas.home.rights import read_statement
 from personas.schemas.hyperparameters import Hyperparameters
 from tests.tiny_models import manifest_over
-from tests.trainer.job_folders import ADA, export, persona_job, sign, talks
+from tests.trainer.job_folders import ADA, export, sign, talks
 from trainer.cli.create_job import draft_job
 from trainer.cli.main import build_parser
 from trainer.cli.study_command import _study_tasks
@@ -159,22 +159,6 @@ def test_a_run_that_fails_ends_the_study_with_its_code(wanted, train, tmp_path):
         wanted, POINTS, SETTINGS, tmp_path / "s", lambda folder: 143, train, lambda line: None
     )
     assert (results, code) == ([], 143)
-
-
-def test_smaller_parts_lie_in_larger_ones_and_what_is_held_out_is_the_same(tiny_base, tmp_path):
-    datas = [
-        prepare_job_without_torch(
-            persona_job(
-                tmp_path / f"{n}-{seed}",
-                tiny_base.source,
-                hyperparameters={"train_samples": n, "seed": seed},
-            )
-        ).data
-        for n, seed in ((3, 1), (6, 1), (6, 2), (0, 1))
-    ]
-    few, more, others, all_of_them = (set(data.train_prompt_replies) for data in datas)
-    assert len(few) == 3 and few < more < all_of_them and others < all_of_them and others != more
-    assert len({data.heldout_prompt_replies for data in datas}) == 1
 
 
 def test_what_a_study_cannot_be_made_of_is_refused():

@@ -73,7 +73,7 @@ def request_of(folder):
 # --------------------------------------------------------------------------------------- the folder
 
 
-@pytest.mark.parametrize("recipe", ["Nope", "", "s1-t5", "x" * 65])
+@pytest.mark.parametrize("recipe", ["Nope", ""])
 def test_a_recipe_that_is_not_there_is_reported_with_the_known(here, command, recipe):
     for words in (("train",), ("train", "--dry-run"), ("plan",), ("recipes",)):
         named = (recipe,) if words == ("recipes",) else ("--persona", "oda", "--recipe", recipe)
@@ -236,7 +236,6 @@ def test_dialogue_is_measured_on_other_dialogue_where_there_is_any(make):
             ("--persona", "oda", "--start-from", "/nope"),
             "no folder /nope",
         ),
-        (("--persona", "oda", "--start-from", "empty"), "no complete adapter in"),
         (
             ("--persona", "oda", "--start-from", "empty"),
             "its folder has manifest.json",
@@ -244,10 +243,6 @@ def test_dialogue_is_measured_on_other_dialogue_where_there_is_any(make):
         (
             ("--persona", "oda", "--dataset", "/nope"),
             "no file or folder /nope",
-        ),
-        (
-            ("--persona", "oda", "--dataset", "../nope"),
-            "no file or folder ../nope",
         ),
         (
             ("--persona", "ada.toml", "--dataset", "talk.json", "--out", "talk.json"),
@@ -281,31 +276,31 @@ def test_a_disk_that_is_full_while_a_folder_is_copied_is_said_and_leaves_nothing
     assert not list(Path("home").glob("runs/*"))
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "said"),
-    [
-        (
-            "stats.json",
-            None,
-            "The data set built is damaged: it has no stats.json. Build the data set again.",
-        ),
-        ("people.json", None, "{set} is not a complete data set: it has no people.json"),
-        ("people.json", "{", "{set}/people.json cannot be read."),
-        ("train.jsonl", "{", "{set}/train.jsonl, line 1 is not a sample"),
-        ("heldout.bin", "x", "{set}/heldout.bin "),
-    ],
+DAMAGES = (
+    (
+        "stats.json",
+        None,
+        "The data set built is damaged: it has no stats.json. Build the data set again.",
+    ),
+    ("people.json", None, "{set} is not a complete data set: it has no people.json"),
+    ("people.json", "{", "{set}/people.json cannot be read."),
+    ("train.jsonl", "{", "{set}/train.jsonl, line 1 is not a sample"),
+    ("heldout.bin", "x", "{set}/heldout.bin "),
 )
-def test_a_dry_run_names_the_damaged_data_set_where_it_lies(command, here, file, text, said):
-    assert (
-        command(
-            "dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--out", "built"
-        )[0]
-        == 0
-    )
-    damaged = here / "built" / file
-    damaged.unlink() if text is None else damaged.write_text(text)
-    code, _, errors = command("train", "--persona", "ada.toml", "--dataset", "built", "--dry-run")
-    assert code == 1 and said.format(set=here / "built") in errors and ".making-" not in errors
+
+
+def test_a_dry_run_names_the_damaged_data_set_where_it_lies(command, here):
+    build = ("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--out", "built")
+    assert command(*build)[0] == 0
+    for file, text, said in DAMAGES:
+        damaged = here / "built" / file
+        whole = damaged.read_bytes()
+        damaged.unlink() if text is None else damaged.write_text(text)
+        words = ("--persona", "ada.toml", "--dataset", "built", "--dry-run")
+        code, _, errors = command("train", *words)
+        assert code == 1 and said.format(set=here / "built") in errors, (file, errors)
+        assert ".making-" not in errors
+        damaged.write_bytes(whole)
 
 
 def test_a_dry_run_is_a_plan_and_leaves_nothing(command, here, tiny_base):

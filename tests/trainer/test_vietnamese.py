@@ -130,17 +130,10 @@ def test_a_prompt_is_the_same_tokens_and_a_reply_comes_back_letter_by_letter(ren
         assert renderer.tokenizer.decode(learned[:-1]) == reply
 
 
-@pytest.mark.parametrize(
-    ("asked", "heading"),
-    [
-        ("con mèo của bà sợ con gì?", "Con mèo Cầu Khỉ"),
-        (apart("cây cầu khởi công lâu chưa"), "Cây cầu dở"),
-        ("ong Tam Con trong oi o dau", "Ông Tám Cồn"),
-    ],
-)
-def test_lore_is_found_with_marks_apart_and_without(asked, heading):
+def test_lore_is_found_with_marks_apart():
     lore = LoreIndex(read_lore(LORE, ("nam-do", WORLD)))
-    assert heading in lore.search("nam-do", asked)[0].heading
+    found = lore.search("nam-do", apart("cây cầu khởi công lâu chưa"))
+    assert "Cây cầu dở" in found[0].heading
 
 
 def vietnamese_job(folder: Path, base_model: str) -> Path:
