@@ -19,24 +19,28 @@ def read(path, prompt_end, completion_end, names=("prompt", "completion")):
     return [texts[0] for texts in said], [texts[1] for texts in said]
 
 
-@pytest.mark.parametrize(
-    "prompt_end", ["\n\n###\n\n", " ->", "\n\n===>", "###", "\n\nAnswer:", "\n\n---\n\nAgent: "]
+PROMPT_ENDS = (" ->", "\n\n===>", "###", "\n\nAnswer:", "\n\n---\n\nAgent: ")
+COMPLETION_ENDS = (
+    " END",
+    "\n",
+    "###",
+    " <|endoftext|>",
+    " [END]",
+    "</s>",
+    "\nSTOP",
+    "<eos>",
+    ".END",
+    " →",
+    " [/INST]",
+    "\n\n**Oda:**",
 )
+
+
 @pytest.mark.parametrize(
-    "completion_end",
+    ("prompt_end", "completion_end"),
     [
-        " END",
-        "\n",
-        "###",
-        " <|endoftext|>",
-        " [END]",
-        "</s>",
-        "\nSTOP",
-        "<eos>",
-        ".END",
-        " →",
-        " [/INST]",
-        "\n\n**Oda:**",
+        *((end, " END") for end in PROMPT_ENDS),
+        *(("\n\n###\n\n", end) for end in COMPLETION_ENDS),
     ],
 )
 def test_an_ending_that_all_texts_share_is_stripped(tmp_path, prompt_end, completion_end):

@@ -202,7 +202,7 @@ def exported(folder, kind, *to):
         assert report.outcome.difference.max_abs < 0.2
 
 
-@pytest.mark.parametrize("kind", ["linear", "dynamic", "yarn"])
+@pytest.mark.parametrize("kind", ["dynamic", "yarn"])
 def test_gguf_says_how_positions_are_scaled(tmp_path, kind):
     exported(tmp_path, kind, "gguf", "gguf-lora")
     reader = GGUFReader(tmp_path / "gguf")

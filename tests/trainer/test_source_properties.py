@@ -84,16 +84,19 @@ def read_any_way(path: Path) -> None:
 
 
 @QUICK
-@given(magic=st.sampled_from(MAGIC), shard=st.sampled_from(SHARDS), rest=st.binary(max_size=120))
-def test_any_bytes_are_read_or_refused(path, magic, shard, rest):
-    path.write_bytes(magic + shard + rest)
-    read_any_way(path)
-
-
-@QUICK
-@given(text=st.text(st.sampled_from('{}[]",:\\ \n\t1ana-'), max_size=60))
-def test_any_text_with_the_signs_of_json_is_read_or_refused(path, text):
-    path.write_text(text)
+@given(
+    content=st.one_of(
+        st.builds(
+            lambda *parts: b"".join(parts),
+            st.sampled_from(MAGIC),
+            st.sampled_from(SHARDS),
+            st.binary(max_size=120),
+        ),
+        st.text(st.sampled_from('{}[]",:\\ \n\t1ana-'), max_size=60).map(str.encode),
+    )
+)
+def test_any_bytes_are_read_or_refused(path, content):
+    path.write_bytes(content)
     read_any_way(path)
 
 
