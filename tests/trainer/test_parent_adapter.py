@@ -17,8 +17,7 @@ from personas.home.adapters import verify_adapter, write_manifest
 from personas.home.data_subjects import read_people, write_people
 from personas.models.loading import load_model
 from tests.tiny_models import make_tiny_model
-from tests.trainer.job_folders import described, dialogue_job, persona_job, stopping
-from trainer.process.run_control import RunCancelled
+from tests.trainer.job_folders import described, dialogue_job, persona_job
 from trainer.recipe.parent_adapter import load_parent_weights
 from trainer.run import run_job
 from trainer.train.checkpoint import trainable_weights
@@ -102,18 +101,6 @@ def test_it_goes_on_with_its_weights_and_its_shape_and_says_so(whole, dialogue, 
     assert sorted(
         weight.double().sum().item() for weight in trainable_weights(model).values()
     ) == pytest.approx(sorted(weight.double().sum().item() for weight in kept.values()))
-
-
-@pytest.mark.slow  # taken up in a second stage, a run begins from weights too (test_stages)
-def test_stopped_on_the_way_it_ends_with_the_same_weights(job, whole):
-    folder = job()
-    with pytest.raises(RunCancelled):
-        run_job(folder, stopping(3))
-    run_job(folder, RunControl())
-    kept, other = (
-        load_file(it / "adapter" / "adapter_model.safetensors") for it in (folder, whole)
-    )
-    assert all(torch.equal(kept[name], other[name]) for name in kept)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from personas.errors import MaterialError, RequestError
@@ -25,7 +24,7 @@ from personas.home.prompt_version import SHORT_CARD_COUNT
 from personas.models.base_model import EMBEDDED, locate
 from personas.models.loading import load_model, load_tokenizer
 from personas.prompt.renderer import TokenizedSample
-from tests.trainer.job_folders import ADA, described, export, persona_job, sign, stopping, talks
+from tests.trainer.job_folders import ADA, described, export, persona_job, sign, talks
 from tests.trainer.preference_jobs import BAD, GOOD, member, preference_job, taught, voted, votes
 from trainer.dataset.preference_policy import (
     MAX_GOOD_WEIGHT_RATIO,
@@ -42,7 +41,6 @@ from trainer.estimate.model_shape import model_shape_of
 from trainer.estimate.run_estimate import MachineSpeed, estimate_run, run_cost
 from trainer.estimate.workload import workload_of
 from trainer.machine import MachineSpec
-from trainer.process.run_control import RunCancelled
 from trainer.recipe.parent_adapter import load_parent_weights
 from trainer.recipe.recipe_file import load_recipe
 from trainer.run import run_job
@@ -397,20 +395,6 @@ def test_votes_make_a_version_that_prefers_what_was_chosen_and_says_what_it_come
     start = margin(model, of)
     load_parent_weights(folder / "adapter", model)
     assert margin(model, of) > start + 0.1
-
-
-@pytest.mark.slow  # checkpoints are the same as everywhere (test_resume)
-def test_stopped_on_the_way_it_ends_with_the_same_weights(learned, tiny_base, adapter, tmp_path):
-    whole, _ = learned
-    folder = preference_job(tmp_path / "job", tiny_base.source, adapter, votes(312), **FAST)
-    with pytest.raises(RunCancelled):
-        run_job(folder, stopping(5))
-    assert [path.name for path in (folder / "checkpoints").glob("checkpoint-*")] == ["checkpoint-6"]
-    run_job(folder, RunControl())
-    kept, other = (
-        load_file(it / "adapter" / "adapter_model.safetensors") for it in (folder, whole)
-    )
-    assert all(torch.equal(kept[name], other[name]) for name in kept)
 
 
 def test_few_only_filter_and_the_version_is_trained_anew_as_the_one_before(

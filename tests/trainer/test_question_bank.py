@@ -66,9 +66,7 @@ def test_no_opener_is_an_evaluation_prompt_or_a_line_of_the_logs():
     assert texts == {question.text for question in drawn}
 
 
-@pytest.mark.parametrize(
-    "held_out", ["Have you got a FAMILY?", "do you have a family", "So, do you have a family?"]
-)
+@pytest.mark.parametrize("held_out", ["Have you got a FAMILY?", "So, do you have a family?"])
 def test_a_held_out_message_is_not_drawn_in_other_words(held_out):
     drawn = draw_questions(NOBODY, [], 10_000, seed=0, excluded=[held_out])
     assert "do you have a family" not in {question.text for question in drawn}

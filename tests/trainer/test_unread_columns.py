@@ -165,18 +165,23 @@ def test_a_column_is_asked_about_by_its_content(tmp_path, column, rows):
     assert f"--map {column}=unused" in rejected[0].reason
 
 
-@pytest.mark.parametrize("name", "pixel_values media attachments frames wav voice 图片".split())
+MEDIA = (
+    "a.jpg",
+    ["a.ogg"],
+    {"bytes": None, "path": "x.wav"},
+    [[[0.1, 0.2], [1, 2]]],
+    "https://example.org/a.mp4?size=1",
+    "data:image/png;base64,AAAA",
+    [0.25] * 100,
+    "QUJD" * 100,
+)
+
+
 @pytest.mark.parametrize(
-    "value",
+    ("name", "value"),
     [
-        "a.jpg",
-        ["a.ogg"],
-        {"bytes": None, "path": "x.wav"},
-        [[[0.1, 0.2], [1, 2]]],
-        "https://example.org/a.mp4?size=1",
-        "data:image/png;base64,AAAA",
-        [0.25] * 100,
-        "QUJD" * 100,
+        *((name, "a.jpg") for name in "pixel_values media attachments wav 图片".split()),
+        *(("voice", value) for value in MEDIA),
     ],
     ids=str,
 )
