@@ -171,7 +171,7 @@ def test_what_a_study_cannot_be_made_of_is_refused():
     ]  # fmt: skip
 
 
-def test_the_table_says_mean_and_deviation_and_the_chart_is_drawn(tmp_path):
+def test_the_table_says_mean_and_deviation(tmp_path, blank_charts):
     scores = {
         "rouge1": 0.2,
         "rouge2": 0.1,
@@ -204,9 +204,6 @@ def test_the_table_says_mean_and_deviation_and_the_chart_is_drawn(tmp_path):
     assert re.search(r"40 asked for .*31 samples \(seed 1\)", text)
     answer = json.loads((tmp_path / "study.json").read_text())
     assert [size["samples"] for size in answer["sizes"]] == [20, 40] and len(answer["runs"]) == 4
-    assert (tmp_path / "study.svg").read_text().count("ROUGE-L") and (
-        tmp_path / "study.png"
-    ).stat().st_size > 5000
 
 
 # ----------------------------------------------------------------------------------------- dialogue
@@ -357,6 +354,7 @@ def test_each_task_has_rouge_by_size_beside_the_untrained_models_and_a_panel(tmp
     assert all(
         f"{task.capitalize()}<" in drawn for task in (HELDOUT_REPLIES, *DIALOGUE_TASKS, ALL_TASKS)
     )
+    assert (tmp_path / "study.png").stat().st_size > 5000
 
 
 def test_results_of_a_study_made_before_there_were_tasks_are_read(tmp_path):

@@ -138,14 +138,6 @@ def test_the_same_words_are_the_same_run_and_others_are_another(make, tiny_base)
         "seed=1",
         fails="holds another run, or one with other settings",
     )
-    make(
-        *words,
-        "--out",
-        "my run",
-        "--set",
-        "seed=1",
-        fails=f"or resume that run: python -m trainer run '{out}'",
-    )
 
 
 def test_commands_that_come_next_can_be_typed_as_they_stand(make):
