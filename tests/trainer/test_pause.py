@@ -288,7 +288,7 @@ def test_a_run_pauses_when_its_parent_process_says_so(tmp_path, tiny_base, monke
     monkeypatch.setattr(run_control, "STDIN_FD", to_read)
     monkeypatch.setattr(run_control, "Event", ReleasingEvent)
     monkeypatch.setattr(trainer.cli.main, "cancel_on_signals", lambda stop: None)
-    folder = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 5})
+    folder = persona_job(tmp_path, tiny_base.source)
     options = {
         "stop_on_eof": True,
         "checkpoint_every": 45,

@@ -52,10 +52,8 @@ def test_the_published_recipes_ship():
     assert set(NAMES) <= set(recipe_names())
 
 
-IN_EVERY_RUN = ("auto", "s3-persona-16gb")
-"""Recipes that resolve in ways of their own: by the machine, and for a card; most tests train by
-`demo-cpu`.
-"""
+IN_EVERY_RUN = ("auto",)
+"""It resolves in a way of its own, by the machine; most tests train by `demo-cpu`."""
 
 
 @pytest.mark.parametrize(

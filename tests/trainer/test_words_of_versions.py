@@ -25,7 +25,7 @@ def test_a_trained_version_keeps_its_words_beside_the_sealed_files(tmp_path, tin
 
 @pytest.mark.parametrize(
     ("right", "may_be_said"),
-    [("own-writing", True), ("licensed:MIT", True), ("form", False), ("data-package", False)],
+    [("own-writing", True), ("form", False)],
 )
 def test_only_what_its_author_gave_to_others_is_said(tmp_path, right, may_be_said):
     folder = persona_job(tmp_path / "job", "embedded")
