@@ -490,7 +490,9 @@ def test_lore_that_does_not_fit_is_left_out_and_what_was_taught_stays(tiny_base,
     ]
 
 
-def test_a_reply_that_is_held_out_is_not_learned_from(tiny_base, adapter, tmp_path):
+def test_a_reply_that_is_held_out_here_or_in_another_run_is_not_learned_from(
+    tiny_base, adapter, tmp_path
+):
     log = export(talks(16, "It was clock {} that I mended myself, with oil and with patience."))
     lessons = [taught(1, member(1), GOOD)]
     result = prepare_job_without_torch(
@@ -503,20 +505,12 @@ def test_a_reply_that_is_held_out_is_not_learned_from(tiny_base, adapter, tmp_pa
     ).data
     said = [it.reply for it in data.train_prompt_replies]
     assert GOOD in said and held not in said and data.counts["dropped: held out before"] >= 1
-
-
-def test_a_reply_that_was_held_out_in_another_run_is_not_learned_from(tiny_base, adapter, tmp_path):
-    log = export(talks(16, "It was clock {} that I mended myself, with oil and with patience."))
-    result = prepare_job_without_torch(
-        preference_job(tmp_path / "a", tiny_base.source, adapter, [taught(1, member(1), GOOD)], log)
-    ).data
-    held = result.heldout_prompt_replies[0].reply
     lessons = [taught(5, member(3), held), taught(6, member(3), BAD)]
-    again = preference_job(tmp_path / "b", tiny_base.source, adapter, lessons)
-    result.held_out.write(again / "heldout.bin")
-    (again / "keys.json").write_bytes((tmp_path / "a" / "keys.json").read_bytes())
+    other = preference_job(tmp_path / "other", tiny_base.source, adapter, lessons)
+    result.held_out.write(other / "heldout.bin")
+    (other / "keys.json").write_bytes((tmp_path / "first" / "keys.json").read_bytes())
     assert held not in [
-        it.reply for it in prepare_job_without_torch(again).data.train_prompt_replies
+        it.reply for it in prepare_job_without_torch(other).data.train_prompt_replies
     ]
 
 

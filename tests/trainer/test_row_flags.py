@@ -53,14 +53,19 @@ def learned(renderer, made) -> str:
 # -------------------------------------------------------------------------------------------- flags
 
 
+FLAGS = [
+    {"weight": 0}, {"weight": 0.0}, {"weight": "0"}, {"train": False}, {"training": False}, {"loss": False},
+    {"trainable": "false"}, {"mask": True}, {"loss_weight": 0},
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "flag",
-    [{"weight": 0}, {"weight": 0.0}, {"weight": "0"}, {"train": False}, {"training": False}, {"loss": False},
-     {"trainable": "false"}, {"mask": True}, {"loss_weight": 0}],
+    ("flag", "keys"),
+    [
+        *((flag, ("messages", "role", "content")) for flag in FLAGS),
+        ({"weight": 0}, ("conversations", "from", "value")),
+    ],
     ids=str,
-)  # fmt: skip
-@pytest.mark.parametrize(
-    "keys", [("messages", "role", "content"), ("conversations", "from", "value")], ids=str
 )
 def test_an_answer_that_its_row_excludes_carries_no_loss_and_is_counted(
     tmp_path, renderer, recipe, flag, keys
