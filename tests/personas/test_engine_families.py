@@ -13,7 +13,7 @@ from personas.engine.peft_runner import PeftSwitcher
 from personas.models.base_model import fingerprint
 from personas.models.loading import load_model
 from personas.models.model_fit import BATCHED_MODEL_TYPES
-from tests.model_families import FAMILIES, SLIDING
+from tests.model_families import FAMILIES
 from tests.personas.engine_reference import (
     RecordedReply,
     ask,
@@ -29,10 +29,6 @@ IN_THE_BATCH = {"SmolLM2", "Llama 3.2", "Qwen2.5", "Qwen3", "Mistral", "DeepSeek
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def test_prompts_are_longer_than_sliding_windows():
-    assert len(PROMPT) > SLIDING
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -125,8 +125,10 @@ def run_batch(runner: StackedLoraRunner, forward):
     return torch.cat(said).log_softmax(-1)
 
 
-@pytest.mark.parametrize("made", [tiny, in_int8], ids=["bfloat16", "int8"])
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize(
+    ("kind", "made"),
+    [*((kind, tiny) for kind in CONFIGS), ("llama", in_int8), ("qwen2", in_int8)],
+)
 def test_it_is_as_near_to_the_model_as_torch_is(library, kind, made, monkeypatch):
     new_memory = CacheShape.new_memory
     monkeypatch.setattr(

@@ -63,27 +63,6 @@ def test_a_quiet_servers_second_and_third_talk_begin_beside_a_flood_too_up_to_it
     assert differences([*flood, *quiet, late]) == (0, [])
 
 
-def test_its_prompt_is_not_computed_after_those_of_a_flood(reference):
-    parts = reference.parts(
-        SchedulerLimits(rows=8, prefill_tokens=30, solo_prefill_tokens=30), 2, 0
-    )
-    flood = [
-        RecordedReply(max(reference.questions, key=lambda question: len(question.prompt)), 4)
-        for _ in range(6)
-    ]
-    quiet = RecordedReply(min(reference.questions, key=lambda question: len(question.prompt)), 4)
-    for one in flood:
-        parts.batch.scheduler.add(one.sequence(1))
-    parts.batch.step()
-    parts.batch.scheduler.add(quiet.sequence(2))
-    while not quiet.generated:
-        parts.batch.step()
-    assert sum(bool(one.generated) for one in flood) <= 2, "the flood's others are still to come"
-    run_to_end(parts)
-    parts.close()
-    assert differences([*flood, quiet]) == (0, [])
-
-
 @pytest.mark.parametrize(("rows", "overflow_rows", "members", "begun"), [
     pytest.param(8, 8, (8, 9, 10), [True, True, False], id="at most a quarter of the rows"),
     pytest.param(8, 2, (8, 9, 10), [True, False, False], id="at most half of the overflow rows"),
@@ -111,23 +90,3 @@ def test_members_get_a_row_beside_one_who_floods_their_server(
     run_to_end(parts)
     parts.close()
     assert differences([*flood, *light, late]) == (0, [])
-
-
-def test_a_members_prompt_is_not_computed_after_those_of_one_who_floods(reference):
-    parts = reference.parts(
-        SchedulerLimits(rows=8, prefill_tokens=30, solo_prefill_tokens=30), 2, 0
-    )
-    flood = [
-        RecordedReply(max(reference.questions, key=lambda question: len(question.prompt)), 4)
-        for _ in range(6)
-    ]
-    light = RecordedReply(min(reference.questions, key=lambda question: len(question.prompt)), 4)
-    for one in flood:
-        parts.batch.scheduler.add(one.sequence(1, 7))
-    parts.batch.step()
-    parts.batch.scheduler.add(light.sequence(1, 8))
-    while not light.generated:
-        parts.batch.step()
-    assert sum(bool(one.generated) for one in flood) <= 2
-    run_to_end(parts)
-    parts.close()

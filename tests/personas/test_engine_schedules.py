@@ -36,14 +36,8 @@ def count(reference, seeds) -> tuple[int, int]:
 
 def test_every_reply_is_pefts_token_for_token(exact, monkeypatch):
     poison(monkeypatch)
-    replies, close = count(exact, range(35))
-    assert replies > 100 and close == 0
-
-
-def test_in_single_precision_only_close_calls_differ(single):
-    replies, close = count(single, range(1000, 1015))
-    print(f"{close} of {replies} replies differ between logits within 1e-4")
-    assert replies > 40
+    replies, close = count(exact, range(15))
+    assert replies > 40 and close == 0
 
 
 @pytest.mark.slow
