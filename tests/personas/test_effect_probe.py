@@ -87,7 +87,7 @@ async def open_engine(tiny_base, home):
         await engine.close()
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 async def test_a_right_version_speaks_in_each_precision(open_engine, home, precision):
     engine = await open_engine(precision)
     ref = adapter_ref(home, "ada", "v1")
@@ -100,8 +100,10 @@ async def test_a_right_version_speaks_in_each_precision(open_engine, home, preci
     assert result.expected_shift > 0.5 and abs(result.shown_shift - result.expected_shift) < 0.05
 
 
-@pytest.mark.parametrize("runner", ["stacked", "peft"])
-@pytest.mark.parametrize("wrong", ["another persona's", "halved", "half of the layers"])
+@pytest.mark.parametrize(
+    ("runner", "wrong"),
+    [("stacked", "another persona's"), ("stacked", "half of the layers"), ("peft", "halved")],
+)
 async def test_a_wrong_adapter_is_refused_with_both_figures(
     open_engine, home, monkeypatch, runner, wrong
 ):
@@ -196,7 +198,7 @@ async def test_a_result_holds_over_a_restart_and_for_its_precision_alone(
     assert len(results_in(home)) == 2
 
 
-@pytest.mark.parametrize("fault", ["missing", "damaged", "of other weights", "of another base"])
+@pytest.mark.parametrize("fault", ["missing", "damaged", "of other weights"])
 async def test_a_version_without_its_own_probe_is_not_measured(open_engine, home, fault, caplog):
     ref = adapter_ref(home, "ada", "v1")
     file = ref.folder / EFFECT_PROBE_FILE
@@ -205,10 +207,8 @@ async def test_a_version_without_its_own_probe_is_not_measured(open_engine, home
         file.unlink()
     elif fault == "damaged":
         file.write_text(file.read_text()[:-40])
-    elif fault == "of other weights":
-        file.write_text(json.dumps({**stored, "weights": "0" * 64}))
     else:
-        file.write_text(json.dumps({**stored, "base_model_hash": "another"}))
+        file.write_text(json.dumps({**stored, "weights": "0" * 64}))
     engine = await open_engine()
     await engine.load(ref)
     assert await answer(engine, ask(ref)) == "v1" and not results_in(home)

@@ -91,14 +91,12 @@ def start(engines, renderer):
     recorders. What was `said` before is not in the prompt, so that candidates are the same.
     """
 
-    def start(*samplings, adapter=None, said=(), replaces="", **limits):
+    def start(*samplings, adapter=None, said=(), **limits):
         parts = engines(**limits)
         recorders = [Recorder() for _ in samplings]
         for sampling, recorder in zip(samplings, recorders, strict=True):
             asked = Turn("Bo", "What do you mend?")
-            request = ChatRequest(
-                ADA, (*said, asked), adapter=adapter, sampling=sampling, replaces=replaces
-            )
+            request = ChatRequest(ADA, (*said, asked), adapter=adapter, sampling=sampling)
             prompt = replace(renderer.prompt(ADA, (asked,)), card=renderer.card_prompt(ADA, "Bo"))
             parts.batch.submit(request, prompt, renderer, recorder, recorder.count_end)
         return parts, recorders
@@ -166,9 +164,7 @@ def sampled(monkeypatch):
     return tokens
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"stop": ("e",)}, {"max_new_tokens": 3}], ids=["plain", "stop", "short"]
-)
+@pytest.mark.parametrize("changes", [{}, {"max_new_tokens": 3}], ids=["plain", "short"])
 def test_the_reply_goes_on_as_the_candidate_that_fits_this_talk_best(
     reply, model, renderer, sampled, changes
 ):
@@ -223,29 +219,14 @@ def test_rows_are_shared_with_those_who_wait(start):
     assert sorted(counts[4:])[-1] > 1 and sum(counts[4:]) <= 5
 
 
-def test_a_candidate_without_text_is_not_chosen(reply, model, renderer, sampled):
-    """Of a candidate that ends at once, one token is compared, whose likelihood may be anything."""
-    outdone = 0
-    for seed in range(12):
-        stop = (reply(alone(seed, 0)).text[:1],)
-        expected = [reply(alone(seed, number, stop=stop)) for number in range(CANDIDATES)]
-        if any(one.text for one in expected):
-            best = best_of(model, renderer, [sampled[one.seed] for one in expected])
-            chosen = reply(choosing(seed, stop=stop))
-            assert chosen.text and chosen.candidates == sum(bool(one.text) for one in expected)
-            outdone += not expected[best].text
-        sampled.clear()
-    assert outdone, "an empty one would have been chosen"
-
-
-def test_a_candidate_of_signs_alone_is_not_chosen():
+def test_a_candidate_without_words_is_not_chosen():
     def candidate(text):
         seq = Sequence.__new__(Sequence)
         seq._detokenizer = SimpleNamespace(text=text, stopped=False)
         seq.request = ChatRequest(ADA, (Turn("Toby Reed", "My cat sat on the warm quay wall."),))
         return seq
 
-    seq, *others = map(candidate, ("*", "*bows*", "…", "Да", "7"))
+    seq, *others = map(candidate, ("*", "*bows*", "", "…", "Да", "7"))
     seq.other_candidates = tuple(others)
     compared = candidates.comparable_candidates(seq)
     assert [candidate.text for candidate in compared] == ["*bows*", "Да", "7"]
@@ -275,47 +256,32 @@ def forked(monkeypatch):
     return seeds
 
 
-@pytest.mark.parametrize("is_replaced", [False, True], ids=["said before", "replaced"])
 def test_a_candidate_that_says_again_what_was_said_is_passed_over(
-    reply, model, renderer, sampled, forked, is_replaced
+    reply, model, renderer, sampled, forked
 ):
     expected = [reply(alone(0, number)) for number in range(CANDIDATES)]
     tokens_of = [sampled[one.seed] for one in expected]
     best = best_of(model, renderer, tokens_of)
     said = expected[best].text.upper().replace(" ", " * ")
-    if is_replaced:
-        actual = reply(choosing(0), replaces=said)
-    else:
-        actual = reply(choosing(0), said=[by_ada(said)])
+    actual = reply(choosing(0), said=[by_ada(said)])
     del expected[best], tokens_of[best]
     assert actual.text == expected[best_of(model, renderer, tokens_of)].text
     assert actual.candidates == CANDIDATES - 1
     assert len(forked) == CANDIDATES - 1, "none was drawn again"
 
 
-@pytest.mark.parametrize("has_pool", [False, True], ids=["plain", "pool"])
-def test_where_all_say_again_what_was_said_others_are_drawn_once(
-    reply, engines, forked, monkeypatch, has_pool
-):
-    if has_pool:
-        monkeypatch.setattr(engine_parts, "decodes_in_static_shapes", lambda model: True)
+def test_where_all_say_again_what_was_said_others_are_drawn_once(reply, forked):
     sure = choosing(0, temperature=0.01)
-    limits = {"wait_s": 117.0 + has_pool}  # an engine of its own
-    before = reply(sure, **limits)
+    before = reply(sure)
     other = Turn("Cy", before.text)
-    assert reply(sure, said=[other], **limits) == before, "others may be repeated"
+    assert reply(sure, said=[other]) == before, "others may be repeated"
     assert len(forked) == 2 * (CANDIDATES - 1)
     forked.clear()
     said = [by_ada("Clocks."), by_ada(before.text)]
-    after = reply(sure, said=said, **limits)
+    after = reply(sure, said=said)
     assert not says_again(after.text, [before.text]) and after.seed == before.seed
     assert forked == [candidate_seed(0, number) for number in range(1, 2 * CANDIDATES - 1)]
-    assert reply(sure, said=said, **limits) == after
-    if has_pool:
-        parts = engines(**limits)
-        parts.batch.clear_prefix_cache()
-        pool = parts.stacked.pool
-        assert pool.free_blocks == pool.memory.shape[2] - RESERVED_BLOCKS
+    assert reply(sure, said=said) == after
 
 
 def test_where_nothing_else_can_be_drawn_the_same_is_said_again(reply, forked, monkeypatch):

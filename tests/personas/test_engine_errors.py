@@ -14,7 +14,7 @@ from tests.personas.engine_reference import RecordedReply, ReferenceModel, diffe
 from tests.personas.test_engine import GREEDY, answer, ask
 
 SLOTS = 4
-ATTEMPTS = 48
+ATTEMPTS = 12
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -61,11 +61,8 @@ def computed_of(parts, monkeypatch):
     return lengths
 
 
-@pytest.mark.parametrize("at", [0, 1])
-def test_a_prompt_that_was_prepared_is_computed_from_there_on_and_is_right(
-    reference, monkeypatch, at
-):
-    ref = (None, reference.refs[0])[at]
+def test_a_prompt_that_was_prepared_is_computed_from_there_on_and_is_right(reference, monkeypatch):
+    ref = reference.refs[0]
     question = longest(reference, ref)
     parts = reference.parts(SchedulerLimits(prefill_tokens=BLOCK_TOKENS + 3), 2, 10**8)
     parts.batch.warmer.add(ref, question.prompt)
@@ -291,22 +288,6 @@ async def test_a_talk_that_was_prepared_is_computed_from_its_last_message_on(
     assert [piece async for piece in stream]
     await engine.close()
     assert ahead > 100 and sum(lengths) < 60
-
-
-async def test_the_engine_answers_with_what_was_prepared_as_without(tiny_base):
-    said = []
-    for prepared in (False, True):
-        engine = LLMEngine(tiny_base, "float32")
-        await engine.start()
-        if prepared:
-            engine.prepare(ADA, None)
-            await engine._run(lambda: None)
-            while not engine._parts.stacked.prefixes.bytes:
-                await engine._run(lambda: None)
-        stream = engine.submit(ChatRequest(ADA, (Turn("Bo", "hello"),), (), None, sampling()))
-        said.append([piece async for piece in stream])
-        await engine.close()
-    assert said[0] == said[1]
 
 
 def sampling():

@@ -36,7 +36,7 @@ def count(reference, seeds) -> tuple[int, int]:
 
 def test_every_reply_is_pefts_token_for_token(exact, monkeypatch):
     poison(monkeypatch)
-    replies, close = count(exact, range(15))
+    replies, close = count(exact, range(20))
     assert replies > 40 and close == 0
 
 

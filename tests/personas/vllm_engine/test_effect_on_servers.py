@@ -10,8 +10,6 @@ from personas.home.effect_probe import read_effect_results
 from tests.effect_probes import (
     ScoringModel,
     change_weights,
-    empty_a_layer,
-    halve,
     measure_probe,
     results_in,
     weights_of,
@@ -88,15 +86,9 @@ async def test_a_server_that_was_started_again_is_measured_again(open_engine, pr
     assert len(results_in(home)) == 2
 
 
-@pytest.mark.parametrize("wrong", ["another persona's", "halved", "half of the layers"])
-async def test_a_wrong_adapter_is_refused_with_both_figures(open_engine, probed, home, wrong):
-    changes = {
-        "another persona's": weights_of(adapter_ref(home, "oda", "v1")),
-        "halved": halve,
-        "half of the layers": empty_a_layer,
-    }
+async def test_a_wrong_adapter_is_refused_with_both_figures(open_engine, probed, home):
     ref = adapter_ref(home, "ada", "v1")
-    change_weights(ref, changes[wrong])
+    change_weights(ref, weights_of(adapter_ref(home, "oda", "v1")))
     engine = await open_engine()
     with pytest.raises(
         AdapterNotServedError, match="does not show the effect of ada v1"
@@ -122,16 +114,13 @@ async def test_zero_modules_on_one_server_leave_the_version_to_the_other(open_en
     assert all(body["max_tokens"] == 1 for body in with_adapter)  # the probe alone
 
 
-@pytest.mark.parametrize("with_other", [False, True])
-async def test_a_server_whose_cache_mixes_adapters_gets_none(open_engine, probed, home, with_other):
+async def test_a_server_whose_cache_mixes_adapters_gets_none(open_engine, probed, home):
     engine = await open_engine(probed[0].url)
-    if with_other:
-        await engine.load(adapter_ref(home, "oda", "v1"))
+    await engine.load(adapter_ref(home, "oda", "v1"))
     probed[0].faults.shares_cache = True
     ref = adapter_ref(home, "ada", "v1")
     with pytest.raises(AdapterNotServedError, match="with other adapters' cached prompts") as error:
         await engine.load(ref)
     assert "--no-enable-prefix-caching" in error.value.advice
     assert await version_of(engine, ref) is None
-    if with_other:
-        assert await version_of(engine, adapter_ref(home, "oda", "v1")) == "v1"
+    assert await version_of(engine, adapter_ref(home, "oda", "v1")) == "v1"
