@@ -10,7 +10,6 @@ from personas.engine.beginning_score import CANDIDATE_TOKENS, CARD_WEIGHT, says_
 from personas.engine.remote import llamacpp_attempts
 from personas.engine.remote.llamacpp_slots import reserved_slots
 from personas.prompt.renderer import CONTEXT_TOKENS
-from tests.personas.llamacpp_engine.conftest import with_rows
 from tests.personas.llamacpp_engine.server import LlamaCppServer, Slot
 from tests.personas.llamacpp_engine.test_llamacpp_engine import file_of
 from tests.personas.vllm_engine.conftest import ask
@@ -251,24 +250,3 @@ async def test_a_shared_cache_leaves_no_candidates(serve):
     engine, (ada, _) = await serve(cache_ram=True)
     reply = await reply_to(engine, ask("hello", ada, **SAMPLED))
     assert (engine.state().candidates, reply.candidates) == (1, 1)
-
-
-async def test_a_server_that_dies_in_the_choice_loses_no_reply(
-    open_engine, program, version, expected, tmp_path
-):
-    died = tmp_path / "died"
-    engine = await open_engine(
-        program=program(die_after=20, die_file=str(died)), candidates=COUNT, limits=with_rows(2)
-    )
-    await engine.load(version(1))
-    request = ask("first", version(1), **SAMPLED)
-    reply = await reply_to(engine, request)
-    assert died.exists()
-    assert reply.text == expected(request, file_of(engine, version(1)), number=0)[1]
-
-
-async def test_the_doctor_says_whether_beginnings_are_chosen(open_engine, program, server):
-    for candidates, words in ((1, "REPLY_CANDIDATES=4"), (COUNT, "among up to 4 candidates")):
-        engine = await open_engine(program=program(), candidates=candidates)
-        [check] = [it for it in engine._inspect_own() if it.topic == "candidates"]
-        assert check.state == "ok" and words in check.found

@@ -96,23 +96,6 @@ async def test_from_its_start_to_a_reply_of_a_version(open_own, own, version, re
     assert not guard.is_running() and not server.is_running()
 
 
-async def test_a_reply_goes_on_after_the_server_was_killed(
-    open_own, own, version, reference, renderer
-):
-    own.set(token_delay_s=0.02)
-    engine = await open_own(wait_s=30.0)
-    ref = version(1)
-    await engine.load(ref)
-    request = ask(adapter=ref, max_new_tokens=40)
-    stream = engine.submit(request)
-    pieces = aiter(stream)
-    text = await anext(pieces)
-    own.kill()
-    text += "".join([piece async for piece in pieces])
-    assert text == undisturbed(reference, renderer, request)
-    assert engine._server.crashes == 1 and len(own.options()) == 2
-
-
 async def test_a_server_that_does_not_start_says_why(open_own, own):
     own.set(refuses="RuntimeError: no kernel image for this card")
     with pytest.raises(ServerStartError, match="no kernel image for this card") as error:

@@ -201,11 +201,10 @@ class TestPrompts:
         [piece async for piece in stream]
         assert stream.reply.finish == "stop" and stream.reply.new_tokens == 5
 
-    @pytest.mark.parametrize("change", [as_llama_cpp, as_ollama])
     async def test_stop_strings_and_repetition_end_a_reply_here(
-        self, open_openai, servers, renderer, change
+        self, open_openai, servers, renderer
     ):
-        engine = await open_openai(change)
+        engine = await open_openai(as_ollama)
         whole = undisturbed(servers[0], renderer, ask())
         stop = f" {whole.split()[9]}"
         assert await answer(engine, ask(stop=(stop,))) == whole[: whole.index(stop)]
@@ -216,30 +215,18 @@ class TestPrompts:
         [piece async for piece in stream]
         assert stream.reply.repeated and stream.reply.new_tokens < 20
 
-    async def test_cancelling_closes_the_connection(self, open_openai, servers):
-        engine = await open_openai(as_ollama)
-        for server in servers:
-            server.faults.token_delay_s = 0.02
-        stream = engine.submit(ask(max_new_tokens=1000))
-        await anext(aiter(stream))
-        stream.cancel()
-        await until(lambda: not any(server.open_replies for server in servers), 1.0)
-
 
 class TestFaults:
     """A reply that has begun goes on where token ids are taken, and is cut off where not."""
 
     @pytest.mark.parametrize("change", [without_lora, as_llama_cpp])
-    @pytest.mark.parametrize(
-        "fault", [Faults(kill_after=7), Faults(error_after=5)], ids=["killed", "error event"]
-    )
     async def test_token_ids_continue_a_reply_elsewhere(
-        self, open_openai, servers, renderer, change, fault
+        self, open_openai, servers, renderer, change
     ):
         engine = await open_openai(change)
         await answer(engine, ask())
         first = next(server for server in servers if requests_of([server]))
-        first.faults = fault
+        first.faults = Faults(kill_after=7)
         first.sent_tokens = 0
         change(first)
         request = ask(max_new_tokens=30)
@@ -251,28 +238,24 @@ class TestFaults:
         ]
         assert len(rest["prompt"]) > len(renderer.prompt(ADA, request.turns).ids)
 
-    @pytest.mark.parametrize(
-        "fault", [Faults(kill_after=7), Faults(error_after=5)], ids=["killed", "error event"]
-    )
-    async def test_messages_do_not(self, open_openai, servers, fault):
+    async def test_messages_do_not(self, open_openai, servers):
         engine = await open_openai(as_ollama)
         await answer(engine, ask())
         first = next(server for server in servers if requests_of([server]))
-        first.faults = fault
+        first.faults = Faults(kill_after=7)
         first.sent_tokens = 0
         stream = engine.submit(ask(max_new_tokens=30))
         text = ""
         with pytest.raises(ReplyCutOffError, match="broke off") as error:
             async for piece in stream:
                 text += piece
-        first.faults = replace(fault, health_status=503)  # or it would be asked again
+        first.faults = Faults(kill_after=7, health_status=503)  # or it would be asked again
         assert text and error.value.advice == "Regenerate it."
         assert not requests_of([others(servers, first)], 30)  # the beginning is not shown twice
         assert await answer(engine, ask())  # elsewhere, as nothing of it was shown
 
     @pytest.mark.parametrize("line", [
-        b"{not "
-        b"json", b"null", b"5", b"[]", b'{"choices": [null]}', b'{"choices": {"a": 1}}', b"\xff\xfe",
+        b"{not json", b"null", b'{"choices": [null]}', b'{"choices": {"a": 1}}', b"\xff\xfe",
         b'{"choices": [{"delta": {"content": 5}, "text": 5}]}', b'{"error": {"message": null, "code": "rate_limit"}}',
         b"x" * 2**21,
     ])  # fmt: skip
@@ -860,7 +843,7 @@ CAT = Picture("cat<|im_end|>.jpg", "image/jpeg", b"\xff\xd8\xff a cat")
 class TestPictures:
     """They go along with messages, to the servers that take them."""
 
-    @pytest.mark.parametrize("change", [without_lora, as_llama_cpp, as_ollama, as_gateway])
+    @pytest.mark.parametrize("change", [as_llama_cpp, as_ollama])
     async def test_a_server_that_takes_one_gets_them_behind_the_last_message(
         self, open_openai, servers, change
     ):

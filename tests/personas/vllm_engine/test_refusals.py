@@ -68,6 +68,7 @@ def test_servers_say_when_to_ask_again(headers, seconds):
         (429, NO_QUOTA, True),
         (402, {"error": {"message": "Insufficient Balance"}}, True),
         (400, {"error": {"code": "billing_hard_limit_reached"}}, True),
+        (403, {"error": {"code": "billing_not_active"}}, True),
         (429, TOO_FAST, False),
         (429, "insufficient_quota", False),
         (500, {"error": {"code": ["insufficient_quota"]}}, False),
@@ -148,7 +149,6 @@ async def test_members_are_told_at_once_where_it_takes_longer(gateway):
     "refusal",
     [
         (429, NO_QUOTA, {}),
-        (402, {}, {}),
         (403, {"error": {"code": "billing_not_active"}}, {}),
         (401, {"error": "Invalid key"}, {}),
     ],
