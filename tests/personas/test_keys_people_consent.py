@@ -33,7 +33,7 @@ def test_the_key_is_made_once_and_only_its_owner_can_read_it(tmp_path):
 
 
 def test_processes_that_make_the_key_at_once_agree_on_it(tmp_path):
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
         keys = pool.map(HomeKey.of, [tmp_path] * 8)
     assert len(set(keys)) == 1
 

@@ -34,7 +34,6 @@ from personas.home.job_attempt import begin_attempt, read_attempt
 from personas.home.job_folder import home_id, link_shared_folders
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Epoch, Phase, Progress
-from tests.bot.ray_jobs import faults
 from tests.bot.ray_jobs.replay import ReplayedRay
 from tests.bot.subprocess_trainer import Workshop
 from tests.fakes import until
@@ -368,8 +367,6 @@ async def test_a_job_that_waits_for_a_worker_is_reported_with_what_to_do(tmp_pat
     ("mode", "error", "advice", "can_resume"),
     [
         ("failing", "The log is empty.", "Fill it.", False),
-        ("full", "The disk is full.", "Free some space.", True),
-        ("dying", "RuntimeError: the roof fell in", "trainer.log", False),
         (
             "silent",
             "on the worker (exit code 7)",
@@ -402,16 +399,10 @@ async def test_success_without_an_adapter_is_an_error_of_the_shared_folder(tmp_p
         )
 
 
-@pytest.mark.parametrize(
-    ("limits", "error"),
-    [({"stall_s": 0.4}, "it reported nothing"), ({"guild_s": 0.4}, "longest time at a stretch")],
-)
-async def test_a_run_that_hangs_or_takes_too_long_is_stopped_and_its_slot_is_free(
-    tmp_path, limits, error
-):
+async def test_a_run_that_hangs_is_stopped_and_its_slot_is_free(tmp_path):
     async with cluster(tmp_path, "polite") as works:
         works.ray.has_workers = False
-        backend = works.ray_backend(limits=RunLimits(**limits))
+        backend = works.ray_backend(limits=RunLimits(stall_s=0.4))
         running = asyncio.create_task(backend.run(works.job(), works.events.append))
         await works.begun("j1-1", "pending")
         await asyncio.sleep(0.6)
@@ -419,7 +410,7 @@ async def test_a_run_that_hangs_or_takes_too_long_is_stopped_and_its_slot_is_fre
         await works.ray._begin(works.ray.jobs[f"{works.id}-j1-1"])
         process = await works.begun("j1-1")
         failed = await asyncio.wait_for(running, 10)
-        assert error in failed.error and failed.can_resume
+        assert "it reported nothing" in failed.error and failed.can_resume
         assert process.returncode in STOPPED and f"{works.id}-j1-1" not in works.ray.jobs
         assert read_attempt(works.folder()).attempt == 2, "it can write nothing more"
 
@@ -514,13 +505,14 @@ async def test_a_wrong_address_is_warned_about_once(tmp_path, monkeypatch, caplo
 # --------------------------------------------------------------------------------- refused requests
 
 
-@pytest.mark.parametrize(
-    ("given", "words"), [("", "refuses the bot (401)"), ("wrong", "refuses the bot (403)")]
-)
-async def test_a_missing_or_wrong_token_fails_the_job_with_what_to_do(tmp_path, given, words):
+async def test_a_wrong_token_fails_the_job_with_what_to_do(tmp_path):
     async with cluster(tmp_path, "good", token="right") as works:
-        failed = await works.ray_backend(given).run(works.job(), works.events.append)
-        assert words in failed.error and "RAY_AUTH_TOKEN" in failed.advice and failed.can_resume
+        failed = await works.ray_backend("wrong").run(works.job(), works.events.append)
+        assert (
+            "refuses the bot (403)" in failed.error
+            and "RAY_AUTH_TOKEN" in failed.advice
+            and failed.can_resume
+        )
 
 
 async def test_a_damaged_attempt_or_missing_material_fails_the_job(tmp_path):
@@ -566,13 +558,6 @@ async def test_with_a_shared_folder_workers_find_the_job_and_what_it_is_compared
         assert works.home / "jobs" / "j1" / "people.json" in set(
             walk_home(works.home, "people.json")
         )
-
-
-async def test_the_script_that_breaks_a_real_cluster_can_queue_its_runs(tmp_path):
-    works = faults.RayWorks(tmp_path, "http://127.0.0.1:1", tmp_path / "base", faults.EPOCHS)
-    works.ask("calm")
-    assert works.job("calm").request.hyperparameters.num_train_epochs == faults.EPOCHS
-    works.store.close()
 
 
 def test_a_home_with_jobs_of_its_own_is_not_moved_silently(tmp_path):
