@@ -25,14 +25,11 @@ from personas.engine.engine_parts import EngineParts, build_engine_parts
 from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.kv_cache import CacheShape, SequenceKVCache, kv_token_bytes
 from personas.engine.llm_engine import LLMEngine
-from personas.engine.lora_runner import StackedLoraRunner
-from personas.engine.model_runner import ScheduledTokens
 from personas.engine.peft_runner import PeftSwitcher
 from personas.engine.remote import llamacpp_engine
 from personas.engine.remote.vllm_engine import VllmEngine
 from personas.models.base_model import EMBEDDED, BaseModel, fingerprint, locate
 from personas.models.loading import load_model
-from personas.prompt.renderer import PromptTooLongError
 from personas.schemas.chat import ChatRequest, Persona, SamplingParams, Turn
 from tests.personas.engine_reference import (
     LENGTH,
@@ -243,44 +240,6 @@ def test_long_prompts_in_one_batch_have_the_replies_of_the_plain_model(open_part
     assert sorted(one.reply.prompt_tokens for one in recorded) == [40, 4096 - LENGTH, 8192 - LENGTH]
 
 
-def test_a_long_prompt_in_parts_has_the_logits_of_the_plain_model(model, texts):
-    runner = StackedLoraRunner(copy.deepcopy(model), 1, 0)  # it patches the modules
-    text = [*texts[8192], *range(LENGTH)]
-    kv = runner.new_kv_cache(len(text))
-    with torch.inference_mode():
-        ids = torch.tensor([text])
-        expected = model(input_ids=ids, use_cache=False, logits_to_keep=LENGTH).logits[0]
-        for start in range(0, len(texts[8192]), 512):
-            part = texts[8192][start : start + 512]
-            runner.forward([ScheduledTokens(kv, part, logits=0)])
-        logits = runner.forward([ScheduledTokens(kv, text[-LENGTH:], logits=LENGTH)])
-    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_of_a_long_prompt_a_stored_beginning_is_not_computed_again(
-    open_parts, questions, monkeypatch
-):
-    parts = open_parts(SchedulerLimits(), prefix_bytes=64 * MIB)
-    counts = []
-    forward = parts.stacked.forward
-
-    def counting(scheduled):
-        counts.append(sum(len(item.tokens) for item in scheduled))
-        return forward(scheduled)
-
-    monkeypatch.setattr(parts.stacked, "forward", counting)
-    longest = max(questions, key=lambda question: len(question.prompt))
-    computed = []
-    for _ in range(2):
-        counts.clear()
-        recorded = RecordedReply(longest, LENGTH)
-        parts.batch.scheduler.add(recorded.sequence())
-        run_to_end(parts)
-        assert differences([recorded])[1] == []
-        computed.append(sum(counts))
-    assert computed[0] >= 8192 - LENGTH and computed[1] <= 16 + LENGTH
-
-
 class TestServers:
     """The window of servers is the smallest that one of them takes."""
 
@@ -452,25 +411,5 @@ class TestEngine:
         try:
             await engine.clear_prefix_cache()  # a task after the measurement
             assert engine.context_tokens == tokens
-        finally:
-            await engine.close()
-
-    async def test_the_speed_is_measured_on_the_engines_own_prompt_computation(self, long_base):
-        engine = await self.open(long_base)
-        try:
-            await engine.clear_prefix_cache()
-            assert engine._parts.prefill_tokens_per_s() > 0
-            assert engine.context_tokens == 8192, "a tiny model is fast"
-        finally:
-            await engine.close()
-
-    async def test_what_does_not_fit_beside_the_reply_is_refused(self, long_base):
-        engine = await self.open(long_base, max_context_tokens=1024)
-        try:
-            sampling = SamplingParams(max_new_tokens=1024)
-            stream = engine.submit(ChatRequest(ADA, self.talk(1), sampling=sampling))
-            with pytest.raises(PromptTooLongError):
-                async for _ in stream:
-                    pass
         finally:
             await engine.close()

@@ -34,7 +34,7 @@ def repeated(piece: str, chars: int = CHARS) -> str:
 
 
 @pytest.mark.parametrize("piece", ["\n", "{{", "{{a", "{{random:", "{{//", "<user", "{{trim}}\n"])
-@pytest.mark.parametrize("before", ["", "a", "{{a", "{{user"])
+@pytest.mark.parametrize("before", ["", "{{a"])
 def test_macros_of_a_long_text_are_read(before, piece):
     text = before + repeated(piece) + "."
     settle_macros(text, "Mira", keeps_times=True)

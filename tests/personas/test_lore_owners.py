@@ -225,7 +225,6 @@ def test_a_cache_that_cannot_be_read_is_made_again(tmp_path, layout):
         with sqlite3.connect(cache) as db:
             db.execute({
                 "later": "pragma user_version = 3",
-
                 "foreign": "alter table vectors rename to other",
                 "vectors of another length": "update vectors set vector = x'00000000'",
             }[layout])  # fmt: skip

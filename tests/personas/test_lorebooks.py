@@ -254,7 +254,7 @@ FIELDS = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.dictionaries(FIELDS, VALUES, max_size=5), max_size=3))
 def test_whatever_a_lorebook_holds_is_listed_and_its_markdown_is_read(entries):
     book = read_lorebook({"lorebookVersion": 5, "entries": entries}, "Ada", "Guest")

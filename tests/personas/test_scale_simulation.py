@@ -121,16 +121,6 @@ class TestCluster:
         assert seq.received == 100 and seq.error is None and seq.lease.replica is not first
         assert first.is_ready and first.adapters == {}
 
-    def test_a_flooding_guild_is_refused_and_delays_no_other(self):
-        cluster = Cluster.build(PROFILE, ["http://a"], max_waiting=8)
-        bot = cluster.bots[0]
-        taken = sum(bot.submit(Ask(1, 0, "ada-v1", 50, 0, 20)) for _ in range(200))
-        assert taken < 20 and bot.refused == 200 - taken
-        assert bot.submit(Ask(2, 0, "bo-v1", 50, 0, 20))
-        cluster.time.run(until=60.0)
-        ends = {seq.guild_id: index for index, seq in enumerate(bot.ended)}
-        assert ends[2] < ends[1] and len(bot.ended) == taken + 1
-
     def test_newcomers_do_not_keep_a_guild_waiting_that_was_served_before(self):
         cluster = Cluster.build(replace(PROFILE, rows=1), ["http://a"])
         bot = cluster.bots[0]
