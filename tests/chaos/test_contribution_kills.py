@@ -73,7 +73,7 @@ def whose(home, what):
         return path and path.read_bytes(), {one.user_id for one in store.people.contributions()}
 
 
-@pytest.mark.parametrize("what", ["card", pytest.param("lore", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("what", ["lore", pytest.param("card", marks=pytest.mark.slow)])
 def test_a_file_on_disk_always_has_its_contributor(tmp_path, what, monkeypatch):
     monkeypatch.setattr("bot.personas.card_import.count_card_tokens", lambda *parts: None)
     monkeypatch.setattr("bot.personas.card_import.require_token_budget", lambda *parts: None)

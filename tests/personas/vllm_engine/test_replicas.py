@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 
@@ -14,7 +13,7 @@ from personas.engine.remote.replicas import LOAD_FACTOR, PRELOADED_REPLICAS, Rep
 from personas.engine.remote.server_checks import check_cancel
 from personas.engine.remote.server_errors import ReplicaError, VllmError
 from personas.engine.remote.vllm_client import VllmClient, open_session
-from tests.personas.vllm_engine.conftest import FAST, answer, ask
+from tests.personas.vllm_engine.conftest import answer, ask
 from tests.personas.vllm_engine.server import VllmServer
 from tests.personas.vllm_engine.test_vllm_engine import until
 
@@ -287,10 +286,3 @@ class TestChoice:
         assert replica.retry_at <= limits.max_backoff_s
         health.succeed(replica)
         assert replica.failures == 0
-
-    async def test_replies_of_one_persona_stay_on_one_server(self, open_engine, servers, version):
-        engine = await open_engine(limits=replace(FAST, rows=32))
-        ref = version(1)
-        for number in range(6):
-            await answer(engine, ask(str(number), adapter=ref))
-        assert sorted(bool(server.adapters) for server in servers) == [False, True]
