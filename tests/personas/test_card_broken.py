@@ -199,7 +199,7 @@ def test_a_damaged_file_is_refused_or_read_and_never_crashes(sound):
     damaged()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @example(b"PK\x05\x06" + bytes(18))
 @example(b"\x89PNG\r\n\x1a\n" + bytes(12))
 @given(

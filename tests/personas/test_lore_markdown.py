@@ -15,7 +15,6 @@ from personas.lore.passages import (
     count_words,
     split_markdown,
     split_passages,
-    split_sentences,
 )
 from personas.schemas.chat import Persona
 
@@ -191,13 +190,6 @@ def test_no_word_is_lost_or_doubled(pieces):
     text = " ".join(pieces)
     split = "".join(re.sub(r"[\s#-]", "", piece) for _, piece in split_markdown(text))
     assert split == re.sub(r"[\s#-]|H(?=\n)", "", text)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.text(max_size=400))
-def test_garbage_is_split_into_passages_that_fit(text):
-    for _, piece in split_markdown(text):
-        assert piece and len(split_sentences(piece)) >= 1
 
 
 def test_words_of_all_scripts_have_one_form():
