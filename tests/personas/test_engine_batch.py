@@ -14,7 +14,6 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from personas.engine import step
-from personas.engine.engine_parts import build_engine_parts
 from personas.engine.fair_scheduler import SchedulerLimits
 from personas.engine.kv_cache import BLOCK_TOKENS, CacheShape, PrefixCache, SequenceKVCache
 from personas.engine.lora_slots import MAX_STACKED_RANK, LoraSlot
@@ -142,19 +141,6 @@ def test_every_architecture_says_what_it_says_alone(tmp_path, renderer, kind):
         parts.batch.scheduler.add(one.sequence())
     run_to_end(parts)
     assert differences(recorded) == (0, [])
-
-
-def test_an_architecture_that_is_not_known_is_served_one_by_one(reference, caplog):
-    model = copy.deepcopy(reference.model)
-    model.config.model_type = "brand-new"
-    parts = build_engine_parts(
-        model, reference.hash, SchedulerLimits(), slots=4, prefix_bytes=10**7
-    )
-    recorded = [RecordedReply(question, 6) for question in reference.questions]
-    for one in recorded:
-        parts.batch.scheduler.add(one.sequence())
-    run_to_end(parts)
-    assert differences(recorded) == (0, []) and "one at a time" in caplog.text
 
 
 def test_who_comes_during_a_prompt_is_next_but_not_for_ever(reference, monkeypatch):
