@@ -273,12 +273,6 @@ async def test_moderators_set_show_and_reset_what_holds_in_a_channel_and_for_a_p
         assert (request.sampling.max_new_tokens, request.sampling.temperature) == (120, 1.5)
 
 
-async def test_only_what_is_set_or_recommended_is_called_the_operators_or_the_base_models(stage):
-    shown = await stage.member.slash(QUAY, "persona generation show")
-    await response_text(shown, "Temperature: 0.6 (the default)")
-    assert "Top-p: 0.9 (the default)" in shown.message["content"]
-
-
 async def test_a_channel_without_a_persona_shows_what_is_set_for_it(stage):
     await stage.moderator.slash(QUAY, "persona clear")
     await stage.moderator.slash(QUAY, "persona generation set", temperature=1.0)
@@ -328,13 +322,3 @@ async def test_what_may_not_be_set_is_refused_in_words(stage):
         answer = await who.slash(QUAY, "persona generation set", **options)
         await response_text(answer, words)
     assert stage.store.settings.all() == []
-
-
-async def test_a_deleted_channel_takes_its_settings_with_it(stage):
-    await stage.moderator.slash(QUAY, "persona generation set", max_new_tokens=99)
-    await stage.moderator.slash(INN, "persona generation set", max_new_tokens=98)
-    cog = stage.client.get_cog("ChatCog")
-    channel = stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"]))
-    await cog.on_guild_channel_delete(channel)
-    (left,) = stage.store.settings.all()
-    assert left.value == 98

@@ -4,15 +4,21 @@ disturb.
 
 from datetime import timedelta
 
-import discord
 import pytest
 
 import bot.schedules.discord_greetings
 from bot.guild_settings.definitions import HAS_MINORS
 from bot.moderation.store import Block
 from bot.platform.errors import RefusedError
+from bot.platform.localisation import localise
 from bot.safety.actions import PLAIN_DISCLOSURE
-from bot.schedules.greetings import MAX_MACROS, MAX_NAMED, MAX_TEXT_CHARS, prompt_text
+from bot.schedules.greetings import (
+    MAX_MACROS,
+    MAX_NAMED,
+    MAX_TEXT_CHARS,
+    _joined,
+    prompt_text,
+)
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, Mute
 from sandbox.guild import Guild
 from tests.bot.conftest import QUAY, on_stage
@@ -76,20 +82,6 @@ async def test_a_fixed_text_greets_a_burst_once_and_mentions_the_new_members_alo
         assert sorted(it["id"] for it in message["mentions"]) == sorted(ids)
         assert not message["mention_everyone"]
         assert stage.store.replies.of_message(int(message["id"])).persona_id == "ballast"
-
-
-async def test_a_webhook_that_was_deleted_costs_no_greeting(tmp_path):
-    async with on_stage(tmp_path, members=True) as stage:
-        await greeting(stage, text=TEXT)
-        stage.sandbox.join("Nell Sand")
-        await stage.sees("Ahoy")
-        channel = discord.utils.get(stage.client.guilds[0].text_channels, name=QUAY)
-        for webhook in await channel.webhooks():
-            await webhook.delete()
-        mark = stage.mark
-        stage.sandbox.join("Ivo Reed")
-        shown = await stage.sees("Ahoy", "message", mark)
-        assert shown["author"]["username"] == "Ballast"
 
 
 async def test_who_comes_again_is_not_greeted_again_even_after_a_restart(tmp_path):
@@ -214,33 +206,6 @@ async def test_a_raid_gets_one_greeting_that_names_some(tmp_path, monkeypatch):
         assert "and 4 others!" in quay(stage)[-1]["content"]
         assert mentioned(quay(stage)[-1]) == sorted(it["user"]["id"] for it in crowd[:MAX_NAMED])
         assert len(quay(stage)) == before + 1
-
-
-@pytest.mark.usefixtures("_long_burst")
-async def test_a_fixed_greeting_lists_its_members_in_the_language_of_the_server(
-    tmp_path, monkeypatch
-):
-    async with on_stage(tmp_path, members=True) as stage:
-        stage.sandbox.set_preferred_locale("de")
-        guild = stage.client.get_guild(stage.sandbox.guild_id)
-        await until(lambda: str(guild.preferred_locale) == "de")
-        await greeting(stage, text="Willkommen, {{user}}!")
-        nell, ivo = await burst(stage, "Nell Sand", "Ivo Reed")
-        said = quay(stage)[-1]["content"]
-        assert said.startswith(f"Willkommen, <@{nell}> und <@{ivo}>!\n")
-        monkeypatch.setattr(bot.schedules.greetings, "MAX_NAMED", 1)
-        oda, _ = await burst(stage, "Oda Weir", "Jan Ness")
-        said = quay(stage)[-1]["content"]
-        assert said.startswith(f"Willkommen, <@{oda}> und 1 weiteres Mitglied!\n")
-
-
-async def burst(stage, *names):
-    """Have members join together; returns their ids."""
-    before = len(quay(stage))
-    members = [stage.sandbox.join(name) for name in names]
-    await until(lambda: len(quay(stage)) == before + 1)
-    await greeted(stage)
-    return [member["user"]["id"] for member in members]
 
 
 def newcomer(stage, name):
@@ -398,6 +363,11 @@ class Named:
 def test_many_names_are_counted():
     said = prompt_text("be kind.", [Named(f"M{number}\n") for number in range(7)])
     assert said == "be kind. M0, M1, M2, M3, M4 and 2 others have just joined the server."
+
+
+def test_members_are_listed_in_the_language_of_the_server():
+    assert localise(_joined(["Nell", "Ivo"], 2), "de") == "Nell und Ivo"
+    assert localise(_joined(["Nell"], 2), "de") == "Nell und 1 weiteres Mitglied"
 
 
 @pytest.mark.parametrize(

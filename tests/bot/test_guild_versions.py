@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bot.demo_guild import MODERATOR, SKERROW_SEED
-from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
+from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.store import Channel
 from bot.training.request_materials import gather_materials
 from personas.errors import RequestError
@@ -108,13 +108,3 @@ async def test_another_servers_version_can_neither_be_promoted_nor_tried(servers
     assert here.stage.client.services.blind_tests.version_names(
         here.stage.client.services.personas.get("ballast", 0), 0
     ) == ["base"], "direct messages"
-
-
-async def test_the_code_refuses_another_servers_version(servers):
-    here, there = servers
-    install(here.stage.store, guild=here.id)
-    services = here.stage.client.services
-    with pytest.raises(RequestError, match=OTHERS):
-        origin = RequestOrigin(there.id, channel_id=0, user_id=7)
-        await services.versions.promote("ballast", "v1", origin, anyway=True)
-    assert here.stage.store.versions.history("ballast") == []

@@ -12,7 +12,7 @@ from personas.card.toml_card import SHIPPED_CARDS, card_from_table, read_card, t
 from personas.errors import CardError
 from personas.prompt.renderer import system_text
 from personas.schemas.chat import Persona
-from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
+from tests.bot.conftest import OFFICE, QUAY, on_stage
 from tests.bot.test_dialogue_command import quick as quick
 from tests.bot.test_safety import asked, stored_texts, texts_in, told
 from tests.bot.test_safety_rules import EXAMPLES
@@ -64,17 +64,6 @@ async def test_by_command_and_in_a_round_each_persona_has_its_own(stage):
     await until(lambda: ODA.asked_if_human in " ".join(texts_in(stage, OFFICE)))
     assert BALLAST.asked_if_human in " ".join(texts_in(stage, OFFICE))
     assert stage.engine.requests == []
-
-
-async def test_what_a_reply_quotes_asks_nothing(stage):
-    said = await stage.moderator.say(INN, "@Oda is the soup ready")
-    await stage.sees("hears", by="Oda Marrow")
-    mark = stage.mark
-    other = await stage.moderator.say(OFFICE, "are you human?")
-    assert other["id"] != said["id"]
-    await stage.member.say(INN, "> are you human?\nwhat did they mean?")
-    reply = await stage.finished(INN, mark)
-    assert "hears" in reply["content"]
 
 
 async def test_both_of_a_duet_answer_the_opening_themselves(quick):
