@@ -1,30 +1,27 @@
 """The bot speaks the member's language in what they alone see, and the server's in its channels."""
 
 import re
-from dataclasses import replace
 
 import discord
 import pytest
 
+from bot.chat.message_text import _without_notes
 from bot.chat.reply import CUT_OFF_NOTE
 from bot.guild_settings.definitions import HAS_MINORS
 from bot.moderation.limits import ReplyLimits
-from bot.platform.discord_kit.ui import MAX_BUTTON_CHARS, MAX_TITLE_CHARS, fitting_text
+from bot.platform.discord_kit.ui import MAX_BUTTON_CHARS, fitting_text
 from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import (
     LANGUAGES,
     gettext_lazy,
     language_of,
     localise,
-    translate,
 )
-from bot.privacy.texts import TEXTS
 from bot.safety.actions import DISCLOSURE, MINORS_BREAK, PLAIN_DISCLOSURE
 from bot.training.backend_protocol import TrainingFailed
 from personas.engine.context_window import ContextWindow
 from personas.engine.remote.server_errors import OnlyThoughtError
 from personas.errors import EngineBusyError
-from personas.models.base_model import EMBEDDED, locate
 from personas.schemas.training_events import Epoch
 from sandbox import message_text
 from sandbox.message_components import all_components
@@ -47,7 +44,6 @@ LOCALES = {
     "fr": "en",
     "en-GB": "en",
 }
-LOCALE_OF = {"en": "en-US", "vi": "vi", "de": "de", "es": "es-ES", "zh_Hans": "zh-CN"}
 BY_AI = {
     "en": "-# AI-written",
     "vi": "-# Do AI viết",
@@ -121,16 +117,9 @@ async def told(answer, words):
 # --------------------------------------------------------------------------- what a member alone sees
 
 
-@pytest.mark.parametrize(("locale", "language"), LOCALES.items())
-async def test_a_private_response_is_in_the_members_language(stage, locale, language):
-    assert language_of(discord.Locale(locale)) == language
-    stage.member.set_locale(locale)
-    title = translate(TEXTS["show_title"], language)
-    await told(await stage.member.slash(QUAY, "privacy show"), title)
-
-
-async def test_every_locale_of_discord_has_a_language():
+def test_every_locale_of_discord_has_a_language():
     assert {language_of(locale) for locale in discord.Locale} == set(LANGUAGES)
+    assert {name: language_of(discord.Locale(name)) for name in LOCALES} == LOCALES
 
 
 async def test_notices_forms_and_buttons_are_german_for_whom_discord_is(stage):
@@ -196,51 +185,6 @@ async def test_an_invitation_is_in_the_servers_language_and_a_comparison_in_the_
         assert labels(answer.message) == ["Noch ein Vergleich"]
 
 
-async def test_the_list_of_personas_is_in_the_members_language(stage):
-    await stage.moderator.slash(QUAY, "persona mute")
-    stage.member.set_locale("de")
-    answer = await stage.member.slash(QUAY, "persona list")
-    listed = (await told(answer, "Stummgeschaltet: alle Personas in <#"))["content"]
-    assert "**Ballast** (`ballast`, Basismodell)" in listed
-
-
-async def test_the_buttons_of_a_persona_are_in_the_members_language(stage):
-    stage.moderator.set_locale("de")
-    made = await stage.moderator.submit(
-        await stage.moderator.slash(OFFICE, "persona create"), name="Marlow", description="A clerk."
-    )
-    await until(lambda: "**Marlow**" in made.text)
-    await stage.moderator.slash(QUAY, "persona set", persona="marlow")
-    shown = await stage.moderator.slash(QUAY, "persona show")
-    await until(lambda: shown.message and shown.message["components"])
-    buttons = ["Gespräch beginnen", "Bearbeiten", "Bild oder Karte", "Trainieren"]
-    assert labels(shown.message) == buttons
-
-
-async def test_a_long_name_leaves_the_verbs_of_titles_and_buttons(stage):
-    stage.moderator.set_locale("de")
-    long_name = "Aurelia Featherstonehaugh of the Lower Salt Granary and Wharf"
-    made = await stage.moderator.submit(
-        await stage.moderator.slash(QUAY, "persona create"), name=long_name, description="A clerk."
-    )
-    await until(lambda: long_name in made.text)
-    assert f"In #{QUAY} nutzen, statt Ballast" in labels(made.message)
-    form = await stage.moderator.click(made.message, "Bearbeiten")
-    assert re.fullmatch(r"Aurelia Feather.*… bearbeiten", form.modal["title"])
-    await stage.moderator.click(made.message, f"In #{QUAY} nutzen, statt Ballast")
-    await until(
-        lambda: (
-            stage.client.services.store.channels.get(
-                int(stage.sandbox.guild_id), int(stage.sandbox.channel(QUAY)["id"])
-            ).persona_id
-            != "ballast"
-        )
-    )
-    taught = await stage.moderator.slash(QUAY, "persona teach")
-    assert re.fullmatch(r"Aurelia Feather.*… etwas beibringen", taught.modal["title"])
-    assert len(taught.modal["title"]) == MAX_TITLE_CHARS
-
-
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_longest_names_are_shortened_until_a_text_has_room(language):
     source = "Use it in #{channel}, in place of {personas}"
@@ -256,55 +200,13 @@ def test_the_longest_names_are_shortened_until_a_text_has_room(language):
     assert "…" not in short
 
 
-@pytest.mark.parametrize("command", ["persona show", "persona generation show"])
-async def test_why_the_context_is_as_long_as_it_is_is_in_the_members_language(stage, command):
-    window = ContextWindow.of_base(locate(EMBEDDED))
-    engine = stage.client.services.engine
-    usual = engine.state
-    engine.state = lambda: replace(usual(), context_reason=window.reason)
-    stage.moderator.set_locale("de")
-    await told(
-        await stage.moderator.slash(QUAY, command),
-        "Token (von der Engine: Standard des mitgelieferten Modells)",
-    )
-
-
 def test_a_limit_of_the_context_that_names_a_value_is_translated_with_it():
     reason = ContextWindow(8192, "the default").within_time(tokens_per_s=60).reason
     assert reason == "what this machine reads in 60 s; CONTEXT_TOKENS can raise it"
     assert localise(reason, "zh_Hans") == "这台机器在 60 秒内能读完的量；可用 CONTEXT_TOKENS 提高"
 
 
-async def test_a_duet_is_in_the_servers_language(stage):
-    stage.client.services.dialogue_runner.pause_s = 0
-    await prefer(stage, "vi")
-    stage.moderator.set_locale("de")
-    mark = stage.mark
-    answer = await stage.moderator.slash(
-        QUAY, "persona duet", other="oda", opening="What did the tide bring?", turns=2
-    )
-    await stage.sees("Ballast và Oda Marrow nói chuyện với nhau, tối đa 2 câu.", since=mark)
-    ended = await stage.sees("Ballast và Oda Marrow đã nói chuyện, ", "edit", mark)
-    assert not ended["components"] and not answer.ephemeral
-
-
-async def test_reporting_a_reply_is_chinese_for_whom_discord_is(stage):
-    reply = await ask(stage, QUAY, "how heavy?", BY_AI["en"])
-    stage.member.set_locale("zh-CN")
-    asked = await stage.member.context(QUAY, "Report this reply", reply)
-    intro, menu, note = asked.modal["components"]
-    assert "但看不到是谁举报的" in intro["content"] and note["label"] == "备注"
-    assert menu["label"] == "这条回复有什么问题？"
-    assert menu["component"]["placeholder"] == "选择理由"
-    options = menu["component"]["options"]
-    assert [option["label"] for option in options][:2] == ["仇恨或骚扰", "色情"]
-    await told(await stage.member.submit(asked, reason="other"), "谢谢。")
-    (stored,) = stage.store.reports.latest(int(stage.sandbox.guild_id), 10)
-    assert stored.reason == "other"
-
-
-@pytest.mark.parametrize("locale", ["vi", "de", "es-ES", "zh-CN"])
-async def test_forms_with_menus_and_files_fit_in_every_language(stage, locale):
+async def test_forms_with_menus_and_files_fit_in_every_language(stage):
     """The sandbox refuses a form with a label or hint that Discord finds too long."""
     await stage.moderator.slash(QUAY, "finetune start")
     await until(lambda: stage.backend.busy)
@@ -316,26 +218,18 @@ async def test_forms_with_menus_and_files_fit_in_every_language(stage, locale):
     creation = await moderator.slash(QUAY, "persona create")
     made = await moderator.submit(creation, name="Marlow", description="Marlow mends clocks.")
     await until(lambda: "**Marlow**" in made.text)
-    moderator.set_locale(locale)
-    for form in (
-        await moderator.context(QUAY, "Report this reply", reply),
-        await moderator.click(failed, "Repeat with changes"),
-        await moderator.click(made.message, "Picture or card"),
-        await moderator.slash(QUAY, "persona import"),
-    ):
-        assert form.modal, form.text
-        english = {row.get("label") for row in form.modal["components"]}
-        assert not {"What is wrong with this reply?", "Recipe", "Picture or card", "Card"} & english
-
-
-async def test_moderators_texts_are_in_their_language(stage):
-    stage.moderator.set_locale("de")
-    answer = await stage.moderator.slash(QUAY, "moderation reports")
-    await told(answer, "Keine Antwort ist gemeldet.")
-    answer = await stage.moderator.slash(QUAY, "moderation roles")
-    await told(answer, "• Personas trainieren: nur die Moderation")
-    refused = await stage.moderator.slash(QUAY, "moderation roles", reset=True)
-    await told(refused, "Du hast keine Aktion genannt. Wähle eine mit der Option `action`.")
+    for locale in ("vi", "de", "es-ES", "zh-CN"):
+        moderator.set_locale(locale)
+        for form in (
+            await moderator.context(QUAY, "Report this reply", reply),
+            await moderator.click(failed, "Repeat with changes"),
+            await moderator.click(made.message, "Picture or card"),
+            await moderator.slash(QUAY, "persona import"),
+        ):
+            assert form.modal, form.text
+            shown = {row.get("label") for row in form.modal["components"]}
+            english = {"What is wrong with this reply?", "Recipe", "Picture or card", "Card"}
+            assert not english & shown, locale
 
 
 async def test_answering_settings_are_in_the_moderators_language(stage):
@@ -351,21 +245,6 @@ async def test_answering_settings_are_in_the_moderators_language(stage):
     stage.moderator.set_locale("de")
     answer = await stage.moderator.slash(QUAY, "persona generation show")
     await told(answer, "• Temperatur: 0,")
-
-
-async def test_a_line_at_a_set_time_is_told_in_the_moderators_language(stage):
-    stage.moderator.set_locale("es-ES")
-    answer = await stage.moderator.slash(
-        QUAY, "persona line set", time="08:30", prompt="Good morning!", weekday="Monday to Friday"
-    )
-    await told(answer, "**1** de lunes a viernes a las 08:30 (UTC) en <#")
-
-
-async def test_why_a_message_was_answered_is_told_in_the_moderators_language(stage):
-    await ask(stage, QUAY, "how heavy?", BY_AI["en"])
-    stage.moderator.set_locale("vi")
-    answer = await stage.moderator.slash(QUAY, "persona why")
-    await told(answer, "-# Được trả lời bởi Ballast: nhân vật trả lời mọi tin nhắn ở đây.")
 
 
 async def test_the_audit_channel_is_told_of_in_the_servers_language(stage):
@@ -410,16 +289,6 @@ async def test_a_server_that_prefers_vietnamese_reads_disclosure_footer_and_butt
     assert disclosure not in again["content"], "it was told at the start of the talk"
 
 
-async def test_a_reply_is_made_again_in_the_language_that_holds_by_then(stage):
-    reply = await ask(stage, QUAY, "how heavy?", BY_AI["en"])
-    await prefer(stage, "de")
-    mark = stage.mark
-    await stage.member.click(reply, "Regenerate")
-    again = await written(stage, QUAY, mark, BY_AI["de"])
-    assert again["id"] == reply["id"] and localise(DISCLOSURE, "de") in again["content"]
-    assert DISCLOSURE not in again["content"]
-
-
 async def test_notices_in_a_channel_are_in_the_servers_language(stage):
     await prefer(stage, "vi")
     mark = stage.mark
@@ -445,8 +314,15 @@ async def test_direct_messages_are_in_the_language_last_seen_of_the_member(stage
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-async def test_a_persona_reads_no_disclosure_or_footer_of_any_language(stage, language):
-    await prefer(stage, LOCALE_OF[language])
+def test_nothing_is_left_of_the_notes_of_any_language(language):
+    notes = [localise(note, language) for note in (DISCLOSURE, PLAIN_DISCLOSURE, MINORS_BREAK)]
+    said = "\n".join(["Good evening.", f"{BY_AI[language]} · v1", *notes])
+    assert _without_notes(said).strip() == "Good evening."
+
+
+async def test_a_persona_reads_no_disclosure_or_footer_of_an_earlier_language(stage):
+    language = "vi"
+    await prefer(stage, language)
     HAS_MINORS.write(stage.store, True, int(stage.sandbox.guild_id))
     reply = await ask(stage, QUAY, "how heavy?", BY_AI[language])
     disclosure = localise(PLAIN_DISCLOSURE, language)
