@@ -4,6 +4,7 @@ disturb.
 
 from datetime import timedelta
 
+import discord
 import pytest
 
 import bot.schedules.discord_greetings
@@ -82,6 +83,20 @@ async def test_a_fixed_text_greets_a_burst_once_and_mentions_the_new_members_alo
         assert sorted(it["id"] for it in message["mentions"]) == sorted(ids)
         assert not message["mention_everyone"]
         assert stage.store.replies.of_message(int(message["id"])).persona_id == "ballast"
+
+
+async def test_a_webhook_that_was_deleted_costs_no_greeting(tmp_path):
+    async with on_stage(tmp_path, members=True) as stage:
+        await greeting(stage, text=TEXT)
+        stage.sandbox.join("Nell Sand")
+        await stage.sees("Ahoy")
+        channel = discord.utils.get(stage.client.guilds[0].text_channels, name=QUAY)
+        for webhook in await channel.webhooks():
+            await webhook.delete()
+        mark = stage.mark
+        stage.sandbox.join("Ivo Reed")
+        shown = await stage.sees("Ahoy", "message", mark)
+        assert shown["author"]["username"] == "Ballast"
 
 
 async def test_who_comes_again_is_not_greeted_again_even_after_a_restart(tmp_path):

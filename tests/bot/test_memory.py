@@ -329,12 +329,6 @@ async def test_no_list_shows_a_link(stage):
     assert "“see (link left out)”" in shown["content"]
 
 
-async def test_a_message_where_no_persona_lives_is_kept_with_the_command(stage):
-    said = await stage.member.say(OFFICE, KEPT)
-    refused = await stage.member.context(OFFICE, "Remember this", said)
-    await response_text(refused, "Use `/remember` with its text")
-
-
 # ------------------------------------------------------------------------- seen, changed, forgotten
 
 
@@ -421,27 +415,6 @@ async def test_all_memories_take_as_many_messages_as_they_need(stage):
         int(number) for text in lists for number in re.findall("^`([0-9]+)`", text, re.MULTILINE)
     ]
     assert numbers == [*range(1, 73)] and max(map(len, lists)) <= 2000
-
-
-async def test_a_list_cuts_only_what_has_no_room(stage):
-    texts = [
-        *(f"I have {number} goats" for number in range(22)),
-        "a long story " * 30,
-        "an even longer story " * 19,
-    ]
-    for text in texts:
-        stage.store.memories.add(memory(text.strip(), int(stage.member.id), stage.sandbox.guild_id))
-    shown = (
-        await response_text(await stage.member.slash(QUAY, "memory show"), "remembers 24 things")
-    )["content"]
-    assert shown.count("…") == 0 and "full text" not in shown and len(shown) <= 2000
-    stage.store.memories.edit(1, "the longest story of all " * 15)
-    stage.store.memories.edit(2, "the second longest story " * 15)
-    stage.store.memories.edit(3, "the third longest story " * 15)
-    shown = (await response_text(await stage.member.slash(QUAY, "memory show"), "full text"))[
-        "content"
-    ]
-    assert shown.count("”…") == 5 and "“I have 21 goats”" in shown and 1700 < len(shown) <= 2000
 
 
 async def test_nobody_touches_the_memory_of_another_or_of_another_server(stage):

@@ -3,10 +3,8 @@
 import asyncio
 
 import discord
-import pytest
 
 from bot.chat import delivery
-from bot.demo_guild import MODERATOR
 from tests.bot.conftest import INN, QUAY, on_stage
 from tests.fakes import until
 
@@ -137,9 +135,8 @@ async def test_what_a_deleted_webhook_said_takes_manage_messages_and_the_bot_say
     assert any("hears: one" in m["content"] for m in stage.sandbox.messages(QUAY))
 
 
-@pytest.mark.parametrize("command", ["persona mute", "persona unmute"])
-async def test_members_may_not(stage, command):
-    answer = await stage.member.slash(QUAY, command)
-    assert answer.ephemeral and "Only moderators" in answer.message["content"]
+async def test_members_may_not(stage):
+    for command in ("persona mute", "persona unmute"):
+        answer = await stage.member.slash(QUAY, command)
+        assert answer.ephemeral and "Only moderators" in answer.message["content"]
     assert stage.store.mutes.of_guild(stage.sandbox.guild_id) == []
-    assert stage.sandbox.member(MODERATOR).id
