@@ -124,24 +124,22 @@ async def being_read(stage, _):
 
 
 @pytest.mark.parametrize(
-    ("begin", "replies", "times"),
+    ("begin", "replies"),
     [
-        (growing, 1, 1),
-        (growing, 1, 2),
-        (growing_to_a_question_that_is_deleted, 1, 1),
-        (growing_round, 2, 1),
-        (made_again, 1, 1),
-        (duet, 2, 1),
-        (waiting_for_lines, 1, 1),
-        (being_read, 1, 1),
+        (growing, 1),
+        (growing_to_a_question_that_is_deleted, 1),
+        (growing_round, 2),
+        (made_again, 1),
+        (duet, 2),
+        (waiting_for_lines, 1),
+        (being_read, 1),
     ],
 )
-async def test_what_ends_after_a_fresh_start_stays_before_it(stage, begin, replies, times):
+async def test_what_ends_after_a_fresh_start_stays_before_it(stage, begin, replies):
     shown = await asked(stage, "old one")
     stage.engine.free.clear()
     await begin(stage, shown)
-    for _ in range(times):
-        await fresh(stage)
+    await fresh(stage)
     stage.engine.free.set()
     await until(lambda: len(stage.engine.requests) == 1 + replies)
     await idle(stage)

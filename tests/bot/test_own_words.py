@@ -48,13 +48,12 @@ async def said(stage, words, note=NOTE):
 async def test_a_written_reply_is_said_as_it_is_with_a_note_and_no_model_is_asked(spoken):
     assert await said(spoken, "tell me, do you rust?") == RUST["reply"]
     assert stored_texts(spoken, QUAY) == ["tell me, do you rust?", RUST["reply"]]
+    message = spoken.sandbox.messages(QUAY)[-1]
+    reply = spoken.store.replies.of_message(int(message["id"]))
+    assert reply.state == "done"
+    assert reply.adapter_version is None, "votes on it are none on the version"
     assert await said(spoken, "why?") == WHY["reply"]
     assert spoken.engine.requests == []
-
-
-async def test_what_is_far_from_all_written_words_is_generated(spoken):
-    assert "hears" in await asked(spoken, QUAY, "my printer prints blue stripes")
-    assert len(spoken.engine.requests) == 1
 
 
 async def test_the_same_words_are_not_said_twice_nor_again(spoken):
@@ -66,16 +65,9 @@ async def test_the_same_words_are_not_said_twice_nor_again(spoken):
     assert "hears" in (await spoken.finished(QUAY, mark))["content"]
 
 
-@pytest.mark.parametrize("asked_who", [f"Wait, aren't you {MEMBER}?", "you're Ballast, right?"])
-async def test_asked_whether_it_is_somebody_it_says_who_it_is(spoken, asked_who):
-    assert await said(spoken, asked_who) == WHO["reply"]
+async def test_asked_whether_it_is_somebody_it_says_who_it_is(spoken):
+    assert await said(spoken, f"Wait, aren't you {MEMBER}?") == WHO["reply"]
     assert spoken.engine.requests == []
-
-
-async def test_a_question_that_was_asked_before_is_understood_where_it_stands_now(spoken):
-    assert "hears" in await asked(spoken, QUAY, "why?")
-    assert await said(spoken, "do you rust?") == RUST["reply"]
-    assert await said(spoken, "why?") == WHY["reply"]
 
 
 async def test_a_message_that_quotes_another_goes_to_the_model(spoken):
@@ -110,13 +102,6 @@ async def test_the_version_that_speaks_brings_the_words_it_was_trained_on(spoken
 
     assert await found(adapter) == "A wedge, duck."
     assert await found(None) == ""
-
-
-async def test_votes_on_written_words_are_none_on_the_version(spoken):
-    await said(spoken, "do you rust?")
-    message = spoken.sandbox.messages(QUAY)[-1]
-    reply = spoken.store.replies.of_message(int(message["id"]))
-    assert reply.state == "done" and reply.adapter_version is None
 
 
 async def test_what_a_moderator_teaches_is_said_from_then_on_and_no_longer_once_taken_back(stage):

@@ -138,13 +138,11 @@ def test_history_of_who_opted_in_is_written_and_listed_as_left(home, run, tmp_pa
     assert str(tmp_path / "log.jsonl") in [one["path"] for one in json.loads(out)["exports"]]
 
 
-@pytest.mark.parametrize(
-    "user", ["abc", "-4", "1.5", "0", "000", "43", "73482910445829", "٣", str(2**64)]
-)
-def test_what_is_no_id_is_refused(home, run, user, capsys):
-    with pytest.raises(SystemExit) as refused:
-        run("privacy", "show", "--user", user)
-    assert refused.value.code == 2
+def test_what_is_no_id_is_refused(home, run):
+    for user in ("abc", "-4", "1.5", "0", "000", "43", "73482910445829", "٣", str(2**64)):
+        with pytest.raises(SystemExit) as refused:
+            run("privacy", "show", "--user", user)
+        assert refused.value.code == 2, user
 
 
 def test_a_home_without_a_database_is_said(run, tmp_path, monkeypatch):

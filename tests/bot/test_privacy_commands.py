@@ -16,7 +16,6 @@ from bot.chat import unfinished
 from bot.chat.message_reader import IncomingMessage
 from bot.chat.reply import Reply
 from bot.privacy import erasure_service
-from bot.privacy.erasure_service import OperatorErasureRequest, leave_request
 from bot.settings import load_settings
 from bot.store import QuotedMessage
 from bot.training.store import JobResult, NewTrainingJob
@@ -316,15 +315,6 @@ async def test_a_forgetting_that_a_crash_cut_off_is_finished_at_the_next_start(t
         assert stage.store.erasure.texts(member_id) == []
 
 
-async def test_the_operator_asks_the_running_bot_by_a_file(stage, tmp_path):
-    await talk(stage)
-    file = leave_request(
-        tmp_path, OperatorErasureRequest(user_id=int(stage.member.id), names=("Tobias Reed",))
-    )
-    await until(lambda: not file.exists() and not stage.store.erasure_requests.unfinished())
-    assert stage.store.erasure.texts(int(stage.member.id)) == []
-
-
 async def test_a_running_training_on_the_person_is_stopped_and_begins_anew_without_them(
     stage, tmp_path
 ):
@@ -381,19 +371,6 @@ async def test_the_operator_on_discord_is_named(stage):
         await response_text(await stage.member.slash(QUAY, "privacy show"), "What I keep about you")
     )["content"]
     assert f"<@{owner.id}>" in words
-
-
-async def test_in_vietnamese_for_whose_discord_is(stage):
-    stage.member.set_locale("vi")
-    await response_text(await stage.member.slash(QUAY, "privacy show"), "Những gì tôi lưu về bạn")
-    asked = await stage.member.slash(QUAY, "privacy opt-in")
-    message = await response_text(asked, "Có được huấn luyện nhân vật")
-    await stage.member.click(message, "Tôi đồng ý")
-    await response_text(asked, "bạn đã đồng ý")
-    await response_text(await stage.member.slash(QUAY, "privacy opt-out"), "Đã ghi nhận")
-    message = await response_text(await stage.member.slash(QUAY, "privacy forget"), "**Quên bạn?**")
-    await stage.member.click(message, "Hãy quên tôi")
-    await stage.sees("Xong: tôi đã quên bạn.")
 
 
 async def test_it_works_in_direct_messages(stage):
