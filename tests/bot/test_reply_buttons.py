@@ -45,10 +45,6 @@ def labels(message):
     ]
 
 
-async def test_a_finished_reply_offers_reply_regenerate_and_votes(stage):
-    assert labels(await replied(stage)) == ["Reply↩️", "Regenerate🔄", "👍", "👎"]
-
-
 async def test_what_is_written_in_the_form_is_shown_to_all_and_answered(stage):
     reply = await replied(stage)
     form = await stage.member.click(reply, f"reply:{_event(stage)}")
@@ -243,19 +239,6 @@ async def test_what_a_gateway_repeats_is_done_once(stage):
     said = [message["content"] for message in stage.sandbox.messages(QUAY)]
     for words in ("by form", "by command"):
         assert sum(f"hears: {words}" in text for text in said) == 1, said
-
-
-async def test_a_vote_is_for_what_was_said_then(tmp_path):
-    async with on_stage(tmp_path, engine=FakeEngine(counting())) as stage:
-        reply = await replied(stage)
-        event = _event(stage)
-        await stage.member.click(reply, f"vote-1:{event}")
-        mark = stage.mark
-        await stage.member.click(reply, f"again:{event}")
-        again = await stage.finished(QUAY, mark)
-        assert (
-            labels(again)[2:] == ["👍", "👎"] and stage.store.replies.votes(event) == VoteCounts()
-        )
 
 
 async def test_a_reply_is_taken_back_from_its_menu_by_who_asked_or_a_moderator_only(stage):

@@ -46,18 +46,6 @@ def replies_to(stage, words: str) -> list[str]:
     return [text for text in said if f"hears: {words}" in text]
 
 
-async def test_a_new_connection_leaves_the_replies_alone_that_are_being_made(stage):
-    stage.engine.free.clear()
-    await stage.member.say(QUAY, "hold on")
-    await stage.sees("…", by="Ballast")
-    async with asyncio.timeout(5):
-        await asyncio.gather(stage.client.on_resumed(), stage.client.on_ready())
-    stage.engine.free.set()
-    await stage.finished(QUAY, 0)
-    await until(lambda: not stage.store.replies.unfinished())
-    assert len(replies_to(stage, "hold on")) == 1 and len(stage.engine.requests) == 1
-
-
 async def test_the_oldest_are_finished_first_and_some_at_once(tmp_path, monkeypatch):
     events = await interrupted(tmp_path, 11)
     begun = []
@@ -136,9 +124,7 @@ async def test_one_whose_message_is_deleted_meanwhile_answers_no_other_message(
         assert stage.engine.requests == []
 
 
-@pytest.mark.parametrize(
-    "error", [ValueError("odd"), aiohttp.ClientPayloadError("cut"), TimeoutError()]
-)
+@pytest.mark.parametrize("error", [ValueError("odd"), aiohttp.ClientPayloadError("cut")])
 async def test_an_error_of_any_kind_before_the_first_message_ends_a_reply_once(
     tmp_path, monkeypatch, error
 ):
