@@ -291,10 +291,10 @@ async def test_a_menu_of_reasons_that_was_sent_before_the_form_still_reports(sta
     assert [report.reason for report in stored(stage)] == ["false"]
 
 
-@pytest.mark.parametrize("options", [{}, {"done": 1}])
-async def test_members_see_no_reports(stage, options):
-    with pytest.raises(SandboxRefusal):
-        await stage.member.slash(QUAY, "moderation reports", **options)
+async def test_members_see_no_reports(stage):
+    for options in ({}, {"done": 1}):
+        with pytest.raises(SandboxRefusal):
+            await stage.member.slash(QUAY, "moderation reports", **options)
 
 
 async def test_a_long_list_shows_the_latest_that_have_room_and_what_to_do(stage):
