@@ -9,13 +9,11 @@ from types import SimpleNamespace
 import discord
 import pytest
 
-from bot import compose
 from bot.chat import delivery, recovery
 from bot.chat.discord_missed import answer_missed
 from bot.chat.senders import WebhookSender
 from bot.demo_guild import SKERROW_SEED
 from bot.guild_settings.definitions import HAS_MINORS
-from bot.platform.messages import MAX_MESSAGE_CHARS
 from bot.platform.permissions import required_permissions
 from bot.safety.actions import DISCLOSURE, DISCLOSURE_INTERVAL_S, MINORS_BREAK, PLAIN_DISCLOSURE
 from bot.safety.rules import SafetyRules
@@ -65,22 +63,28 @@ async def helped(stage, channel, words, language="en"):
 # ------------------------------------------------------------------------------------ the fixed text
 
 
-@pytest.mark.parametrize(
-    ("language", "words"),
-    [("en", SAID), ("de", "ich möchte nicht mehr leben"), ("vi", "tôi muốn chết"),
-     ("es", "quiero quitarme la vida"), ("zh", "我不想活了")],
-)  # fmt: skip
-async def test_the_bot_answers_in_the_language_and_no_model_nor_history_has_the_message(
-    stage, language, words
-):
-    answer = await helped(stage, QUAY, f"@Understudy {words}", language)
-    assert answer["author"]["username"] == "Understudy" and "webhook_id" not in answer
-    assert not answer["components"], "nobody votes on it, and it cannot be made again"
+SAID_IN = {
+    "en": SAID,
+    "de": "ich möchte nicht mehr leben",
+    "vi": "tôi muốn chết",
+    "es": "quiero quitarme la vida",
+    "zh": "我不想活了",
+}
+
+
+async def test_the_bot_answers_in_the_language_and_no_model_nor_history_has_the_message(stage):
+    for language, words in SAID_IN.items():
+        stage.client.get_cog("ChatCog").answerer._safety_answers._cache.clear()  # a minute later
+        answer = await helped(stage, QUAY, f"@Understudy {words}", language)
+        assert answer["author"]["username"] == "Understudy" and "webhook_id" not in answer
+        assert not answer["components"], "nobody votes on it, and it cannot be made again"
+    assert stage.store.erasure.rows_of(int(stage.member.id))["talks"] == []
     await asked(stage, QUAY, "Is the ferry late?")
-    assert all(words not in turn.text for turn in stage.engine.requests[-1].turns)
+    for words in SAID_IN.values():
+        assert all(words not in turn.text for turn in stage.engine.requests[-1].turns)
+        assert words not in " ".join(stored_texts(stage, QUAY))
     assert len(stage.engine.requests) == 1
-    assert words not in " ".join(stored_texts(stage, QUAY))
-    assert stage.store.safety_answers.by_language() == {language: 1}
+    assert stage.store.safety_answers.by_language() == dict.fromkeys(SAID_IN, 1)
 
 
 async def test_an_emergency_is_answered_by_the_bot_and_counted_apart(stage):
@@ -91,11 +95,6 @@ async def test_an_emergency_is_answered_by_the_bot_and_counted_apart(stage):
     assert answer["content"] == text and "112" in text and "911" in text
     assert stage.engine.requests == [] and "breathing" not in " ".join(stored_texts(stage, QUAY))
     assert stage.store.emergency_answers.by_language() == {"en": 1}
-    assert stage.store.safety_answers.by_language() == {}
-
-
-async def test_figures_of_speech_are_answered_by_the_persona(stage):
-    assert "Ballast hears: This game kills me" in await asked(stage, QUAY, "This game kills me")
     assert stage.store.safety_answers.by_language() == {}
 
 
@@ -259,36 +258,6 @@ async def test_why_says_that_the_text_answered_and_does_not_show_the_message(sta
     assert SAID not in answer.message["content"]
 
 
-async def test_why_says_that_the_text_answered_an_edit_in_the_wait(tmp_path):
-    async with on_stage(tmp_path) as stage:
-        services = stage.client.services
-        channel = stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"]))
-        set_answering(services, channel.guild.id, channel.id, {"wait_s": 0.3})
-        mark = stage.mark
-        said = await stage.member.say(QUAY, "what a day")
-        await until(lambda: services.reply_service.line_waits.has_line(int(said["id"])))
-        await stage.member.edit(said, SAID)
-        await stage.sees(HELP, "message", mark)
-        await until(lambda: not stage.store.replies.unfinished())
-        remembered = await explained(stage, said)
-    async with on_stage(tmp_path) as stage:
-        text = await explained(stage, said)
-    assert (
-        text
-        == remembered
-        == (
-            "• **Tobias Reed**\n-# Said to the persona (the persona answers every message here), but "
-            "without a reply: the fixed text with helplines answers it."
-        )
-    )
-
-
-async def explained(stage, said):
-    answer = await stage.moderator.slash(QUAY, "persona why", message=said["id"])
-    await until(lambda: (answer.message or {}).get("content"))
-    return answer.message["content"]
-
-
 LINES = ("i don't want to", "live anymore")
 """Each passes the rules alone; together they speak of it."""
 
@@ -336,7 +305,7 @@ async def test_a_bot_that_ends_in_the_wait_reads_the_lines_together_at_its_next_
 
 @pytest.mark.parametrize(
     ("lacking", "count"),
-    [(["read_message_history"], 1), (["send_messages"], 1), (["send_messages", "manage_webhooks"], 0)],
+    [(["read_message_history"], 1), (["send_messages", "manage_webhooks"], 0)],
 )  # fmt: skip
 async def test_the_lines_are_taken_back_whatever_the_bot_may_do(tmp_path, lacking, count):
     async with on_stage(tmp_path) as stage:
@@ -378,25 +347,6 @@ async def test_the_text_comes_where_what_had_begun_cannot_be_deleted(tmp_path, m
         await stage.sees(HELP, "message", 0)
         await until(lambda: not stage.store.replies.unfinished())
         assert stored_texts(stage, QUAY) == [] and stage.engine.requests == []
-
-
-async def test_where_discord_refuses_the_text_the_lines_are_taken_back_too(tmp_path, monkeypatch):
-    async with on_stage(tmp_path) as stage:
-        said = await say_lines(stage, 10.0)
-    too_long = dict.fromkeys(TEXTS, "x" * (MAX_MESSAGE_CHARS + 1))
-    monkeypatch.setattr(compose, "read_texts", lambda _: too_long)
-    async with on_stage(tmp_path) as stage:
-        await until(lambda: not stage.store.replies.unfinished())
-        assert_taken_back(stage, said)
-
-
-async def test_counts_survive_a_restart_and_name_nobody(tmp_path):
-    async with on_stage(tmp_path) as stage:
-        await helped(stage, QUAY, SAID)
-        assert stage.store.erasure.rows_of(int(stage.member.id))["talks"] == []
-    async with on_stage(tmp_path) as stage:
-        assert stage.store.safety_answers.by_language() == {"en": 1}
-        assert list(stage.store.safety_answers.by_year().values()) == [1]
 
 
 async def test_an_operators_text_is_sent(stage):
