@@ -96,17 +96,6 @@ async def test_a_file_is_read_again_for_a_reply_after_a_restart(tmp_path):
         assert last_turn(stage).startswith(QUOTED)
 
 
-async def test_types_are_told_by_content_and_not_by_names(stage):
-    files = [
-        StoredFile.named("notes.bin", "Zwei Krebse – 二.".encode()),
-        StoredFile.named("a.txt", b"MZ\0\0"),
-        StoredFile.named("latin.txt", "caf\xe9".encode("latin-1")),
-    ]
-    await answered(stage, stage.member.say(QUAY, "look", files=files))
-    assert "[notes.bin:\nZwei Krebse – 二.\nend of notes.bin]" in last_turn(stage)
-    assert "[a.txt:" not in last_turn(stage) and "[latin.txt:" not in last_turn(stage)
-
-
 async def test_a_file_that_cannot_be_had_is_said_to_the_persona(stage):
     store = stage.sandbox._container.shared.store
     put = store.put_file

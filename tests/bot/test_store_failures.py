@@ -82,7 +82,7 @@ def enqueuing(home, room=0):
 
 def test_what_was_acknowledged_survives_kill_9(tmp_path):
     acknowledged = set()
-    for _ in range(4):
+    for _ in range(2):
         with enqueuing(tmp_path) as process:
             time.sleep(random.uniform(0.02, 0.3))
             process.kill()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bot.chat import senders
 from bot.chat.reply_text import (
     LINK_PATTERN,
     LINK_PLACEHOLDER,
@@ -19,7 +20,6 @@ from bot.chat.reply_text import (
     remove_links,
     reply_footer,
 )
-from bot.chat.senders import MAX_HISTORY_MESSAGES
 from bot.chat.streaming_reply import EDIT_INTERVAL_S, FIRST_EDIT_DELAY_S, StreamingReply
 from personas.schemas.chat import ChatReply
 from tests.bot.conftest import OFFICE
@@ -211,8 +211,9 @@ def test_what_only_begins_as_a_link_is_shown(text):
     assert not re.search(LINK_PATTERN, text)
 
 
-async def test_the_messages_of_a_reply_are_found_among_hundreds_of_others(stage):
+async def test_the_messages_of_a_reply_are_found_among_many_others(stage, monkeypatch):
     """After a crash a placeholder must be found, or it would stay beside the reply."""
+    monkeypatch.setattr(senders, "MAX_HISTORY_MESSAGES", 10)
     services = stage.client.services
     channel = stage.client.get_channel(int(stage.sandbox.channel(OFFICE)["id"]))
     sender = await services.reply_service.senders.of(
@@ -220,7 +221,7 @@ async def test_the_messages_of_a_reply_are_found_among_hundreds_of_others(stage)
     )
 
     async def chatter():
-        for number in range(MAX_HISTORY_MESSAGES + 10):
+        for number in range(15):
             await stage.member.say(OFFICE, f"chatter {number}")
 
     await chatter()

@@ -3,7 +3,6 @@ faces, and with all that holds in text channels.
 """
 
 from dataclasses import replace
-from datetime import timedelta
 
 import discord
 import pytest
@@ -17,7 +16,7 @@ from bot.platform.permissions import CONNECT
 from bot.schedules.web.listing import _channel_name
 from sandbox import FORUM_CHANNEL, STAGE_CHANNEL, ChannelSeed, Permission, RoleSeed, Sandbox
 from tests.bot.conftest import INN, QUAY, on_stage
-from tests.bot.set_times import AheadClock, answer_to, check_often
+from tests.bot.set_times import answer_to
 from tests.fakes import until
 
 TOWER = "signal-tower"
@@ -75,22 +74,27 @@ def webhook_of(stage, message):
 # ---------------------------------------------------------------------------------- own faces
 
 
-@pytest.mark.parametrize("channel", [TOWER, HALL])
-async def test_a_persona_lives_in_a_voice_channel_with_its_own_name_and_face(tmp_path, channel):
+async def test_a_persona_lives_in_voice_and_stage_channels_with_its_own_name_and_face(tmp_path):
     async with on_stage(tmp_path, seed=WITH_STAGE) as stage:
-        greeting = await settle(stage, channel)
-        reply = await asked(stage, channel, "is the kettle on?")
-        assert "Oda Marrow hears: is the kettle on?" in reply["content"]
-        for message in (greeting, reply):
-            assert message["author"]["username"] == "Oda Marrow"
-            assert message["author"]["avatar"], "the webhook shows its picture"
-            assert webhook_of(stage, message)["channel_id"] == str(id_of(stage, channel))
-        mark = stage.mark
-        await stage.member.slash(channel, "chat", message="and the soup?")
-        by_command = await finished(stage, mark)
-        assert by_command["author"]["username"] == "Oda Marrow"
-        guild = stage.client.get_guild(stage.sandbox.guild_id)
-        assert not isinstance(guild.get_channel(id_of(stage, channel)), discord.TextChannel)
+        for channel in (TOWER, HALL):
+            await lives_there(stage, channel)
+
+
+async def lives_there(stage, channel):
+    """See a persona greet, answer and be asked by a command in a channel, as in a text channel."""
+    greeting = await settle(stage, channel)
+    reply = await asked(stage, channel, "is the kettle on?")
+    assert "Oda Marrow hears: is the kettle on?" in reply["content"]
+    for message in (greeting, reply):
+        assert message["author"]["username"] == "Oda Marrow"
+        assert message["author"]["avatar"], "the webhook shows its picture"
+        assert webhook_of(stage, message)["channel_id"] == str(id_of(stage, channel))
+    mark = stage.mark
+    await stage.member.slash(channel, "chat", message="and the soup?")
+    by_command = await finished(stage, mark)
+    assert by_command["author"]["username"] == "Oda Marrow"
+    guild = stage.client.get_guild(stage.sandbox.guild_id)
+    assert not isinstance(guild.get_channel(id_of(stage, channel)), discord.TextChannel)
 
 
 async def test_a_persona_in_a_forums_post_speaks_through_the_forums_webhook(stage):
@@ -147,39 +151,6 @@ async def test_an_age_restricted_persona_speaks_in_a_marked_voice_channel_only(s
     assert notice["channel_id"] == str(id_of(stage, TOWER))
 
 
-async def test_a_mute_and_a_members_limit_hold_in_a_voice_channel(stage):
-    await settle(stage, TOWER)
-    muted = await stage.moderator.slash(TOWER, "persona mute")
-    assert f"Muted: all personas in <#{id_of(stage, TOWER)}>" in muted.message["content"]
-    refused = await stage.member.slash(TOWER, "chat", message="anyone?")
-    assert refused.ephemeral and "silenced Oda Marrow" in refused.message["content"]
-    await stage.moderator.slash(TOWER, "persona unmute")
-    await asked(stage, TOWER, "one")
-    await stage.moderator.slash(TOWER, "moderation limits", per_day=1)
-    before = len(stage.engine.requests)
-    await stage.member.say(TOWER, "two")
-    await until(lambda: len(stage.engine.requests) == before)
-    refused = await stage.member.slash(TOWER, "chat", message="three")
-    assert refused.ephemeral and len(stage.engine.requests) == before
-
-
-async def test_a_line_is_said_at_its_time_in_a_voice_channel(tmp_path, monkeypatch):
-    check_often(monkeypatch)
-    clock = AheadClock()
-    async with on_stage(tmp_path, clock=clock) as stage:
-        await settle(stage, TOWER)
-        at = f"{clock.at + timedelta(minutes=1):%H:%M}"
-        said = await answer_to(
-            stage, "persona line set", None, TOWER, time=at, prompt="say good morning"
-        )
-        assert said.startswith("Set: **1** every day at")
-        line = stage.store.scheduled_lines.of_guild(int(stage.sandbox.guild_id))[0]
-        assert _channel_name(stage.client.services, line.channel_id) == f"#{TOWER}"
-        before = len(history(stage, id_of(stage, TOWER)))
-        clock.ahead_s = 60
-        await until(lambda: len(history(stage, id_of(stage, TOWER))) > before)
-
-
 async def test_what_was_said_in_voice_channels_and_posts_while_the_bot_was_away_is_answered(
     tmp_path,
 ):
@@ -218,29 +189,7 @@ async def test_the_dashboard_names_voice_channels_and_posts_and_offers_neither(s
     named = {place.name for place in list_places(oda)}
     assert any(f"#{TOWER}" in name for name in named), named
     assert any(post["name"] in name for name in named), named
-
-
-async def test_what_members_say_in_a_voice_channel_is_in_their_export_and_erased_with_it(stage):
-    await settle(stage, TOWER)
-    await asked(stage, TOWER, "lights on the water")
-    member = int(stage.member.id)
-    rows = stage.store.erasure.rows_of(member)["messages"]
-    assert [row["channel_id"] for row in rows] == [id_of(stage, TOWER)]
-    form = await stage.member.slash(TOWER, "privacy forget")
-    await until(lambda: form.message)
-    button = form.message["components"][0]["components"][0]["label"]
-    await stage.member.click(form.message, button)
-    await until(lambda: not stage.store.erasure.rows_of(member)["messages"])
-
-
-async def test_a_deleted_voice_channel_takes_its_rows_along(stage):
-    await settle(stage, TOWER)
-    guild_id, tower = int(stage.sandbox.guild_id), id_of(stage, TOWER)
-    await asked(stage, TOWER, "anyone?")
-    assert stage.store.channels.webhook(tower)
-    stage.sandbox._container.gateway.dispatch("CHANNEL_DELETE", stage.sandbox.channel(TOWER))
-    await until(lambda: stage.store.channels.get(guild_id, tower) is None)
-    assert stage.store.channels.webhook(tower) is None
+    assert _channel_name(services, id_of(stage, TOWER)) == f"#{TOWER}"
 
 
 # --------------------------------------------------------------------------------- permissions

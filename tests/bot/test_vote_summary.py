@@ -6,7 +6,7 @@ import pytest
 
 from bot.guild_settings.definitions import IS_PROMOTION_AUTOMATIC
 from bot.platform.request_origin import OPERATOR_ORIGIN
-from bot.store import JobResult, NewBlindComparison
+from bot.store import JobResult, NewBlindComparison, Store
 from bot.versions.member_feedback import record_vote, summarise_votes, vote_objections
 from personas.home.comparison_targets import COMPARE_FILE, read_comparison_targets
 from personas.schemas.scorecard import MemberFeedback
@@ -19,13 +19,17 @@ from tests.samples import SCORECARD
 HERE = 9
 
 
+def install_two(store):
+    for _ in range(2):
+        install(store)
+    store.versions.promote("ballast", "v1", 1, 2.0)
+
+
 @pytest.fixture
 async def stage(tmp_path):
     """Two versions of Ballast are installed; v1 speaks."""
     async with on_stage(tmp_path, engine=FakeEngine()) as made:
-        for _ in range(2):
-            install(made.store)
-        made.store.versions.promote("ballast", "v1", 1, 2.0)
+        install_two(made.store)
         yield made
 
 
@@ -48,66 +52,74 @@ def votes(store, members, choice, **more):
     ][-1]
 
 
-def of_v2(stage, guild=None):
-    return summarise_votes(stage.store, "ballast", "v2", 1_000_000.0, guild)
+@pytest.fixture
+def store(tmp_path):
+    """The store alone, with the same versions."""
+    with Store.open(tmp_path / "understudy.sqlite") as opened:
+        install_two(opened)
+        yield opened
+
+
+def of_v2(store, guild=None):
+    return summarise_votes(store, "ballast", "v2", 1_000_000.0, guild)
 
 
 class TestVotes:
     """Blind ones."""
 
-    async def test_nothing_is_reported_of_what_nobody_saw_nor_of_what_speaks(self, stage):
-        assert of_v2(stage) is None
-        votes(stage.store, 12, "b")
-        assert summarise_votes(stage.store, "ballast", "v1", 1_000_000.0) is None
+    def test_nothing_is_reported_of_what_nobody_saw_nor_of_what_speaks(self, store):
+        assert of_v2(store) is None
+        votes(store, 12, "b")
+        assert summarise_votes(store, "ballast", "v1", 1_000_000.0) is None
 
-    async def test_few_members_are_counted_and_make_nothing_certain(self, stage):
-        votes(stage.store, 5, "b")
-        found = of_v2(stage)
+    def test_few_members_are_counted_and_make_nothing_certain(self, store):
+        votes(store, 5, "b")
+        found = of_v2(store)
         assert (found.against, found.votes, found.members, found.preferred) == ("v1", 50, 5, None)
         assert vote_objections(found) == ()
 
-    async def test_many_who_prefer_the_other_are_certain(self, stage):
-        votes(stage.store, 30, "b")
-        found = of_v2(stage)
+    def test_many_who_prefer_the_other_are_certain(self, store):
+        votes(store, 30, "b")
+        found = of_v2(store)
         assert found.members == 30 and found.preferred == 0.0
         (objection,) = vote_objections(found)
         assert objection == "Members prefer v1 in blind comparisons: 100% of them."
 
-    async def test_many_who_prefer_it_hold_nothing_against_it(self, stage):
-        votes(stage.store, 30, "a")
-        found = of_v2(stage)
+    def test_many_who_prefer_it_hold_nothing_against_it(self, store):
+        votes(store, 30, "a")
+        found = of_v2(store)
         assert found.preferred == 1.0 and vote_objections(found) == ()
 
-    async def test_a_guild_is_warned_about_its_own(self, stage):
-        votes(stage.store, 30, "b")
-        assert of_v2(stage, HERE) and of_v2(stage, HERE + 1) is None
+    def test_a_guild_is_warned_about_its_own(self, store):
+        votes(store, 30, "b")
+        assert of_v2(store, HERE) and of_v2(store, HERE + 1) is None
 
 
 class TestThumbs:
     """👍 and 👎 under replies."""
 
     @pytest.mark.parametrize("first", ["v1", "v2"])
-    async def test_members_who_rate_it_worse_object_whichever_they_heard_first(self, stage, first):
-        rate(stage.store, 10, first=first)
-        found = of_v2(stage, HERE)
+    def test_members_who_rate_it_worse_object_whichever_they_heard_first(self, store, first):
+        rate(store, 10, first=first)
+        found = of_v2(store, HERE)
         assert (found.up, found.down) == ((0, 30), (30, 0)) and found.liked == 0.0
         assert "30 👎 and 0 👍" in vote_objections(found)[0]
 
-    async def test_who_complains_of_both_alike_counts_for_neither(self, stage):
-        rate(stage.store, 10, other=-1)
-        found = of_v2(stage, HERE)
+    def test_who_complains_of_both_alike_counts_for_neither(self, store):
+        rate(store, 10, other=-1)
+        found = of_v2(store, HERE)
         assert found.down == (30, 30) and found.liked is None and vote_objections(found) == ()
 
-    async def test_one_member_counts_once_however_much_they_rate(self, stage):
-        rate(stage.store, 9)
-        rate(stage.store, 1, ratings=50, start=9, other=-1)
-        found = of_v2(stage, HERE)
+    def test_one_member_counts_once_however_much_they_rate(self, store):
+        rate(store, 9)
+        rate(store, 1, ratings=50, start=9, other=-1)
+        found = of_v2(store, HERE)
         assert found.liked is None and found.down == (27 + 50, 50)
 
-    async def test_a_member_who_has_rated_one_version_alone_does_not_count(self, stage):
-        event = reply(stage.store, at=6.0, version="v2", guild=HERE)
-        stage.store.replies.vote(event, 3, -1, 7.0)
-        found = of_v2(stage)
+    def test_a_member_who_has_rated_one_version_alone_does_not_count(self, store):
+        event = reply(store, at=6.0, version="v2", guild=HERE)
+        store.replies.vote(event, 3, -1, 7.0)
+        found = of_v2(store)
         assert found.down == (1, 0) and found.liked is None and vote_objections(found) == ()
 
 
