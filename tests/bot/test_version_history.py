@@ -3,19 +3,19 @@ nothing.
 """
 
 import time
-from contextlib import nullcontext
-from types import SimpleNamespace
 
 import pytest
-from discord import app_commands
 
+from bot.store import Store
 from bot.versions.history import MAX_ENTRY_CHARACTERS, VersionHistory
+from personas.schemas.chat import Persona
 from tests.bot.conftest import QUAY
 from tests.bot.version_rows import install, reply
 from tests.fakes import until
 from tests.samples import SCORECARD
 
 MINA = 70007
+GUILD = 11
 OTHER_GUILD = 12
 
 
@@ -26,11 +26,15 @@ async def response_text(who, place, command, /, **options):
     return answer.message["content"], answer
 
 
-def history(stage, persona="ballast"):
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(tmp_path / "understudy.sqlite") as opened:
+        yield opened
+
+
+def history(store):
     """All pages as one text."""
-    services = stage.client.services
-    who = services.personas.get(persona, 0)
-    return "\n".join(VersionHistory(services.store, who, int(stage.sandbox.guild_id)).pages())
+    return "\n".join(VersionHistory(store, Persona("ballast", "Ballast"), GUILD).pages())
 
 
 def entries(text):
@@ -44,36 +48,16 @@ async def test_a_persona_that_was_never_trained_has_an_empty_history(stage):
     assert answer.ephemeral and not answer.message["components"]
 
 
-async def test_the_code_refuses_a_member_where_the_server_opened_the_command_to_all(stage):
-    group = stage.client.tree.get_command("finetune")
-    command = group.get_command("history")
-    for who, refusal in (
-        (stage.member, pytest.raises(app_commands.CheckFailure, match="Only moderators")),
-        (stage.moderator, None),
-    ):
-        person = await stage.client.guilds[0].fetch_member(int(who.id))
-        with refusal or nullcontext():
-            asked = SimpleNamespace(
-                user=person,
-                client=stage.client,
-                guild_id=stage.sandbox.guild_id,
-                command=command,
-            )
-            assert await command._check_can_run(asked)
-
-
-async def test_it_says_of_each_version_how_it_measured_who_let_it_speak_and_why_it_ceased(stage):
-    store = stage.store
-    guild = int(stage.sandbox.guild_id)
-    install(store, guild=guild, by=MINA, at=100.0)
+def test_it_says_of_each_version_how_it_measured_who_let_it_speak_and_why_it_ceased(store):
+    install(store, guild=GUILD, by=MINA, at=100.0)
     install(store, guild=0, at=200.0)
-    store.versions.promote("ballast", "v1", MINA, 130.0, guild_id=guild)
-    store.replies.vote(reply(store, at=131.0, version="v1", guild=guild), 5, -1, 132.0)
-    store.versions.rollback("ballast", MINA, 140.0, guild_id=guild)
+    store.versions.promote("ballast", "v1", MINA, 130.0, guild_id=GUILD)
+    store.replies.vote(reply(store, at=131.0, version="v1", guild=GUILD), 5, -1, 132.0)
+    store.versions.rollback("ballast", MINA, 140.0, guild_id=GUILD)
     store.versions.promote(
-        "ballast", "v2", by=0, at=210.0, guild_id=guild, kind="automatic promotion"
+        "ballast", "v2", by=0, at=210.0, guild_id=GUILD, kind="automatic promotion"
     )
-    shown = entries(history(stage))
+    shown = entries(history(store))
     assert list(shown) == ["v2", "v1", "the base model"], "newest first"
     first = shown["v1"]
     for line in (
@@ -84,43 +68,39 @@ async def test_it_says_of_each_version_how_it_measured_who_let_it_speak_and_why_
     ):
         assert line in first.split("\n"), first
     assert "Live from <t:210:f> (promoted automatically, as its score card was good)" in shown["v2"]
-    assert "for <@" not in shown["v2"] and history(stage).startswith("**Ballast**: v2 is live.")
+    assert "for <@" not in shown["v2"] and history(store).startswith("**Ballast**: v2 is live.")
     assert "(rolled back to by <@70007>) to <t:210:f>: v2 followed" in shown["the base model"]
 
 
-async def test_the_gates_verdict_stands_there_with_its_reasons_and_never_too_long(stage):
+def test_the_gates_verdict_stands_there_with_its_reasons_and_never_too_long(store):
     card = SCORECARD.model_copy(
         update={"verdict": "hold", "reasons": ("It repeats itself.", "Much " * 300)}
     )
-    install(stage.store, card=card)
-    shown = entries(history(stage))["v1"]
+    install(store, card=card)
+    shown = entries(history(store))["v1"]
     for fact in ("Verdict: hold. It repeats itself.", "Much Much", "…", "Held-out loss"):
         assert fact in shown
     for at in range(40):
-        stage.store.versions.promote(
-            "ballast", "v1" if at % 2 == 0 else None, 7, 1e9 + at, "x" * 100
-        )
-    found = entries(history(stage))
+        store.versions.promote("ballast", "v1" if at % 2 == 0 else None, 7, 1e9 + at, "x" * 100)
+    found = entries(history(store))
     assert all(len(entry) <= MAX_ENTRY_CHARACTERS + 2 for entry in found.values())
     assert "<t:1000000038:f>" in found["v1"] and "<t:1000000000:f>" not in found["v1"], (
         "the latest stands there"
     )
 
 
-async def test_other_servers_versions_and_their_doings_are_not_reported(stage):
-    store = stage.store
-    guild = int(stage.sandbox.guild_id)
+def test_other_servers_versions_and_their_doings_are_not_reported(store):
     install(store, guild=OTHER_GUILD, by=555, at=100.0)
-    install(store, guild=guild, by=MINA, at=101.0)
+    install(store, guild=GUILD, by=MINA, at=101.0)
     store.versions.promote(
         "ballast", "v1", by=555, at=120.0, why="a word of theirs", guild_id=OTHER_GUILD
     )
     reply(store, at=121.0, version="v1", guild=OTHER_GUILD)
     store.versions.rollback("ballast", 555, 130.0, guild_id=OTHER_GUILD)
-    text = history(stage)
+    text = history(store)
     assert text.startswith("**Ballast**: the base model") and list(entries(text)) == ["v2"]
     store.versions.promote("ballast", "v1", by=555, at=140.0, why="a word of theirs")
-    text = history(stage)
+    text = history(store)
     assert list(entries(text)) == ["v2", "v1"]
     assert "Live from <t:140:f> (promoted elsewhere)" in text and "<t:120:f>" not in text
     for secret in ("555", "theirs", "Here:"):
@@ -140,12 +120,10 @@ async def test_its_pages_are_turned(stage):
         assert list(entries(answer.message["content"])) == versions
 
 
-async def test_whoever_is_forgotten_is_somebody_there(stage):
-    store = stage.store
-    guild = int(stage.sandbox.guild_id)
-    install(store, guild=guild, by=MINA)
-    store.versions.promote("ballast", "v1", MINA, 130.0, guild_id=guild)
+def test_whoever_is_forgotten_is_somebody_there(store):
+    install(store, guild=GUILD, by=MINA)
+    store.versions.promote("ballast", "v1", MINA, 130.0, guild_id=GUILD)
     assert store.erasure.counts(MINA)["promotions"] == 1 and MINA in store.erasure.user_ids()
     store.erasure.erase(MINA, time.time(), lambda text: text)
-    text = history(stage)
+    text = history(store)
     assert "promoted by somebody" in text and str(MINA) not in text
