@@ -14,6 +14,7 @@ import pytest
 
 from bot.chat.memory_text import clean_memory
 from bot.memory.actions import MAX_MEMORIES
+from bot.memory.discord import _fair_room
 from bot.store import Memory, Store
 from personas.lore import semantic
 from personas.lore.index import LoreIndex
@@ -415,6 +416,11 @@ async def test_all_memories_take_as_many_messages_as_they_need(stage):
         int(number) for text in lists for number in re.findall("^`([0-9]+)`", text, re.MULTILINE)
     ]
     assert numbers == [*range(1, 73)] and max(map(len, lists)) <= 2000
+
+
+def test_a_list_cuts_only_what_has_no_room():
+    assert _fair_room([10, 200, 10, 100], 150) == 65, "short ones leave their room to the others"
+    assert _fair_room([10, 20], 100) == 20
 
 
 async def test_nobody_touches_the_memory_of_another_or_of_another_server(stage):

@@ -132,18 +132,14 @@ async def test_replies_at_once_have_each_their_own_face(stage):
     assert len(set.union(*faces.values())) == 3
 
 
-@pytest.mark.parametrize("way", ["chat", "form"])
-async def test_commands_and_forms_ask_several_too(stage, way):
-    if way == "chat":
-        await stage.member.slash(QUAY, "chat", message="Oda and Thrip, who rows?")
-    else:
-        mark = stage.mark
-        await stage.member.say(QUAY, "Oda?")
-        reply = await stage.finished(QUAY, mark)
-        form = await stage.member.click(reply, "Reply")
-        stage.engine.requests.clear()
-        await stage.member.submit(form, text="and Thrip, who rows?")
-    await ended(stage, 2 if way == "chat" else 3)
+async def test_forms_ask_several_too(stage):
+    mark = stage.mark
+    await stage.member.say(QUAY, "Oda?")
+    reply = await stage.finished(QUAY, mark)
+    form = await stage.member.click(reply, "Reply")
+    stage.engine.requests.clear()
+    await stage.member.submit(form, text="and Thrip, who rows?")
+    await ended(stage, 3)
     assert requests(stage) == ["oda", "thrip"]
     assert stage.engine.requests[1].turns[-1].name == "Oda Marrow"
 

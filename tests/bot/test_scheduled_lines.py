@@ -13,7 +13,7 @@ from bot.chat import delivery
 from bot.chat.store.replies import StoredReplies
 from bot.guild_settings.definitions import TIME_ZONE
 from bot.guilds.time_zones import GuildTimeZones
-from bot.schedules.lines import MAX_LINES, MAX_PROMPT_CHARS, ScheduledLines
+from bot.schedules.lines import MAX_LINES, ScheduledLines
 from bot.schedules.store import ScheduledLine
 from bot.store import ALL_CHANNELS, Mute, Store, StoreError
 from personas.prompt.renderer import Renderer
@@ -321,23 +321,6 @@ async def test_a_line_names_whom_its_prompt_mentions_and_says_that_nobody_lives_
     stage.store.channels.clear(line.guild_id, line.channel_id)
     said = await answer(stage, "set", time="9:00", prompt=PROMPT)
     assert "No persona lives here: until `/persona set` gives the channel one" in said
-
-
-async def test_long_lines_are_listed_in_several_messages_and_none_is_cut(stage):
-    prompt = "x" * MAX_PROMPT_CHARS
-    for channel in (QUAY, OFFICE):
-        for number in range(MAX_LINES):
-            await answer(stage, "set", channel=channel, time=f"0{number}:30", prompt=prompt)
-    await answer(stage, "show")
-    member_id = stage.moderator.id
-    channel_id = stage.sandbox.channel(QUAY)["id"]
-
-    def listed():
-        seen = stage.sandbox._container.messages.seen_by(member_id, channel_id, 100)
-        return [it["content"] for it in seen if it["content"].startswith("• ")]
-
-    await until(lambda: "".join(listed()).count(f": {prompt}") == 2 * MAX_LINES)
-    assert len(listed()) > 1
 
 
 async def test_a_line_names_nobody_who_was_erased_and_goes_with_its_server(tmp_path):
