@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from bot.chat.message_reader import MessageReader
-from bot.chat.places import ChannelRef, channel_ref
+from bot.chat.places import channel_ref
 from bot.chat.request import ChatRequestBuilder
 from bot.guild_settings.definitions import LIMITS
 from bot.guild_settings.store import SettingScope
-from bot.moderation.limits import ReplyLimits, read_limits
+from bot.moderation.limits import ReplyLimits
 from bot.moderation.store import Block
 from bot.platform.errors import RefusedError
 from bot.platform.web_kit.problems import Problem
@@ -391,16 +391,6 @@ async def test_an_old_reply_made_again_counts_from_then_on(stage):
     assert len(stage.engine.requests) == 3
 
 
-async def test_who_has_a_reply_of_somebody_else_made_again_uses_their_own(stage):
-    reply = await asked_for(stage, "one")
-    await moderated(stage, "limits", per_day=2)
-    mark = stage.mark
-    await stage.moderator.click(reply, "Regenerate")
-    await stage.finished(QUAY, mark)
-    await asked(stage, QUAY, "two")
-    assert had(stage, stage.member) == 2 and had(stage, stage.moderator) == 1
-
-
 async def test_a_reply_without_training_counts_and_one_that_fails_does_not(stage):
     reply = await asked_for(stage, "one")
     await moderated(stage, "limits", per_day=2, cooldown=30)
@@ -450,15 +440,6 @@ async def test_an_answer_that_a_proxys_copy_replaces_does_not_count(stage):
     assert stage.store.replies.get(int(copy["id"])) and not stage.store.replies.get(int(said["id"]))
     guild_id = int(stage.sandbox.guild_id)
     assert stage.store.reply_attempts.since(guild_id, int(stage.member.id), 0.0).count == 1
-
-
-async def test_a_servers_limits_hold_in_no_direct_messages_and_other_servers(stage):
-    await moderated(stage, "limits", per_day=1)
-    limits = stage.client.services.reply_service.rules
-    assert read_limits(stage.store, 77) == read_limits(stage.store, 0)
-    await asked(stage, QUAY, "one")
-    await chosen(stage)
-    limits.require_within_limits(ChannelRef(77, 1), stage.client.user)
 
 
 # --------------------------------------------------------------------------------- direct messages

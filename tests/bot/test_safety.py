@@ -349,13 +349,6 @@ async def test_the_text_comes_where_what_had_begun_cannot_be_deleted(tmp_path, m
         assert stored_texts(stage, QUAY) == [] and stage.engine.requests == []
 
 
-async def test_an_operators_text_is_sent(stage):
-    stage.client.services.safety.texts["en"] = "Night line of the harbour: 0800 123 456."
-    mark = stage.mark
-    await stage.member.say(QUAY, SAID)
-    await stage.sees("Night line of the harbour: 0800 123 456.", "message", mark)
-
-
 # --------------------------------------------------------------------------------- that it is an AI
 
 
