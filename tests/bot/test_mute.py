@@ -53,13 +53,6 @@ async def test_a_mute_survives_a_restart_and_unmute_lifts_it(tmp_path):
         await replied(stage, INN, "hello!")
 
 
-async def test_one_persona_alone_can_be_silenced(stage):
-    await stage.moderator.slash(QUAY, "persona mute", where="server", persona="oda")
-    await stage.member.say(INN, "hello?")
-    await replied(stage, QUAY, "hello")
-    assert len(stage.engine.requests) == 1
-
-
 async def test_what_was_said_is_deleted_on_request_only_there_and_from_the_history(stage):
     for words in ("one", "two"):
         await replied(stage, QUAY, words)

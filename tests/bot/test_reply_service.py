@@ -1,14 +1,11 @@
 """Talking to personas: who is answered, as whom, and what a reply may never do."""
 
 import asyncio
-import dataclasses
 
 import discord
 
 from bot.chat.message_reader import IncomingMessage
 from bot.chat.store.messages import MessageHistory
-from bot.demo_guild import SKERROW_SEED
-from bot.platform.permissions import required_permissions
 from bot.privacy.erasure_receipt import ErasureReceipt
 from bot.store import Channel, InstalledVersion, StoreError
 from bot.training.store import NewTrainingJob
@@ -204,18 +201,6 @@ async def test_a_deleted_webhook_is_made_anew(stage):
     await stage.member.say(QUAY, "two")
     second = await stage.finished(QUAY, mark)
     assert second["webhook_id"] != first["webhook_id"] and "hears: two" in second["content"]
-
-
-async def test_without_manage_webhooks_the_bot_speaks_itself_and_names_the_persona(tmp_path):
-    poor = required_permissions()
-    poor.manage_webhooks = False
-    seed = dataclasses.replace(SKERROW_SEED, bot_permissions=poor.value)
-    async with on_stage(tmp_path, seed=seed) as stage:
-        mark = stage.mark
-        await stage.member.say(QUAY, "hello")
-        reply = await stage.finished(QUAY, mark)
-        assert reply["author"]["username"] == "Understudy"
-        assert reply["content"].startswith("**Ballast:** Ballast hears: hello")
 
 
 async def test_a_webhook_of_the_bot_that_is_not_stored_is_used_again(stage):

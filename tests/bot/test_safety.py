@@ -118,14 +118,14 @@ async def test_without_read_message_history_it_comes_and_refers_to_nothing(stage
     assert "message_reference" not in answer
 
 
-@pytest.mark.parametrize("channel", [QUAY, OFFICE])  # Ballast lives in the one, nobody in the other
-async def test_where_only_webhooks_may_write_it_comes_through_one_in_the_bots_name(stage, channel):
+async def test_where_only_webhooks_may_write_it_comes_through_one_in_the_bots_name(stage):
     stage.sandbox.set_permission("SEND_MESSAGES", False)
-    mark = stage.mark
-    await stage.member.say(channel, f"@Understudy {SAID}")
-    answer = await stage.sees(HELP, "message", mark)
-    assert answer["content"] == TEXTS["en"] and answer["webhook_id"]
-    assert answer["author"]["username"] == "Understudy"
+    for channel in (QUAY, OFFICE):  # Ballast lives in the one, nobody in the other
+        mark = stage.mark
+        await stage.member.say(channel, f"@Understudy {SAID}")
+        answer = await stage.sees(HELP, "message", mark)
+        assert answer["content"] == TEXTS["en"] and answer["webhook_id"]
+        assert answer["author"]["username"] == "Understudy"
 
 
 @pytest.mark.parametrize("is_late", [False, True])
@@ -247,15 +247,16 @@ async def test_an_edit_of_a_line_that_waits_gets_the_text_and_the_others_a_reply
     assert not line_waits.has_line(int(second["id"]))
 
 
-@pytest.mark.parametrize("is_remembered", [True, False])
-async def test_why_says_that_the_text_answered_and_does_not_show_the_message(stage, is_remembered):
+async def test_why_says_that_the_text_answered_and_does_not_show_the_message(stage):
     await helped(stage, QUAY, f"@Understudy {SAID}")
-    if not is_remembered:
-        stage.client.services.decisions._channels.clear()
-    answer = await stage.moderator.slash(QUAY, "persona why")
-    await until(lambda: "Said to the persona" in (answer.message or {}).get("content", ""))
-    assert "the fixed text with helplines answers it." in answer.message["content"]
-    assert SAID not in answer.message["content"]
+    for _ in range(2):
+        answer = await stage.moderator.slash(QUAY, "persona why")
+        await until(
+            lambda answer=answer: "Said to the persona" in (answer.message or {}).get("content", "")
+        )
+        assert "the fixed text with helplines answers it." in answer.message["content"]
+        assert SAID not in answer.message["content"]
+        stage.client.services.decisions._channels.clear()  # it is not remembered any more
 
 
 LINES = ("i don't want to", "live anymore")
