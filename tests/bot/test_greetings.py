@@ -20,7 +20,8 @@ from bot.schedules.greetings import (
     _joined,
     prompt_text,
 )
-from bot.store import ALL_CHANNELS, ALL_PERSONAS, Mute
+from bot.schedules.store import MemberGreeting
+from bot.store import ALL_CHANNELS, ALL_PERSONAS, Mute, Store
 from sandbox.guild import Guild
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.set_settings import set_answering
@@ -320,17 +321,19 @@ async def test_it_is_set_shown_and_removed_by_moderators_alone(tmp_path):
             greetings.set(channel, TEXT, is_prompt=False, user_id=5)
 
 
-async def test_it_goes_with_its_channel_and_server_and_forgets_who_set_it(tmp_path):
-    async with on_stage(tmp_path, members=True) as stage:
-        await greeting(stage, prompt=PROMPT)
-        moderator = int(stage.moderator.id)
-        greetings, erasure = stage.store.member_greetings, stage.store.erasure
+def test_it_goes_with_its_channel_and_server_and_forgets_who_set_it(tmp_path):
+    moderator = 7
+    with Store.open(tmp_path / "understudy.sqlite") as store:
+        greetings, erasure = store.member_greetings, store.erasure
+        greetings.set(
+            MemberGreeting(1, 2, is_prompt=True, text=PROMPT, set_by=moderator, set_at=1.0)
+        )
         assert erasure.rows_of(moderator)["member_greetings"][0]["text"] == PROMPT
         assert moderator in erasure.user_ids() and erasure.counts(moderator)["member_greetings"]
         erasure.erase(moderator, 2e9, lambda text: text.replace("warmly", "…"))
         (left,) = greetings.all()
         assert (left.set_by, left.text) == (0, "welcome {{user}} ….")
-        stage.store.guilds.delete(left.guild_id)
+        store.guilds.delete(left.guild_id)
         assert not greetings.all()
         greetings.set(left)
         greetings.forget_channel(left.channel_id)
