@@ -81,16 +81,14 @@ def test_all_that_was_backed_up_comes_back_and_what_was_made_of_it_is_made_anew(
     assert not (home / ".restore").exists() and list(home.parent.glob("home*")) == [home]
 
 
-def test_only_the_owner_may_read_what_comes_back(backup, tmp_path):
+def test_a_new_machine_knows_of_the_backup_that_it_came_from_and_only_its_owner_reads_it(
+    backup, tmp_path
+):
     put_back(backup, tmp_path / "new")
     for path in (tmp_path / "new").rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 or path.name == "understudy.lock", (
             path
         )
-
-
-def test_a_new_machine_knows_of_the_backup_that_it_came_from(backup, tmp_path):
-    put_back(backup, tmp_path / "new")
     assert [(export.path, export.sha256) for export in read_exports(tmp_path / "new")] == [
         (str(backup), digest(backup))
     ]
