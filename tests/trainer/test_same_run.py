@@ -56,19 +56,19 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
     [
         (
             "ballast",
-            "cb803b793e4a830eeedbb9362f79df736d1214a1fb79113c71460d9a46c6dcff",
-            "a825af9842e95f7a315c3e67ae7a7ec84a79d3a752953918424c743a97538150",
+            "0de920f098448a80c99809bedf144a49d47aef16ada5ba7871bbcdff2ee18ded",
+            "1e596c4f60651882c888136c4ff0b861db7e9cacaa091c1002e79ca834add099",
         ),
         pytest.param(
             "oda",
-            "ae4a6ad0fe09bb8b0100f1fc3d65453f714d08e3ec61b3c2195dfec9c210b1af",
-            "aab404822050471292f554297934873e51c4bfe54abaa0fb0ed42659b5a265c7",
+            "0f064bf116379efa0bfa54da0101d2f95f950ba0a9ca2a569e7908c0f13b55d7",
+            "a4a4cfb0fcb224917c3221cd8f284146be28ce01c32cbcdd2d9fa4f16a67dc9e",
             marks=pytest.mark.slow,  # ten seconds, by the same code as Ballast's
         ),
         pytest.param(
             "thrip",
-            "9fcd141ba760b84fccb349a2d6d6b3028080939c25dcc347e587dd3f87eb1b1f",
-            "47a8c3c99ba3a71bd1fe7145ab460c1cc0207dbf64f851ebefb00d7a616bb3f0",
+            "5d4d1e4e0ecae70a91d92e266d97d06b225416e50c577f0268b2835d942596e5",
+            "3382f33a0be7b51babae104f0d07cf8a42c5190eaf93f77d4968c32d10892a8c",
             marks=pytest.mark.slow,
         ),
     ],
