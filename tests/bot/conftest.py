@@ -191,7 +191,7 @@ async def on_stage(
     await sandbox.start(mount=front.mount, links=(DASHBOARD_LINK,), notice=notice)
     engine = engine or FakeEngine()
     backend = FakeTrainingBackend()
-    registered = RegisteredCommands(sandbox, user_install=user_install)
+    registered = RegisteredCommands(sandbox, user_install=user_install, permission=permission)
     sync = sync_commands if registers_commands else registered.sync
     with (
         Store.open(home / "understudy.sqlite") as store,

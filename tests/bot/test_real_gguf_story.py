@@ -41,6 +41,7 @@ def environ(tmp_path, monkeypatch):
         "MAX_NEW_TOKENS": "8",
         "REPLY_CANDIDATES": "1",
         "TRAINER_CARD": "quick",
+        "TRAINER_NICE": "0",  # the tests beside it would take its core
     }
 
 

@@ -112,7 +112,7 @@ def with_button(stage, label):
 async def test_a_role_trains_and_promotes_by_commands_and_buttons(tmp_path, monkeypatch):
     # As on a server whose administrator has shown the command to everybody.
     monkeypatch.setattr(transformers.FINETUNE, "default_permissions", None)
-    async with on_stage(tmp_path) as stage:
+    async with on_stage(tmp_path, registers_commands=True) as stage:
         guild = int(stage.sandbox.guild_id)
         refusal = "Only moderators may do this."
         for command in ("start", "promote", "history", "status", "promotion"):

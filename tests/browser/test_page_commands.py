@@ -158,10 +158,9 @@ async def test_a_late_answer_to_the_change_of_seats_leaves_the_focus_in_the_form
 
 
 async def test_options_lie_beside_one_another_and_run_is_reached(staged, visit):
-    mina = await visit(staged.sandbox, "Mina Vale", QUAY)
     commands = ("persona create", "finetune start")
     for viewport, command in itertools.product((DESKTOP, NARROW, PHONE), commands):
-        await mina.page.set_viewport_size(viewport)
+        mina = await visit(staged.sandbox, "Mina Vale", QUAY, viewport=viewport)
         form = await mina.open_command(command)
         more = form.locator(".chip.more")
         if await more.count():
