@@ -44,8 +44,11 @@ LINE_CHARS = 100
 
 
 def extract_messages() -> Catalog:
-    """Return the marked texts of the code, without translations."""
-    catalogue = Catalog(domain=DOMAIN, charset="utf-8")
+    """Return the marked texts of the code, without translations, each with the features that have it.
+
+    By feature and then by text: a text that moves to another file of its feature stays where it is.
+    """
+    found = []
     for package in PACKAGES:
         for name, _, message, comments, context in extract_from_dir(
             package,
@@ -53,8 +56,12 @@ def extract_messages() -> Catalog:
             keywords=KEYWORDS,
             comment_tags=["Translators:"],
         ):
-            place = f"{package.name}/{name}"
-            catalogue.add(message, locations=[(place, 0)], auto_comments=comments, context=context)
+            feature = f"{package.name}/{Path(name).parts[0]}"
+            found.append((feature, message, comments, context))
+    found.sort(key=lambda each: (each[0], str(each[1])))
+    catalogue = Catalog(domain=DOMAIN, charset="utf-8")
+    for feature, message, comments, context in found:
+        catalogue.add(message, locations=[(feature, 0)], auto_comments=comments, context=context)
     return catalogue
 
 
