@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bot.platform.db.database import DatabaseConnection, Table
+from bot.platform.db.gone import Gone
 
 
 @dataclass(frozen=True)
@@ -104,5 +105,5 @@ def forget_memories(database: DatabaseConnection, condition: str, **values: obje
     """Delete the memories of a condition in a transaction, so that no backup restores them."""
     # The deletion is recorded, as a backup from before has the memory.
     which = f"from memories where {condition}"
-    database.write(f"insert or ignore into forgotten_memories select seq, at {which}", **values)
+    Gone(database, "memory").record_rows("seq", which, **values)
     database.write(f"delete {which}", **values)

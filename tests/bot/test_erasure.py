@@ -325,7 +325,7 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
         "versions": {"persona_id", "version", "job_id", "scorecard", "card"},
         "promotions": {"persona_id", "version", "kind"},
         "mutes": {"persona_id"}, "message_vectors": {"encoder"}, "memory_vectors": {"encoder"},
-        "removed_personas": {"persona_id"}, "settings": {"persona_id", "key", "value"},
+        "settings": {"persona_id", "key", "value"},
         "safety_counts": {"kind", "day", "language"},
         "blocks": {"persona_id"},
         "action_roles": {"action"},
@@ -336,7 +336,7 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
         "consents": {"language"}, "gifts": {"persona_id"},
         "taught": {"persona_id", "right"},
         "comparisons": {"persona_id", "prompt_id", "version_a", "version_b", "choice"}, "memories": {"persona_id"},
-        "tombstones": {"person"}, "forgettings": {"person", "step", "traces", "receipt"},
+        "gone": {"kind", "id"}, "forgettings": {"person", "step", "traces", "receipt"},
         "withdrawn": {"persona_id", "version"},
     }  # fmt: skip
     raw = sqlite3.connect(":memory:")

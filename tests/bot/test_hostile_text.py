@@ -346,8 +346,9 @@ async def ended(stage, channel_id, mark):
 def dump(stage):
     """Return the database's rows that give authority or show it."""
     tables = """taught comparisons settings channels
-        jobs versions promotions mutes consents gifts memories tombstones forgettings withdrawn
+        jobs versions promotions mutes consents gifts memories forgettings withdrawn
         votes""".split()
+    tables.append("gone where kind = 'person'")
     return {
         name: [tuple(row) for row in stage.store._connection.read(f"select * from {name}")]
         for name in tables

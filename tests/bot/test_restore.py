@@ -1,5 +1,6 @@
 """`python -m bot restore`: all of a backup comes back, but nothing that has gone since."""
 
+import math
 import stat
 
 import pytest
@@ -146,6 +147,26 @@ def test_what_was_decided_since_holds(home, backup):
         assert store.versions.installed("oda") == []
         assert train(store, "j3").version == "v3", "no number is given out twice"
     assert [export.what for export in read_exports(home)] == ["backup", "card"]
+
+
+def test_a_withdrawn_version_is_known_also_after_a_backup_from_before_it(home, backup, tmp_path):
+    with Store.open(home / DATABASE) as store:
+        assert train(store, "j2").version == "v2"
+    later = create_backup(home, tmp_path / "d.zip", NOW, quiet).path
+    with Store.open(home / DATABASE) as store:
+        store.versions.withdraw("oda", "v2", 300.0, "removed")
+    for file in (backup, later):
+        put_back(file, home)
+        with Store.open(home / DATABASE) as store:
+            assert [one.version for one in store.versions.installed("oda")] == ["v1"]
+
+
+def test_a_persona_that_comes_back_is_not_taken_for_removed(home, backup):
+    with Store.open(home / DATABASE) as store:
+        store.guilds.record_persona_removal("oda", 200.0)
+    put_back(backup, home)
+    with Store.open(home / DATABASE) as store:
+        assert store.guilds.personas_removed_before(math.inf) == []
 
 
 def test_answers_with_help_lines_since_are_counted_still(home, tmp_path):

@@ -35,12 +35,12 @@ def tides_in(home):
 
 def test_the_next_migration_runs_on_a_home_of_today(home, tmp_path, monkeypatch):
     """It runs for a new home and a restored backup, too."""
-    assert version_of(home) == schema.FIRST_VERSION == 52
+    assert version_of(home) == schema.FIRST_VERSION == 53
     backup = create_backup(home, tmp_path / "b.zip", NOW, quiet).path
     monkeypatch.setattr(schema, "MIGRATIONS", (NEXT_STEP,))
     with pytest.raises(StoreError, match=r"older schema\. Start the bot"):
         Store.read_only(home / DATABASE)
-    assert tides_in(home) == [100.0] and version_of(home) == 53
+    assert tides_in(home) == [100.0] and version_of(home) == 54
     assert tides_in(home) == [100.0], "it runs once"
     assert texts(home) == ["the lanterns are lit", "the tide is late"]
     with Store.open(tmp_path / "new" / DATABASE) as store:
@@ -54,9 +54,9 @@ def test_a_migration_is_one_transaction_with_its_number(home, monkeypatch):
     monkeypatch.setattr(schema, "MIGRATIONS", (f"{NEXT_STEP}; no statement",))
     with pytest.raises(StoreError):
         Store.open(home / DATABASE)
-    assert version_of(home) == 52
+    assert version_of(home) == 53
     monkeypatch.setattr(schema, "MIGRATIONS", (NEXT_STEP,))
-    assert tides_in(home) == [100.0] and version_of(home) == 53
+    assert tides_in(home) == [100.0] and version_of(home) == 54
 
 
 def age(home, version, *, is_killed):

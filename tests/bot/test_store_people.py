@@ -10,9 +10,7 @@ from bot.privacy.store import erasure
 from bot.store import CARD_CONTRIBUTION, ConsentDecision, Contribution, Store
 from tests.bot.stored_messages import guild_messages
 
-LARGE_SCAN = (
-    r"SCAN (replies|messages|reply_parts|votes|deleted_messages|quoted_messages|memories)\b"
-)
+LARGE_SCAN = r"SCAN (replies|messages|reply_parts|votes|gone|quoted_messages|memories)\b"
 HERE = 11
 THERE = 22
 

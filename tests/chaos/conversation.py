@@ -269,10 +269,7 @@ class Conversation:
             row["discord_message_id"]
             for row in self.rows("select discord_message_id from messages")
         }
-        stored = {
-            row["discord_message_id"]
-            for row in self.rows("select discord_message_id from deleted_messages")
-        }
+        stored = {int(row["id"]) for row in self.rows("select id from gone where kind = 'message'")}
         deleted = self.traffic.deleted & stored if self.was_killed else self.traffic.deleted
         self.outcome.doubled += [
             f"the deleted message {one} is there again" for one in known & deleted

@@ -5,7 +5,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 
 from bot.memory.store import forget_memories
-from bot.platform.db.database import Table
+from bot.platform.db.database import DatabaseConnection, Table
+from bot.platform.db.gone import Gone
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,10 @@ class Exchange:
 
 class MessageHistory(Table):
     """Messages by channel; a thread is a channel of its own here."""
+
+    def __init__(self, connection: DatabaseConnection) -> None:
+        super().__init__(connection)
+        self._gone = Gone(connection, "message")
 
     def append(
         self,
@@ -217,8 +222,7 @@ class MessageHistory(Table):
 
     def is_deleted(self, discord_message_id: int) -> bool:
         """Report whether a stored message was deleted; events of it may be delivered again."""
-        sql = "select 1 from deleted_messages where discord_message_id = :id"
-        return self._db.value(int, sql, id=discord_message_id) is not None
+        return self._gone.has(discord_message_id)
 
     def is_of_member(self, discord_message_id: int) -> bool:
         """Report whether a message is stored as a member's."""
@@ -257,10 +261,7 @@ class MessageHistory(Table):
             forget_memories(self._db, "message_id = :id", id=discord_message_id)
             for table in ("quoted_messages", "messages"):
                 which = f"from {table} where discord_message_id = :id"
-                keep = (
-                    f"insert or ignore into deleted_messages select discord_message_id, at {which}"
-                )
-                self._db.write(keep, id=discord_message_id)
+                self._gone.record_rows("discord_message_id", which, id=discord_message_id)
                 deleted = self._db.write(f"delete {which}", id=discord_message_id)
         return deleted > 0
 
@@ -271,10 +272,10 @@ class MessageHistory(Table):
         some = "select {key} from {table} where channel_id = :id limit :most"
         messages = f"from messages where seq in ({some.format(key='seq', table='messages')})"
         replies = f"from replies where event_id in ({some.format(key='event_id', table='replies')})"
-        keep = f"insert or ignore into deleted_messages select discord_message_id, at {messages}"
+        known = f"{messages} and discord_message_id is not null"
         deleted = 0
         with self._db.atomic():
-            self._db.write(f"{keep} and discord_message_id is not null", id=channel_id, most=most)
+            self._gone.record_rows("discord_message_id", known, id=channel_id, most=most)
             for rows in (replies, messages):
                 deleted += self._db.write(f"delete {rows}", id=channel_id, most=most)
             for table in ("fresh_starts", "threads", "quoted_messages"):
@@ -333,14 +334,13 @@ class MessageHistory(Table):
         ended = "state not in ('waiting', 'streaming')"
         which = {
             "messages": "seq in (select seq from messages where at < :at limit :most)",
-            "deleted_messages": "rowid in (select rowid from deleted_messages where at < :at limit :most)",
             "replies": (
                 f"event_id in (select event_id from replies where created_at < :at and {ended} "
                 "limit :most)"
             ),
         }
-        deleted = 0
         with self._db.atomic():
+            deleted = self._gone.delete_before(at, most)
             for table, rows in which.items():
                 deleted += self._db.write(f"delete from {table} where {rows}", at=at, most=most)
         return deleted

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bot.platform.db.database import Table
+from bot.platform.db.gone import gone_sql
 
 FIRST_PART_SQL = """coalesce((select first.message_id from reply_parts as part
     join reply_parts as first on first.event_id = part.event_id and first.position = 0
@@ -41,10 +42,10 @@ class QuotedMessages(Table):
         """
         message_id = self._db.value(int, f"select {FIRST_PART_SQL}", id=quoted.message_id)
         assert message_id is not None  # it is the argument at least
-        sql = """insert or replace into quoted_messages
+        sql = f"""insert or replace into quoted_messages
             select :id, :guild, :channel, :author, :name, :text, :at
             where not exists (select 1 from messages where discord_message_id = :id)
-            and not exists (select 1 from deleted_messages where discord_message_id = :id)"""
+            and not {gone_sql("message", ":id")}"""
         author = {"author": quoted.author_id, "name": quoted.author_name, "text": quoted.text}
         self._db.write(
             sql, id=message_id, guild=guild_id, channel=quoted.channel_id, at=at, **author

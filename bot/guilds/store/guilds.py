@@ -4,7 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from bot.memory.store import forget_memories
-from bot.platform.db.database import Table
+from bot.platform.db.database import DatabaseConnection, Table
+from bot.platform.db.gone import Gone
 from personas.card.spec_card import JsonObject
 
 GUILD_PERSONA_TABLES = (
@@ -47,6 +48,10 @@ class Guilds(Table):
     """Guilds that the bot is in or has left, and the deletion of their data. Guild 0, direct
     messages, is none.
     """
+
+    def __init__(self, connection: DatabaseConnection) -> None:
+        super().__init__(connection)
+        self._removed_personas = Gone(connection, "persona")
 
     def record_present(self, guild_ids: Collection[int], application_id: int) -> None:
         """Record that this account of the bot is in these guilds; those that it had left count as
@@ -168,12 +173,14 @@ class Guilds(Table):
 
     def record_persona_removal(self, persona_id: str, at: float) -> None:
         """Record that a persona is removed: what it remembers goes later."""
-        self._db.insert("removed_personas", {"persona_id": persona_id, "at": at}, replace=True)
+        with self._db.atomic():
+            self._removed_personas.delete(persona_id)  # the last time counts
+            self._removed_personas.record(persona_id, at)
 
     def personas_removed_before(self, at: float) -> list[str]:
         """List the personas that were removed before a time."""
-        sql = "select persona_id from removed_personas where at < :at"
-        return self._db.column(str, sql, at=at)
+        removed = self._removed_personas.times()
+        return [persona_id for persona_id, removed_at in removed.items() if removed_at < at]
 
     def forget_persona_memories(self, persona_id: str) -> None:
         """Delete what a persona that cannot be brought back remembers of members."""
@@ -223,7 +230,7 @@ class Guilds(Table):
         """
         changed = []
         with self._db.atomic():
-            self._db.write("delete from removed_personas where persona_id = :id", id=persona_id)
+            self._removed_personas.delete(persona_id)
             for channel in settings["channels"]:
                 if not self._restore_channel(persona_id, channel, set_by=set_by, at=at):
                     changed.append(channel["channel_id"])

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from bot.memory.store import forget_memories
 from bot.platform.db.database import DatabaseConnection
+from bot.platform.db.gone import Gone
 from bot.versions.store import Versions
 
 
@@ -30,7 +31,7 @@ def merge_later_decisions(
         deleted = _deleted_messages(restored, later)
         edited = _edited_messages(restored, later)
         _memories(restored, later)
-        _copy(restored, later, "tombstones", "on conflict do update set at = max(at, excluded.at)")
+        Gone(restored, "person").copy_from(later)
         versions = Versions(restored)
         for row in later.read("select * from withdrawn"):
             versions.withdraw(
@@ -72,11 +73,11 @@ def _decisions(restored: DatabaseConnection, later: DatabaseConnection) -> int:
 
 def _deleted_messages(restored: DatabaseConnection, later: DatabaseConnection) -> int:
     deleted = 0
-    for row in later.read("select discord_message_id as id from deleted_messages"):
-        deleted += restored.write("delete from messages where discord_message_id = :id", **row)
-        restored.write("delete from reply_parts where message_id = :id", **row)
-        restored.write("delete from quoted_messages where discord_message_id = :id", **row)
-    _copy(restored, later, "deleted_messages", "on conflict do nothing")
+    for id in Gone(later, "message").times():
+        deleted += restored.write("delete from messages where discord_message_id = :id", id=id)
+        restored.write("delete from reply_parts where message_id = :id", id=id)
+        restored.write("delete from quoted_messages where discord_message_id = :id", id=id)
+    Gone(restored, "message").copy_from(later)
     return deleted
 
 
@@ -97,8 +98,9 @@ def _edited_messages(restored: DatabaseConnection, later: DatabaseConnection) ->
 
 def _memories(restored: DatabaseConnection, later: DatabaseConnection) -> None:
     """Forget what members had forgotten, and take their edits."""
-    _copy(restored, later, "forgotten_memories", "on conflict do nothing")
-    forget_memories(restored, "(seq, at) in (select seq, at from forgotten_memories)")
+    Gone(restored, "memory").copy_from(later)
+    forgotten = "select id, at from gone where kind = 'memory'"
+    forget_memories(restored, f"(cast(seq as text), at) in ({forgotten})")
     for row in later.read("select seq, at, text, by_persona, message_id from memories"):
         sql = """update memories set text = :text, by_persona = :by_persona, message_id = :message_id
             where seq = :seq and at = :at"""

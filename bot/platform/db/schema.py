@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SCHEMA_FILE = Path(__file__).with_name("schema.sql")
-FIRST_VERSION = 52
+FIRST_VERSION = 53
 """The number of `schema.sql`, which no longer changes once it is released. Databases of earlier
 numbers, which no release made, are refused.
 """

@@ -217,12 +217,19 @@ create table consents (
     language text not null
 ) strict;
 
--- Erased persons, by key (`personas.home.pseudonyms.keyed_person`): a restored backup erases them
--- again.
-create table tombstones (
-    person text primary key,
-    at real not null
-) strict;
+-- What is gone, so that a restored backup does not bring it back: a `message` that was deleted on
+-- Discord; a `memory` that was forgotten, by number; a `person` who was erased, by key
+-- (`personas.home.pseudonyms.keyed_person`). A `persona` that was removed may come back, with a
+-- backup, too: what it remembers of members goes later. `at` is when it went, but for messages and
+-- memories their own time. It is in the key because numbers of memories are given again after a
+-- restore.
+create table gone (
+    kind text not null check (kind in ('message', 'memory', 'person', 'persona')),
+    id text not null,
+    at real not null,
+    primary key (kind, id, at)
+) strict, without rowid;
+create index gone_by_age on gone (kind, at);
 
 -- An erasure request and its next step. `traces` identifies the person and is emptied by a step;
 -- `receipt` stays.
@@ -252,14 +259,6 @@ create table guilds (
     left_at real,
     deleted_at real
 ) strict;
-
--- Ids of messages deleted on Discord, so that a backup does not restore them. `at` is the message's
--- own time.
-create table deleted_messages (
-    discord_message_id integer primary key,
-    at real not null
-) strict;
-create index deleted_messages_by_age on deleted_messages (at);
 
 -- Replies taught to a persona through a form. `right` is the right under which they may be trained
 -- on.
@@ -344,25 +343,12 @@ create trigger memory_edited after update of text on memories begin
 end;
 create index memories_of_channel on memories (channel_id) where message_id is not null;
 
--- Numbers and times of memories that were forgotten, so that a backup does not restore them.
-create table forgotten_memories (
-    seq integer not null,
-    at real not null,
-    primary key (seq, at)
-) strict;
-
 -- The sentence embedding (float16) of a message to a persona, by which it is found again, and the
 -- encoder that made it.
 create table message_vectors (
     seq integer primary key references messages (seq) on delete cascade,
     encoder text not null,
     vector blob not null
-) strict;
-
--- Personas that were removed, and when last: what they remember of members goes later.
-create table removed_personas (
-    persona_id text primary key,
-    at real not null
 ) strict;
 
 -- The channel that a thread with messages or memories lies in: Discord deletes it with that, and

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from bot.platform.db.database import Table
+from bot.platform.db.database import DatabaseConnection, Table
+from bot.platform.db.gone import Gone
 
 CARD_CONTRIBUTION = "card"
 
@@ -34,6 +35,10 @@ class Contribution:
 
 class MemberRecords(Table):
     """Consent, contributions and tombstones."""
+
+    def __init__(self, connection: DatabaseConnection) -> None:
+        super().__init__(connection)
+        self._erased = Gone(connection, "person")
 
     def decide(self, decision: ConsentDecision) -> None:
         """Store a decision, replacing the one before."""
@@ -115,10 +120,8 @@ class MemberRecords(Table):
 
     def record_erased(self, person: str, at: float) -> None:
         """Record a person, by key, as erased; the latest date counts."""
-        sql = """insert into tombstones values (:person, :at)
-            on conflict do update set at = max(at, excluded.at)"""
-        self._db.write(sql, person=person, at=at)
+        self._erased.record(person, at)
 
     def tombstones(self) -> dict[str, float]:
         """Return the keys of the erased persons, and when they were erased."""
-        return {row["person"]: row["at"] for row in self._db.read("select * from tombstones")}
+        return self._erased.times()
