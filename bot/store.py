@@ -24,9 +24,10 @@ from bot.guild_settings.store import StoredSettings
 from bot.guilds.store.channels import MAX_CHANNEL_PERSONAS, AnswerMode, Channel, Channels
 from bot.guilds.store.guilds import ALL_GUILDS, Guilds
 from bot.guilds.store.mutes import ALL_CHANNELS, ALL_PERSONAS, Mute, Mutes
+from bot.guilds.store.places import Places
 from bot.lessons.store import Lesson, Lessons
 from bot.memory.store import Memories, Memory
-from bot.moderation.store import ActionRoles, AgeNotices, Blocks
+from bot.moderation.store import ActionRoles, Blocks
 from bot.operations.backup.store import BackupMergeCounts, merge_later_decisions
 from bot.platform.db.database import (
     HOME_DATABASE,
@@ -134,6 +135,7 @@ class Store:
         self._lock = lock
         erased_ids = ErasedIds(connection.path.parent)
         self.channels = Channels(connection)
+        self.places = Places(connection)
         self.messages = MessageHistory(connection)
         self.quoted = QuotedMessages(connection)
         self.reply_attempts = ReplyAttempts(connection, erased_ids)
@@ -144,7 +146,6 @@ class Store:
         self.reports = Reports(connection)
         self.faces = BotFaces(connection)
         self.action_roles = ActionRoles(connection)
-        self.age_notices = AgeNotices(connection)
         self.versions = Versions(connection)
         self.reply_stats = ReplyStats(connection)
         self.jobs = TrainingJobs(connection, self.versions)

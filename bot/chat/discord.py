@@ -233,7 +233,7 @@ class ChatCog(commands.Cog):
         with suppress(StoreError):  # the next message to the persona leads to the notice
             age = services.reply_service.rules.age
             if after.nsfw:
-                services.store.age_notices.forget(after.id)
+                services.store.places.forget_age_notice(after.id)
             if isinstance(after, discord.ForumChannel):
                 return  # the next message to a persona in one of its posts leads to the notice
             for persona in services.personas_in(channel_ref(after)):
@@ -250,9 +250,9 @@ class ChatCog(commands.Cog):
         """Store the parent of a thread from before parents were stored, at the latest when it is
         archived; show the ends of replies in one that opens again.
         """
-        channels = self.bot.services.store.channels
+        places = self.bot.services.store.places
         await self._store_change(
-            lambda: channels.record_thread(payload.guild_id, payload.thread_id, payload.parent_id)
+            lambda: places.record_thread(payload.guild_id, payload.thread_id, payload.parent_id)
         )
         if not payload.data["thread_metadata"]["archived"]:
             recovery = self.bot.services.reply_service.recovery
@@ -344,7 +344,7 @@ class ChatCog(commands.Cog):
         killed meanwhile.
         """
         store = self.bot.services.store
-        gone = await self._store_change(store.channels.gone) or {}
+        gone = await self._store_change(store.places.gone) or {}
         for gone_id, guild_id in gone.items():
             forget_talk = partial(self._forget_talk, guild_id, gone_id)
             while await self._store_change(forget_talk):  # noqa: ASYNC110  each step deletes more
@@ -352,21 +352,19 @@ class ChatCog(commands.Cog):
 
     def _forget_places(self, guild_id: int, channel_id: int) -> None:
         """Delete what is set for a channel and its threads, and note that they are gone."""
-        channels = self.bot.services.store.channels
+        places = self.bot.services.store.places
         with self.bot.services.store.atomic():
-            for gone_id in [channel_id, *channels.threads_of(channel_id)]:
+            for gone_id in [channel_id, *places.threads_of(channel_id)]:
                 self._forget_place(guild_id, gone_id)
-                channels.note_gone(guild_id, gone_id)
+                places.note_gone(guild_id, gone_id)
 
     def _forget_place(self, guild_id: int, channel_id: int) -> None:
         """Delete what is set for a channel or thread."""
         store = self.bot.services.store
-        store.channels.delete_webhook(channel_id)
         store.channels.clear(guild_id, channel_id)
         store.scheduled_lines.forget_channel(channel_id)
         store.member_greetings.forget_channel(channel_id)
         store.settings.forget_channel(channel_id)
-        store.age_notices.forget(channel_id)
 
     def _forget_talk(self, guild_id: int, channel_id: int) -> int:
         """Delete some of the messages, replies and memories of a channel or thread. Returns how
@@ -378,5 +376,5 @@ class ChatCog(commands.Cog):
             if deleted:
                 self._change_history(guild_id)
             else:
-                store.channels.forget_gone(channel_id)
+                store.places.forget(channel_id)
         return deleted

@@ -128,7 +128,7 @@ def _replies_to(bot: Bot, message: discord.Message, place: ChannelRef) -> Replie
     if original and original.author.id in (message.author.id, bot.user.id if bot.user else 0):
         return "nobody"
     if original and original.webhook_id:
-        webhook = bot.services.store.channels.webhook(place.home_id)
+        webhook = bot.services.store.places.webhook(place.home_id)
         if webhook and webhook[0] == original.webhook_id:  # a reply that is no longer stored
             return "nobody"
     return "other"

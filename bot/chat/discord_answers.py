@@ -274,7 +274,7 @@ class MessageAnswerer:
         if not personas:
             return self._age_notice(asked, channel, incoming.author_id)
         if is_age_restricted(channel):
-            self.bot.services.store.age_notices.forget(place.home_id)
+            self.bot.services.store.places.forget_age_notice(place.home_id)
         quoted = None if replied_to else incoming.quoted
         if not has_words(incoming.text) and not (quoted and quoted.text):
             return partial(self._say_unread, message, personas[0])
@@ -590,8 +590,8 @@ async def say_age_restricted(services: Services, persona: Persona, channel: Spea
     try:
         services.reply_service.rules.age.require(persona, channel)
     except AgeRestrictedError as error:
-        told = services.store.age_notices
-        if not place.guild_id or told.note(place.guild_id, place.home_id):
+        places = services.store.places
+        if not place.guild_id or places.note_age_notice(place.guild_id, place.home_id):
             language = services.reply_service.member_languages.of_channel(channel)
             await _notify(channel, localise(error_text(error), language))
 

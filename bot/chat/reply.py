@@ -367,10 +367,10 @@ class Reply:
     async def _request(self) -> ChatRequest:
         """Build the request of a reply to a message, or of a line at a set time."""
         builder = self.context.request_builder
-        messages = self.context.store.messages
-        topic = told_topic(self.context.store, self.channel)
+        store = self.context.store
+        topic = told_topic(store, self.channel)
         if self.trigger_seq is not None:
-            self.conversation = messages.conversation_of(self.trigger_seq)
+            self.conversation = store.messages.conversation_of(self.trigger_seq)
             request = await builder.request(
                 self.persona,
                 self.place,
@@ -380,13 +380,13 @@ class Reply:
                 topic=topic,
             )
             return self._fitting(request)
-        prompt = self.context.store.replies.line_prompt(self.event_id)
+        prompt = store.replies.line_prompt(self.event_id)
         if prompt is None:
             raise RefusedError(
                 gettext_lazy("What this reply answers is no longer there."),
                 gettext_lazy("Ask again."),
             )
-        self.conversation = messages.present_conversation(self.place.channel_id)
+        self.conversation = store.places.present_conversation(self.place.channel_id)
         return await builder.line_request(self.persona, self.place, prompt, topic=topic)
 
     def _fitting(self, request: ChatRequest) -> ChatRequest:
@@ -688,7 +688,7 @@ class Reply:
         """Store that the member has got a reply, and whether it told that it is AI. One that had to
         and failed does not count, nor does one of an earlier conversation: the next one tells it.
         """
-        present = self.context.store.messages.present_conversation(self.place.channel_id)
+        present = self.context.store.places.present_conversation(self.place.channel_id)
         if self.conversation != present:
             return
         is_told = self.disclosure.line in (note or "")

@@ -172,7 +172,7 @@ class ReplyService(ReplyContext):
             discord_message_id=message.event_id,
             replies_to=replies_to,
         )
-        self.store.channels.record_thread(*astuple(place))
+        self.store.places.record_thread(*astuple(place))
         return seq
 
     def _is_known(self, message: IncomingMessage) -> bool:
@@ -451,7 +451,7 @@ class ReplyService(ReplyContext):
         tells that it is AI.
         """
         with self.store.atomic():
-            self.store.messages.start_new_conversation(place.channel_id, event_id)
+            self.store.places.start_new_conversation(place.guild_id, place.channel_id, event_id)
             self.store.talks.end_all(place.channel_id)
         self.line_waits.cut_short(place.channel_id)
 

@@ -366,7 +366,7 @@ class ChatRequestBuilder:
             is_by_other_version = by_persona and start.adapter_version != version
             ids = [message.discord_message_id for message in history]
             is_in_history = start.message_id in ids
-            is_over = self.store.messages.has_new_conversation(place.channel_id)
+            is_over = self.store.places.has_new_conversation(place.channel_id)
             if not (is_by_other_version or is_in_history or is_over):
                 turns.append(Turn(start.author_name, start.text, by_persona=by_persona))
                 before = start.message_id

@@ -151,7 +151,7 @@ class SenderRegistry:
             yield
 
     async def _webhook(self, persona: Persona, channel: WebhookChannel) -> discord.Webhook:
-        if stored := self._store.channels.webhook(channel.id):
+        if stored := self._store.places.webhook(channel.id):
             assert self._client is not None  # channels come from a client
             webhook = discord.Webhook.partial(*stored, client=self._client)
             try:
@@ -163,9 +163,7 @@ class SenderRegistry:
         webhook = await self._find_or_create(channel)
         assert webhook.token is not None  # webhooks that a bot creates always carry one
         try:
-            self._store.channels.set_webhook(
-                channel.guild.id, channel.id, webhook.id, webhook.token
-            )
+            self._store.places.set_webhook(channel.guild.id, channel.id, webhook.id, webhook.token)
         except StoreError as error:  # it is found again among the channel's webhooks
             log.warning("the webhook of #%s was not stored: %s", channel.name, error)
         await self._set_avatar_early(webhook, persona, channel.id)
@@ -284,7 +282,7 @@ class SenderRegistry:
 
     async def renew(self, sender: MessageSender, channel: ReplyChannel) -> MessageSender:
         """Replace a sender whose webhook is gone; several replies may request it at once."""
-        stored = self._store.channels.webhook(channel_ref(channel).home_id)
+        stored = self._store.places.webhook(channel_ref(channel).home_id)
         if isinstance(sender, WebhookSender) and stored and stored[0] == sender.webhook.id:
             self.forget(channel)
         return await self.of(sender.persona, channel)
@@ -293,4 +291,4 @@ class SenderRegistry:
         """Forget a deleted webhook; the next reply creates another."""
         home_id = channel_ref(channel).home_id
         self._avatars.pop(home_id, None)
-        self._store.channels.delete_webhook(home_id)
+        self._store.places.forget_webhook(home_id)

@@ -343,7 +343,7 @@ async def _store(
             channel_id=_channel_id(interaction),
         )
         if isinstance(interaction.channel, discord.Thread) and not is_outside(interaction):
-            store.channels.record_thread(*astuple(channel_ref(interaction.channel)))
+            store.places.record_thread(*astuple(channel_ref(interaction.channel)))
     stored = gettext_lazy(
         "**{persona}** remembers for you (number {number}): {text}\n"
         "-# It is used only for replies to you in this conversation, never for training. `/memory "

@@ -99,7 +99,7 @@ class AgeRestriction:
         chosen = is_restricted if is_restricted or has_tag else None
         with self.store.atomic():
             IS_AGE_RESTRICTED.write(self.store, chosen, guild_id, persona_id=persona.id)
-            self.store.age_notices.forget_guild(guild_id)
+            self.store.places.forget_age_notices(guild_id)
 
     def can_unmark(self, persona: Persona, guild_id: int) -> bool:
         """Report whether a guild can take a persona's mark: that of a card of all servers stays."""

@@ -1,4 +1,4 @@
-"""Blocked members, what channels were told, and what roles may do, in the database."""
+"""Blocked members, and what roles may do, in the database."""
 
 from dataclasses import dataclass
 
@@ -70,30 +70,6 @@ class Blocks(Table):
         """Count the blocks of each guild that has any."""
         rows = self._db.read("select guild_id, count(*) as count from blocks group by guild_id")
         return {row["guild_id"]: row["count"] for row in rows}
-
-
-class AgeNotices(Table):
-    """The channels that were told that an age-restricted persona does not speak there."""
-
-    def note(self, guild_id: int, channel_id: int) -> bool:
-        """Remember that a channel was told. False when it was told before."""
-        sql = "select 1 from age_notices where channel_id = :channel"
-        if self._db.first(sql, channel=channel_id):
-            return False
-        self._db.insert("age_notices", {"guild_id": guild_id, "channel_id": channel_id})
-        return True
-
-    def forget_guild(self, guild_id: int) -> None:
-        """Forget which channels of a guild were told: moderators have decided anew."""
-        self._db.write("delete from age_notices where guild_id = :guild", guild=guild_id)
-
-    def forget(self, channel_id: int) -> None:
-        """Forget that a channel was told: the next time is a new one, or the channel is gone."""
-        sql = "select 1 from age_notices where channel_id = :channel"
-        if self._db.first(sql, channel=channel_id):
-            self._db.write(
-                "delete from age_notices where channel_id = :channel", channel=channel_id
-            )
 
 
 class ActionRoles(Table):

@@ -531,7 +531,7 @@ def _mute_place(interaction: Interaction, where: MuteScope) -> tuple[int, int]:
 def _muted_replies(interaction: Interaction, entry: Mute, since: float) -> list[StoredReply]:
     channel_ids = None
     if entry.channel_id:
-        threads = interaction.client.services.store.channels.threads_of(entry.channel_id)
+        threads = interaction.client.services.store.places.threads_of(entry.channel_id)
         channel_ids = [entry.channel_id, *threads]
         for thread in interaction.guild.threads if interaction.guild else []:
             if thread.parent_id == entry.channel_id:

@@ -220,7 +220,6 @@ class Retention:
         deletion.withdraw(now)
         await asyncio.to_thread(deletion.delete_files)
         # Messages go in steps first: `delete_rows` is one transaction, for which everything waits.
-        services.store.guilds.forget_new_conversations(guild_id)
         await _in_steps(lambda: services.store.guilds.delete_talk(guild_id, DELETE_BATCH_ROWS))
         deletion.delete_rows(now)
         log.warning("All data of the guild %d have been deleted.", guild_id)

@@ -223,7 +223,7 @@ async def test_direct_messages_offer_no_marked_persona(stage, monkeypatch):
             mark = stage.mark
             await stage.member.say(channel, words)
             await stage.sees("does not speak in direct messages", "message", mark)
-        assert stage.store.age_notices.note(0, place), "nothing is stored of it"
+        assert stage.store.places.note_age_notice(0, place), "nothing is stored of it"
 
 
 async def test_a_card_of_all_servers_keeps_its_mark_and_one_of_the_server_does_not(tmp_path):
@@ -280,10 +280,10 @@ async def test_a_forum_that_gets_the_mark_is_told_anew_when_it_loses_it(stage):
         discord.ForumChannel(state=stage.client._connection, guild=guild, data={**data, "nsfw": on})
         for on in (False, True)
     )
-    told = stage.store.age_notices
-    assert told.note(guild.id, after.id)
+    places = stage.store.places
+    assert places.note_age_notice(guild.id, after.id)
     await stage.client.get_cog("ChatCog").on_guild_channel_update(before, after)
-    assert told.note(guild.id, after.id), "the notice was forgotten"
+    assert places.note_age_notice(guild.id, after.id), "the notice was forgotten"
     await stage.client.get_cog("ChatCog").on_guild_channel_update(after, before)
 
 

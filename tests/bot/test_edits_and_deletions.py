@@ -175,8 +175,9 @@ async def test_a_deleted_channel_takes_its_archived_threads_though_discord_names
     mark = stage.mark
     said = await stage.member.say(thread, "one")
     await stage.sandbox.wait_for("edit", lambda it: "-# AI-written" in it["content"], since=mark)
-    assert stage.store.channels.threads_of(int(thread["parent_id"])) == [int(thread["id"])]
-    stage.store._connection.write("delete from threads")  # a memory stores the parent, too
+    assert stage.store.places.threads_of(int(thread["parent_id"])) == [int(thread["id"])]
+    # A memory stores the parent, too.
+    stage.store._connection.write("update places set parent_id = null")
     await remember(stage, thread, said)
     (other,) = await say(stage, "two")
     await remember(stage, QUAY, other)
@@ -186,7 +187,7 @@ async def test_a_deleted_channel_takes_its_archived_threads_though_discord_names
     member_id = int(stage.member.id)
     if is_from_before:
         stage.store.messages.delete_before(time.time() + 1)
-        stage.store._connection.write("delete from threads")
+        stage.store._connection.write("update places set parent_id = null")
     place = {"guild_id": str(guild_id)}
     shape = guild.channel(thread["id"])
     archived = {"thread_metadata": shape["thread_metadata"] | {"archived": True}}
@@ -199,7 +200,8 @@ async def test_a_deleted_channel_takes_its_archived_threads_though_discord_names
     gateway.dispatch("CHANNEL_DELETE", guild.channel(thread["parent_id"]) | place)
     await until(lambda: not stage.store.memories.of_member(member_id, guild_id, "ballast"))
     assert guild_messages(stage.store, guild_id) == []
-    assert stage.store._connection.read("select * from threads") == []
+    both = f"select * from places where channel_id in ({thread['id']}, {thread['parent_id']})"
+    await until(lambda: not stage.store._connection.read(both))
 
 
 async def test_an_edit_of_a_message_that_nothing_is_kept_of_is_not_read(stage, monkeypatch):
@@ -235,7 +237,7 @@ async def test_a_bot_that_was_killed_forgets_the_rest_of_a_deleted_channel_at_it
     async with on_stage(tmp_path) as stage:
         (said,) = await say(stage, "one")
         channel_id = int(said["channel_id"])
-        stage.store.channels.note_gone(stage.sandbox.guild_id, channel_id)
+        stage.store.places.note_gone(stage.sandbox.guild_id, channel_id)
     async with on_stage(tmp_path) as stage:
-        await until(lambda: not stage.store.channels.gone())
+        await until(lambda: not stage.store.places.gone())
         assert texts(stage) == []

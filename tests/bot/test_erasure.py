@@ -319,7 +319,8 @@ def test_only_the_trainings_are_withdrawn_when_only_that_is_asked(home):
 def test_every_column_with_text_is_looked_through_or_holds_nobody():
     """A column that a later migration adds has to be thought about here."""
     nobody = {
-        "channels": {"persona_id", "answers"}, "webhooks": {"token"}, "messages": {"persona_id", "adapter_version"},
+        "channels": {"persona_id", "answers"}, "places": {"webhook_token"},
+        "messages": {"persona_id", "adapter_version"},
         "replies": {"persona_id", "state", "adapter_version", "end_note"},
         "jobs": {"job_id", "persona", "version", "state", "attempt_token", "decision", "card_state"},
         "versions": {"persona_id", "version", "job_id", "scorecard", "card"},

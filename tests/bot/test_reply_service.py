@@ -208,7 +208,7 @@ async def test_a_webhook_of_the_bot_that_is_not_stored_is_used_again(stage):
     mark = stage.mark
     await stage.member.say(QUAY, "hello")
     first = await stage.finished(QUAY, mark)
-    stage.store.channels.delete_webhook(int(first["channel_id"]))
+    stage.store.places.forget_webhook(int(first["channel_id"]))
     mark = stage.mark
     await stage.member.say(QUAY, "hello again")
     assert (await stage.finished(QUAY, mark))["webhook_id"] == first["webhook_id"]

@@ -181,6 +181,17 @@ def test_answers_with_help_lines_since_are_counted_still(home, tmp_path):
         assert store.safety_answers.by_year() == {"2026": 3}
 
 
+def test_the_channels_of_threads_since_are_known_and_nothing_else_of_channels(home, backup):
+    with Store.open(home / DATABASE) as store:
+        say(store, "in a thread")  # in channel 5
+        store.places.record_thread(GUILD, 5, 30)
+        store.places.set_webhook(GUILD, 30, 5, "token")
+    put_back(backup, home)
+    with Store.open(home / DATABASE) as store:
+        assert store.places.threads_of(30) == [5]
+        assert store.places.webhook(30) is None
+
+
 def test_who_agreed_before_and_after_still_agrees(home, backup):
     put_back(backup, home)
     assert (

@@ -99,7 +99,7 @@ def settle(home, guild):
         store.people.add_contribution(
             Contribution(guild, f"mira{suffix}", CARD_CONTRIBUTION, 7, 1.0)
         )
-        store.channels.set_webhook(guild, guild, 1, "token")
+        store.places.set_webhook(guild, guild, 1, "token")
         job = train(store, f"own-{guild}", guild=guild, persona=f"mira{suffix}")
         store.versions.promote(job.persona, job.version, 7, 60.0)
         train(store, f"failed-{guild}", guild=guild, done=False)
@@ -361,7 +361,7 @@ async def test_the_messages_of_a_deleted_server_go_in_steps_and_the_event_loop_g
     for number in range(100):
         say(bench.store, f"line {number}", guild=HERE, at=bench.now)
     said = len(guild_messages(bench.store, HERE))
-    bench.store.messages.start_new_conversation(5)
+    bench.store.places.start_new_conversation(HERE, 5)
     seen = []
     bench.store.guilds.record_left(HERE, bench.now - 15 * DAY_S)
     tidying = asyncio.create_task(bench.retention.tidy())
@@ -370,7 +370,7 @@ async def test_the_messages_of_a_deleted_server_go_in_steps_and_the_event_loop_g
         await asyncio.sleep(0)
     steps = list(dict.fromkeys(seen))
     assert steps[0] == said and steps[-1] == 0 and max(a - b for a, b in pairwise(steps)) == 10
-    assert not bench.store.messages.has_new_conversation(5)
+    assert not bench.store.places.has_new_conversation(5)
 
 
 async def test_nothing_of_a_deleted_server_is_left_in_any_file(tmp_path):

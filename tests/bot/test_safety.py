@@ -311,7 +311,7 @@ async def test_a_bot_that_ends_in_the_wait_reads_the_lines_together_at_its_next_
 async def test_the_lines_are_taken_back_whatever_the_bot_may_do(tmp_path, lacking, count):
     async with on_stage(tmp_path) as stage:
         said = await say_lines(stage, 10.0)
-        stage.store.channels.delete_webhook(int(stage.sandbox.channel(QUAY)["id"]))
+        stage.store.places.forget_webhook(int(stage.sandbox.channel(QUAY)["id"]))
     allowed = required_permissions()
     allowed.update(**dict.fromkeys(lacking, False))
     seed = dataclasses.replace(SKERROW_SEED, bot_permissions=allowed.value)

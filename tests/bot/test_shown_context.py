@@ -223,7 +223,7 @@ async def test_the_message_that_a_thread_was_started_from_is_given_first(stage):
     assert given(stage)[:2] == [(MINA, "Shall we paint the shed?"), (TOBIAS, "in which colour?")]
     await in_thread(stage, thread, stage.member.slash(thread, "chat", message="green?"))
     assert given(stage)[0] == (MINA, "Shall we paint the shed?")
-    stage.store.messages.start_new_conversation(int(thread["id"]))
+    stage.store.places.start_new_conversation(stage.sandbox.guild_id, int(thread["id"]))
     await in_thread(stage, thread, stage.member.say(thread, "@Understudy or red?"))
     assert given(stage)[0] == (TOBIAS, "or red?")
 

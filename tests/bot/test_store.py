@@ -69,12 +69,27 @@ def test_clearing_says_whether_there_was_something(store):
 
 def test_a_webhook_outlives_the_persona(store):
     store.channels.assign(Channel(GUILD, CHANNEL, "ballast", "mentions", MEMBER, 1.0))
-    store.channels.set_webhook(GUILD, CHANNEL, 5, "old")
-    store.channels.set_webhook(GUILD, CHANNEL, 6, "new")
+    store.places.set_webhook(GUILD, CHANNEL, 5, "old")
+    store.places.set_webhook(GUILD, CHANNEL, 6, "new")
     store.channels.clear(GUILD, CHANNEL)
-    assert store.channels.webhook(CHANNEL) == (6, "new")
-    store.channels.delete_webhook(CHANNEL)
-    assert store.channels.webhook(CHANNEL) is None
+    assert store.places.webhook(CHANNEL) == (6, "new")
+    store.places.forget_webhook(CHANNEL)
+    assert store.places.webhook(CHANNEL) is None
+
+
+def test_a_channel_that_is_gone_is_known_as_that_alone_until_nothing_of_it_is_stored(store):
+    store.places.set_webhook(GUILD, CHANNEL, 5, "token")
+    store.places.start_new_conversation(GUILD, CHANNEL, 7)
+    assert store.places.note_age_notice(GUILD, CHANNEL)
+    assert not store.places.note_age_notice(GUILD, CHANNEL)
+    assert store.places.webhook(CHANNEL) == (5, "token")
+    assert store.places.has_new_conversation(CHANNEL) and not store.places.gone()
+    store.places.note_gone(GUILD, CHANNEL)
+    store.places.note_gone(GUILD, CHANNEL)
+    assert store.places.gone() == {CHANNEL: GUILD}
+    assert not store.places.webhook(CHANNEL) and not store.places.has_new_conversation(CHANNEL)
+    store.places.forget(CHANNEL)
+    assert not store.places.gone()
 
 
 # ------------------------------------------------------------------------------------------ history

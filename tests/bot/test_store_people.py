@@ -105,7 +105,6 @@ def test_what_runs_for_a_reply_a_channel_or_a_member_reads_no_table_as_a_whole(s
     store.messages.delete_channel(5, most=2)
     store.messages.delete_before(1.0, most=2)
     store.guilds.delete_talk(HERE, most=2)
-    store.guilds.forget_new_conversations(HERE)
     store.erasure.answers(7)
     store.erasure.names_of_others(7)
     for _ in store.erasure.erase_in_steps(7, 1.0, str):
@@ -145,8 +144,8 @@ def test_a_server_leaves_nothing_and_no_other_loses_anything(store):
     for guild in (HERE, THERE):
         say(store, "hello", guild, channel=guild)
         store.people.add_contribution(Contribution(guild, "oda", "soup.md", 7, 1.0))
-        store.channels.set_webhook(guild, guild, 1, "token")
-        store.messages.start_new_conversation(guild)
+        store.places.set_webhook(guild, guild, 1, "token")
+        store.places.start_new_conversation(guild, guild)
     store.guilds.record_left(HERE, 50.0)
     store.guilds.record_left(HERE, 90.0)
     assert store.guilds.left_before(60.0) == [HERE] and store.guilds.left_before(50.0) == []

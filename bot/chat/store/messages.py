@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 
+from bot.guilds.store.places import PRESENT_CONVERSATION_SQL
 from bot.memory.store import forget_memories
 from bot.platform.db.database import DatabaseConnection, Table
 from bot.platform.db.gone import Gone
@@ -36,16 +37,12 @@ MESSAGE_COLUMNS = ", ".join(MESSAGE_FIELDS)
 
 MAX_EARLIER_EXCHANGES = 1000
 """Number of a member's latest exchanges with a persona in a channel that are searched."""
-PRESENT_SQL = (
-    """coalesce((select conversation from fresh_starts where channel_id = :channel_id), 0)"""
-)
-"""The present conversation of a channel."""
 EARLIER_SQL = f"""from replies join messages as question on question.seq = replies.trigger_seq
     join reply_parts on reply_parts.event_id = replies.event_id and position = 0
     join messages as reply on reply.discord_message_id = reply_parts.message_id
     where replies.guild_id = :guild_id and replies.channel_id = :channel_id and replies.persona_id = :persona_id
     and replies.asked_by = :member_id and question.author_id = :member_id and state = 'done'
-    and not is_unseen and question.conversation = {PRESENT_SQL}
+    and not is_unseen and question.conversation = {PRESENT_CONVERSATION_SQL}
     and reply.seq < :before_seq and reply.adapter_version is :version"""
 MAX_SEQ = 2**63 - 1
 """Larger than every `seq`."""
@@ -53,7 +50,7 @@ IS_SHOWN_SQL = """not exists (select 1 from reply_parts join replies using (even
     where message_id = messages.discord_message_id and is_unseen)"""
 """The condition that members see a message: no reply whose end could not be shown yet."""
 RECENT_SQL = f"""select ordinal, {MESSAGE_COLUMNS} from messages where channel_id = :channel_id and seq <= :until
-    and (seq = :until or conversation = {PRESENT_SQL}) and {IS_SHOWN_SQL}
+    and (seq = :until or conversation = {PRESENT_CONVERSATION_SQL}) and {IS_SHOWN_SQL}
     and ordinal > (select max(ordinal) + :upcoming - :most from messages
     where channel_id = :channel_id and seq <= :until) order by ordinal"""
 
@@ -115,7 +112,7 @@ class MessageHistory(Table):
             (select coalesce(max(ordinal), 0) + 1 from messages where channel_id = :channel_id),
             :discord_message_id, :author_id, :author_name, :persona_id, :text, :adapter_version,
             :replies_to, :at, coalesce(:conversation, (select conversation
-            - coalesce(:discord_message_id < event_id, 0) from fresh_starts where channel_id = :channel_id), 0))
+            - coalesce(:discord_message_id < conversation_event, 0) from places where channel_id = :channel_id), 0))
             on conflict (discord_message_id) do update set
             text = iif(persona_id is null, text, excluded.text), adapter_version = excluded.adapter_version
             returning seq"""
@@ -191,18 +188,6 @@ class MessageHistory(Table):
         """
         self._store_vectors(vectors, encoder, "message_vectors", of="messages")
 
-    def start_new_conversation(self, channel_id: int, event_id: int = 0) -> None:
-        """Start a new conversation at an event: prompts have nothing from before it, also not what
-        is stored later. Nothing is deleted.
-        """
-        sql = """insert into fresh_starts (channel_id, conversation, event_id) values (:channel, 1, :event)
-            on conflict do update set conversation = conversation + 1, event_id = excluded.event_id"""
-        self._db.write(sql, channel=channel_id, event=event_id)
-
-    def present_conversation(self, channel_id: int) -> int:
-        """Return the number of the present conversation of a channel."""
-        return self._db.value(int, f"select {PRESENT_SQL}", channel_id=channel_id) or 0
-
     def conversation_of(self, seq: int) -> int | None:
         """Return the number of the conversation that a message belongs to; None if it is gone."""
         return self._db.value(int, "select conversation from messages where seq = :seq", seq=seq)
@@ -214,11 +199,6 @@ class MessageHistory(Table):
             where seq in (select value from json_each(:seqs))"""
         rows = self._db.read(sql, seqs=json.dumps(list(seqs)))
         return {row["seq"]: row["asked"] for row in rows}
-
-    def has_new_conversation(self, channel_id: int) -> bool:
-        """Report whether a new conversation was started in a channel."""
-        sql = "select 1 from fresh_starts where channel_id = :channel"
-        return self._db.value(int, sql, channel=channel_id) is not None
 
     def is_deleted(self, discord_message_id: int) -> bool:
         """Report whether a stored message was deleted; events of it may be delivered again."""
@@ -278,8 +258,7 @@ class MessageHistory(Table):
             self._gone.record_rows("discord_message_id", known, id=channel_id, most=most)
             for rows in (replies, messages):
                 deleted += self._db.write(f"delete {rows}", id=channel_id, most=most)
-            for table in ("fresh_starts", "threads", "quoted_messages"):
-                self._db.write(f"delete from {table} where channel_id = :id", id=channel_id)
+            self._db.write("delete from quoted_messages where channel_id = :id", id=channel_id)
             forget_memories(self._db, "channel_id = :id and message_id is not null", id=channel_id)
         return deleted
 

@@ -1,4 +1,4 @@
-"""Personas, threads and webhooks of channels."""
+"""Personas of channels."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -108,59 +108,3 @@ class Channels(Table):
         for row in self._db.read(sql, ids=json.dumps(list(residents))):
             residents[row["channel_id"]].append(row["persona_id"])
         return residents
-
-    def record_thread(self, guild_id: int, channel_id: int, parent_id: int | None) -> None:
-        """Store the parent of a thread (None: it is none) with messages or memories, which are
-        deleted with it.
-        """
-        if parent_id is None:
-            return
-        sql = """insert or ignore into threads select :channel, :guild, :parent
-            where exists (select 1 from messages where channel_id = :channel)
-            or exists (select 1 from memories where channel_id = :channel)"""
-        self._db.write(sql, channel=channel_id, guild=guild_id, parent=parent_id)
-
-    def note_gone(self, guild_id: int, channel_id: int) -> None:
-        """Note that a channel or thread was deleted on Discord, and what was said there is yet to
-        be.
-        """
-        row = {"channel_id": channel_id, "guild_id": guild_id}
-        self._db.insert("gone_channels", row, ignore=True)
-
-    def gone(self) -> dict[int, int]:
-        """Return the guilds of the deleted channels and threads of which something may be stored."""
-        rows = self._db.read("select channel_id, guild_id from gone_channels")
-        return {row["channel_id"]: row["guild_id"] for row in rows}
-
-    def forget_gone(self, channel_id: int) -> None:
-        """Note that nothing of a deleted channel or thread is stored any more."""
-        self._db.write("delete from gone_channels where channel_id = :channel", channel=channel_id)
-
-    def threads_of(self, parent_id: int) -> list[int]:
-        """List the threads of a channel with messages or memories, also those that Discord has
-        archived.
-        """
-        return self._db.column(
-            int, "select channel_id from threads where parent_id = :parent", parent=parent_id
-        )
-
-    def webhook(self, channel_id: int) -> tuple[int, str] | None:
-        """Return id and token (a secret) of the webhook that personas use in a channel."""
-        row = self._db.first(
-            "select webhook_id, token from webhooks where channel_id = :id", id=channel_id
-        )
-        return (row["webhook_id"], row["token"]) if row else None
-
-    def set_webhook(self, guild_id: int, channel_id: int, webhook_id: int, token: str) -> None:
-        """Store a channel's webhook, replacing the one before."""
-        row = {
-            "channel_id": channel_id,
-            "guild_id": guild_id,
-            "webhook_id": webhook_id,
-            "token": token,
-        }
-        self._db.insert("webhooks", row, replace=True)
-
-    def delete_webhook(self, channel_id: int) -> None:
-        """Delete a channel's webhook, which no longer exists on Discord."""
-        self._db.write("delete from webhooks where channel_id = :id", id=channel_id)

@@ -14,8 +14,8 @@ GUILD_PERSONA_TABLES = (
 )  # fmt: skip
 """Tables whose rows name a guild and a persona."""
 GUILD_TABLES = (
-    "messages", "quoted_messages", *GUILD_PERSONA_TABLES, "webhooks", "threads",
-    "scheduled_lines", "member_greetings", "talks", "blocks", "age_notices", "gone_channels",
+    "messages", "quoted_messages", *GUILD_PERSONA_TABLES, "places",
+    "scheduled_lines", "member_greetings", "talks", "blocks",
     "action_roles", "greeted_members", "reply_attempts",
 )  # fmt: skip
 """Tables whose rows are deleted with a guild. Jobs stay where versions of other personas refer to
@@ -128,7 +128,6 @@ class Guilds(Table):
     def delete(self, guild_id: int, personas: Collection[str] = ()) -> None:
         """Delete all data of a guild and of its own personas."""
         with self._db.atomic():
-            self.forget_new_conversations(guild_id)
             for table in GUILD_TABLES:
                 self._db.write(f"delete from {table} where guild_id = :guild", guild=guild_id)
             self.record_returned(guild_id)
@@ -161,15 +160,6 @@ class Guilds(Table):
                 sql = f"delete from {table} where {key} in ({which})"
                 deleted += self._db.write(sql, guild=guild_id, most=most)
         return deleted
-
-    def forget_new_conversations(self, guild_id: int) -> None:
-        """Forget where talks began anew, which is known by messages: before those are deleted one
-        after another.
-        """
-        # One message of each such channel, rather than all of the guild.
-        sql = """delete from fresh_starts where :guild = (select guild_id from messages
-            where messages.channel_id = fresh_starts.channel_id limit 1)"""
-        self._db.write(sql, guild=guild_id)
 
     def record_persona_removal(self, persona_id: str, at: float) -> None:
         """Record that a persona is removed: what it remembers goes later."""

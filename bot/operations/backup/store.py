@@ -48,7 +48,7 @@ def merge_later_decisions(
             left_at = excluded.left_at,
             deleted_at = coalesce(excluded.deleted_at, deleted_at)""",
         )
-        _copy(restored, later, "threads", "on conflict do nothing")
+        _parents_of_threads(restored, later)
         _copy(
             restored,
             later,
@@ -104,6 +104,15 @@ def _memories(restored: DatabaseConnection, later: DatabaseConnection) -> None:
     for row in later.read("select seq, at, text, by_persona, message_id from memories"):
         sql = """update memories set text = :text, by_persona = :by_persona, message_id = :message_id
             where seq = :seq and at = :at"""
+        restored.write(sql, **row)
+
+
+def _parents_of_threads(restored: DatabaseConnection, later: DatabaseConnection) -> None:
+    threads = "select channel_id, guild_id, parent_id from places where parent_id is not null"
+    for row in later.read(threads):
+        sql = """insert into places (channel_id, guild_id, parent_id)
+            values (:channel_id, :guild_id, :parent_id)
+            on conflict do update set parent_id = excluded.parent_id"""
         restored.write(sql, **row)
 
 

@@ -8,14 +8,27 @@ create table channels (
     primary key (guild_id, channel_id)
 ) strict;
 
--- Apart from `channels`: a webhook outlives the persona that used it, and Discord allows 15 a
--- channel.
-create table webhooks (
+-- What is known of a channel or thread. The row goes when the channel was deleted and nothing that
+-- was said there is stored any more (`is_gone` until then), or with its guild.
+-- `parent_id` is the channel that a thread with messages or memories lies in: Discord deletes it
+-- with that, and tells of none that is archived. The webhook outlives the personas that use it, and
+-- Discord allows 15 a channel. `conversation` is the number of the present one (0: the first), which
+-- began at `conversation_event`: the prompt omits messages of earlier ones. `has_age_notice`: the
+-- channel was told that an age-restricted persona does not speak there.
+create table places (
     channel_id integer primary key,
     guild_id integer not null,
-    webhook_id integer not null,
-    token text not null
+    parent_id integer,
+    webhook_id integer,
+    webhook_token text,
+    conversation integer not null default 0,
+    conversation_event integer not null default 0,
+    has_age_notice integer not null default 0 check (has_age_notice in (0, 1)),
+    is_gone integer not null default 0 check (is_gone in (0, 1)),
+    check ((webhook_id is null) = (webhook_token is null))
 ) strict;
+create index places_of_parent on places (parent_id) where parent_id is not null;
+create index places_gone on places (channel_id) where is_gone;
 
 -- `ordinal` counts the messages of a channel and leaves gaps where some were deleted, so that the
 -- blocks in which history is trimmed stay where they are. `replies_to` is the message that a
@@ -201,14 +214,6 @@ create table mutes (
     primary key (guild_id, channel_id, persona_id)
 ) strict;
 
--- The latest new conversation of a channel, its number, and the event that began it: the prompt
--- omits messages of earlier ones.
-create table fresh_starts (
-    channel_id integer primary key,
-    conversation integer not null default 1,
-    event_id integer not null default 0
-) strict;
-
 -- A member's decision about training on their messages; without a row there is no consent.
 create table consents (
     user_id integer primary key,
@@ -351,15 +356,6 @@ create table message_vectors (
     vector blob not null
 ) strict;
 
--- The channel that a thread with messages or memories lies in: Discord deletes it with that, and
--- tells of none that is archived.
-create table threads (
-    channel_id integer primary key,
-    guild_id integer not null,
-    parent_id integer not null
-) strict;
-create index threads_of_channel on threads (parent_id);
-
 -- The sentence embeddings (float32) of a memory as a whole and of its sentences, and the encoder
 -- that made them.
 create table memory_vectors (
@@ -482,12 +478,6 @@ create table scheduled_lines (
     outcome text not null default ''
 ) strict;
 
--- Channels that were told that an age-restricted persona does not speak there.
-create table age_notices (
-    channel_id integer primary key,
-    guild_id integer not null
-) strict;
-
 -- How new members of a guild are greeted: with a text, or as a prompt describes to the persona of
 -- the channel.
 create table member_greetings (
@@ -569,12 +559,6 @@ create table reply_attempts (
 create index reply_attempts_of_member on reply_attempts (guild_id, user_id, at);
 create index reply_attempts_of_event on reply_attempts (event_id);
 create index reply_attempts_by_age on reply_attempts (at);
-
--- Channels and threads that were deleted, until all that was said there is.
-create table gone_channels (
-    channel_id integer primary key,
-    guild_id integer not null
-) strict;
 
 -- What is set on Discord: for a channel, whoever speaks there (`persona_id` is empty), for a persona
 -- in a guild (`channel_id` is 0), or for the guild. Guild 0 stands for all guilds, or for direct
