@@ -157,12 +157,14 @@ def _fill_channels(
     for guild_id, persona_id, _ in personas:
         of_guild.setdefault(guild_id, []).append(persona_id)
     rows = [
-        (place.guild_id, channel_id, persona_id, "mentions", 1, NOW_S)
+        (place.guild_id, channel_id, persona_id, 0, "mentions", 1, NOW_S)
         for place in places
         for channel_id, persona_id in zip(place.channel_ids, of_guild[place.guild_id], strict=False)
     ]
-    columns = "guild_id, channel_id, persona_id, answers, set_by, set_at"
-    connection.executemany(f"insert into channels ({columns}) values (?, ?, ?, ?, ?, ?)", rows)
+    columns = "guild_id, channel_id, persona_id, position, answers, set_by, set_at"
+    connection.executemany(
+        f"insert into channel_personas ({columns}) values (?, ?, ?, ?, ?, ?, ?)", rows
+    )
 
 
 def _fill_messages(

@@ -177,7 +177,7 @@ class Services:
     def personas_of(self, setting: Channel) -> list[Persona]:
         """List the personas that a channel was given, in their order."""
         known = []
-        for persona_id in (setting.persona_id, *self.store.channels.further(setting)):
+        for persona_id in self.store.channels.personas(setting.guild_id, setting.channel_id):
             if persona := self.personas.get(persona_id, setting.guild_id):
                 known.append(persona)
         return known

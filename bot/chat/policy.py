@@ -185,9 +185,10 @@ class ReplyPolicy:
         if not at.guild_id or not reply.asked_by:
             return False
         setting = self.store.channels.get(*astuple(at))
-        living = [setting.persona_id, *self.store.channels.further(setting)] if setting else []
-        if reply.persona_id in living:
-            return False
+        if setting:
+            living = self.store.channels.personas(setting.guild_id, setting.channel_id)
+            if reply.persona_id in living:
+                return False
         return not self.store.replies.answers_unasked(reply.event_id)
 
     def is_quiet(self, at: ChannelRef) -> bool:

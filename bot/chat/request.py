@@ -195,8 +195,9 @@ class ChatRequestBuilder:
         setting = self.store.channels.get(*astuple(place))
         if setting is None:
             return []
-        others = {setting.persona_id, *self.store.channels.further(setting)} - {persona.id}
-        known = [self.personas.get(each, place.guild_id) for each in sorted(others)]
+        living = self.store.channels.personas(setting.guild_id, setting.channel_id)
+        others = sorted(set(living) - {persona.id})
+        known = [self.personas.get(each, place.guild_id) for each in others]
         return [other.name for other in known if other]
 
     async def request_to_model(

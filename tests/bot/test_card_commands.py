@@ -328,8 +328,7 @@ async def test_two_personas_removed_from_a_channel_come_back_in_another_order(st
         undone = await stage.moderator.click(removal, "Undo")
         message = await response_text(undone, "is back, with channels")
         assert "Meanwhile" not in message["content"]
-    channel = channels.get(guild_id, channel_id)
-    assert [channel.persona_id, *channels.further(channel)] == [*ids, "oda"]
+    assert channels.personas(guild_id, channel_id) == [*ids, "oda"]
 
 
 async def test_a_picture_that_discord_does_not_take_costs_only_the_face(stage, monkeypatch, caplog):

@@ -121,8 +121,7 @@ async def test_they_are_shown_listed_kept_over_a_restart_and_cleared(tmp_path):
         place = ChannelRef(int(stage.sandbox.guild_id), int(office))
         assert stage.client.services.personas_in(place) == []
         assert addressees(stage.client.services, "Thrip?", place) == []
-        rows = stage.store._connection.read("select * from channel_personas")
-        assert not [row for row in rows if row["channel_id"] == place.channel_id]
+        assert not stage.store.channels.personas(place.guild_id, place.channel_id)
 
 
 async def test_they_go_with_the_persona_and_with_the_server(stage):

@@ -129,7 +129,7 @@ def test_afterwards_nothing_is_left_and_nothing_of_others_is_lost(home):
     assert said_of_card == [("There is no file someone.",)]
     assert rows(home, "select user_id, text from memories") == [(OTHER, "someone said: [removed]")]
     assert (
-        rows(home, "select set_by from channels")
+        rows(home, "select set_by from channel_personas")
         == rows(home, "select muted_by from mutes")
         == [(0,)]
     )
@@ -319,7 +319,7 @@ def test_only_the_trainings_are_withdrawn_when_only_that_is_asked(home):
 def test_every_column_with_text_is_looked_through_or_holds_nobody():
     """A column that a later migration adds has to be thought about here."""
     nobody = {
-        "channels": {"persona_id", "answers"}, "places": {"webhook_token"},
+        "channel_personas": {"persona_id", "answers"}, "places": {"webhook_token"},
         "messages": {"persona_id", "adapter_version"},
         "replies": {"persona_id", "state", "adapter_version", "end_note"},
         "jobs": {"job_id", "persona", "version", "state", "attempt_token", "decision", "card_state"},
@@ -333,7 +333,6 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
         "reports": {"persona_id", "version", "reason"}, "bot_faces": {"persona_id", "shown"},
         "training_schedules": {"persona_id", "options", "outcome", "job_id"},
         "scheduled_lines": {"outcome"}, "interaction_tokens": {"token"},
-        "channel_personas": {"persona_id"},
         "consents": {"language"}, "gifts": {"persona_id"},
         "taught": {"persona_id", "right"},
         "comparisons": {"persona_id", "prompt_id", "version_a", "version_b", "choice"}, "memories": {"persona_id"},

@@ -1,5 +1,8 @@
 """The store: what goes in comes out, by concern."""
 
+from dataclasses import replace
+from itertools import permutations
+
 import pytest
 
 from bot.chat.store.attempts import RecentReplies
@@ -65,6 +68,27 @@ def test_clearing_says_whether_there_was_something(store):
     store.channels.assign(Channel(GUILD, CHANNEL, "ballast", "mentions", MEMBER, 1.0))
     assert store.channels.clear(GUILD, CHANNEL) and not store.channels.clear(GUILD, CHANNEL)
     assert store.channels.get(GUILD, CHANNEL) is None
+
+
+def test_personas_of_a_channel_move_up_when_one_before_them_is_removed(store):
+    places = {}
+    for first, *further in permutations(("ballast", "oda", "thrip")):
+        channel_id = CHANNEL + len(places)
+        channel = Channel(GUILD, channel_id, first, "mentions", MEMBER, float(len(places)))
+        store.channels.assign(channel, further)
+        places[channel] = [first, *further]
+    store.channels.assign(Channel(GUILD, 1, "oda", "mentions", MEMBER, 1.0))
+    assert store.channels.residents(places) == {
+        channel.channel_id: personas for channel, personas in places.items()
+    }
+    assert [channel for _, channel in store.channels.where_live(["thrip"])] == list(places)
+    assert store.erasure.counts(MEMBER)["channels"] == len(places) + 1
+    store.channels.remove_persona("oda")
+    assert store.channels.get(GUILD, 1) is None
+    for channel, personas in places.items():
+        first, second = [persona for persona in personas if persona != "oda"]
+        assert store.channels.get(GUILD, channel.channel_id) == replace(channel, persona_id=first)
+        assert store.channels.personas(GUILD, channel.channel_id) == [first, second]
 
 
 def test_a_webhook_outlives_the_persona(store):

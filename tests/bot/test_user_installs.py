@@ -132,7 +132,7 @@ async def test_a_choice_without_a_question_is_erased_too(stage):
     reply = await begin(stage, place, "hello", who=stage.moderator)
     menu = await stage.member.click(reply, "Somebody else")
     await said(await stage.member.select(menu.message, "Choose a persona", ["thrip"]))
-    of_member = "select count(*) from channels where guild_id = 0"
+    of_member = "select count(*) from channel_personas where guild_id = 0"
     count = stage.store._connection.value(int, of_member)
     stage.store.erasure.erase(int(stage.member.id), MAX_TIMESTAMP_S, str)
     assert stage.store._connection.value(int, of_member) == count - 1

@@ -3,14 +3,15 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from bot.guilds.store.channels import Channel, Channels
 from bot.memory.store import forget_memories
 from bot.platform.db.database import DatabaseConnection, Table
 from bot.platform.db.gone import Gone
 from personas.card.spec_card import JsonObject
 
 GUILD_PERSONA_TABLES = (
-    "replies", "channels", "mutes", "gifts", "taught", "comparisons", "memories",
-    "settings", "training_schedules", "channel_personas", "reports", "bot_faces",
+    "replies", "channel_personas", "mutes", "gifts", "taught", "comparisons", "memories",
+    "settings", "training_schedules", "reports", "bot_faces",
 )  # fmt: skip
 """Tables whose rows name a guild and a persona."""
 GUILD_TABLES = (
@@ -52,6 +53,7 @@ class Guilds(Table):
     def __init__(self, connection: DatabaseConnection) -> None:
         super().__init__(connection)
         self._removed_personas = Gone(connection, "persona")
+        self._channels = Channels(connection)
 
     def record_present(self, guild_ids: Collection[int], application_id: int) -> None:
         """Record that this account of the bot is in these guilds; those that it had left count as
@@ -179,20 +181,11 @@ class Guilds(Table):
 
     def persona_settings(self, persona_id: str) -> JsonObject:
         """Return the channels and settings of a persona as JSON, without who has set them."""
-        sql = """select * from channels where persona_id = :persona or exists (
-            select 1 from channel_personas where channel_personas.guild_id = channels.guild_id
-            and channel_personas.channel_id = channels.channel_id
-            and channel_personas.persona_id = :persona)"""
         channels = []
-        for row in self._db.read(sql, persona=persona_id):
-            channels.append(
-                {
-                    "guild_id": row["guild_id"],
-                    "channel_id": row["channel_id"],
-                    "answers": row["answers"],
-                    "personas": self._channel_personas(row["guild_id"], row["channel_id"]),
-                }
-            )
+        for _, channel in self._channels.where_live([persona_id]):
+            place = {"guild_id": channel.guild_id, "channel_id": channel.channel_id}
+            personas = self._channels.personas(**place)
+            channels.append({**place, "answers": channel.answers, "personas": personas})
         settings: JsonObject = {"channels": channels}
         for table in PERSONA_SETTINGS:
             rows = self._db.read(
@@ -203,14 +196,6 @@ class Guilds(Table):
                 for row in rows
             ]
         return settings
-
-    def _channel_personas(self, guild_id: int, channel_id: int) -> list[str]:
-        """Return the personas of a channel, the first one first; none for a channel without."""
-        sql = """select persona_id, -1 as position from channels
-            where guild_id = :guild and channel_id = :channel union all
-            select persona_id, position from channel_personas
-            where guild_id = :guild and channel_id = :channel order by position"""
-        return self._db.column(str, sql, guild=guild_id, channel=channel_id)
 
     def restore_persona_settings(
         self, persona_id: str, settings: JsonObject, *, set_by: int, at: float
@@ -236,16 +221,13 @@ class Guilds(Table):
         """Restore the personas of a channel. False where they are not those that stayed."""
         place = {"guild_id": channel["guild_id"], "channel_id": channel["channel_id"]}
         stayed = [other for other in channel["personas"] if other != persona_id]
-        if self._channel_personas(**place) != stayed:
+        if self._channels.personas(**place) != stayed:
             return False
         first, *further = channel["personas"]
-        row = {**place, "persona_id": first, "answers": channel["answers"]}
-        self._db.insert("channels", {**row, "set_by": set_by, "set_at": at}, replace=True)
-        sql = "delete from channel_personas where guild_id = :guild_id and channel_id = :channel_id"
-        self._db.write(sql, **place)
-        for position, other in enumerate(further):
-            row = {**place, "persona_id": other, "position": position}
-            self._db.insert("channel_personas", row)
+        restored = Channel(
+            **place, persona_id=first, answers=channel["answers"], set_by=set_by, set_at=at
+        )
+        self._channels.assign(restored, further)
         return True
 
     def _add_missing(self, table: str, row: JsonObject) -> None:
@@ -257,26 +239,11 @@ class Guilds(Table):
     def forget_persona_settings(self, persona_id: str) -> None:
         """Delete the channels and settings of a removed persona: nobody could look at them."""
         with self._db.atomic():
-            sql = "delete from channel_personas where persona_id = :persona"
-            self._db.write(sql, persona=persona_id)
-            self._let_next_answer(persona_id)
-            for table in ("channels", *PERSONA_SETTINGS):
+            self._channels.remove_persona(persona_id)
+            for table in PERSONA_SETTINGS:
                 self._db.write(
                     f"delete from {table} where persona_id = :persona", persona=persona_id
                 )
-
-    def _let_next_answer(self, persona_id: str) -> None:
-        """Make the next persona of each channel its first, where this one is."""
-        here = "guild_id = channels.guild_id and channel_id = channels.channel_id"
-        sql = f"""update channels set persona_id = (select persona_id from channel_personas
-            where {here} order by position limit 1) where persona_id = :persona
-            and exists (select 1 from channel_personas where {here})"""
-        if self._db.write(sql, persona=persona_id):
-            sql = """delete from channel_personas where exists (select 1 from channels
-                where channels.guild_id = channel_personas.guild_id
-                and channels.channel_id = channel_personas.channel_id
-                and channels.persona_id = channel_personas.persona_id)"""
-            self._db.write(sql)
 
     def _delete_persona(self, persona_id: str) -> None:
         values = {"persona": persona_id}

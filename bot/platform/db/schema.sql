@@ -1,20 +1,24 @@
-create table channels (
+-- The personas of a channel in their order. The one at position 0 answers what names none of them.
+-- They are set together: `answers`, `set_by` and `set_at` are the same for all of a channel.
+create table channel_personas (
     guild_id integer not null,
     channel_id integer not null,
     persona_id text not null,
+    position integer not null check (position >= 0),
     answers text not null check (answers in ('mentions', 'everything')),
     set_by integer not null,
     set_at real not null,
-    primary key (guild_id, channel_id)
+    primary key (guild_id, channel_id, persona_id)
 ) strict;
+create index channel_personas_of_persona on channel_personas (persona_id);
 
 -- What is known of a channel or thread. The row goes when the channel was deleted and nothing that
--- was said there is stored any more (`is_gone` until then), or with its guild.
--- `parent_id` is the channel that a thread with messages or memories lies in: Discord deletes it
--- with that, and tells of none that is archived. The webhook outlives the personas that use it, and
--- Discord allows 15 a channel. `conversation` is the number of the present one (0: the first), which
--- began at `conversation_event`: the prompt omits messages of earlier ones. `has_age_notice`: the
--- channel was told that an age-restricted persona does not speak there.
+-- was said there is stored any more (`is_gone` until then), or with its guild. `parent_id` is the
+-- channel that a thread with messages or memories lies in: Discord deletes it with that, and tells
+-- of none that is archived. The webhook outlives the personas that use it, and Discord allows 15 a
+-- channel. `conversation` is the number of the present conversation (0 is the first), which began at
+-- `conversation_event`: the prompt omits messages of earlier ones. `has_age_notice`: the channel was
+-- told that an age-restricted persona does not speak there.
 create table places (
     channel_id integer primary key,
     guild_id integer not null,
@@ -440,17 +444,6 @@ create table safety_counts (
     total integer not null,
     primary key (kind, day, language)
 ) strict;
-
--- The further personas of a channel, in their order; the one in `channels` answers what names none
--- of them.
-create table channel_personas (
-    guild_id integer not null,
-    channel_id integer not null,
-    persona_id text not null,
-    position integer not null,
-    primary key (guild_id, channel_id, persona_id)
-) strict;
-create index channel_personas_of_persona on channel_personas (persona_id);
 
 -- Members whom a persona of a guild, or all of them (an empty id), do not answer.
 create table blocks (

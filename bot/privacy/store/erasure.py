@@ -21,7 +21,7 @@ DELETE_STATEMENTS = {
         or event_id in ({REPLIES_TO_MEMBER_SQL})""",
     "answers": f"delete from replies where event_id in ({REPLIES_TO_MEMBER_SQL})",
     # Also where somebody has chosen a persona, and said nothing to it.
-    "choices": f"""delete from channels where guild_id = 0 and
+    "choices": f"""delete from channel_personas where guild_id = 0 and
         (channel_id in ({DIRECT_CHANNELS_SQL}) or (set_by = :user and set_at <= :until))""",
     "settings": f"delete from settings where guild_id = 0 and channel_id in ({DIRECT_CHANNELS_SQL})",
     "messages": "delete from messages where author_id = :user and at <= :until",
@@ -45,7 +45,7 @@ ANONYMISE_STATEMENTS = {
         where user_id = :user and at <= :until""",
     "attempts of others": """update reply_attempts set event_id = null
         where event_id not in (select event_id from replies)""",
-    "channels": "update channels set set_by = 0 where set_by = :user",
+    "channels": "update channel_personas set set_by = 0 where set_by = :user",
     "jobs": "update jobs set requested_by = 0 where requested_by = :user",
     "scheduled_lines": "update scheduled_lines set set_by = 0 where set_by = :user",
     "member_greetings": "update member_greetings set set_by = 0 where set_by = :user",
@@ -152,7 +152,7 @@ class Erasure(Table):
         """Count the rows of a member by table."""
         columns = {
             "messages": "author_id", "votes": "user_id", "jobs": "requested_by", "promotions": "promoted_by",
-            "channels": "set_by", "mutes": "muted_by", "training_schedules": "set_by",
+            "mutes": "muted_by", "training_schedules": "set_by",
             "scheduled_lines": "set_by", "member_greetings": "set_by",
             "taught": "user_id", "comparisons": "user_id", "memories": "user_id", "reports": "user_id",
         }  # fmt: skip
@@ -162,6 +162,8 @@ class Erasure(Table):
             counts[table] = self._db.value(int, sql, user=user_id) or 0
         sql = "select count(*) from quoted_messages where author_id = :user"
         counts["messages"] += self._db.value(int, sql, user=user_id) or 0
+        sql = "select count(*) from channel_personas where set_by = :user and position = 0"
+        counts["channels"] = self._db.value(int, sql, user=user_id) or 0
         return counts
 
     def rows_of(self, user_id: int) -> dict[str, list[dict[str, object]]]:
@@ -189,7 +191,8 @@ class Erasure(Table):
             "training_schedules": "select guild_id, channel_id, persona_id, options, set_at from training_schedules "
             "where set_by = :user",
             "promotions": "select persona_id, version, at, why from promotions where promoted_by = :user",
-            "channels": "select guild_id, channel_id, persona_id, answers, set_at from channels where set_by = :user",
+            "channels": "select guild_id, channel_id, persona_id, answers, set_at from channel_personas "
+            "where set_by = :user and position = 0",
             "mutes": "select guild_id, channel_id, persona_id, at from mutes where muted_by = :user",
             "blocks": "select guild_id, persona_id, at, user_id in (:user, :erased) as of_you from blocks "
             "where user_id in (:user, :erased) or blocked_by = :user",
@@ -208,7 +211,7 @@ class Erasure(Table):
         columns = ("messages.author_id", "quoted_messages.author_id", "votes.user_id", "consents.user_id",
                    "gifts.user_id", "replies.asked_by",
                    "jobs.requested_by", "promotions.promoted_by",
-                   "channels.set_by", "mutes.muted_by", "taught.user_id", "comparisons.user_id",
+                   "channel_personas.set_by", "mutes.muted_by", "taught.user_id", "comparisons.user_id",
                    "training_schedules.set_by", "scheduled_lines.set_by", "member_greetings.set_by",
                    "memories.user_id", "talks.user_id", "blocks.user_id", "blocks.blocked_by",
                    "reports.user_id", "greeted_members.user_id", "reply_attempts.user_id")  # fmt: skip
