@@ -84,7 +84,6 @@ REVIEWED = {
     ("bot/training/request_materials.py", "self._shipped.logs / f'{persona_id}.json'"),
     # A guild's id, which is the name of the folder that its card was found in.
     ("bot/training/backends/job_folder_backend.py", "home / 'jobs' / job_id"),
-    ("bot/platform/web_kit/templating.py", "_FEATURES / feature"),  # TEMPLATE_FOLDERS
     ("bot/platform/web_kit/templating.py", "STATIC_FOLDER / name"),  # ASSET_PATTERN
     ("trainer/dataset/loader.py", "self._folder / file"),  # files of a run's data set
     ("trainer/dataset/run_dataset.py", "job / name"),

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 EDGES = sorted([*ROOT.glob("bot/*/discord*.py"), *ROOT.glob("bot/*/web/*.py")])
-TEMPLATES = "".join(path.read_text() for path in ROOT.glob("bot/*/web/templates/*.html"))
+TEMPLATES = "".join(path.read_text() for path in ROOT.glob("bot/*/web/templates/**/*.html"))
 REMOVALS = {
     ("removal", "remove"),
     ("lore_files", "remove_set"),

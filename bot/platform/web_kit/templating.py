@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bot.platform.web_kit.app_context import Routes
@@ -51,32 +51,6 @@ NAVIGATION = {
     "docs": "Documents",
 }
 """Labels of the sections, each with its addresses."""
-TEMPLATE_FOLDERS = {
-    "personas": "personas",
-    "versions": "versions",
-    "replies": "guild_settings",
-    "data": "data",
-    "training": "training",
-    "cards": "versions",
-    "play": "playground",
-    "models": "models",
-    "system": "operations",
-    "docs": "operations",
-    "safety": "safety",
-    "schedules": "schedules",
-    "servers": "moderation",
-}
-"""The feature that has the templates of a prefix: "cards/one.html" is
-bot/versions/web/templates/one.html.
-"""
-SECTION_OF_PREFIX = {
-    "versions": "personas",
-    "replies": "personas",
-    "safety": "system",
-    "schedules": "personas",
-    "servers": "system",
-}
-"""The section of a prefix where they differ: versions and replies are part of a persona's pages."""
 DAY_S = 86_400
 HOUR_S = 3_600
 MINUTE_S = 60
@@ -122,13 +96,9 @@ HAS_SANDBOX_PAGE = web.AppKey("has sandbox page", bool)
 """True if the sandbox's page is served at `/`."""
 
 _FEATURES = Path(__file__).parents[2]
-_TEMPLATES = PrefixLoader(
-    {
-        prefix: FileSystemLoader(_FEATURES / feature / "web" / "templates")
-        for prefix, feature in TEMPLATE_FOLDERS.items()
-    }
+_LOADER = FileSystemLoader(
+    [Path(__file__).with_name("templates"), *sorted(_FEATURES.glob("*/web/templates"))]
 )
-_LOADER = ChoiceLoader([_TEMPLATES, FileSystemLoader(Path(__file__).with_name("templates"))])
 
 
 def render_page(
@@ -142,8 +112,8 @@ def render_page(
     labels: Mapping[str, str] = MappingProxyType({}),
     **context: Any,
 ) -> web.Response:
-    """Render a template with `title` and the other variables; its prefix decides on the section of
-    the dashboard.
+    """Render a template with `title` and the other variables. The folder that it is in is the
+    section of the dashboard, unless the template sets `section` to another one.
 
     `faults` are listed at the top, each with a link to its field, and in the title. A form's
     `problem` decides on them and on `status`, and gives `wrong`, the errors by field; `ids` are
@@ -160,9 +130,8 @@ def render_page(
     number = request.cookies.get(FLASH_COOKIE, "")
     if number:
         flash = request.app[FLASH_MESSAGES].take(number)
-    prefix = template.partition("/")[0]
     frame = {
-        "section": SECTION_OF_PREFIX.get(prefix, prefix),
+        "section": template.partition("/")[0],
         "faults": faults,
         "sections": NAVIGATION,
         "flash": flash,
