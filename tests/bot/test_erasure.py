@@ -17,12 +17,8 @@ from bot.platform.db.schema import scripts_after
 from bot.privacy.consent_files import read_tombstones
 from bot.privacy.erasure_receipt import ERASURE_STEPS, receipt_of
 from bot.privacy.erasure_service import replay_erasures
-from bot.privacy.store.erasure import (
-    ANONYMISE_STATEMENTS,
-    DELETE_STATEMENTS,
-    FREE_TEXT_COLUMNS,
-    TIME_COLUMNS,
-)
+from bot.privacy.store.erasure import ANONYMISE_STATEMENTS, DELETE_STATEMENTS
+from bot.privacy.store.personal_tables import PERSONAL_TABLES
 from bot.settings import load_settings
 from bot.store import Store
 from bot.training.store import JobResult, NewTrainingJob
@@ -104,8 +100,9 @@ def test_the_scan_finds_the_person_everywhere_before(home):
 
 def test_what_was_stored_while_the_clock_was_ahead_goes_too(home):
     with sqlite3.connect(home / "understudy.sqlite") as raw:
-        for table, column in TIME_COLUMNS.items():
-            raw.execute(f"update {table} set {column} = {column} + 7200")
+        for table in PERSONAL_TABLES:
+            if table.time:
+                raw.execute(f"update {table.name} set {table.time} = {table.time} + 7200")
     raw.close()
     forget(home)
     assert left_of_them(home) == []
@@ -339,6 +336,7 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
         "gone": {"kind", "id"}, "forgettings": {"person", "step", "traces", "receipt"},
         "withdrawn": {"persona_id", "version"},
     }  # fmt: skip
+    read = {table.name: set(table.texts) for table in PERSONAL_TABLES}
     raw = sqlite3.connect(":memory:")
     raw.executescript(";".join(script for _, script in scripts_after(0)))
     for (table,) in raw.execute(
@@ -349,19 +347,20 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
             for _, name, kind, *_ in raw.execute(f"pragma table_info({table})")
             if kind == "TEXT"
         }
-        known = nobody.get(table, set()) | set(FREE_TEXT_COLUMNS.get(table, ()))
+        known = nobody.get(table, set()) | read.get(table, set())
         assert texts <= known, f"{table}: {texts - known}"
 
 
 def test_every_column_with_a_member_is_erased_or_emptied():
     statements = [*DELETE_STATEMENTS.values(), *ANONYMISE_STATEMENTS.values()]
+    people = {table.name: table.people for table in PERSONAL_TABLES}
     raw = sqlite3.connect(":memory:")
     raw.executescript(";".join(script for _, script in scripts_after(0)))
     columns = raw.execute("""select t.name, c.name from sqlite_schema t, pragma_table_info(t.name) c
         where t.type = 'table' and (c.name in ('user_id', 'author_id') or c.name like '%\\_by' escape '\\')""")
     for table, column in columns.fetchall():
         handled = [sql for sql in statements if table in sql and f"{column} = :user" in sql]
-        assert handled, f"{table}.{column}"
+        assert handled and column in people[table], f"{table}.{column}"
 
 
 def test_settings_of_direct_messages_go_with_who_talks_there(home):

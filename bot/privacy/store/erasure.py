@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 from bot.platform.db.database import MAX_TIMESTAMP_S, DatabaseConnection, Row, Table
 from bot.platform.db.erased_ids import ErasedIds
+from bot.privacy.store.personal_tables import PERSONAL_TABLES, PersonalTable
 
 REPLIES_TO_MEMBER_SQL = """select event_id from replies where (asked_by = :user
     or trigger_seq in (select seq from messages where author_id = :user)
@@ -53,49 +54,11 @@ ANONYMISE_STATEMENTS = {
     "promotions": "update promotions set promoted_by = 0 where promoted_by = :user",
 }
 """Updates of rows that the server still needs: they remove the person's id."""
-TIME_COLUMNS = {
-    "messages": "at",
-    "quoted_messages": "at",
-    "replies": "created_at",
-    "votes": "at",
-    "gifts": "at",
-    "taught": "at",
-    "comparisons": "shown_at",
-    "memories": "at",
-    "talks": "spoke_at",
-    "blocks": "at",
-    "greeted_members": "at",
-    "reports": "at",
-    "consents": "at",
-    "reply_attempts": "at",
-}
-"""When each row was stored, which decides whether an erasure reaches it."""
-FREE_TEXT_COLUMNS = {
-    "messages": ("text", "author_name"),
-    "quoted_messages": ("text", "author_name"),
-    "replies": ("end_note", "prompt"),
-    "jobs": (
-        "name",
-        "request",
-        "error",
-        "advice",
-        "progress",
-        "result",
-        "card_progress",
-        "card_error",
-    ),
-    "promotions": ("why",),
-    "version_numbers": ("name",),
-    "gifts": ("what",),
-    "taught": ("prompt", "reply", "instead_of"),
-    "comparisons": ("prompt", "text_a", "text_b"),
-    "memories": ("text",),
-    "scheduled_lines": ("prompt",),
-    "member_greetings": ("text",),
-    "answered": ("body",),
-    "reports": ("note",),
-}
-"""Free-text columns by table, in which names and texts are replaced."""
+COUNTED_TABLES = (
+    "messages", "votes", "jobs", "promotions", "mutes", "training_schedules", "scheduled_lines",
+    "member_greetings", "taught", "comparisons", "memories", "reports",
+)  # fmt: skip
+"""The tables whose rows of a member are counted for them."""
 ROWS_AT_A_TIME = 200
 """Rows in which a person is searched at once: the event loop waits so long."""
 
@@ -150,16 +113,11 @@ class Erasure(Table):
 
     def counts(self, user_id: int) -> Counter[str]:
         """Count the rows of a member by table."""
-        columns = {
-            "messages": "author_id", "votes": "user_id", "jobs": "requested_by", "promotions": "promoted_by",
-            "mutes": "muted_by", "training_schedules": "set_by",
-            "scheduled_lines": "set_by", "member_greetings": "set_by",
-            "taught": "user_id", "comparisons": "user_id", "memories": "user_id", "reports": "user_id",
-        }  # fmt: skip
         counts = Counter[str]()
-        for table, column in columns.items():
-            sql = f"select count(*) from {table} where {column} = :user"
-            counts[table] = self._db.value(int, sql, user=user_id) or 0
+        for table in PERSONAL_TABLES:
+            if table.name in COUNTED_TABLES:
+                sql = f"select count(*) from {table.name} where {table.people[0]} = :user"
+                counts[table.name] = self._db.value(int, sql, user=user_id) or 0
         sql = "select count(*) from quoted_messages where author_id = :user"
         counts["messages"] += self._db.value(int, sql, user=user_id) or 0
         sql = "select count(*) from channel_personas where set_by = :user and position = 0"
@@ -168,54 +126,20 @@ class Erasure(Table):
 
     def rows_of(self, user_id: int) -> dict[str, list[dict[str, object]]]:
         """Return all rows about a member by table, without secrets and others' texts."""
-        queries = {
-            "messages": "select guild_id, channel_id, discord_message_id, author_name, text, at from messages "
-            "where author_id = :user order by seq",
-            "quoted_messages": "select guild_id, channel_id, discord_message_id, author_name, text, at "
-            "from quoted_messages where author_id = :user order by at",
-            "replies_to_you": "select event_id, guild_id, channel_id, persona_id, state, created_at from replies "
-            "where asked_by = :user",
-            "votes": "select event_id, attempt, vote, at from votes where user_id = :user",
-            "consent": "select opted_in, at, language from consents where user_id = :user",
-            "gifts": "select guild_id, persona_id, what, at from gifts where user_id = :user",
-            "taught": "select guild_id, persona_id, prompt, reply, instead_of, right, at from taught "
-            "where user_id = :user order by seq",
-            "comparisons": "select guild_id, persona_id, prompt, version_a, text_a, version_b, text_b, shown_at, "
-            "choice, voted_at from comparisons where user_id = :user order by seq",
-            "memories": "select seq as number, guild_id, persona_id, text, by_persona, at from memories "
-            "where user_id = :user order by seq",
-            "jobs": "select job_id, guild_id, channel_id, name, version, state, queued_at, request from jobs "
-            "where requested_by = :user",
-            "scheduled_lines": "select guild_id, channel_id, prompt, set_at from scheduled_lines where set_by = :user",
-            "member_greetings": "select guild_id, channel_id, text, set_at from member_greetings where set_by = :user",
-            "training_schedules": "select guild_id, channel_id, persona_id, options, set_at from training_schedules "
-            "where set_by = :user",
-            "promotions": "select persona_id, version, at, why from promotions where promoted_by = :user",
-            "channels": "select guild_id, channel_id, persona_id, answers, set_at from channel_personas "
-            "where set_by = :user and position = 0",
-            "mutes": "select guild_id, channel_id, persona_id, at from mutes where muted_by = :user",
-            "blocks": "select guild_id, persona_id, at, user_id in (:user, :erased) as of_you from blocks "
-            "where user_id in (:user, :erased) or blocked_by = :user",
-            "reports": "select guild_id, channel_id, message_id, persona_id, reason, note, at from reports "
-            "where user_id = :user order by seq",
-            "talks": "select guild_id, channel_id, spoke_at, told_at, told_event from talks where user_id = :user",
-            "greeted_members": "select guild_id, at from greeted_members where user_id = :user",
-            "reply_attempts": "select guild_id, at from reply_attempts where user_id in (:user, :erased) "
-            "order by seq",
-        }
         values = {"user": user_id, "erased": self._erased_ids.of(user_id)}
-        return {name: self._db.read(sql, **values) for name, sql in queries.items()}
+        return {
+            table.exported_as or table.name: self._db.read(table.export_sql, **values)
+            for table in PERSONAL_TABLES
+            if table.exported
+        }
 
     def user_ids(self) -> set[int]:
         """Return the ids of all members with any row, without those who are known by the key alone."""
-        columns = ("messages.author_id", "quoted_messages.author_id", "votes.user_id", "consents.user_id",
-                   "gifts.user_id", "replies.asked_by",
-                   "jobs.requested_by", "promotions.promoted_by",
-                   "channel_personas.set_by", "mutes.muted_by", "taught.user_id", "comparisons.user_id",
-                   "training_schedules.set_by", "scheduled_lines.set_by", "member_greetings.set_by",
-                   "memories.user_id", "talks.user_id", "blocks.user_id", "blocks.blocked_by",
-                   "reports.user_id", "greeted_members.user_id", "reply_attempts.user_id")  # fmt: skip
-        each = (f"select {column} as id from {column.partition('.')[0]}" for column in columns)
+        each = [
+            f"select {column} as id from {table.name}"
+            for table in PERSONAL_TABLES
+            for column in table.people
+        ]
         return {user_id for user_id in self._db.column(int, " union ".join(each)) if user_id > 0}
 
     def first_seen(self, user_id: int) -> float | None:
@@ -233,11 +157,10 @@ class Erasure(Table):
 
     def free_texts(self) -> Iterator[str]:
         """Yield all texts that may name somebody."""
-        for table, columns in FREE_TEXT_COLUMNS.items():
-            for rows in self._rows(table, columns, MAX_TIMESTAMP_S):
-                for row in rows:
-                    texts = [row[column] for column in columns]
-                    yield from (str(text) for text in texts if text is not None)
+        for table, rows in self._rows_by_table(MAX_TIMESTAMP_S):
+            for row in rows:
+                texts = [row[column] for column in table.texts]
+                yield from (str(text) for text in texts if text is not None)
 
     def since(self, user_id: int) -> float | None:
         """Return the time of a member's oldest stored message."""
@@ -250,10 +173,10 @@ class Erasure(Table):
         and was set back.
         """
         with self._db.atomic():
-            for table, column in TIME_COLUMNS.items():
-                self._db.write(
-                    f"update {table} set {column} = :to where {column} > :after", after=after, to=to
-                )
+            for table in PERSONAL_TABLES:
+                if table.time:
+                    sql = f"update {table.name} set {table.time} = :to where {table.time} > :after"
+                    self._db.write(sql, after=after, to=to)
 
     def erase(self, user_id: int, until: float, redacted: Callable[[str], str]) -> Counter[str]:
         """Erase a member in one transaction; `redacted` removes them from texts. Returns the number
@@ -261,8 +184,8 @@ class Erasure(Table):
         """
         with self._db.atomic():
             done = self._delete(user_id, until)
-            for rows in self._rows_by_table(until):
-                done["mentions"] += self._redact(*rows, redacted)
+            for table, rows in self._rows_by_table(until):
+                done["mentions"] += self._redact(table, rows, redacted)
         return done
 
     def erase_in_steps(
@@ -277,9 +200,9 @@ class Erasure(Table):
         with self._db.atomic():
             done = self._delete(user_id, until)
         yield done
-        for rows in self._rows_by_table(until):
+        for table, rows in self._rows_by_table(until):
             with self._db.atomic():
-                mentions = self._redact(*rows, redacted)
+                mentions = self._redact(table, rows, redacted)
             yield Counter(mentions=mentions)
 
     def _delete(self, user_id: int, until: float) -> Counter[str]:
@@ -295,34 +218,33 @@ class Erasure(Table):
         )
         return done
 
-    def _redact(
-        self, table: str, columns: tuple[str, ...], rows: list[Row], redacted: Callable[[str], str]
-    ) -> int:
+    def _redact(self, table: PersonalTable, rows: list[Row], redacted: Callable[[str], str]) -> int:
         changed = 0
         for row in rows:
-            new = {column: redacted(row[column]) for column in columns if row[column] is not None}
+            new = {name: redacted(row[name]) for name in table.texts if row[name] is not None}
             if any(new[column] != row[column] for column in new):
                 sets = ", ".join(f"{column} = :{column}" for column in new)
                 values = {**new, "row": row["row"]}
-                sql = f"update or ignore {table} set {sets} where rowid = :row"
+                sql = f"update or ignore {table.name} set {sets} where rowid = :row"
                 if not self._db.write(sql, **values):
                     # Without the name the row is equal to another one, and is not needed.
-                    self._db.write(f"delete from {table} where rowid = :row", **values)
+                    self._db.write(f"delete from {table.name} where rowid = :row", **values)
                 changed += 1
         return changed
 
-    def _rows_by_table(self, until: float) -> Iterator[tuple[str, tuple[str, ...], list[Row]]]:
-        for table, columns in FREE_TEXT_COLUMNS.items():
-            for rows in self._rows(table, columns, until):
-                yield table, columns, rows
+    def _rows_by_table(self, until: float) -> Iterator[tuple[PersonalTable, list[Row]]]:
+        for table in PERSONAL_TABLES:
+            if table.texts:
+                for rows in self._rows(table, until):
+                    yield table, rows
 
-    def _rows(self, table: str, columns: tuple[str, ...], until: float) -> Iterator[list[Row]]:
+    def _rows(self, table: PersonalTable, until: float) -> Iterator[list[Row]]:
         """Yield a table's rows, of messages those up to a time, some at a time; `row` is the
         rowid.
         """
-        before = "and at <= :until" if table in ("messages", "quoted_messages") else ""
-        sql = f"""select rowid as row, {", ".join(columns)} from {table} where rowid > :last {before}
-            order by rowid limit {ROWS_AT_A_TIME}"""
+        before = "and at <= :until" if table.name in ("messages", "quoted_messages") else ""
+        sql = f"""select rowid as row, {", ".join(table.texts)} from {table.name}
+            where rowid > :last {before} order by rowid limit {ROWS_AT_A_TIME}"""
         last = 0
         while rows := self._db.read(sql, last=last, until=until):
             yield rows
