@@ -345,7 +345,7 @@ async def ended(stage, channel_id, mark):
 
 def dump(stage):
     """Return the database's rows that give authority or show it."""
-    tables = """taught comparisons settings channels
+    tables = """taught comparisons settings channel_personas
         jobs versions promotions mutes consents gifts memories forgettings withdrawn
         votes""".split()
     tables.append("gone where kind = 'person'")
