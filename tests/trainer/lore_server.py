@@ -4,6 +4,7 @@ told to.
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -105,4 +106,7 @@ async def serving(script: Script) -> AsyncIterator[Endpoint]:
     try:
         yield endpoint
     finally:
+        await site.stop()
+        # A connection that was accepted just now is none of the runner's yet, and would stay open.
+        await asyncio.sleep(0.01)
         await runner.cleanup()
