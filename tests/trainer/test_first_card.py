@@ -19,11 +19,11 @@ from personas.schemas.scorecard import CARE_KINDS, HUMAN_CLAIM, ScoreCard
 from personas.schemas.training_events import Done, Phase, Progress, ScoreCardEvent
 from tests.quick_libraries import save_blank
 from tests.trainer.job_folders import export, persona_job, talks
-from trainer.estimate import card_time
 from trainer.estimate.card_time import LEAST_FIRST_CARD_REPLIES
 from trainer.evaluate import evaluate_version
 from trainer.evaluate.evaluate_version import LATER_REASON, NO_TIME_REASON
 from trainer.evaluate.generation import reply_sections
+from trainer.process import time_left
 from trainer.process.run_control import RunCancelled
 from trainer.report.scorecard_files import read_score_card
 from trainer.run import run_job
@@ -59,7 +59,7 @@ def late(tmp_path_factory, tiny_base):
     """As `first`, of a run whose deadline has passed before the card."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("matplotlib.figure.Figure.savefig", save_blank)
-        patch.setattr(card_time, "LATE_CARD_SHARE", 0.0)
+        patch.setattr(time_left, "LATE_CARD_SHARE", 0.0)
         passed = {"card_deadline_minutes": 0.001, "max_steps": 2}
         home = tmp_path_factory.mktemp("home")
         folder = tmp_path_factory.mktemp("jobs") / "job"

@@ -14,11 +14,11 @@ from trainer.evaluate.generation.reply_pace import ReplyPace
 from trainer.evaluate.time_budget import TimeBudget
 from trainer.process.time_left import (
     KNOWN_LOAD_FACTOR,
-    LATE_CARD_SHARE,
     SETTLING_STEPS,
     UNKNOWN_LOAD_FACTOR,
     CardLimit,
     TimeLeft,
+    first_card_room_s,
 )
 
 PREDICTED = {
@@ -100,8 +100,8 @@ class VirtualRun:
         limit = self.left.limit
         budget_s = 1e9
         if limit:
-            left_s = limit.deadline_s - self.now_s - limit.after_s * self.left.card_slowness
-            budget_s = max(left_s, self.now_s * LATE_CARD_SHARE)
+            after_s = limit.after_s * max(1.0, self.left.card_slowness)
+            budget_s = first_card_room_s(limit.deadline_s, self.now_s, after_s)
         budget = TimeBudget(budget_s, lambda: self.now_s)
         outlook = CardOutlook(budget, lambda left_s: self.left.state(left_s, self.now_s))
         began_s = self.now_s

@@ -1,7 +1,7 @@
 """How long a run's score card may take, and is expected to."""
 
 from personas.schemas.scorecard import EvaluationExtent
-from trainer.process.time_left import LATE_CARD_SHARE
+from trainer.process.time_left import first_card_room_s
 
 FIRST_CARD_REPLIES = 48
 """Held-out replies, and replies of general dialogue, that a first card measures losses on."""
@@ -31,8 +31,7 @@ def first_card_limit_s(deadline_minutes: float, worked_s: float, *, slowness: fl
     """Return the time limit in seconds of a first card that begins `worked_s` into its run.
     `slowness` is how many times its predicted time a phase takes.
     """
-    left_s = deadline_minutes * 60 - worked_s - WRITING_S * max(1.0, slowness)
-    return max(left_s, worked_s * LATE_CARD_SHARE)
+    return first_card_room_s(deadline_minutes * 60, worked_s, WRITING_S * max(1.0, slowness))
 
 
 def least_card_s(losses_s: float) -> float:

@@ -21,14 +21,21 @@ WINDOW_SHARE = 0.1
 that is longer: a load that comes or goes is followed, and in a long run not each moment of it.
 """
 LATE_CARD_SHARE = 1 / 4
-"""A first card takes this share of the time before it, even where that leaves less of the deadline: a
-long training should not end in a version that is held for want of replies.
+"""A first card takes this share of the time before it, even where that leaves less of the deadline:
+after a long training, it should have some generated replies.
 """
 UNKNOWN_LOAD_FACTOR = 1.6
 KNOWN_LOAD_FACTOR = 1.35
 """A range goes from the estimate divided by this factor to the estimate times it: before anything
 was computed, and once a phase has shown the load.
 """
+
+
+def first_card_room_s(deadline_s: float, begins_s: float, after_s: float) -> float:
+    """Return the seconds of a first card that begins `begins_s` into its run, where `after_s` are
+    reserved for what follows it.
+    """
+    return max(deadline_s - begins_s - after_s, begins_s * LATE_CARD_SHARE)
 
 
 @dataclass(frozen=True)
@@ -212,7 +219,7 @@ class TimeLeft:
     def _limited_card_s(self, limit: CardLimit, begins_s: float) -> float:
         slow = self.card_slowness
         after_s = limit.after_s * max(1.0, slow)
-        room_s = max(limit.deadline_s - begins_s - after_s, begins_s * LATE_CARD_SHARE)
+        room_s = first_card_room_s(limit.deadline_s, begins_s, after_s)
         return max(limit.least_s * slow, min(limit.whole_s * slow, room_s)) + after_s
 
     def _excess_s(self, now_s: float) -> float:
