@@ -53,7 +53,7 @@ class Gone(Table):
         """Delete the record of something that came back."""
         self._db.write("delete from gone where kind = :kind and id = :id", kind=self._kind, id=id)
 
-    def delete_before(self, at: float, most: int = -1) -> int:
+    def delete_before(self, at: float, most: int) -> int:
         """Delete records from before a time, at most so many, and return their number."""
         sql = """delete from gone where (kind, id, at) in
             (select kind, id, at from gone where kind = :kind and at < :at limit :most)"""

@@ -55,8 +55,8 @@ ANONYMISE_STATEMENTS = {
 }
 """Updates of rows that the server still needs: they remove the person's id."""
 COUNTED_TABLES = (
-    "messages", "votes", "jobs", "promotions", "mutes", "training_schedules", "scheduled_lines",
-    "member_greetings", "taught", "comparisons", "memories", "reports",
+    "messages", "votes", "jobs", "promotions", "channel_personas", "mutes", "training_schedules",
+    "scheduled_lines", "member_greetings", "taught", "comparisons", "memories", "reports",
 )  # fmt: skip
 """The tables whose rows of a member are counted for them."""
 ROWS_AT_A_TIME = 200
@@ -116,12 +116,11 @@ class Erasure(Table):
         counts = Counter[str]()
         for table in PERSONAL_TABLES:
             if table.name in COUNTED_TABLES:
-                sql = f"select count(*) from {table.name} where {table.people[0]} = :user"
-                counts[table.name] = self._db.value(int, sql, user=user_id) or 0
+                sql = f"select count(*) {table.rows_sql}"
+                name = table.exported_as or table.name
+                counts[name] = self._db.value(int, sql, user=user_id) or 0
         sql = "select count(*) from quoted_messages where author_id = :user"
         counts["messages"] += self._db.value(int, sql, user=user_id) or 0
-        sql = "select count(*) from channel_personas where set_by = :user and position = 0"
-        counts["channels"] = self._db.value(int, sql, user=user_id) or 0
         return counts
 
     def rows_of(self, user_id: int) -> dict[str, list[dict[str, object]]]:

@@ -26,11 +26,15 @@ class PersonalTable:
     order: str = ""
 
     @property
+    def rows_sql(self) -> str:
+        """The rows of the member `:user`, whose key is `:erased`, for a query."""
+        return f"from {self.name} where {self.whose or f'{self.people[0]} = :user'}"
+
+    @property
     def export_sql(self) -> str:
-        """The query of the rows of the member `:user`, whose key is `:erased`."""
-        whose = self.whose or f"{self.people[0]} = :user"
+        """The query of what is exported of these rows."""
         order = f" order by {self.order}" if self.order else ""
-        return f"select {self.exported} from {self.name} where {whose}{order}"
+        return f"select {self.exported} {self.rows_sql}{order}"
 
 
 PERSONAL_TABLES = (
