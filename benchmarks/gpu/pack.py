@@ -23,8 +23,8 @@ REQUIREMENTS = ("lock.txt", "build.txt", "gpu.txt")
 CODE = ("benchmarks", "personas", "trainer")
 LEFT_OUT_OF_CODE = ("__pycache__", "studies", "scale", "*.png", "*.svg", "*.crf.xz")
 ROOTS = (
-    "accelerate", "bitsandbytes", "charset-normalizer", "datasets", "filelock", "huggingface_hub", "jinja2",
-    "liger-kernel", "markdown-it-py", "numpy", "orjson", "peft", "phonenumbers", "psutil", "pydantic",
+    "accelerate", "anyascii", "bitsandbytes", "charset-normalizer", "datasets", "filelock", "huggingface_hub",
+    "jinja2", "liger-kernel", "markdown-it-py", "numpy", "orjson", "peft", "phonenumbers", "psutil", "pydantic",
     "python-crfsuite", "python-dotenv", "pyyaml", "regex", "safetensors", "threadpoolctl", "tokenizers", "tqdm",
     "transformers", "trl",
 )  # fmt: skip
