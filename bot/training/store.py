@@ -461,14 +461,17 @@ class TrainingJobs:
         return self._changed(job_id, sql, state=state, error=error)
 
     def complete_card(self, job_id: str, summary: ScoreSummary) -> TrainingJob | None:
-        """Store the summary of a completed score card, of the job and of its version. Returns None
-        where it was not being completed.
+        """Store the summary of a completed score card, of the job and of its version. Where the
+        verdict is another one, the promotion is decided again. Returns None where the card was not
+        being completed.
         """
         with self._db.atomic():
             job = self.get(job_id)
             if job is None or job.card_state != "running" or job.result is None:
                 return None
             self.replace_scorecard(job, summary)
+            if summary.first_verdict and job.decision == "manual":
+                self._db.write("update jobs set decision = null where job_id = :job", job=job_id)
             return self._set_card(job_id, "complete")
 
     def replace_scorecard(self, job: TrainingJob, summary: ScoreSummary) -> None:

@@ -401,15 +401,28 @@ class LiveVersions:
         return vote_objections(feedback)
 
     def _is_automatic(self, job: TrainingJob, persona_id: str) -> bool:
-        """Report whether the job's guild promotes automatically, the gate would promote, and no
-        member objects.
+        """Report whether the job's guild promotes automatically, the gate would promote, no member
+        objects, and nobody chose a version meanwhile.
         """
         result = job.result
         if result is None or result.imported or result.scorecard.verdict != PROMOTE_VERDICT:
             return False
         if not IS_PROMOTION_AUTOMATIC.held(self.store, job.guild_id):
             return False
+        if self._was_chosen_since(job, persona_id):
+            return False
         return not self._member_objections(persona_id, job.version, job.guild_id)
+
+    def _was_chosen_since(self, job: TrainingJob, persona_id: str) -> bool:
+        """Report whether the live version was changed since the job ended, in its guild or for all:
+        the whole score card may come long after the first.
+        """
+        assert job.finished_at is not None
+        changes = self.store.versions.history(persona_id)
+        return any(
+            change.at >= job.finished_at and change.guild_id in (job.guild_id, ALL_GUILDS)
+            for change in changes
+        )
 
     def _record(
         self, guild_id: int, by: int | None, persona_id: str, what: str, **values: object

@@ -273,6 +273,45 @@ async def test_all_else_waits_for_a_moderator_where_promotion_is_automatic(stage
     ]
 
 
+async def finish_first_card(stage):
+    """Train a version that is held until the rest of its score card is measured."""
+    await choose(stage, way="automatic")
+    await start(stage)
+    await until(lambda: stage.backend.busy)
+    card = SCORECARD.model_copy(update={"verdict": "hold", "pending": True})
+    stage.backend.finish(TrainingSucceeded(Path("adapter"), 60.0, card))
+    result = await stage.sees("Trained: **Ballast v1**", kind="message")
+    await until(lambda: stage.backend.cards)
+    return result
+
+
+def finish_whole_card(stage):
+    card = SCORECARD.model_copy(update={"verdict": "promote", "first_verdict": "hold"})
+    stage.backend.finish(TrainingSucceeded(Path("adapter"), 60.0, card))
+
+
+async def test_what_was_held_for_want_of_time_goes_live_once_its_whole_card_is_good(stage):
+    await finish_first_card(stage)
+    assert stage.live("ballast") is None
+    finish_whole_card(stage)
+    await until(lambda: stage.live("ballast") == "v1")
+    assert stage.store.versions.history("ballast")[-1].kind == "automatic promotion"
+
+
+async def test_it_does_not_where_a_moderator_has_chosen_meanwhile(stage):
+    result = await finish_first_card(stage)
+    await stage.moderator.click(result, "Promote")
+    await until(lambda: stage.live("ballast") == "v1")
+    await until(lambda: "Roll back" in buttons_of(stage, result))
+    await stage.moderator.click(result, "Roll back")
+    await until(lambda: stage.live("ballast") is None)
+    finish_whole_card(stage)
+    (job,) = stage.store.jobs.page(5)
+    await until(lambda: stage.store.jobs.get(job.job_id).card_state == "complete")
+    await until(lambda: stage.store.jobs.get(job.job_id).decision == "manual")
+    assert stage.live("ballast") is None
+
+
 async def test_what_cannot_be_loaded_does_not_go_live_by_itself(stage):
     await choose(stage, way="automatic")
     stage.engine.failure = AdapterError("The adapter is damaged.", "Train it again.")
