@@ -15,7 +15,7 @@ import discord
 
 from bot.chat.delivery import DELIVERY_ERRORS
 from bot.guild_settings.definitions import AUDIT_CHANNEL
-from bot.platform.localisation import gettext_lazy, language_of, localise
+from bot.platform.localisation import gettext_lazy, language_of, localise, override
 from bot.platform.messages import MAX_MESSAGE_CHARS, NO_MENTIONS
 from bot.platform.permissions import channel_remedy, missing_permissions, permission_title
 from bot.store import Store, StoreError
@@ -84,7 +84,8 @@ class AuditTrail:
         if self._pending[guild_id] >= MAX_PENDING:
             return gettext_lazy("Discord takes the lines more slowly than they come.")
         self._pending[guild_id] += 1
-        text = localise(text, language_of(guild.preferred_locale))[:MAX_MESSAGE_CHARS]
+        with override(language_of(guild.preferred_locale)):
+            text = localise(text)[:MAX_MESSAGE_CHARS]
         task = asyncio.create_task(self._send(guild_id, channel, text))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -14,7 +14,13 @@ from bot.guild_settings.definitions import AUDIT_CHANNEL
 from bot.platform.discord_kit.transformers import MODERATION, Interaction
 from bot.platform.discord_kit.ui import defer, respond, respond_privately
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import gettext_lazy, gettext_noop, language_of, localise
+from bot.platform.localisation import (
+    gettext_lazy,
+    gettext_noop,
+    language_of,
+    localise,
+    override,
+)
 from bot.platform.messages import NO_MENTIONS
 from bot.services import Bot
 
@@ -71,7 +77,8 @@ async def _post_first_line(channel: discord.TextChannel) -> None:
     if problem := missing_permission(channel):
         raise RefusedError(problem)
     try:
-        text = localise(FIRST_LINE, language_of(channel.guild.preferred_locale))
+        with override(language_of(channel.guild.preferred_locale)):
+            text = localise(FIRST_LINE)
         await channel.send(text, allowed_mentions=NO_MENTIONS, nonce=secrets.token_hex(8))
     except DELIVERY_ERRORS as error:
         raise RefusedError(

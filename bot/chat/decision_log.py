@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from bot.chat.addressing import Decision
 from bot.chat.places import ChannelCache
-from bot.platform.localisation import Language, localise
+from bot.platform.localisation import localise
 
 FULL_STOPS = ".。"
 MAX_CHANNELS = 1000
@@ -23,9 +23,9 @@ class NotedDecision:
     remarks: tuple[str, ...] = ()
     is_missed: bool = False
 
-    def remark_in(self, language: Language) -> str:
-        """Return the remarks in a language, without a full stop."""
-        return "; ".join(localise(each, language).rstrip(FULL_STOPS) for each in self.remarks)
+    def remark_text(self) -> str:
+        """Return the remarks in the present language, without a full stop."""
+        return "; ".join(localise(each).rstrip(FULL_STOPS) for each in self.remarks)
 
 
 class DecisionLog:

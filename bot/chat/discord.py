@@ -31,7 +31,7 @@ from bot.memory.discord import own_words
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import defer, respond, respond_privately
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import gettext_lazy, gettext_noop, interaction_language
+from bot.platform.localisation import gettext_lazy, gettext_noop
 from bot.privacy.pending_jobs import remove_set_aside, set_aside_history
 from bot.services import Bot
 from bot.store import StoreError
@@ -108,8 +108,7 @@ class ChatCog(commands.Cog):
         if personas:
             await ask_publicly(interaction, personas, channel, message)
         elif isinstance(channel, discord.DMChannel):
-            language = interaction_language(interaction)
-            view = persona_select_view(services, language)
+            view = persona_select_view(services)
             await respond(interaction, CHOOSE_TEXT, view, ephemeral=False)
         else:
             no_persona, advice = NO_PERSONA_TEXTS

@@ -27,7 +27,7 @@ from bot.moderation.limits import LimitReachedError, ReplyLimits
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import MENU_NUMBER, PersistentPersonaSelect, button_view, defer
 from bot.platform.errors import RefusedError, error_text
-from bot.platform.localisation import Language, gettext_lazy, join_texts, localise
+from bot.platform.localisation import gettext_lazy, join_texts, localise, override
 from bot.platform.messages import markdown_name
 from bot.safety.actions import SelfHarmError
 from bot.services import Bot, Services
@@ -94,11 +94,11 @@ class PersonaSelect(PersistentPersonaSelect, template=f"choose-persona{MENU_NUMB
             await services.reply_service.greet(persona, channel, interaction.user.display_name)
 
 
-def persona_select_view(services: Services, language: Language) -> discord.ui.View:
+def persona_select_view(services: Services) -> discord.ui.View:
     """Return the menus of the shared personas that speak in direct messages. Raises `RefusedError`
     when there are none.
     """
-    return button_view(*PersonaSelect.menus(direct_personas(services), language=language))
+    return button_view(*PersonaSelect.menus(direct_personas(services)))
 
 
 class MessageAnswerer:
@@ -220,32 +220,34 @@ class MessageAnswerer:
     async def _handling(
         self, message: discord.Message, *, original: discord.Message | None = None
     ) -> AsyncIterator[None]:
-        """Mark a message, or the copy of its `original`, as being answered. An error is shown in its
-        channel: an event has no caller.
+        """Mark a message, or the copy of its `original`, as being answered; notices are in the language
+        of its channel. An error is shown there: an event has no caller.
         """
         self.answering[message.id] = None
-        try:
-            yield
-        except StoreError as error:  # it says nothing to members
-            log.error("a message in #%s is not answered: %s", message.channel, error)
-        except LimitReachedError as error:
-            remark = gettext_lazy("the member has had as many replies as the server allows")
-            self._remark(message.channel.id, message.id, remark)
-            await self._say_limit(message, error)
-        except SelfHarmError as error:
-            self._remark(message.channel.id, message.id, SAFETY_REMARK)
-            await self._say_help(message, error.message, original=original)
-        except Exception as error:
-            if message.id in self._deleted:
-                return
-            text = error_text(error)
-            self._remark(message.channel.id, message.id, text)
-            is_busy = isinstance(error, EngineBusyError)
-            notices = self._busy_notices if is_busy else self._errors
-            if not notices.update_rate_limit(message):
-                await self._notify(message, text)
-        finally:
-            del self.answering[message.id]
+        languages = self.bot.services.reply_service.member_languages
+        with override(languages.of_channel(message.channel, message.author.id)):
+            try:
+                yield
+            except StoreError as error:  # it says nothing to members
+                log.error("a message in #%s is not answered: %s", message.channel, error)
+            except LimitReachedError as error:
+                remark = gettext_lazy("the member has had as many replies as the server allows")
+                self._remark(message.channel.id, message.id, remark)
+                await self._say_limit(message, error)
+            except SelfHarmError as error:
+                self._remark(message.channel.id, message.id, SAFETY_REMARK)
+                await self._say_help(message, error.message, original=original)
+            except Exception as error:
+                if message.id in self._deleted:
+                    return
+                text = error_text(error)
+                self._remark(message.channel.id, message.id, text)
+                is_busy = isinstance(error, EngineBusyError)
+                notices = self._busy_notices if is_busy else self._errors
+                if not notices.update_rate_limit(message):
+                    await _notify(message.channel, text)
+            finally:
+                del self.answering[message.id]
 
     def _accept(
         self, message: discord.Message, incoming: IncomingMessage, channel: SpeakChannel
@@ -467,10 +469,10 @@ class MessageAnswerer:
         if isinstance(channel, discord.DMChannel):
             self.bot.services.unanswered[channel.id] = incoming  # the chosen persona answers it
             if not self._menus.update_rate_limit(message):
-                view = persona_select_view(self.bot.services, self._language(message))
-                await self._notify(message, CHOOSE_TEXT, view)
+                view = persona_select_view(self.bot.services)
+                await _notify(channel, CHOOSE_TEXT, view)
         elif not self._errors.update_rate_limit(message):
-            await self._notify(message, join_texts(*NO_PERSONA_TEXTS))
+            await _notify(message.channel, join_texts(*NO_PERSONA_TEXTS))
 
     async def _say_help(
         self, message: discord.Message, text: str, *, original: discord.Message | None = None
@@ -521,7 +523,7 @@ class MessageAnswerer:
         if limit:
             await _send_beside_reply(self._say_limit(message, limit))
         if is_quote_hidden and not self._hints.update_rate_limit(message):
-            await _send_beside_reply(self._notify(message, HIDDEN_QUOTE_TEXT))
+            await _send_beside_reply(_notify(message.channel, HIDDEN_QUOTE_TEXT))
         await replies.answer()
 
     async def _say_blind(self, message: discord.Message) -> None:
@@ -532,7 +534,7 @@ class MessageAnswerer:
             and not sees
             and not self._blind_notices.update_rate_limit(message)
         ):
-            await self._notify(message, BLIND_TEXT)
+            await _notify(message.channel, BLIND_TEXT)
 
     async def _say_unread(self, message: discord.Message, persona: Persona) -> None:
         """Say why a message is not answered: it has no text, or Discord hides it."""
@@ -549,27 +551,15 @@ class MessageAnswerer:
         else:
             text = NO_CONTENT_TEXT
         if not notices.update_rate_limit(message):
-            await self._notify(message, text)
-
-    def _language(self, message: discord.Message) -> Language:
-        """Return the language of notices about a message in its channel."""
-        languages = self.bot.services.reply_service.member_languages
-        return languages.of_channel(message.channel, message.author.id)
+            await _notify(message.channel, text)
 
     async def _reply(self, message: discord.Message, text: str) -> None:
         """Reply to a message with a notice, as `_notify` sends one."""
         senders = self.bot.services.reply_service.senders
-        text = localise(text, self._language(message))
         try:
-            await senders.reply_as_bot(message, text, nonce=_new_nonce())
+            await senders.reply_as_bot(message, localise(text), nonce=_new_nonce())
         except DELIVERY_ERRORS as error:
             log.warning("could not tell #%s (%s): %s", message.channel, error, text)
-
-    async def _notify(
-        self, message: discord.Message, text: str, view: discord.ui.View | None = None
-    ) -> None:
-        """Send a notice about a message."""
-        await _notify(message.channel, localise(text, self._language(message)), view)
 
 
 async def _send_beside_reply(notice: Awaitable[None]) -> None:
@@ -592,16 +582,17 @@ async def say_age_restricted(services: Services, persona: Persona, channel: Spea
     except AgeRestrictedError as error:
         places = services.store.places
         if not place.guild_id or places.note_age_notice(place.guild_id, place.home_id):
-            language = services.reply_service.member_languages.of_channel(channel)
-            await _notify(channel, localise(error_text(error), language))
+            with override(services.reply_service.member_languages.of_channel(channel)):
+                await _notify(channel, error_text(error))
 
 
 async def _notify(
     channel: discord.abc.Messageable, text: str, view: discord.ui.View | None = None
 ) -> None:
     """Send a notice, once: nobody needs to read that it could not be sent, or perhaps was."""
+    shown = view or discord.utils.MISSING
     try:
-        await channel.send(text, view=view or discord.utils.MISSING, nonce=_new_nonce())
+        await channel.send(localise(text), view=shown, nonce=_new_nonce())
     except DELIVERY_ERRORS as error:
         log.warning("could not tell #%s (%s): %s", channel, error, text)
 

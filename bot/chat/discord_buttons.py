@@ -31,10 +31,9 @@ from bot.platform.discord_kit.ui import (
 )
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import (
-    Language,
     gettext_lazy,
     gettext_noop,
-    interaction_language,
+    override,
     translate,
 )
 from bot.platform.messages import markdown_name
@@ -84,13 +83,11 @@ class AnswerButton(_ReplyButton, template=r"reply:(?P<event>[0-9]+)"):
         interaction.client.services.reply_service.rules.require_can_ask(
             interaction, persona, channel_ref(channel)
         )
-        language = interaction_language(interaction)
-        label = translate(ASK_HELP, language)
+        label = translate(ASK_HELP)
         text = text_field(label, "text", MAX_QUESTION_CHARS)
         custom_id = f"{ANSWER_FORM_PREFIX}{self.event_id}"
         title = fitting_text(
             gettext_noop("Reply to {persona}"),
-            language,
             max_chars=MAX_TITLE_CHARS,
             persona=persona.name,
         )
@@ -138,13 +135,11 @@ class _VoteButton(_ReplyButton, template=r"never vote:"):
         votes = replies.vote(reply.event_id, member.id, self.vote, time.time())
         is_tuned = reply.adapter_version is not None
         languages = services.reply_service.member_languages
-        language = languages.of_channel(interaction.channel, reply.asked_by)
-        if is_outside(interaction):
-            view = ReplyButtonViews().ended_outside(reply.event_id, votes, language=language)
-        else:
-            view = ReplyButtonViews().ended(
-                reply.event_id, votes, offers_untrained=is_tuned, language=language
-            )
+        with override(languages.of_channel(interaction.channel, reply.asked_by)):
+            if is_outside(interaction):
+                view = ReplyButtonViews().ended_outside(reply.event_id, votes)
+            else:
+                view = ReplyButtonViews().ended(reply.event_id, votes, offers_untrained=is_tuned)
         await update_message(interaction, view=view)
         interaction.client.dispatch("reply_judged", reply.event_id)
 
@@ -187,33 +182,29 @@ REPLY_BUTTONS = (
 class ReplyButtonViews:
     """The views under a reply (`bot.chat.streaming_reply.ReplyViews`)."""
 
-    def growing(self, event_id: int, *, language: Language) -> discord.ui.View:
+    def growing(self, event_id: int) -> discord.ui.View:
         """Stop."""
-        return button_view(StopReplyButton(event_id, language=language))
+        return button_view(StopReplyButton(event_id))
 
-    def ended(
-        self, event_id: int, votes: VoteCounts, *, offers_untrained: bool, language: Language
-    ) -> discord.ui.View:
+    def ended(self, event_id: int, votes: VoteCounts, *, offers_untrained: bool) -> discord.ui.View:
         """Reply, Regenerate and the votes with their counts; under the reply of a version, also
         the base model's.
         """
         buttons = [
-            AnswerButton(event_id, language=language),
-            RegenerateButton(event_id, language=language),
+            AnswerButton(event_id),
+            RegenerateButton(event_id),
             *_votes(event_id, votes),
         ]
         if offers_untrained:
-            buttons.append(UntrainedButton(event_id, language=language))
+            buttons.append(UntrainedButton(event_id))
         return button_view(*buttons)
 
-    def ended_outside(
-        self, event_id: int, votes: VoteCounts, *, language: Language
-    ) -> discord.ui.View:
+    def ended_outside(self, event_id: int, votes: VoteCounts) -> discord.ui.View:
         """Reply, the votes, and another persona: where the bot is not, it can edit no message of an
         earlier interaction.
         """
-        answer = AnswerButton(event_id, language=language)
-        other = OtherPersonaButton(language=language)
+        answer = AnswerButton(event_id)
+        other = OtherPersonaButton()
         return button_view(answer, *_votes(event_id, votes), other)
 
 
@@ -250,13 +241,11 @@ async def show_untrained(interaction: Interaction, event_id: int) -> None:
     await defer(interaction, ephemeral=True, thinking=True)
     generated = await reply_service.reply_untrained(reply, persona, channel, user=interaction.user)
     text = discord_text(generated.text)[:MAX_PART_CHARS]
-    language = interaction_language(interaction)
     title = translate(
         gettext_noop("**{persona} without training**, with the same card and lore:"),
-        language,
         persona=markdown_name(persona),
     )
-    footer = reply_footer(generated, language=language)
+    footer = reply_footer(generated)
     await respond(interaction, f"{title}\n{text}\n{footer}", suppress_embeds=True)
 
 

@@ -21,7 +21,7 @@ from bot.platform.discord_kit.ui import (
     respond,
 )
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import Language, gettext_lazy, interaction_language
+from bot.platform.localisation import gettext_lazy
 from bot.platform.messages import markdown_name
 from bot.services import Services
 from personas.schemas.chat import Persona
@@ -41,7 +41,7 @@ async def ask_outside(interaction: Interaction, text: str) -> None:
     if persona := services.persona_in(channel_ref(channel)):
         await ask_publicly(interaction, [persona], channel, text)
         return
-    view = outside_select_view(services, interaction_language(interaction))
+    view = outside_select_view(services)
     user = interaction.user
     services.unanswered[channel.id] = IncomingMessage(
         event_id=interaction.id, author_id=user.id, author_name=user.display_name, text=text
@@ -57,7 +57,7 @@ class OtherPersonaButton(PersistentButton, template=r"other-persona"):
     async def pressed(self, interaction: Interaction) -> None:
         services = interaction.client.services
         require_outside(services)
-        view = outside_select_view(services, interaction_language(interaction))
+        view = outside_select_view(services)
         await respond(interaction, CHOOSE_TEXT, view)
 
 
@@ -95,11 +95,11 @@ def _is_recent(message: IncomingMessage) -> bool:
     return discord.utils.utcnow() - asked_at < MAX_QUESTION_AGE
 
 
-def outside_select_view(services: Services, language: Language) -> discord.ui.View:
+def outside_select_view(services: Services) -> discord.ui.View:
     """Return the menus of the shared personas that are not age-restricted. Raises `RefusedError`
     when there are none.
     """
-    return button_view(*OutsidePersonaSelect.menus(direct_personas(services), language=language))
+    return button_view(*OutsidePersonaSelect.menus(direct_personas(services)))
 
 
 def direct_personas(services: Services) -> list[Persona]:

@@ -23,10 +23,8 @@ from bot.platform.discord_kit.transformers import (
 from bot.platform.discord_kit.ui import defer, respond
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import (
-    Language,
     gettext_lazy,
     gettext_noop,
-    interaction_language,
     join_texts,
     localise,
 )
@@ -68,8 +66,7 @@ async def why(
             gettext_lazy("No member has written here lately."),
             gettext_lazy("Give the link of a message."),
         )
-    language = interaction_language(interaction)
-    lines = [_explanation(interaction.client, message, language) for message in asked]
+    lines = [_explanation(interaction.client, message) for message in asked]
     await respond(interaction, "\n".join(lines))
 
 
@@ -123,7 +120,7 @@ def _has_access(interaction: Interaction, channel: GuildChannel) -> bool:
     return isinstance(user, discord.Member) and may_see(channel, user) and may_read(channel, user)
 
 
-def _explanation(bot: Bot, message: discord.Message, language: Language) -> str:
+def _explanation(bot: Bot, message: discord.Message) -> str:
     """Return a line about a message: its author, its first words unless they speak of self-harm, and
     what was decided about it.
     """
@@ -135,15 +132,15 @@ def _explanation(bot: Bot, message: discord.Message, language: Language) -> str:
         words = f"{words[: MAX_SHOWN_CHARS - 1]}…"
     name = discord_text(message.author.display_name)
     shown = f": {words}" if words else ""
-    return f"• **{name}**{shown}\n-# {explain(bot, message, language)}"
+    return f"• **{name}**{shown}\n-# {explain(bot, message)}"
 
 
-def explain(bot: Bot, message: discord.Message, language: Language) -> str:
-    """Say in a language whether a message was answered, and by which rule."""
-    return localise(join_texts(*_sentences(bot, message, language)), language)
+def explain(bot: Bot, message: discord.Message) -> str:
+    """Say in the present language whether a message was answered, and by which rule."""
+    return localise(join_texts(*_sentences(bot, message)))
 
 
-def _sentences(bot: Bot, message: discord.Message, language: Language) -> list[str]:
+def _sentences(bot: Bot, message: discord.Message) -> list[str]:
     channel = message.channel
     if not isinstance(channel, SpeakChannel):
         return [gettext_lazy("Not answered: personas do not speak there.")]
@@ -152,7 +149,7 @@ def _sentences(bot: Bot, message: discord.Message, language: Language) -> list[s
     asked = replies.of_asked(message.id)
     noted = services.decisions.find(channel.id, message.id)
     if message.author.bot or message.webhook_id:
-        return [_copy_sentence(bot, message, asked, noted=noted, language=language)]
+        return [_copy_sentence(bot, message, asked, noted=noted)]
     decision = noted.decision if noted else _decision_of_now(bot, message, channel)
     missed: list[str] = []
     if noted and noted.is_missed:
@@ -162,22 +159,22 @@ def _sentences(bot: Bot, message: discord.Message, language: Language) -> list[s
         rule = gettext_lazy(
             "by which rule is not known any more, as what is set here has changed since"
         )
-    if answer := _answer_text(bot, asked, language):
+    if answer := _answer_text(bot, asked):
         if not replies.get(message.id):
             answer = gettext_lazy("{answer} together with other lines of the member", answer=answer)
-        besides = _besides(bot, message, asked, noted=noted, language=language)
+        besides = _besides(bot, message, asked, noted=noted)
         return [_ruled(answer, rule), *missed, *besides]
     if asked:
-        reason = _remark(bot, message, asked, noted=noted, language=language)
+        reason = _remark(bot, message, asked, noted=noted)
         return [_unanswered(rule, reason), *missed]
     if not decision.is_answered:
         since: list[str] = []
         if not noted:
             since = [gettext_lazy("By the settings of now: the bot has started since.")]
         left_alone = gettext_lazy("Not answered: {rule}.", rule=decision.rule.value)
-        besides = _besides(bot, message, asked, noted=noted, language=language)
+        besides = _besides(bot, message, asked, noted=noted)
         return [left_alone, *besides, *missed, *since]
-    reason = _remark(bot, message, asked, noted=noted, language=language)
+    reason = _remark(bot, message, asked, noted=noted)
     return [_unanswered(decision.rule.value, reason)]
 
 
@@ -199,14 +196,13 @@ def _copy_sentence(
     asked: Sequence[StoredReply],
     *,
     noted: NotedDecision | None,
-    language: Language,
 ) -> str:
     """Say whether a message of a bot or webhook was answered: as a proxy's copy, or not at all."""
     again = gettext_lazy("a proxy has posted a member's message again")
-    if answer := _answer_text(bot, asked, language):
+    if answer := _answer_text(bot, asked):
         return _ruled(answer, again)
     if asked or noted:
-        reason = _remark(bot, message, asked, noted=noted, language=language)
+        reason = _remark(bot, message, asked, noted=noted)
         return _unanswered(again, reason)
     return gettext_lazy(
         "Not answered: bots and webhooks are never answered, but for a proxy's copies."
@@ -225,14 +221,13 @@ def _besides(
     asked: Sequence[StoredReply],
     *,
     noted: NotedDecision | None,
-    language: Language,
 ) -> list[str]:
     """Say in a sentence why personas have not answered a message; none where nothing is known of
     that.
     """
     if not (noted and noted.remarks) and all(map(_has_begun, asked)):
         return []
-    remark = localise(_remark(bot, message, asked, noted=noted, language=language), language)
+    remark = localise(_remark(bot, message, asked, noted=noted))
     return [gettext_lazy("{remark}.", remark=f"{remark[:1].upper()}{remark[1:]}")]
 
 
@@ -242,15 +237,14 @@ def _remark(
     asked: Sequence[StoredReply],
     *,
     noted: NotedDecision | None,
-    language: Language,
 ) -> str:
     """Say why a message that is said to a persona has no reply, or not of each that was asked."""
     if noted and noted.remarks:
-        return noted.remark_in(language)
+        return noted.remark_text()
     if _speaks_of_self_harm(bot, message):
         return SAFETY_REMARK
     if missing := [reply for reply in asked if not _has_begun(reply)]:
-        return "; ".join(localise(_missing_text(bot, reply), language) for reply in missing)
+        return "; ".join(localise(_missing_text(bot, reply)) for reply in missing)
     if noted:
         return gettext_lazy("the message waits, or was changed or deleted before its reply began")
     if message.created_at.timestamp() < bot.services.decisions.looked_back_to:
@@ -274,11 +268,11 @@ def _has_begun(reply: StoredReply) -> bool:
     return bool(reply.parts) or reply.state not in ("stopped", "failed") or reply.seed is not None
 
 
-def _answer_text(bot: Bot, asked: Sequence[StoredReply], language: Language) -> str:
+def _answer_text(bot: Bot, asked: Sequence[StoredReply]) -> str:
     """Say who answers a message: one persona, or several in their order; empty where none does."""
     text = ""
     for reply in filter(_has_begun, asked):
-        answer = localise(_reply_text(bot, reply), language)
+        answer = localise(_reply_text(bot, reply))
         if text:
             lowered = f"{answer[:1].lower()}{answer[1:]}"
             answer = gettext_lazy("{answers}, then {answer}", answers=text, answer=lowered)

@@ -18,6 +18,7 @@ from bot.chat.delivery import (
 from bot.chat.places import OutsideChannel, ReplyChannel, fetch_channel
 from bot.chat.reply import CUT_OFF_NOTE, Reply, ReplyContext
 from bot.chat.senders import interaction_webhook
+from bot.platform.localisation import override
 from bot.safety.actions import SelfHarmError
 from bot.store import Store, StoredReply, StoreError
 from personas.errors import EngineBusyError
@@ -171,6 +172,13 @@ class ReplyRecovery:
             parts=stored.parts,
             mentioned=context.store.greeted_members.mentioned(stored.event_id),
         )
+        with override(reply.language):
+            await self._finish(stored, reply)
+
+    async def _finish(self, stored: StoredReply, reply: Reply) -> None:
+        """Make an interrupted reply, or show how it ended, in its language."""
+        context = self._context
+        replies = context.store.replies
         await self._find_parts(reply)
         first_part = next(iter(reply.message.parts), 0)
         text = context.store.messages.text_of(first_part) or ""

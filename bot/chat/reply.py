@@ -43,7 +43,14 @@ from bot.personas.registry import PersonaRegistry
 from bot.personas.served_versions import ServedVersions
 from bot.platform.change_record import ChangeRecord, no_record
 from bot.platform.errors import RefusedError, error_text
-from bot.platform.localisation import Language, MemberLanguages, gettext_lazy, localise, translate
+from bot.platform.localisation import (
+    Language,
+    MemberLanguages,
+    gettext_lazy,
+    localise,
+    override,
+    translate,
+)
 from bot.platform.messages import markdown_name
 from bot.safety.actions import PLAIN_DISCLOSURE, Disclosure, SafetyProtocol, SelfHarmError
 from bot.safety.human_question import HumanAnswer, answer_if_human
@@ -101,15 +108,20 @@ class ReplyContext:
 
     @contextmanager
     def holding(self, reply: "Reply") -> Iterator[None]:
-        """Count a reply, and let a shutdown cancel it: it stays unfinished, for the next start."""
+        """Count a reply, and let a shutdown cancel it: it stays unfinished, for the next start. What
+        is written meanwhile is in the reply's language.
+        """
         task = asyncio.current_task()
         assert task is not None  # a coroutine always runs in one
         if self.is_closed:
             raise asyncio.CancelledError
         self.tasks.add(task)
         try:
-            with self.unfinished.counting(
-                reply.event_id, member=reply.asked_by, channel=reply.place.home_id
+            with (
+                self.unfinished.counting(
+                    reply.event_id, member=reply.asked_by, channel=reply.place.home_id
+                ),
+                override(reply.language),
             ):
                 yield
         finally:
@@ -303,8 +315,8 @@ class Reply:
             self.written = await self._find_written(request)
         self.disclosure = replace(
             disclosure,
-            line=localise(disclosure.line, self.language),
-            correction=localise(disclosure.correction, self.language),
+            line=localise(disclosure.line),
+            correction=localise(disclosure.correction),
         )
         self.origin = versions.origin_of(request.adapter)
         self.wanted = versions.unserved(self.persona.id, self.place.guild_id)
@@ -526,18 +538,12 @@ class Reply:
     def _footer(self, generated: ChatReply) -> str:
         fixed = self.human_answer or self.written
         if fixed and generated.text:
-            return f"-# {translate(fixed.note, self.language)}"
-        return reply_footer(
-            generated,
-            origin=self.origin,
-            damaged=self.damaged,
-            wanted=self.wanted,
-            language=self.language,
-        )
+            return f"-# {translate(fixed.note)}"
+        return reply_footer(generated, origin=self.origin, damaged=self.damaged, wanted=self.wanted)
 
     async def fail(self, error: Exception) -> None:
         """End the reply with an error below the text so far, which members see: it is stored."""
-        text = localise(error_text(error), self.language)  # logs it
+        text = localise(error_text(error))  # logs it
         note = f"-# {text}"[:MAX_FOOTER_CHARS]
         if isinstance(error, StoreError):  # the operator's to mend, and members need not read of it
             note = self.cut_off_note
@@ -705,17 +711,17 @@ class Reply:
 
     @property
     def language(self) -> Language:
-        """The language of the notes and buttons: that of the channel."""
+        """The language of the notes and buttons (`ReplyContext.holding`): that of the channel."""
         return self.context.member_languages.of_channel(self.channel, self.asked_by)
 
     @property
     def cut_off_note(self) -> str:
         """The note below a reply that was interrupted."""
-        return localise(CUT_OFF_NOTE, self.language)
+        return localise(CUT_OFF_NOTE)
 
     def growing_view(self) -> discord.ui.View:
         """The buttons under the reply while it is written."""
-        return self.context.views.growing(self.event_id, language=self.language)
+        return self.context.views.growing(self.event_id)
 
     def ended_view(self) -> discord.ui.View:
         """The buttons under the ended reply; a line that answers nobody has none, and neither has one
@@ -729,10 +735,8 @@ class Reply:
         votes = replies.votes(self.event_id)
         views = self.context.views
         if isinstance(self.channel, OutsideChannel):
-            return views.ended_outside(self.event_id, votes, language=self.language)
-        return views.ended(
-            self.event_id, votes, offers_untrained=version is not None, language=self.language
-        )
+            return views.ended_outside(self.event_id, votes)
+        return views.ended(self.event_id, votes, offers_untrained=version is not None)
 
     def record_parts(self, parts: list[int]) -> bool:
         """Store the messages of the reply; False if that failed.

@@ -21,7 +21,13 @@ from bot.chat.reply_round import ReplyRound
 from bot.chat.reply_text import split_message
 from bot.chat.situation import told_topic
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import LocalisableText, gettext_lazy, gettext_noop, translate
+from bot.platform.localisation import (
+    LocalisableText,
+    gettext_lazy,
+    gettext_noop,
+    override,
+    translate,
+)
 from bot.platform.messages import markdown_name
 from bot.store import AnswerMode, Channel, StoredReply
 from personas.home.pseudonyms import HomeKey, keyed_person
@@ -229,7 +235,8 @@ class ReplyService(ReplyContext):
             before=before or "",
         )
         # Whatever can refuse it comes before the first change: the old text stays then.
-        request = replace(await reply.build_request(), replaces=before or "")
+        with override(reply.language):
+            request = replace(await reply.build_request(), replaces=before or "")
         self.unfinished.require_place(reply.asked_by, reply.place.home_id)
         reply.submit(request)
         try:
@@ -466,8 +473,8 @@ class ReplyService(ReplyContext):
         is_silent = self.rules.muted(persona, place) or self.rules.age.refuses(persona, channel)
         if not greeting or is_silent:
             return False
-        language = self.member_languages.of_channel(channel)
-        note = translate(gettext_noop("a greeting by this persona's author"), language)
+        with override(self.member_languages.of_channel(channel)):
+            note = translate(gettext_noop("a greeting by this persona's author"))
         texts = split_message(greeting, f"-# {note}")
         message_ids = await self.senders.post(persona, channel, texts)
         replies = self.store.replies

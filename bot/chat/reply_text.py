@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from bot.chat.markdown_split import split_markdown
 from bot.platform.localisation import (
-    SOURCE_LANGUAGE,
-    Language,
     gettext_lazy,
     gettext_noop,
     localise,
@@ -74,8 +72,6 @@ def reply_footer(
     origin: str = "",
     damaged: str = "",
     wanted: str = "",
-    *,
-    language: Language = SOURCE_LANGUAGE,
 ) -> str:
     """Return the note under a reply: that it is AI-written, its version, the number of candidates,
     and the sources that it was given.
@@ -84,35 +80,35 @@ def reply_footer(
     that should have answered in place of the base model, `damaged` the same if it cannot be read.
     """
     if not reply.text:
-        return f"-# {localise(_note_without_text(reply, language), language)}"
+        return f"-# {localise(_note_without_text(reply))}"
     parts = _version_notes(reply, origin, damaged, wanted)
     if reply.candidates > 1:
         parts.append(gettext_lazy("best of {count}", count=reply.candidates))
     if reply.finish in FINISH_NOTES:
-        parts.append(translate(FINISH_NOTES[reply.finish], language))
+        parts.append(translate(FINISH_NOTES[reply.finish]))
     if reply.is_cut:
-        parts.append(translate(CUT_NOTE, language))
+        parts.append(translate(CUT_NOTE))
     sources = dict.fromkeys(hit.source for hit in reply.lore)
     for source, name in MEMBER_SOURCES.items():
         if source in sources:
-            parts.append(translate(name, language))
+            parts.append(translate(name))
     no_files = (*MEMBER_SOURCES, SITUATION_SOURCE)
     if files := [source for source in sources if source not in no_files]:
         parts.append(gettext_lazy("lore: {files}", files=", ".join(files)))
-    shown = [localise(part, language) for part in parts]
-    footer = "-# " + " · ".join([translate(AI_WRITTEN, language), *shown])
+    shown = [localise(part) for part in parts]
+    footer = "-# " + " · ".join([translate(AI_WRITTEN), *shown])
     if len(footer) <= MAX_FOOTER_CHARS:
         return footer
     return f"{footer[: MAX_FOOTER_CHARS - 1]}…"
 
 
-def _note_without_text(reply: ChatReply, language: Language) -> str:
+def _note_without_text(reply: ChatReply) -> str:
     if reply.finish == "cancelled":
         return gettext_lazy("stopped before it began")
     if reply.withheld:
         return WITHHELD
-    nothing = translate(CUT_NOTE if reply.is_cut else NOTHING_NOTE, language)
-    return f"{translate(AI_WRITTEN, language)} · {nothing}"
+    nothing = translate(CUT_NOTE if reply.is_cut else NOTHING_NOTE)
+    return f"{translate(AI_WRITTEN)} · {nothing}"
 
 
 def _version_notes(reply: ChatReply, origin: str, damaged: str, wanted: str) -> list[str]:

@@ -22,7 +22,6 @@ from bot.chat.reply_text import (
 )
 from bot.chat.senders import UNKNOWN_WEBHOOK_CODE, MessageSender
 from bot.chat.webhooks import SenderRegistry
-from bot.platform.localisation import Language
 from bot.safety.reply_guard import WITHDRAWN
 from bot.store import VoteCounts
 from personas.engine import ReplyStream
@@ -44,13 +43,11 @@ class ReplyViews(Protocol):
     outlive a restart.
     """
 
-    def growing(self, event_id: int, *, language: Language) -> discord.ui.View: ...
+    def growing(self, event_id: int) -> discord.ui.View: ...
     def ended(
-        self, event_id: int, votes: VoteCounts, *, offers_untrained: bool, language: Language
+        self, event_id: int, votes: VoteCounts, *, offers_untrained: bool
     ) -> discord.ui.View: ...
-    def ended_outside(
-        self, event_id: int, votes: VoteCounts, *, language: Language
-    ) -> discord.ui.View: ...
+    def ended_outside(self, event_id: int, votes: VoteCounts) -> discord.ui.View: ...
 
 
 @dataclass(kw_only=True)

@@ -13,13 +13,12 @@ from bot.platform.discord_kit.transformers import Interaction, require_moderator
 from bot.platform.discord_kit.ui import PersistentButton, button_view, defer, respond
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import (
-    Language,
     LocalisableText,
     gettext_lazy,
-    interaction_language,
     join_texts,
     language_of,
     localise,
+    override,
 )
 from bot.platform.messages import MAX_MESSAGE_CHARS
 from personas.cli_common import commands_as_typed
@@ -69,7 +68,7 @@ async def offer_fetch(interaction: Interaction, missing: DatasetNotFetchedError)
     )
     if services.fetch_datasets == "moderators":
         who = gettext_lazy("A moderator can fetch it with the button. Then run the command again.")
-    button = FetchDatasetButton(missing.name, language=interaction_language(interaction))
+    button = FetchDatasetButton(missing.name)
     await respond(interaction, join_texts(*lines, who, separator="\n"), button_view(button))
 
 
@@ -100,25 +99,27 @@ class FetchDatasetButton(PersistentButton, template=r"fetch:(?P<name>[\w .-]{1,6
         job = interaction.client.services.data.fetch(self.name)
         await respond(interaction, gettext_lazy("`{name}` is being fetched.", name=self.name))
         if isinstance(interaction.channel, GuildChannel):
-            with suppress(discord.HTTPException):  # the fetch goes on where the bot may not write
+            with (
+                suppress(discord.HTTPException),  # the fetch goes on where the bot may not write
+                override(language_of(interaction.channel.guild.preferred_locale)),
+            ):
                 await _show_fetch(interaction.channel, job)
 
 
 async def _show_fetch(channel: GuildChannel, job: DataJob) -> None:
     """Edit a message in the channel, at most every 1.5 s, until the fetch has ended."""
-    language = language_of(channel.guild.preferred_locale)
-    view = button_view(CancelFetchButton(job.subject, language=language))
-    shown = _fetch_text(job, language)
+    view = button_view(CancelFetchButton(job.subject))
+    shown = _fetch_text(job)
     message = await channel.send(shown, view=view)
     while job.is_open:
         await asyncio.sleep(EDIT_INTERVAL_S)
-        if job.is_open and (text := _fetch_text(job, language)) != shown:
+        if job.is_open and (text := _fetch_text(job)) != shown:
             await message.edit(content=text, view=view)
             shown = text
-    await message.edit(content=_fetch_text(job, language), view=None)
+    await message.edit(content=_fetch_text(job), view=None)
 
 
-def _fetch_text(job: DataJob, language: Language) -> str:
+def _fetch_text(job: DataJob) -> str:
     match job.state:
         case "done":
             text = gettext_lazy(
@@ -136,7 +137,7 @@ def _fetch_text(job: DataJob, language: Language) -> str:
         case _:
             said = job.said or gettext_lazy("asking the hub")
             text = gettext_lazy("Fetching `{name}`: {progress}", name=job.subject, progress=said)
-    return localise(text, language)[:MAX_MESSAGE_CHARS]
+    return localise(text)[:MAX_MESSAGE_CHARS]
 
 
 class CancelFetchButton(PersistentButton, template=r"cancel-fetch:(?P<name>[\w .-]{1,64})"):

@@ -160,7 +160,7 @@ class DialogueLine(Reply):
         now = self.context.time_zones.now(self.place.guild_id)
         self.human_answer = answer_if_human(self.persona, self._talk.duet.opening.text, now)
         if self.human_answer:
-            self.disclosure = Disclosure(localise(PLAIN_DISCLOSURE, self.language))
+            self.disclosure = Disclosure(localise(PLAIN_DISCLOSURE))
 
     def growing_view(self) -> discord.ui.View:
         return self._talk.buttons()

@@ -31,6 +31,7 @@ from bot.platform.localisation import (
     interaction_language,
     localise,
     ngettext_lazy,
+    override,
 )
 from bot.platform.messages import markdown_name
 from personas.schemas.chat import Turn
@@ -88,10 +89,9 @@ async def duet(
     both = gettext_lazy(
         "{names} and {name}", names=markdown_name(pair[0]), name=markdown_name(other)
     )
-    language = interaction_language(interaction, is_private=False)
 
     def buttons() -> discord.ui.View:
-        return button_view(DialogueStopButton(opening_seq, language=language))
+        return button_view(DialogueStopButton(opening_seq))
 
     async def on_end(why: str) -> None:
         note = ngettext_lazy(
@@ -101,7 +101,7 @@ async def duet(
             personas=both,
             why=why,
         )
-        text = f"{head}\n-# {localise(note, language)}"
+        text = f"{head}\n-# {localise(note)}"
         with suppress(discord.HTTPException):  # it may have been deleted
             await channel.get_partial_message(first_id).edit(content=text, view=None)
 
@@ -123,11 +123,15 @@ async def duet(
         personas=both,
         count=turns,
     )
-    with services.dialogue_runner.running(talk):
+    with (
+        services.dialogue_runner.running(talk),
+        # The task of the duet inherits it.
+        override(interaction_language(interaction, is_private=False)),
+    ):
         try:
             first_id = await fill_response(
                 interaction,
-                f"{head}\n-# {localise(note, language)}",
+                f"{head}\n-# {localise(note)}",
                 buttons(),
                 suppress_embeds=True,
             )

@@ -31,7 +31,6 @@ from bot.platform.errors import RefusedError
 from bot.platform.localisation import (
     gettext_lazy,
     gettext_noop,
-    interaction_language,
     localise,
     ngettext_lazy,
     translate,
@@ -69,14 +68,13 @@ async def teach(interaction: Interaction, persona: PersonaOption | None = None) 
     persona = persona or channel_persona(interaction)
     _require_allowed(interaction, persona)
     require_may_teach(interaction.client.services.store, _teacher(interaction))
-    language = interaction_language(interaction)
     fields = (
-        text_field(translate(PROMPT_LABEL, language), "prompt", MAX_FIELD_CHARS),
-        text_field(translate(REPLY_LABEL, language), "reply", MAX_FIELD_CHARS),
-        text_field(translate(INSTEAD_LABEL, language), "instead", MAX_FIELD_CHARS, required=False),
+        text_field(translate(PROMPT_LABEL), "prompt", MAX_FIELD_CHARS),
+        text_field(translate(REPLY_LABEL), "reply", MAX_FIELD_CHARS),
+        text_field(translate(INSTEAD_LABEL), "instead", MAX_FIELD_CHARS, required=False),
     )
     title = fitting_text(
-        gettext_noop("Teach {persona}"), language, max_chars=MAX_TITLE_CHARS, persona=persona.name
+        gettext_noop("Teach {persona}"), max_chars=MAX_TITLE_CHARS, persona=persona.name
     )
     await send_form(interaction, form(title, f"{TEACH_FORM_PREFIX}{persona.id}", *fields))
 
@@ -98,7 +96,7 @@ async def taught(interaction: Interaction, persona: PersonaOption | None = None)
         len(lessons),
         persona=markdown_name(persona),
     )
-    lines = [localise(head, interaction_language(interaction))]
+    lines = [localise(head)]
     for lesson in lessons[-MAX_SHOWN_LESSONS:]:
         lines.append(f"`{lesson.seq}` {_excerpt(lesson.prompt)} → {_excerpt(lesson.reply)}")
     await respond(interaction, "\n".join(lines), suppress_embeds=True)
@@ -141,7 +139,7 @@ async def store_lesson(interaction: Interaction, persona_id: str, values: dict[s
     await respond(
         interaction,
         gettext_lazy(stored, persona=markdown_name(persona), number=seq),
-        button_view(UnteachButton(seq, language=interaction_language(interaction))),
+        button_view(UnteachButton(seq)),
     )
 
 

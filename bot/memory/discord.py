@@ -35,10 +35,8 @@ from bot.platform.discord_kit.ui import (
 )
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import (
-    Language,
     gettext_lazy,
     gettext_noop,
-    interaction_language,
     localise,
     ngettext_lazy,
     translate,
@@ -71,9 +69,8 @@ def _suggest_memories(interaction: Interaction) -> dict[str, str]:
 def _suggest_forgettable(interaction: Interaction) -> dict[str, str]:
     memories = _suggest_memories(interaction)
     if memories and _find_persona(interaction):
-        language = interaction_language(interaction)
         every = gettext_lazy("all {count}", count=len(memories))
-        return {localise(every, language): ALL_MEMORIES, **memories}
+        return {localise(every): ALL_MEMORIES, **memories}
     return memories
 
 
@@ -136,7 +133,7 @@ class MemoryCog(
         self, interaction: Interaction, memory: MemoryOption, persona: PersonaOption | None = None
     ) -> None:
         memory_of = _memories(interaction).require(memory, persona)
-        await send_form(interaction, _memory_form(interaction, memory_of))
+        await send_form(interaction, _memory_form(memory_of))
 
     @app_commands.command(
         description=gettext_noop("Have a persona forget what it remembers for you.")
@@ -249,7 +246,7 @@ async def edit_memory(interaction: Interaction, seq: str, values: dict[str, str]
     await respond(
         interaction,
         gettext_lazy("Changed: {text}", text=_quote(text)),
-        _buttons(interaction, memory.seq),
+        _buttons(memory.seq),
         suppress_embeds=True,
     )
 
@@ -262,7 +259,7 @@ class EditMemoryButton(PersistentButton, template=r"edit-memory:(?P<seq>[0-9]+)"
 
     async def pressed(self, interaction: Interaction) -> None:
         memory = _memories(interaction).require(self.seq)
-        await send_form(interaction, _memory_form(interaction, memory))
+        await send_form(interaction, _memory_form(memory))
 
 
 class ForgetMemoryButton(PersistentButton, template=r"forget-memory:(?P<seq>[0-9]+)"):
@@ -370,7 +367,7 @@ async def _store(
             number=seq,
             text=_quote(text),
         )
-    await respond(interaction, stored, _buttons(interaction, seq), suppress_embeds=True)
+    await respond(interaction, stored, _buttons(seq), suppress_embeds=True)
 
 
 def _persona_of(interaction: Interaction, reply: StoredReply) -> Persona:
@@ -406,20 +403,16 @@ def _forget(interaction: Interaction, seq: str, persona: Persona | None = None) 
     )
 
 
-def _memory_form(interaction: Interaction, memory: Memory) -> discord.ui.Modal:
-    language = interaction_language(interaction)
-    label = translate(gettext_noop("What it should remember"), language)
+def _memory_form(memory: Memory) -> discord.ui.Modal:
+    label = translate(gettext_noop("What it should remember"))
     field = text_field(label, "text", MAX_MEMORY_CHARS)
     field.default = memory.text
-    title = translate(gettext_noop("Change a memory"), language)
+    title = translate(gettext_noop("Change a memory"))
     return form(title, f"{MEMORY_FORM_PREFIX}{memory.seq}", field)
 
 
-def _buttons(interaction: Interaction, seq: int) -> discord.ui.View:
-    language = interaction_language(interaction)
-    return button_view(
-        EditMemoryButton(seq, language=language), ForgetMemoryButton(seq, language=language)
-    )
+def _buttons(seq: int) -> discord.ui.View:
+    return button_view(EditMemoryButton(seq), ForgetMemoryButton(seq))
 
 
 def _quote(text: str) -> str:
@@ -428,7 +421,6 @@ def _quote(text: str) -> str:
 
 def _persona_text(interaction: Interaction, persona: Persona) -> str:
     """Text of what a persona remembers for the member here, and how much others do."""
-    language = interaction_language(interaction)
     memories = _memories(interaction).of_persona(persona)
     others = len(_memories(interaction).of_persona(None)) - len(memories)
     more = ""
@@ -441,13 +433,13 @@ def _persona_text(interaction: Interaction, persona: Persona) -> str:
             others,
         )
     if memories:
-        notes = [localise(note, language) for note in (CHANGE_TEXT, more) if note]
-        return _list_text(language, markdown_name(persona), memories, notes)
+        notes = [localise(note) for note in (CHANGE_TEXT, more) if note]
+        return _list_text(markdown_name(persona), memories, notes)
     nothing = gettext_lazy(
         "{persona} remembers nothing for you here. `/remember` asks it to.",
         persona=markdown_name(persona),
     )
-    return " ".join(localise(text, language) for text in (nothing, more) if text)
+    return " ".join(localise(text) for text in (nothing, more) if text)
 
 
 def _all_texts(interaction: Interaction) -> list[str]:
@@ -460,25 +452,22 @@ def _all_texts(interaction: Interaction) -> list[str]:
         return [
             gettext_lazy("No persona remembers anything for you here. `/remember` asks one to.")
         ]
-    language = interaction_language(interaction)
     by_persona = defaultdict[str, list[Memory]](list)
-    texts = [localise(ALL_TEXT, language)]
+    texts = [localise(ALL_TEXT)]
     for memory in memories:
         by_persona[memory.persona_id].append(memory)
     for persona_id, own in by_persona.items():
         persona = interaction.client.services.personas.get(persona_id, guild_id)
         if persona:
-            texts.append(_list_text(language, markdown_name(persona), own))
+            texts.append(_list_text(markdown_name(persona), own))
         else:
             name = short_id(Persona(persona_id, persona_id), guild_id)
-            gone = translate(gettext_noop("The persona is no longer here."), language)
-            texts.append(_list_text(language, name, own, [gone]))
+            gone = translate(gettext_noop("The persona is no longer here."))
+            texts.append(_list_text(name, own, [gone]))
     return message_texts(texts)
 
 
-def _list_text(
-    language: Language, name: str, memories: list[Memory], notes: Sequence[str] = ()
-) -> str:
+def _list_text(name: str, memories: list[Memory], notes: Sequence[str] = ()) -> str:
     """List a persona's memories, each as long as a message has room for."""
     title = ngettext_lazy(
         "**{persona}** remembers {count} thing for you here.",
@@ -486,8 +475,8 @@ def _list_text(
         len(memories),
         persona=name,
     )
-    head = " ".join([localise(title, language), *notes])
-    cut = f" {localise(CUT_TEXT, language)}"
+    head = " ".join([localise(title), *notes])
+    cut = f" {localise(CUT_TEXT)}"
     lengths = [len(_quote(memory.text)) for memory in memories]
     reserved = len(head) + len(cut) + MARGIN_CHARS * len(memories)
     room = _fair_room(lengths, MAX_MESSAGE_CHARS - reserved)

@@ -32,7 +32,6 @@ from bot.platform.errors import RefusedError
 from bot.platform.localisation import (
     gettext_lazy,
     gettext_noop,
-    interaction_language,
     join_names,
     join_texts,
     localise,
@@ -97,9 +96,8 @@ async def unblock(
 async def blocks(interaction: Interaction) -> None:
     services = interaction.client.services
     entries = services.store.blocks.of_guild(interaction.guild_id or 0)
-    language = interaction_language(interaction)
-    lines = [localise(block_text(services.personas, entry), language) for entry in entries]
-    text = latest_lines(lines, language=language)
+    lines = [localise(block_text(services.personas, entry)) for entry in entries]
+    text = latest_lines(lines)
     await respond(interaction, text or gettext_lazy("Nobody is blocked."))
 
 

@@ -33,7 +33,6 @@ from bot.platform.errors import RefusedError
 from bot.platform.localisation import (
     gettext_lazy,
     gettext_noop,
-    interaction_language,
     join_texts,
     localise,
     translate,
@@ -250,28 +249,25 @@ def _alias_list(text: str) -> list[str]:
 @PERSONA.command(name="list", description=gettext_noop("List the personas and their channels."))
 async def list_(interaction: Interaction) -> None:
     services = interaction.client.services
-    language = interaction_language(interaction)
     guild_id = interaction.guild_id or 0
     channels = services.store.channels.of_guild(guild_id) if guild_id else []
     residents = services.store.channels.residents(channels)
     lines = []
     for persona in services.personas.of(guild_id).values():
-        live = localise(
-            live_text(services, persona, guild_id) or gettext_lazy("base model"), language
-        )
+        live = localise(live_text(services, persona, guild_id) or gettext_lazy("base model"))
         words = [f"**{markdown_name(persona)}** (`{short_id(persona, guild_id)}`, {live})"]
         for channel in channels:
             living = residents[channel.channel_id]
             if persona.id in living:
-                part = localise(_part_text(persona, living), language)
+                part = localise(_part_text(persona, living))
                 words.append(f"<#{channel.channel_id}>{part and f' ({part})'}")
         tagline = " ".join(discord_text(persona.tagline).split())
         lines.append(f"{' '.join(words)}\n{tagline}".strip())
     for entry in services.store.mutes.of_guild(guild_id):
         muted = gettext_lazy("Muted: {names}", names=mute_text(services.personas, entry))
-        lines.append(localise(muted, language))
+        lines.append(localise(muted))
     if guild_id and (face := services.faces.chosen(guild_id)):
-        lines.append(localise(face_text(services.faces, face, guild_id), language))
+        lines.append(localise(face_text(services.faces, face, guild_id)))
     for text in message_texts(lines or [gettext_lazy("No personas.")]):
         await respond(interaction, text, suppress_embeds=True)
 
@@ -331,7 +327,7 @@ async def fresh(interaction: Interaction) -> None:
 async def _possible_candidates(
     interaction: Interaction, typed: str
 ) -> list[app_commands.Choice[int]]:
-    operators = translate(gettext_noop("the operator's number"), interaction_language(interaction))
+    operators = translate(gettext_noop("the operator's number"))
     names = {OPERATORS_NUMBER: operators}
     for count in range(1, interaction.client.services.reply_candidates.maximum + 1):
         names[count] = str(count)

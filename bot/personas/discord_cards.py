@@ -54,7 +54,6 @@ from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import (
     gettext_lazy,
     gettext_noop,
-    interaction_language,
     join_texts,
     localise,
     translate,
@@ -119,7 +118,7 @@ async def import_(
     hub: app_commands.Range[str, 3, 200] | None = None,
 ) -> None:
     if not (card or adapter or hub):
-        await send_form(interaction, import_form(interaction, persona_id or ""))
+        await send_form(interaction, import_form(persona_id or ""))
         return
     services = interaction.client.services
     guild_id = interaction.guild_id or 0
@@ -152,8 +151,7 @@ async def import_(
 async def _show_import(
     interaction: Interaction, lines: list[str], view: discord.ui.View | None, report: ImportReport
 ) -> None:
-    language = interaction_language(interaction)
-    text, files = with_import_list([localise(line, language) for line in lines], report, language)
+    text, files = with_import_list([localise(line) for line in lines], report)
     await edit_response(
         interaction, content=text, view=view, attachments=[], allowed_mentions=NO_MENTIONS
     )
@@ -161,11 +159,10 @@ async def _show_import(
         await respond(interaction, gettext_lazy("The result for each part:"), files=files)
 
 
-def import_form(interaction: Interaction, persona_id: str) -> discord.ui.Modal:
+def import_form(persona_id: str) -> discord.ui.Modal:
     """The form for a card, of a persona with this short name (empty: that of the card)."""
-    language = interaction_language(interaction)
-    field = upload_field(localise(CARD_TEXT, language), translate(CARD_HINT, language))
-    title = translate(gettext_noop("Import a character card"), language)
+    field = upload_field(localise(CARD_TEXT), translate(CARD_HINT))
+    title = translate(gettext_noop("Import a character card"))
     return make_form(title, f"{IMPORT_FORM_PREFIX}{persona_id}", field)
 
 
@@ -184,7 +181,7 @@ async def import_from_form(
         await _ask_to_replace(interaction, error, file)
         return
     except UnderstudyError as error:
-        again = ImportAgainButton(persona_id, language=interaction_language(interaction))
+        again = ImportAgainButton(persona_id)
         await respond(interaction, error_text(error), button_view(again))
         return
     await _show_import(interaction, lines, view, report)
@@ -199,7 +196,7 @@ class ImportAgainButton(PersistentButton, template=r"import-card:(?P<persona_id>
     persona_id: str
 
     async def pressed(self, interaction: Interaction) -> None:
-        await send_form(interaction, import_form(interaction, self.persona_id))
+        await send_form(interaction, import_form(self.persona_id))
 
 
 def _require_card_size(card: discord.Attachment) -> None:
@@ -298,9 +295,7 @@ def _replace_question(interaction: Interaction, persona: Persona) -> tuple[str, 
         id=short_id(persona, guild_id),
         belongings=services.removal.belongings(guild_id, persona, trainings).text(),
     )
-    button = ReplaceCardButton(
-        persona.id, _name_stamp(persona), language=interaction_language(interaction)
-    )
+    button = ReplaceCardButton(persona.id, _name_stamp(persona))
     return question, button_view(button)
 
 
@@ -349,7 +344,6 @@ class UndoReplacementButton(UndoButton, template=rf"undo-card:{ENTRY}"):
             stamp=self.stamp,
         )
         name = f"**{markdown_name(undone.persona)}**"
-        language = interaction_language(interaction)
         return Undone(
             gettext_lazy("brought back the replaced card of {persona}", persona=name),
             gettext_lazy(
@@ -357,7 +351,7 @@ class UndoReplacementButton(UndoButton, template=rf"undo-card:{ENTRY}"):
                 "other card stays: `/finetune remove`.",
                 persona=markdown_name(undone.persona),
             ),
-            again=UndoReplacementButton(self.persona, undone.replaced.stamp, language=language),
+            again=UndoReplacementButton(self.persona, undone.replaced.stamp),
         )
 
 
@@ -405,18 +399,17 @@ async def _import_card(
     notes, job = await VersionInstaller(services.home, services.store).install_bundled(
         origin, persona.id, imported.card, file.name, base_model=services.base_model
     )
-    language = interaction_language(interaction)
     buttons: list[discord.ui.Item[Any]] = []
     if replaced := imported.brought.replaced:
-        buttons.append(UndoReplacementButton(persona.id, replaced.stamp, language=language))
+        buttons.append(UndoReplacementButton(persona.id, replaced.stamp))
     else:
         buttons.append(UseHereButton.of(interaction, persona))
     if job:
         services.versions.record_import(job)
         live = services.store.versions.live(persona.id, guild_id)
-        buttons += job_buttons(job, live, language)
+        buttons += job_buttons(job, live)
     elif not persona.avatar:
-        buttons.append(PictureButton(persona.id, language=language))
+        buttons.append(PictureButton(persona.id))
     report = report_fields(imported.card) + book
     return persona, [*lines, *notes], button_view(*buttons), report
 
@@ -428,9 +421,8 @@ async def _import_adapter(
     buttons.
     """
     services = interaction.client.services
-    language = interaction_language(interaction)
     head = gettext_lazy("Importing an adapter for **{persona}** …", persona=markdown_name(persona))
-    said = [localise(head, language)]
+    said = [localise(head)]
     origin = request_origin(interaction)
     with tempfile.TemporaryDirectory(prefix="understudy-import-") as scratch:
         if isinstance(source, discord.Attachment):
@@ -457,7 +449,7 @@ async def _import_adapter(
         return notes, None
     services.versions.record_import(job)
     live = services.store.versions.live(persona.id, origin.guild_id)
-    return notes, button_view(*job_buttons(job, live, language))
+    return notes, button_view(*job_buttons(job, live))
 
 
 async def _import_in_turn(
@@ -480,7 +472,7 @@ async def _show_progress(
     interaction: Interaction, task: asyncio.Task[Any], said: list[str]
 ) -> None:
     """Show the last line of progress in the response until the task is done."""
-    label = translate(gettext_noop("Cancel"), interaction_language(interaction))
+    label = translate(gettext_noop("Cancel"))
     cancel: discord.ui.Button[discord.ui.View] = discord.ui.Button(label=label)
 
     async def pressed(press: discord.Interaction[Any]) -> None:

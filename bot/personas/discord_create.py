@@ -56,10 +56,8 @@ from bot.platform.discord_kit.ui import (
 )
 from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import (
-    Language,
     gettext_lazy,
     gettext_noop,
-    interaction_language,
     join_texts,
     localise,
     ngettext_lazy,
@@ -128,9 +126,8 @@ async def create(
         typed = await _fields_of_card(picture)
         interaction.client.services.form_files[interaction.id] = picture
         custom_id += f":{interaction.id}"
-    language = interaction_language(interaction)
-    title = translate(NEW_PERSONA_TITLE, language)
-    await send_form(interaction, persona_form(title, custom_id, typed, language=language))
+    title = translate(NEW_PERSONA_TITLE)
+    await send_form(interaction, persona_form(title, custom_id, typed))
 
 
 async def _fields_of_card(attachment: discord.Attachment) -> PersonaForm:
@@ -146,9 +143,7 @@ async def _fields_of_card(attachment: discord.Attachment) -> PersonaForm:
     return PersonaForm()
 
 
-def persona_form(
-    title: str, custom_id: str, typed: PersonaForm, *, language: Language
-) -> discord.ui.Modal:
+def persona_form(title: str, custom_id: str, typed: PersonaForm) -> discord.ui.Modal:
     """The form of a persona, with what was typed. Fields that are too long for Discord come from a
     card, and are left empty: it keeps them.
     """
@@ -167,12 +162,12 @@ def persona_form(
             custom_id=key,
             style=style,
             default=value or None,
-            placeholder=localise(placeholder, language),
+            placeholder=localise(placeholder),
             required=key in REQUIRED_FIELDS and not is_kept,
             max_length=max(MAX_FIELD_CHARS[key], len(value)),
         )
-        hint = localise(FIELD_HINTS[key], language)
-        text = localise(label, language)
+        hint = localise(FIELD_HINTS[key])
+        text = localise(label)
         labels.append(discord.ui.Label(text=text, description=hint, component=box))
     return form(title, custom_id, *labels)
 
@@ -235,11 +230,11 @@ async def create_from_form(interaction: Interaction, rest: str, values: dict[str
         persona=markdown_name(persona),
         id=name,
     )
-    edit = EditPersonaButton(persona.id, language=interaction_language(interaction))
+    edit = EditPersonaButton(persona.id)
     text = join_texts(head, *notes, *steps, separator="\n")
     buttons: list[PersistentButton] = [use_here, edit]
     if not persona.avatar:
-        buttons.append(PictureButton(persona.id, language=interaction_language(interaction)))
+        buttons.append(PictureButton(persona.id))
     await _show(interaction, text, button_view(*buttons))
 
 
@@ -272,7 +267,7 @@ async def edit_from_form(interaction: Interaction, rest: str, values: dict[str, 
         "**{persona}** speaks by this card from the next reply on.", persona=markdown_name(persona)
     )
     text = join_texts(head, *_example_notes(persona, typed), separator="\n")
-    await _show(interaction, text, _next_steps(persona, interaction_language(interaction)))
+    await _show(interaction, text, _next_steps(persona))
 
 
 def _edit_form_id(persona: Persona, table: JsonObject) -> str:
@@ -347,7 +342,7 @@ async def _show(
     if _opened_by_text(interaction):
         await edit_response(
             interaction,
-            content=localise(text, interaction_language(interaction))[:MAX_MESSAGE_CHARS],
+            content=localise(text)[:MAX_MESSAGE_CHARS],
             view=view,
             attachments=attached,
             allowed_mentions=NO_MENTIONS,
@@ -379,7 +374,7 @@ async def _offer_again(
     if file and is_good_file:
         files[file.name] = file.content
     lines.append(NOTHING_LOST_TEXT)
-    button = PersonaFormAgainButton(form_id, language=interaction_language(interaction))
+    button = PersonaFormAgainButton(form_id)
     text = join_texts(*lines, separator="\n")
     await _show(interaction, text, button_view(button), files=files)
 
@@ -417,21 +412,21 @@ async def _use_here(interaction: Interaction, persona: Persona, notes: list[str]
         ),
         separator="\n",
     )
-    await _show(interaction, text, _next_steps(persona, interaction_language(interaction)))
+    await _show(interaction, text, _next_steps(persona))
     if is_new:  # last, as Discord may refuse it
         await service.greet(persona, channel, interaction.user.display_name)
 
 
-def _next_steps(persona: Persona, language: Language) -> discord.ui.View:
+def _next_steps(persona: Persona) -> discord.ui.View:
     edit = gettext_lazy("Edit, add examples")
     buttons: list[PersistentButton] = [
-        TalkButton(persona.id, language=language),
-        AddLoreButton(persona.id, language=language),
-        EditPersonaButton(persona.id, label=edit, language=language),
-        TrainButton(persona.id, language=language),
+        TalkButton(persona.id),
+        AddLoreButton(persona.id),
+        EditPersonaButton(persona.id, label=edit),
+        TrainButton(persona.id),
     ]
     if not persona.avatar:
-        buttons.append(PictureButton(persona.id, language=language))
+        buttons.append(PictureButton(persona.id))
     return button_view(*buttons)
 
 
@@ -468,13 +463,10 @@ class PersonaFormAgainButton(TryAgainButton, template=r"retry-form:(?P<form>.+)"
 
     def form_with(self, interaction: Interaction, typed: Mapping[str, str]) -> discord.ui.Modal:
         fields = PersonaForm.of_fields(typed)
-        language = interaction_language(interaction)
-        title = translate(NEW_PERSONA_TITLE, language)
+        title = translate(NEW_PERSONA_TITLE)
         if self.form.startswith(EDIT_FORM_PREFIX):
-            title = fitting_text(
-                EDIT_TITLE, language, max_chars=MAX_TITLE_CHARS, persona=fields.name
-            )
-        return persona_form(title, self.form, fields, language=language)
+            title = fitting_text(EDIT_TITLE, max_chars=MAX_TITLE_CHARS, persona=fields.name)
+        return persona_form(title, self.form, fields)
 
 
 class _PersonaButton(PersistentButton, template=r"never persona:"):
@@ -503,8 +495,7 @@ class UseHereButton(_PersonaButton, template=rf"use-here:{PERSONA_ID}"):
         if others:
             source = gettext_noop("Use it in #{channel}, in place of {personas}")
             names["personas"] = ", ".join(other.name for other in others)
-        language = interaction_language(interaction)
-        label = fitting_text(source, language, max_chars=MAX_BUTTON_CHARS, **names)
+        label = fitting_text(source, max_chars=MAX_BUTTON_CHARS, **names)
         button = cls(persona.id, label=label)
         button.replaces_others = bool(others)
         if not others:
@@ -528,9 +519,8 @@ class EditPersonaButton(_PersonaButton, template=rf"edit-persona:{PERSONA_ID}"):
         table = interaction.client.services.personas.table(persona.id)
         typed = PersonaForm.of_table(table)
         form_id = _edit_form_id(persona, table)
-        language = interaction_language(interaction)
-        title = fitting_text(EDIT_TITLE, language, max_chars=MAX_TITLE_CHARS, persona=persona.name)
-        await send_form(interaction, persona_form(title, form_id, typed, language=language))
+        title = fitting_text(EDIT_TITLE, max_chars=MAX_TITLE_CHARS, persona=persona.name)
+        await send_form(interaction, persona_form(title, form_id, typed))
 
 
 class TalkButton(_PersonaButton, template=rf"talk:{PERSONA_ID}"):
@@ -543,13 +533,11 @@ class TalkButton(_PersonaButton, template=rf"talk:{PERSONA_ID}"):
     async def pressed(self, interaction: Interaction) -> None:
         persona = self.require(interaction)
         _channel_of(interaction, persona)
-        language = interaction_language(interaction)
-        label = translate(gettext_noop("What you want to say"), language)
+        label = translate(gettext_noop("What you want to say"))
         text = text_field(label, "text", MAX_QUESTION_CHARS)
         form_id = f"{TALK_FORM_PREFIX}{persona.id}"
         title = fitting_text(
             gettext_noop("Talk to {persona}"),
-            language,
             max_chars=MAX_TITLE_CHARS,
             persona=persona.name,
         )

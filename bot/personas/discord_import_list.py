@@ -5,7 +5,7 @@ import json
 
 import discord
 
-from bot.platform.localisation import Language, gettext_lazy, localise
+from bot.platform.localisation import gettext_lazy, localise
 from bot.platform.messages import MAX_MESSAGE_CHARS
 from personas.schemas.import_report import ImportReport
 
@@ -13,9 +13,7 @@ LIST_FILE = "import.json"
 REST_NOTE = gettext_lazy("-# The whole list is in `{file}`.", file=LIST_FILE)
 
 
-def with_import_list(
-    lines: list[str], report: ImportReport, language: Language
-) -> tuple[str, list[discord.File]]:
+def with_import_list(lines: list[str], report: ImportReport) -> tuple[str, list[discord.File]]:
     """Return a message of these lines and the list of an import.
 
     A list that is too long, or counts parts without their names, comes as a file, too.
@@ -28,7 +26,7 @@ def with_import_list(
     if len(text) <= MAX_MESSAGE_CHARS and not report.has_unnamed:
         return text, []
     text = shown.pop(0)
-    note = localise(REST_NOTE, language)
+    note = localise(REST_NOTE)
     for line in shown:
         if len(text) + len(line) + len(note) + 2 > MAX_MESSAGE_CHARS:
             break

@@ -33,11 +33,9 @@ from bot.platform.discord_kit.ui import (
 )
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import (
-    Language,
     LocalisableText,
     gettext_lazy,
     gettext_noop,
-    interaction_language,
     join_texts,
     localisable_number,
     localise,
@@ -97,7 +95,7 @@ async def lore_add(
     interaction: Interaction, persona: PersonaOption, file: discord.Attachment | None = None
 ) -> None:
     if file is None:
-        await send_form(interaction, lore_form(persona, interaction_language(interaction)))
+        await send_form(interaction, lore_form(persona))
         return
     most = max_upload_bytes(file.filename)
     if file.size > most:
@@ -143,8 +141,7 @@ async def lore_remove(interaction: Interaction, persona: PersonaOption, file: Fi
         file=file,
         until=int(entry.at + KEPT_S),
     )
-    language = interaction_language(interaction)
-    undo = UndoLoreRemovalButton(persona.id, entry.stamp, language=language)
+    undo = UndoLoreRemovalButton(persona.id, entry.stamp)
     await respond(interaction, text, button_view(undo))
 
 
@@ -275,15 +272,14 @@ def _passages_text(count: int) -> LocalisableText:
     return ngettext_lazy("{count} passage", "{count} passages", count)
 
 
-def lore_form(persona: Persona, language: Language) -> discord.ui.Modal:
+def lore_form(persona: Persona) -> discord.ui.Modal:
     """The form behind `/persona lore add` without a file."""
     title = discord.ui.TextInput[discord.ui.Modal](
-        label=translate(TITLE_LABEL, language), custom_id="title", max_length=60
+        label=translate(TITLE_LABEL), custom_id="title", max_length=60
     )
-    text = text_field(translate(TEXT_LABEL, language), "text", 4000)
+    text = text_field(translate(TEXT_LABEL), "text", 4000)
     heading = fitting_text(
         gettext_noop("Lore for {persona}"),
-        language,
         max_chars=MAX_TITLE_CHARS,
         persona=persona.name,
     )
@@ -299,7 +295,7 @@ class AddLoreButton(PersistentButton, template=rf"add-lore:{PERSONA_ID}"):
 
     async def pressed(self, interaction: Interaction) -> None:
         persona = require_persona(interaction, self.persona)
-        await send_form(interaction, lore_form(persona, interaction_language(interaction)))
+        await send_form(interaction, lore_form(persona))
 
 
 async def add_lore_from_form(
@@ -361,9 +357,8 @@ async def _add_lore(
         await respond(interaction, line)
         return
     kind = gettext_lazy("This is {kind}.", kind=gettext_lazy(added.kind))
-    language = interaction_language(interaction)
-    whole = localise(join_texts(kind, line), language)
-    text, attached = with_import_list([whole], added.report, language)
+    whole = localise(join_texts(kind, line))
+    text, attached = with_import_list([whole], added.report)
     await respond(interaction, text, files=attached, suppress_embeds=True)
 
 

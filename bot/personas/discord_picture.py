@@ -29,7 +29,6 @@ from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import (
     gettext_lazy,
     gettext_noop,
-    interaction_language,
     join_texts,
     localise,
     translate,
@@ -93,14 +92,12 @@ class PictureButton(PersistentButton, template=r"persona-picture:(?P<persona>[a-
 
     async def pressed(self, interaction: Interaction) -> None:
         persona = require_persona(interaction, self.persona)
-        language = interaction_language(interaction)
         hint = gettext_noop(
             "At most 8 MB. A character card fills in what the persona's card leaves empty."
         )
-        field = upload_field(localise(FIELD_LABELS["file"], language), translate(hint, language))
+        field = upload_field(localise(FIELD_LABELS["file"]), translate(hint))
         title = fitting_text(
             gettext_noop("Picture of {persona}"),
-            language,
             max_chars=MAX_TITLE_CHARS,
             persona=persona.name,
         )
@@ -122,8 +119,7 @@ async def picture_from_form(
         file = await read_card_file(attachment)
         added = await services.creation.add_file(origin, persona, file)
     except UnderstudyError as error:
-        language = interaction_language(interaction)
-        again = PictureButton(persona_id, label=AGAIN_TEXT, language=language)
+        again = PictureButton(persona_id, label=AGAIN_TEXT)
         await respond(interaction, error_text(error), button_view(again))
         return
     name = markdown_name(added.persona)

@@ -25,7 +25,6 @@ from bot.platform.errors import RefusedError
 from bot.platform.localisation import (
     gettext_lazy,
     gettext_noop,
-    interaction_language,
     join_texts,
 )
 from bot.platform.messages import markdown_name
@@ -51,7 +50,7 @@ async def remove(interaction: Interaction, persona: OwnPersonaOption) -> None:
         id=short_id(persona, guild_id),
         belongings=services.removal.belongings(guild_id, persona, trainings).text(),
     )
-    button = RemovePersonaButton(persona.id, language=interaction_language(interaction))
+    button = RemovePersonaButton(persona.id)
     await respond(interaction, question, button_view(button))
 
 
@@ -81,9 +80,7 @@ class RemovePersonaButton(PersistentButton, template=rf"remove-persona:{PERSONA_
             gettext_lazy("removed the persona {persona}", persona=f"**{markdown_name(persona)}**"),
         )
         text = join_texts(_removed_text(persona, guild_id, entry.at), *cancelled)
-        undo = UndoRemovalButton(
-            persona.id, entry.stamp, language=interaction_language(interaction)
-        )
+        undo = UndoRemovalButton(persona.id, entry.stamp)
         view = button_view(undo)
         await edit_response(interaction, content=text, view=view, attachments=files)
 

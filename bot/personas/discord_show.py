@@ -24,7 +24,6 @@ from bot.platform.errors import RefusedError
 from bot.platform.localisation import (
     gettext_lazy,
     gettext_noop,
-    interaction_language,
     join_texts,
     localise,
 )
@@ -51,14 +50,11 @@ async def show(interaction: Interaction) -> None:
         )
     await defer(interaction, ephemeral=True)
     picture = await asyncio.to_thread(_picture, persona)
-    language = interaction_language(interaction)
     texts = [
         _who_text(interaction, persona, setting=setting, place=place),
         _replies_text(services, persona, place),
     ]
-    who, *more = fit_texts(
-        [localise(text, language) for text in texts], localise(REST_TEXT, language)
-    )
+    who, *more = fit_texts([localise(text) for text in texts], localise(REST_TEXT))
     items: list[Item] = [ui.TextDisplay(who)]
     if picture:
         items = [ui.Section(who, accessory=ui.Thumbnail(picture))]
@@ -129,15 +125,14 @@ def _buttons(interaction: Interaction, persona: Persona, place: ChannelRef) -> l
         return []
     services = interaction.client.services
     roles = RolePermissions(services.store)
-    language = interaction_language(interaction)
     buttons: list[Item] = []
     if roles.allows(interaction.user, place.guild_id, "talk"):
-        buttons.append(TalkButton(persona.id, language=language))
+        buttons.append(TalkButton(persona.id))
     if permissions.is_moderator(interaction.user) and persona in services.personas.own(
         place.guild_id
     ):
-        buttons.append(EditPersonaButton(persona.id, language=language))
-        buttons.append(PictureButton(persona.id, language=language))
+        buttons.append(EditPersonaButton(persona.id))
+        buttons.append(PictureButton(persona.id))
     if roles.allows(interaction.user, place.guild_id, "train"):
-        buttons.append(TrainButton(persona.id, language=language))
+        buttons.append(TrainButton(persona.id))
     return buttons

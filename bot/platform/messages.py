@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 import discord
 
 from bot.platform.localisation import (
-    SOURCE_LANGUAGE,
-    Language,
     gettext_lazy,
     localise,
 )
@@ -44,12 +42,11 @@ def latest_lines(
     footer: str = "",
     *,
     earlier: int = 0,
-    language: Language = SOURCE_LANGUAGE,
 ) -> str:
     """Join the latest lines that have room in a message, after the number of the earlier ones, with
     `earlier` ones that are not among them, and a footer. Empty where there are no lines.
     """
-    footer = localise(footer, language)
+    footer = localise(footer)
     room = MAX_MESSAGE_CHARS - MAX_NOTE_CHARS - len(footer)
     count = 0
     for line in reversed(lines):
@@ -61,7 +58,7 @@ def latest_lines(
     left_out = earlier + len(lines) - count
     note = ""
     if left_out:
-        note = localise(gettext_lazy("{count} earlier ones, and:", count=left_out), language)
+        note = localise(gettext_lazy("{count} earlier ones, and:", count=left_out))
     return "\n".join(filter(None, [note, *shown, footer])) if lines else ""
 
 

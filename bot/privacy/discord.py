@@ -16,7 +16,14 @@ from bot.platform.discord_kit.ui import (
     respond,
     update_message,
 )
-from bot.platform.localisation import LANGUAGES, Language, gettext_noop, interaction_language
+from bot.platform.localisation import (
+    LANGUAGES,
+    Language,
+    get_language,
+    gettext_noop,
+    interaction_language,
+    override,
+)
 from bot.privacy.erasure_receipt import ErasureReceipt, ErasureScope
 from bot.privacy.erasure_service import ErasureService
 from bot.privacy.member_report import MemberReport, format_receipt
@@ -53,10 +60,9 @@ class PrivacyCog(
     async def show(self, interaction: Interaction) -> None:
         await defer(interaction, ephemeral=True)
         report = _privacy_report(interaction)
-        language = interaction_language(interaction)
-        words = report.words(language, operator_name(interaction))
+        words = report.words(operator_name(interaction))
         if hosts := interaction.client.services.privacy.engine_hosts:
-            words += "\n" + translate(language, "show_engine", hosts=", ".join(hosts))
+            words += "\n" + translate("show_engine", hosts=", ".join(hosts))
         await respond(interaction, words)
 
     @app_commands.command(
@@ -65,16 +71,15 @@ class PrivacyCog(
     )
     async def opt_in(self, interaction: Interaction) -> None:
         services = interaction.client.services
-        language = interaction_language(interaction)
         decision = services.store.people.decision(interaction.user.id)
         if decision and decision.opted_in:
-            await respond(interaction, translate(language, "opt_in_already"))
+            await respond(interaction, translate("opt_in_already"))
             return
         stated = services.privacy.permission
         key = "permission_stated" if stated else "permission_missing"
-        permission = translate(language, key, statement=stated)
-        text = translate(language, "opt_in_ask", permission=permission)
-        await respond(interaction, text, button_view(OptInButton(language)))
+        permission = translate(key, statement=stated)
+        text = translate("opt_in_ask", permission=permission)
+        await respond(interaction, text, button_view(OptInButton(get_language())))
 
     @app_commands.command(
         name="opt-out",
@@ -84,38 +89,33 @@ class PrivacyCog(
     )
     async def opt_out(self, interaction: Interaction) -> None:
         await defer(interaction, ephemeral=True)
-        language = interaction_language(interaction)
         await _store_decision(interaction, opted_in=False)
-        trained = _privacy_report(interaction).trained_words(language)
-        done = translate(language, "opt_out_done")
+        trained = _privacy_report(interaction).trained_words()
+        done = translate("opt_out_done")
         if trained:
-            text = f"{done}\n{translate(language, 'opt_out_trained', what=trained)}"
-            await respond(interaction, text, button_view(WithdrawButton(language)))
+            text = f"{done}\n{translate('opt_out_trained', what=trained)}"
+            await respond(interaction, text, button_view(WithdrawButton(get_language())))
         else:
-            await respond(interaction, f"{done} {translate(language, 'opt_out_nothing')}")
+            await respond(interaction, f"{done} {translate('opt_out_nothing')}")
 
     @app_commands.command(description=gettext_noop("Get everything I keep about you as a file."))
     async def export(self, interaction: Interaction) -> None:
         await defer(interaction, ephemeral=True)
-        language = interaction_language(interaction)
         content = _privacy_report(interaction).export()
         if len(content) > interaction.filesize_limit:
             size = len(content) / 2**20
             operator = operator_name(interaction)
-            await respond(
-                interaction, translate(language, "export_large", megabytes=size, operator=operator)
-            )
+            await respond(interaction, translate("export_large", megabytes=size, operator=operator))
             return
         file = discord.File(io.BytesIO(content), filename="understudy-about-me.json")
-        await respond(interaction, translate(language, "export_done"), files=[file])
+        await respond(interaction, translate("export_done"), files=[file])
 
     @app_commands.command(
         description=gettext_noop("Delete your messages, your votes, and what was trained on them.")
     )
     async def forget(self, interaction: Interaction) -> None:
-        language = interaction_language(interaction)
         await respond(
-            interaction, translate(language, "forget_ask"), button_view(ForgetButton(language))
+            interaction, translate("forget_ask"), button_view(ForgetButton(get_language()))
         )
 
 
@@ -127,7 +127,12 @@ class _PrivacyButton(PersistentButton, template=r"never:"):
     language: Language
 
     def __init__(self, language: Language) -> None:
-        super().__init__(language, label=translate(language, self.label_key))
+        with override(language):
+            super().__init__(language, label=translate(self.label_key))
+
+    async def callback(self, interaction: Interaction) -> None:  # type: ignore[override]
+        with override(self.language):
+            await super().callback(interaction)
 
 
 class OptInButton(_PrivacyButton, template=rf"opt-in:(?P<language>{LANGUAGE_PATTERN})"):
@@ -139,9 +144,7 @@ class OptInButton(_PrivacyButton, template=rf"opt-in:(?P<language>{LANGUAGE_PATT
     async def pressed(self, interaction: Interaction) -> None:
         await defer(interaction)
         await _store_decision(interaction, opted_in=True)
-        await update_message(
-            interaction, content=translate(self.language, "opt_in_done"), view=None
-        )
+        await update_message(interaction, content=translate("opt_in_done"), view=None)
 
 
 class WithdrawButton(_PrivacyButton, template=rf"withdraw:(?P<language>{LANGUAGE_PATTERN})"):
@@ -150,10 +153,8 @@ class WithdrawButton(_PrivacyButton, template=rf"withdraw:(?P<language>{LANGUAGE
     label_key = "withdraw_button"
 
     async def pressed(self, interaction: Interaction) -> None:
-        _request_deletion(interaction, self.language, "trainings")
-        await update_message(
-            interaction, content=translate(self.language, "withdraw_begun"), view=None
-        )
+        _request_deletion(interaction, "trainings")
+        await update_message(interaction, content=translate("withdraw_begun"), view=None)
 
 
 class ForgetButton(_PrivacyButton, template=rf"forget-me:(?P<language>{LANGUAGE_PATTERN})"):
@@ -164,9 +165,9 @@ class ForgetButton(_PrivacyButton, template=rf"forget-me:(?P<language>{LANGUAGE_
     async def pressed(self, interaction: Interaction) -> None:
         key = "forget_already"
         if not _deletion_service(interaction).is_underway(interaction.user.id):
-            _request_deletion(interaction, self.language, "everything")
+            _request_deletion(interaction, "everything")
             key = "forget_begun"
-        await update_message(interaction, content=translate(self.language, key), view=None)
+        await update_message(interaction, content=translate(key), view=None)
 
 
 PRIVACY_BUTTONS = (OptInButton, WithdrawButton, ForgetButton)
@@ -174,12 +175,11 @@ PRIVACY_BUTTONS = (OptInButton, WithdrawButton, ForgetButton)
 
 def operator_name(interaction: Interaction) -> str:
     """Return the bot's operator as Discord names them."""
-    language = interaction_language(interaction)
     application = interaction.client.application
     if interaction.client.services.privacy.in_sandbox:
-        return translate(language, "operator_sandbox")
+        return translate("operator_sandbox")
     if application is None:
-        return translate(language, "operator_unknown")
+        return translate("operator_unknown")
     if application.team is None:
         return f"<@{application.owner.id}>"
     return application.team.name
@@ -205,15 +205,17 @@ def _deletion_service(interaction: Interaction) -> ErasureService:
     return cog.erasures
 
 
-def _request_deletion(interaction: Interaction, language: Language, scope: ErasureScope) -> None:
+def _request_deletion(interaction: Interaction, scope: ErasureScope) -> None:
     """Start an erasure; the member gets the receipt at its end, if this interaction is still valid
     then.
     """
     operator = operator_name(interaction)
+    language = get_language()
 
     async def on_end(receipt: ErasureReceipt) -> None:
         # The interaction is valid for 15 minutes: a later receipt is not sent.
-        await respond(interaction, format_receipt(receipt, language, operator))
+        with override(language):
+            await respond(interaction, format_receipt(receipt, operator))
 
     names = member_names(interaction.user)
     _deletion_service(interaction).ask(

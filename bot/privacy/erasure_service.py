@@ -21,7 +21,7 @@ from bot.chat.model_names import version_label
 from bot.chat.places import GuildChannel
 from bot.personas.guild_lore import GuildLore, remove_stale_contributions
 from bot.platform.clock import BackgroundTask
-from bot.platform.localisation import language_of
+from bot.platform.localisation import language_of, override
 from bot.platform.messages import NO_MENTIONS
 from bot.privacy import consent_files
 from bot.privacy.alias_search import identify_in_files, identify_in_texts
@@ -154,11 +154,11 @@ class LiveBotHooks:
                 continue
             now = version_label(versions.live(persona_id, guild.id))
             outlook = "announced_again" if withdrawn.again else "announced_alone"
-            language = language_of(guild.preferred_locale)
-            announcement = translate(
-                language, "announced", name=persona.name, version=withdrawn.version, now=now
-            )
-            text = f"{announcement} {translate(language, outlook)}"
+            with override(language_of(guild.preferred_locale)):
+                announcement = translate(
+                    "announced", name=persona.name, version=withdrawn.version, now=now
+                )
+                text = f"{announcement} {translate(outlook)}"
             for channel in self._channels(guild, persona_id):
                 try:
                     await channel.send(text, allowed_mentions=NO_MENTIONS)

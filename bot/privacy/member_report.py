@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bot.platform.localisation import Language
 from bot.privacy.erasure_receipt import ErasureReceipt, receipt_of
 from bot.privacy.erasure_runner import ErasureRunner
 from bot.privacy.home_files import paths_listing_person
@@ -42,66 +41,66 @@ class MemberReport:
         """Return the member's erasures, latest first."""
         return self.store.erasure_requests.of(self.runner.keyed(str(self.user_id)))
 
-    def words(self, language: Language, operator: str) -> str:
+    def words(self, operator: str) -> str:
         """Return the report for the member, in plain words."""
-        stored = self._stored_words(language)
-        if trained := self.trained_words(language):
-            stored.append(translate(language, "show_in", what=trained))
+        stored = self._stored_words()
+        if trained := self.trained_words():
+            stored.append(translate("show_in", what=trained))
         return "\n".join(
             [
-                translate(language, "show_title"),
-                *(stored or [translate(language, "show_nothing")]),
-                self._consent_words(language),
-                *self._forgotten_words(language, operator),
-                translate(language, "show_end", operator=operator),
+                translate("show_title"),
+                *(stored or [translate("show_nothing")]),
+                self._consent_words(),
+                *self._forgotten_words(operator),
+                translate("show_end", operator=operator),
             ]
         )
 
-    def trained_words(self, language: Language) -> str:
+    def trained_words(self) -> str:
         """Describe what was trained on the member's data; empty when nothing was."""
-        return ", ".join(dict.fromkeys(_describe_path(path, language) for path in self.trained()))
+        return ", ".join(dict.fromkeys(_describe_path(path) for path in self.trained()))
 
-    def _stored_words(self, language: Language) -> list[str]:
+    def _stored_words(self) -> list[str]:
         counts = self.store.erasure.counts(self.user_id)
         lines = []
         since = self.store.erasure.since(self.user_id)
         if since is not None:
             values = {"count": counts["messages"], "since": int(since), "days": self.days}
-            lines.append(translate(language, "show_messages", **values))
+            lines.append(translate("show_messages", **values))
         if counts["votes"]:
-            lines.append(translate(language, "show_votes", count=counts["votes"]))
+            lines.append(translate("show_votes", count=counts["votes"]))
         contributions = []
         for gift in self.store.people.contributions_of(self.user_id):
             key = "card" if gift.what == CARD_CONTRIBUTION else "lore"
             persona = short_id(Persona(gift.persona_id, gift.persona_id), gift.guild_id)
-            contributions.append(translate(language, key, what=gift.what, persona=persona))
+            contributions.append(translate(key, what=gift.what, persona=persona))
         if contributions:
-            lines.append(translate(language, "show_given", what=", ".join(contributions)))
+            lines.append(translate("show_given", what=", ".join(contributions)))
         for table in ("taught", "memories", "comparisons", "reports"):
             if counts[table]:
-                lines.append(translate(language, f"show_{table}", count=counts[table]))
-        acts = [translate(language, act, count=counts[act]) for act in ACTION_TABLES if counts[act]]
+                lines.append(translate(f"show_{table}", count=counts[table]))
+        acts = [translate(act, count=counts[act]) for act in ACTION_TABLES if counts[act]]
         if acts:
-            lines.append(translate(language, "show_acts", what=", ".join(acts)))
+            lines.append(translate("show_acts", what=", ".join(acts)))
         return lines
 
-    def _consent_words(self, language: Language) -> str:
+    def _consent_words(self) -> str:
         decision = self.store.people.decision(self.user_id)
         if decision and decision.opted_in:
-            return translate(language, "show_consent_in", at=int(decision.at))
-        return translate(language, "show_consent_out")
+            return translate("show_consent_in", at=int(decision.at))
+        return translate("show_consent_out")
 
-    def _forgotten_words(self, language: Language, operator: str) -> list[str]:
+    def _forgotten_words(self, operator: str) -> list[str]:
         """Describe the latest erasure of the member, if there was one."""
         for erasure in self.erasures():
             receipt = receipt_of(erasure)
             if receipt.scope != "everything":
                 continue
             if erasure.step not in ("", "follow"):
-                return [translate(language, "show_forgetting")]
-            effects = format_receipt(receipt, language, operator).splitlines()[1:]
+                return [translate("show_forgetting")]
+            effects = format_receipt(receipt, operator).splitlines()[1:]
             text = " ".join(effects).replace("• ", "")
-            return [translate(language, "show_forgotten", at=int(erasure.asked_at), what=text)]
+            return [translate("show_forgotten", at=int(erasure.asked_at), what=text)]
         return []
 
     def collect(self) -> dict[str, Any]:
@@ -142,44 +141,42 @@ class MemberReport:
         return files
 
 
-def format_receipt(receipt: ErasureReceipt, language: Language, operator: str) -> str:
+def format_receipt(receipt: ErasureReceipt, operator: str) -> str:
     """Describe for the member what an erasure did."""
     if receipt.scope == "everything":
         counts = {name: receipt.rows.get(name, 0) for name in RECEIPT_TABLES}
         lines = [
-            translate(language, "receipt_title"),
-            translate(language, "receipt_rows", **counts),
+            translate("receipt_title"),
+            translate("receipt_rows", **counts),
         ]
     else:
-        lines = [translate(language, "receipt_trainings")]
+        lines = [translate("receipt_trainings")]
     deleted = len(receipt.deleted) + len(receipt.lost)
-    lines.append(translate(language, "receipt_files", deleted=deleted, cut=len(receipt.cut)))
+    lines.append(translate("receipt_files", deleted=deleted, cut=len(receipt.cut)))
     withdrawn = [
-        translate(language, "adapter", name=version.persona_id, version=version.version)
+        translate("adapter", name=version.persona_id, version=version.version)
         for version in receipt.withdrawn
     ]
     for dialogue in receipt.dialogues:
-        withdrawn.append(translate(language, "dialogue", name=dialogue.persona_id))
+        withdrawn.append(translate("dialogue", name=dialogue.persona_id))
     if withdrawn:
-        lines.append(translate(language, "receipt_withdrawn", what=", ".join(withdrawn)))
+        lines.append(translate("receipt_withdrawn", what=", ".join(withdrawn)))
     if receipt.exports:
-        lines.append(
-            translate(language, "receipt_exports", count=len(receipt.exports), operator=operator)
-        )
+        lines.append(translate("receipt_exports", count=len(receipt.exports), operator=operator))
     if receipt.resumed:
-        lines.append(translate(language, "receipt_resumed"))
+        lines.append(translate("receipt_resumed"))
     return "\n".join(lines)
 
 
-def _describe_path(path: str, language: Language) -> str:
+def _describe_path(path: str) -> str:
     """Describe a folder of the home for a member, without anything about the machine or other
     guilds.
     """
     parts = Path(path).parts
     if parts[:2] == ("models", "persona_adapters") and len(parts) > 3:
-        return translate(language, "adapter", name=parts[2], version=parts[3])
+        return translate("adapter", name=parts[2], version=parts[3])
     if parts[:2] == ("models", "dialogue"):
-        return translate(language, "dialogue", name=parts[2])
+        return translate("dialogue", name=parts[2])
     if parts[0] == "jobs" and len(parts) > 1:
-        return translate(language, "job", name=parts[1])
-    return translate(language, "dataset")
+        return translate("job", name=parts[1])
+    return translate("dataset")

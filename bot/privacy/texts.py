@@ -1,7 +1,7 @@
 """Privacy texts for members."""
 
 from bot.platform import localisation
-from bot.platform.localisation import Language, gettext_noop
+from bot.platform.localisation import gettext_noop
 
 TEXTS = {
     "show_title": gettext_noop("**What I keep about you**"),
@@ -148,6 +148,6 @@ TEXTS = {
 }
 
 
-def translate(language: Language, key: str, **values: object) -> str:
-    """Return a text in a language, with its gaps filled."""
-    return localisation.translate(TEXTS[key], language, **values)
+def translate(key: str, **values: object) -> str:
+    """Return a text in the present language, with its gaps filled."""
+    return localisation.translate(TEXTS[key], **values)

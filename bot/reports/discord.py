@@ -21,10 +21,8 @@ from bot.platform.discord_kit.ui import (
 )
 from bot.platform.errors import RefusedError, error_text
 from bot.platform.localisation import (
-    Language,
     gettext_lazy,
     gettext_noop,
-    interaction_language,
     localise,
     ngettext_lazy,
     translate,
@@ -65,14 +63,12 @@ THANKS_TEXT = gettext_lazy(
 )
 
 
-def report_form(
-    message_id: int, language: Language, typed: Mapping[str, str] | None = None
-) -> discord.ui.Modal:
+def report_form(message_id: int, typed: Mapping[str, str] | None = None) -> discord.ui.Modal:
     """The form for the report of a message, with what was typed before."""
     before = typed or {}
     options = []
     for reason, label in REASONS.items():
-        shown = localise(label, language)
+        shown = localise(label)
         option = discord.SelectOption(
             label=shown[0].upper() + shown[1:],
             value=reason,
@@ -80,10 +76,10 @@ def report_form(
         )
         options.append(option)
     reason_field = select_field(
-        translate(gettext_noop("What is wrong with this reply?"), language),
+        translate(gettext_noop("What is wrong with this reply?")),
         "reason",
         options,
-        placeholder=translate(gettext_noop("Choose a reason"), language),
+        placeholder=translate(gettext_noop("Choose a reason")),
     )
     note: discord.ui.TextInput[Any] = discord.ui.TextInput(
         custom_id="note",
@@ -93,14 +89,12 @@ def report_form(
         required=False,
     )
     note_field: discord.ui.Label[Any] = discord.ui.Label(
-        text=translate(gettext_noop("Note"), language),
-        description=translate(
-            gettext_noop("What moderators should know. It may stay empty."), language
-        ),
+        text=translate(gettext_noop("Note")),
+        description=translate(gettext_noop("What moderators should know. It may stay empty.")),
         component=note,
     )
-    intro: discord.ui.TextDisplay[Any] = discord.ui.TextDisplay(localise(ASK_TEXT, language))
-    title = translate(FORM_TITLE, language)
+    intro: discord.ui.TextDisplay[Any] = discord.ui.TextDisplay(localise(ASK_TEXT))
+    title = translate(FORM_TITLE)
     return form(title, f"{REPORT_FORM_PREFIX}{message_id}", intro, reason_field, note_field)
 
 
@@ -116,8 +110,7 @@ async def report_from_form(
     except AlreadyReportedError:
         raise
     except RefusedError as error:
-        language = interaction_language(interaction)
-        button = ReportAgainButton(message_id, language=language)
+        button = ReportAgainButton(message_id)
         await offer_again(interaction, error_text(error), button, values)
         return
     await respond(interaction, THANKS_TEXT)
@@ -148,7 +141,7 @@ class ReportAgainButton(TryAgainButton, template=r"retry-report:(?P<message>[0-9
     message: str
 
     def form_with(self, interaction: Interaction, typed: Mapping[str, str]) -> discord.ui.Modal:
-        return report_form(int(self.message), interaction_language(interaction), typed)
+        return report_form(int(self.message), typed)
 
 
 class ReasonSelect(PersistentSelect, template=r"report:(?P<message>[0-9]+)"):
@@ -185,7 +178,7 @@ class ReportCog(commands.Cog):
         reply = _require_reply(interaction, message.id)
         guild_id = interaction.guild_id or 0
         self.bot.services.reports.require_can_report(reply, guild_id, interaction.user.id)
-        await send_form(interaction, report_form(message.id, interaction_language(interaction)))
+        await send_form(interaction, report_form(message.id))
 
 
 @MODERATION.command(description=gettext_noop("List the replies that members have reported."))
@@ -219,25 +212,23 @@ def _list_text(interaction: Interaction) -> str:
     latest = reports.latest(guild_id, MAX_LISTED)
     lines = [_reply_text(interaction, first) for first in latest]
     earlier = reports.count_replies(guild_id) - len(latest)
-    language = interaction_language(interaction)
-    return latest_lines(lines, LIST_FOOTER, earlier=earlier, language=language)
+    return latest_lines(lines, LIST_FOOTER, earlier=earlier)
 
 
 def _reply_text(interaction: Interaction, first: Report) -> str:
     """A reported reply: what was reported and why, and the latest notes below."""
     services = interaction.client.services
-    language = interaction_language(interaction)
     reasons = []
     for reason, count in services.store.reports.reasons(first.event_id).items():
-        why = localise(REASONS.get(reason, reason), language)
+        why = localise(REASONS.get(reason, reason))
         reasons.append(f"{why} ×{count}" if count > 1 else why)
-    version = localise(services.reports.version_text(first), language)
+    version = localise(services.reports.version_text(first))
     line = (
         f"**{first.seq}** · <t:{int(first.at)}:R> · {version}: "
         f"{', '.join(reasons)}. {reply_link(first)}"
     )
     notes = _notes(interaction, first)
-    return "\n> ".join([line, *(localise(note, language) for note in notes)])
+    return "\n> ".join([line, *(localise(note) for note in notes)])
 
 
 def _notes(interaction: Interaction, first: Report) -> list[str]:

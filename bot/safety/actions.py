@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from bot.guild_settings.definitions import HAS_MINORS
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import LANGUAGES, gettext_lazy, localise
+from bot.platform.localisation import LANGUAGES, gettext_lazy
 from bot.safety.reply_guard import ReplyGuard
 from bot.safety.rules import SafetyRules
 from bot.store import Store, StoreError
@@ -33,7 +33,7 @@ WITHHELD = gettext_lazy(
 )
 """In place of a reply, in the bot's own name."""
 DISCLOSURE_LINES = frozenset(
-    localise(line, language)
+    line.in_language(language)
     for line in (DISCLOSURE, PLAIN_DISCLOSURE, MINORS_BREAK)
     for language in LANGUAGES
 )

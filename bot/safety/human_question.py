@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from bot.platform.localisation import Language, gettext_noop, localise
+from bot.platform.localisation import Language, gettext_noop
 from bot.safety.actions import PLAIN_DISCLOSURE
 from bot.safety.rules import SafetyRules
 from personas.prompt.macros import resolve_macros
@@ -59,4 +59,4 @@ def whole_answer(persona: Persona | None, asked: str, now: datetime) -> str | No
     answer = answer_if_human(persona, asked, now) if persona else None
     if answer is None:
         return None
-    return f"{answer.text}\n\n{localise(PLAIN_DISCLOSURE, answer.language)}"
+    return f"{answer.text}\n\n{PLAIN_DISCLOSURE.in_language(answer.language)}"

@@ -25,10 +25,10 @@ from bot.platform.errors import RefusedError, error_text, redact_paths
 from bot.platform.localisation import (
     gettext_lazy,
     gettext_noop,
-    interaction_language,
     join_texts,
     language_of,
     localise,
+    override,
 )
 from bot.platform.messages import markdown_name, message_texts
 from bot.platform.weekly_time import DAY_SETS, WeeklyTime
@@ -129,7 +129,8 @@ class ScheduleCog(commands.Cog):
                 persona=name,
                 why=error_text(refused.error),
             )
-            await channel.send(localise(text, language_of(channel.guild.preferred_locale)))
+            with override(language_of(channel.guild.preferred_locale)):
+                await channel.send(localise(text))
         except DELIVERY_ERRORS as error:  # it is in the log, and in `show`
             log.info("the refusal is not posted in %d: %s", schedule.channel_id, error)
 
@@ -212,8 +213,7 @@ async def schedule_set(
 async def schedule_show(interaction: Interaction) -> None:
     services = interaction.client.services
     schedules = services.store.training_schedules.of_guild(interaction.guild_id or 0)
-    language = interaction_language(interaction)
-    lines = [f"• {localise(schedule_text(services, schedule), language)}" for schedule in schedules]
+    lines = [f"• {localise(schedule_text(services, schedule))}" for schedule in schedules]
     for text in message_texts(lines or [gettext_lazy("No training is scheduled here.")]):
         await respond(interaction, text)
 

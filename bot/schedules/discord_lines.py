@@ -16,7 +16,6 @@ from bot.platform.localisation import (
     LocalisableText,
     gettext_lazy,
     gettext_noop,
-    interaction_language,
     join_texts,
     localise,
 )
@@ -81,8 +80,7 @@ async def line_set(
 async def line_show(interaction: Interaction) -> None:
     services = interaction.client.services
     lines = services.store.scheduled_lines.of_guild(interaction.guild_id or 0)
-    language = interaction_language(interaction)
-    texts = [f"• {localise(line_text(services, line), language)}" for line in lines]
+    texts = [f"• {localise(line_text(services, line))}" for line in lines]
     for text in message_texts(texts or [gettext_lazy("Nothing is said at set times here.")]):
         await respond(interaction, text)
 
@@ -90,9 +88,8 @@ async def line_show(interaction: Interaction) -> None:
 async def _suggest_lines(interaction: Interaction, typed: str) -> list[app_commands.Choice[int]]:
     choices = []
     store = interaction.client.services.store
-    language = interaction_language(interaction)
     for line in store.scheduled_lines.of_guild(interaction.guild_id or 0):
-        when = localise(WeeklyTime(line.weekdays, line.minute).text(), language)
+        when = localise(WeeklyTime(line.weekdays, line.minute).text())
         label = f"{line.seq}: {when}, {line.prompt}"
         if typed.casefold() in label.casefold():
             choices.append(app_commands.Choice(name=label[:MAX_LABEL_CHARS], value=line.seq))

@@ -26,6 +26,7 @@ from bot.platform.localisation import (
     language_of,
     localise,
     ngettext_lazy,
+    override,
 )
 from bot.schedules.lines import ScheduledLines, line_event_id
 from bot.schedules.store import MemberGreeting
@@ -171,9 +172,9 @@ class MemberGreetings:
         if USER_MACRO not in text:
             text = f"{USER_MACRO} {text}"
         mentions = [f"<@{user_id}>" for user_id in mentioned]
-        language = language_of(channel.guild.preferred_locale)
-        text = text.replace(USER_MACRO, localise(_joined(mentions, len(members)), language))
-        footer = localise(FOOTER, language)
+        with override(language_of(channel.guild.preferred_locale)):
+            text = text.replace(USER_MACRO, localise(_joined(mentions, len(members))))
+            footer = localise(FOOTER)
         (message_id,) = await self.reply_service.senders.post(
             persona, channel, [f"{text}\n{footer}"], mentioned=mentioned
         )

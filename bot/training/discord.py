@@ -24,7 +24,6 @@ from bot.platform.errors import error_text, redact_paths
 from bot.platform.localisation import (
     gettext_lazy,
     gettext_noop,
-    interaction_language,
     localise,
 )
 from bot.platform.messages import markdown_name, message_texts
@@ -273,8 +272,7 @@ async def preview(
     if persona_id:
         name = services.personas.markdown_name_of(persona_id, interaction.guild_id or 0)
         title = gettext_lazy("### Plan of a training: **{persona}**", persona=name)
-    language = interaction_language(interaction)
-    card = text_card([title, *texts], rest=PLAN_REST_TEXT, language=language)
+    card = text_card([title, *texts], rest=PLAN_REST_TEXT)
     await respond_with_layout(interaction, card)
 
 
@@ -293,7 +291,7 @@ async def train_all(interaction: Interaction, start: bool = False) -> None:
         plan = services.retrain_all.start(channel.guild.id, channel.id, interaction.user.id)
     else:
         plan = await services.retrain_all.plan(channel.guild.id)
-    text = localise(retrain_all_text(plan), interaction_language(interaction))
+    text = localise(retrain_all_text(plan))
     await respond(interaction, redact_paths(text, services.home))
 
 
@@ -321,8 +319,7 @@ def _trained_persona_id(
 async def status(interaction: Interaction) -> None:
     services = interaction.client.services
     jobs = services.store.jobs.of_guild(interaction.guild_id or 0, limit=5)
-    language = interaction_language(interaction)
-    texts = [f"{current_job_text(services, job, language=language)}\n" for job in jobs]
+    texts = [f"{current_job_text(services, job)}\n" for job in jobs]
     for text in message_texts(texts or [gettext_lazy("No jobs yet.")]):
         await respond(interaction, text)
 

@@ -1,7 +1,7 @@
 """Options that choose a job, for the commands of `/finetune`."""
 
 from bot.platform.discord_kit.transformers import Interaction
-from bot.platform.localisation import gettext_lazy, interaction_language, localise
+from bot.platform.localisation import gettext_lazy, localise
 from bot.store import TrainingJob
 from bot.training.queue import job_state_text
 from personas.errors import RequestError
@@ -10,10 +10,9 @@ from personas.errors import RequestError
 def job_labels(interaction: Interaction, jobs: list[TrainingJob]) -> dict[str, str]:
     """Map the label of each job, as a member reads it, to its id."""
     personas = interaction.client.services.personas
-    language = interaction_language(interaction)
     labels = {}
     for job in jobs:
-        state = localise(job_state_text(job), language)
+        state = localise(job_state_text(job))
         name = personas.name_of(job.name, job.guild_id)
         labels[f"{name} {job.version} · {state} · {job.job_id}"] = job.job_id
     return labels

@@ -23,6 +23,7 @@ from bot.platform.localisation import (
     gettext_lazy,
     language_of,
     localise,
+    override,
 )
 from bot.services import Bot, Services
 from bot.store import StoreError, TrainingJob
@@ -173,7 +174,8 @@ class ProgressMessages:
             digest = hashlib.sha256(f"{job_id} verdict".encode()).hexdigest()
             with suppress(*UNREACHABLE_ERRORS):
                 if channel := await self._fetch_channel(job):
-                    await channel.send(localise(text, self._language(job)), nonce=digest[:16])
+                    with override(self._language(job)):
+                        await channel.send(localise(text), nonce=digest[:16])
 
     async def _announce(self, job: TrainingJob) -> None:
         """Post the result once it is decided who promotes it; a request that failed for a while is
@@ -194,12 +196,16 @@ class ProgressMessages:
         self._bot.services.store.jobs.mark_announced(job)
 
     async def _message(self, job: TrainingJob, note: str = "") -> JobMessage:
+        """Describe a job in the language of its server: who has started it may have another one."""
+        with override(self._language(job)):
+            return await self._describe(job, note)
+
+    async def _describe(self, job: TrainingJob, note: str) -> JobMessage:
         """Describe a job; a result with the replies of its score card, and a note."""
         live = live_version(self._bot.services, job)
-        language = self._language(job)
-        buttons = job_buttons(job, live, language)
+        buttons = job_buttons(job, live)
         if job.state != "done" or job.result is None:
-            text = current_job_text(self._bot.services, job, language=language)
+            text = current_job_text(self._bot.services, job)
             return text_message(text, buttons)
         excerpt = await asyncio.to_thread(_read_excerpt, Path(job.result.adapter))
         channel = await self._fetch_channel(job)
@@ -213,7 +219,6 @@ class ProgressMessages:
             note=note,
             buttons=buttons,
             with_picture=bool(channel and channel.permissions_for(channel.guild.me).attach_files),
-            language=language,
         )
 
     def _language(self, job: TrainingJob) -> Language:
@@ -255,9 +260,10 @@ class ProgressMessages:
                         learner_name(self._bot.services, job),
                     ),
                 )
-                await channel.get_partial_message(job.progress_message_id).edit(
-                    content=localise(ended, self._language(job)), view=None
-                )
+                with override(self._language(job)):
+                    content = localise(ended)
+                progress = channel.get_partial_message(job.progress_message_id)
+                await progress.edit(content=content, view=None)
 
     async def _send(
         self, job: TrainingJob, message: JobMessage, channel: GuildChannel, nonce: str = ""
@@ -311,9 +317,7 @@ def _read_excerpt(adapter: Path) -> CardExcerpt:
     return CardExcerpt(outcomes, card.side_by_side)
 
 
-def current_job_text(
-    services: Services, job: TrainingJob, *, language: Language = SOURCE_LANGUAGE
-) -> str:
+def current_job_text(services: Services, job: TrainingJob) -> str:
     """Describe a job's current state."""
     position = services.queue.position(job.job_id)
     gives_way = services.throttle.is_asked
@@ -325,7 +329,6 @@ def current_job_text(
         learner=learner_name(services, job),
         gives_way=gives_way,
         is_late=services.queue.is_late(job.job_id),
-        language=language,
     )
 
 
@@ -341,28 +344,26 @@ def live_version(services: Services, job: TrainingJob) -> str | None:
     return None
 
 
-def job_buttons(
-    job: TrainingJob, live: str | None, language: Language = SOURCE_LANGUAGE
-) -> list[Item]:
+def job_buttons(job: TrainingJob, live: str | None) -> list[Item]:
     """Create the buttons under a job's message; `live` is its persona's live version."""
     if not job.has_ended:
-        return [CancelJobButton(job.job_id, language=language)]
-    repeat = [RepeatButton(job.job_id, language=language)] if is_repeatable(job) else []
+        return [CancelJobButton(job.job_id)]
+    repeat = [RepeatButton(job.job_id)] if is_repeatable(job) else []
     if job.state == "done" and job.persona is None:
         name = job.name.removeprefix(DIALOGUE_PREFIX)
-        return [PromoteDialogueButton(name, language=language), *repeat]
-    stop = [StopMeasuringButton(job.job_id, language=language)] if job.has_open_card else []
+        return [PromoteDialogueButton(name), *repeat]
+    stop = [StopMeasuringButton(job.job_id)] if job.has_open_card else []
     if job.state == "done" and live == job.version:
-        return [RollbackButton(job.persona, language=language), *stop, *repeat]
+        return [RollbackButton(job.persona), *stop, *repeat]
     if job.state == "done":
-        return [PromoteButton(job.persona, job.version, language=language), *stop, *repeat]
+        return [PromoteButton(job.persona, job.version), *stop, *repeat]
     buttons: list[Item] = []
     if job.can_resume:
-        buttons.append(ResumeJobButton(job.job_id, language=language))
+        buttons.append(ResumeJobButton(job.job_id))
     # Anew, and so with what the settings name by then: a resumed job keeps its teacher.
     if repeats_by_button(job) and not job.waits_for_review:
         button = ReadFirstButton if job.request.review else TrainFromCardButton
-        buttons.append(button(job.persona, label=START_AGAIN_TEXT, language=language))
+        buttons.append(button(job.persona, label=START_AGAIN_TEXT))
     return [*buttons, *repeat]
 
 

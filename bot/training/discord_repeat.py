@@ -18,10 +18,8 @@ from bot.platform.discord_kit.ui import (
 )
 from bot.platform.errors import error_text
 from bot.platform.localisation import (
-    Language,
     gettext_lazy,
     gettext_noop,
-    interaction_language,
     translate,
 )
 from bot.store import TrainingJob
@@ -58,13 +56,12 @@ class RepeatButton(PersistentButton, template=r"repeat-training:(?P<job_id>[\w.-
 def repeat_form(interaction: Interaction, job: TrainingJob, typed: RepeatForm) -> discord.ui.Modal:
     """The form, with these texts."""
     services = interaction.client.services
-    language = interaction_language(interaction)
     names = [job.version]
     if job.persona:
         names.insert(0, services.personas.markdown_name_of(job.persona, job.guild_id))
     version = f"**{' '.join(names)}**"
     intro: discord.ui.TextDisplay[Any] = discord.ui.TextDisplay(
-        translate(INTRO_TEXT, language, version=version)
+        translate(INTRO_TEXT, version=version)
     )
     options = []
     for name, text in services.catalogue.recipe_labels().items():
@@ -75,42 +72,37 @@ def repeat_form(interaction: Interaction, job: TrainingJob, typed: RepeatForm) -
             )
         )
     return form(
-        translate(gettext_noop("Repeat with changes"), language),
+        translate(gettext_noop("Repeat with changes")),
         f"{REPEAT_FORM_PREFIX}{job.job_id}",
         intro,
         select_field(
-            translate(gettext_noop("Recipe"), language),
+            translate(gettext_noop("Recipe")),
             "recipe",
             options,
-            placeholder=translate(gettext_noop("Choose a recipe"), language),
+            placeholder=translate(gettext_noop("Choose a recipe")),
         ),
         _text(
             gettext_noop("Epochs"),
             gettext_noop("Passes over the data (the recipe's if left out)"),
             "epochs",
             typed.epochs,
-            language=language,
         ),
         _text(
             gettext_noop("Learning rate"),
             gettext_noop("Peak learning rate (the recipe's if left out)"),
             "learning_rate",
             typed.learning_rate,
-            language=language,
         ),
         _text(
             gettext_noop("More settings"),
             gettext_noop("More settings of the recipe, such as: lora_r=8, warmup_ratio=0.1"),
             "settings",
             typed.settings,
-            language=language,
         ),
     )
 
 
-def _text(
-    label: str, hint: str, custom_id: str, value: str, *, language: Language
-) -> discord.ui.Label[Any]:
+def _text(label: str, hint: str, custom_id: str, value: str) -> discord.ui.Label[Any]:
     is_long = custom_id == "settings"
     box: discord.ui.TextInput[Any] = discord.ui.TextInput(
         custom_id=custom_id,
@@ -119,9 +111,7 @@ def _text(
         max_length=max(MAX_SETTINGS_CHARS if is_long else MAX_NUMBER_CHARS, len(value)),
         required=False,
     )
-    return discord.ui.Label(
-        text=translate(label, language), description=translate(hint, language), component=box
-    )
+    return discord.ui.Label(text=translate(label), description=translate(hint), component=box)
 
 
 async def repeat_from_form(interaction: Interaction, job_id: str, values: dict[str, str]) -> None:
@@ -136,7 +126,7 @@ async def repeat_from_form(interaction: Interaction, job_id: str, values: dict[s
         request = services.trainings.parse(typed.body(job.request))
         await queue_training(interaction, channel, request)
     except UnderstudyError as error:
-        button = RepeatAgainButton(job_id, language=interaction_language(interaction))
+        button = RepeatAgainButton(job_id)
         await offer_again(interaction, error_text(error), button, asdict(typed))
 
 

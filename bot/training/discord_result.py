@@ -15,8 +15,6 @@ from discord import ui
 from bot.platform.discord_kit.layouts import Item, button_row, card_layout, fit_texts, has_room
 from bot.platform.discord_kit.ui import button_view
 from bot.platform.localisation import (
-    SOURCE_LANGUAGE,
-    Language,
     gettext_lazy,
     gettext_noop,
     localise,
@@ -65,17 +63,16 @@ def result_message(
     note: str = "",
     buttons: Sequence[Item] = (),
     with_picture: bool = False,
-    language: Language = SOURCE_LANGUAGE,
 ) -> JobMessage:
     """Lay out a result as its score card's page: verdict, replies side by side, reasons, figures,
     picture. `live` is the persona's live version, `learner` its name; `note` follows the
     verdict.
     """
     assert job.result is not None
-    picture = _score_card_file(job, language) if with_picture else None
-    result = result_text(job, live, excerpt, learner=learner, language=language)
+    picture = _score_card_file(job) if with_picture else None
+    result = result_text(job, live, excerpt, learner=learner)
     items: list[Item] = []
-    for text in _fitted(result, localise(note, language), language):
+    for text in _fitted(result, localise(note)):
         items.append(ui.TextDisplay(text) if text else ui.Separator())
     if picture:
         gallery: ui.MediaGallery[ui.LayoutView] = ui.MediaGallery()
@@ -86,12 +83,12 @@ def result_message(
     return JobMessage(None, card_layout(*items, colour=colour), (picture,) if picture else ())
 
 
-def _fitted(result: ResultText, note: str, language: Language) -> list[str]:
+def _fitted(result: ResultText, note: str) -> list[str]:
     """Return the texts of a result that have room; an empty one stands for a line between two
     sections. The table is left out first, then replies.
     """
-    title = localise(REPLIES_TITLE, language)
-    rest = localise(REST_TEXT, language)
+    title = localise(REPLIES_TITLE)
+    rest = localise(REST_TEXT)
     count = len(result.replies)
     attempts = [(count, result.table), *((most, "") for most in range(count, -1, -1))]
     texts: list[str] = []
@@ -119,10 +116,10 @@ def _with_lines(sections: Sequence[Sequence[str]]) -> list[str]:
     return texts
 
 
-def _score_card_file(job: TrainingJob, language: Language) -> discord.File | None:
+def _score_card_file(job: TrainingJob) -> discord.File | None:
     assert job.result is not None
     path = score_card_file(Path(job.result.adapter), SCORE_CARD_PICTURE)
     if not path.is_file():
         return None
-    description = translate(gettext_noop("The score card of the new version"), language)
+    description = translate(gettext_noop("The score card of the new version"))
     return discord.File(path, description=description)

@@ -12,7 +12,6 @@ from bot.platform.discord_kit.ui import PersistentButton, defer, respond_with_la
 from bot.platform.errors import RefusedError, redact_paths
 from bot.platform.localisation import (
     gettext_lazy,
-    interaction_language,
     join_texts,
     localise,
 )
@@ -122,7 +121,6 @@ async def queue_training(
         )
     except DatasetNotFetchedError as missing:
         return await offer_fetch(interaction, missing)
-    language = interaction_language(interaction)
     head = join_texts(
         gettext_lazy(
             "Queued as `{job}`, with the recipe `{recipe}`. Its progress and the time left are "
@@ -137,12 +135,11 @@ async def queue_training(
         separator="\n",
     )
     notes: list[str] = [*expectation_texts(request, services.models.recommended_title)]
-    notes += [redact_paths(localise(note, language), services.home) for note in started.notes]
+    notes += [redact_paths(localise(note), services.home) for note in started.notes]
     card = text_card(
         [head, join_texts(*notes, separator="\n")],
         rest=REST_TEXT,
-        buttons=[CancelJobButton(started.job.job_id, language=language)],
-        language=language,
+        buttons=[CancelJobButton(started.job.job_id)],
     )
     await respond_with_layout(interaction, card)
 

@@ -7,7 +7,6 @@ from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import PersistentButton, button_view, respond
 from bot.platform.localisation import (
     gettext_lazy,
-    interaction_language,
     join_texts,
     ngettext_lazy,
 )
@@ -27,13 +26,12 @@ async def show_training_ways(
     """
     guild_id = interaction.guild_id or 0
     files = guild_lore(interaction.client.services).files(guild_id, persona.id)
-    language = interaction_language(interaction)
     buttons: list[PersistentButton] = [
-        TrainFromCardButton(persona.id, language=language),
-        ReadFirstButton(persona.id, language=language),
+        TrainFromCardButton(persona.id),
+        ReadFirstButton(persona.id),
     ]
     if not files and is_moderator(interaction.user):
-        buttons.append(AddLoreButton(persona.id, language=language))
+        buttons.append(AddLoreButton(persona.id))
     request = from_card_request(interaction, persona.id)
     lines = _way_lines(
         persona,

@@ -9,8 +9,6 @@ from discord.utils import escape_markdown
 
 from bot.platform.errors import hide_paths
 from bot.platform.localisation import (
-    SOURCE_LANGUAGE,
-    Language,
     LocalisableText,
     gettext_lazy,
     join_texts,
@@ -117,18 +115,17 @@ def job_status_text(
     learner: str = "",
     gives_way: bool = False,
     is_late: bool = False,
-    language: Language = SOURCE_LANGUAGE,
 ) -> str:
     """Describe a job; `position` 1 is next in the queue, `learner` the name of its persona;
     `gives_way` means that the trainer was asked to hold, `is_late` that it takes longer than it
     said last.
     """
     if job.has_ended:
-        return job_result_text(job, live, learner=learner, language=language)
+        return job_result_text(job, live, learner=learner)
     if job.state == "queued":
         title = job_title(job, gettext_lazy("Waiting to train"), learner)
         place = gettext_lazy("Place {position} in the queue.", position=position or 1)
-        return _joined([title, place], language)
+        return _joined([title, place])
     title = job_title(job, gettext_lazy("Training"), learner)
     lines = [title, *_progress_lines(job.progress, is_late=is_late)]
     if job.stops_for_review and job.progress and job.progress.left_s is not None:
@@ -143,11 +140,11 @@ def job_status_text(
         )
     if job.started_at:
         lines.append(_running_text(job, now - job.started_at, gives_way))
-    return _joined(lines, language)
+    return _joined(lines)
 
 
-def _joined(lines: Iterable[str], language: Language) -> str:
-    return "\n".join(localise(line, language) for line in lines)
+def _joined(lines: Iterable[str]) -> str:
+    return "\n".join(localise(line) for line in lines)
 
 
 def _progress_lines(at: RunPosition | None, *, is_late: bool) -> list[str]:
@@ -220,7 +217,6 @@ def job_result_text(
     live: str | None = None,
     *,
     learner: str = "",
-    language: Language = SOURCE_LANGUAGE,
 ) -> str:
     """Describe an ended job and its result; `live` is its persona's live version, `learner` the
     persona's name. A result that is too long for a message loses its table.
@@ -228,10 +224,10 @@ def job_result_text(
     if job.state == "cancelled":
         title = job_title(job, gettext_lazy("Cancelled"), learner)
         kept = gettext_lazy("Live versions stay as they are.")
-        return _joined([title, kept, *cancelled_writing_lines(job)], language)
+        return _joined([title, kept, *cancelled_writing_lines(job)])
     if job.waits_for_review:
         title = job_title(job, gettext_lazy("The replies are written"), learner)
-        return _joined([title, REVIEW_TEXT], language)
+        return _joined([title, REVIEW_TEXT])
     if job.state == "failed" or job.result is None:
         reason: str = gettext_lazy("No reason was given.")
         if job.error:
@@ -241,8 +237,8 @@ def job_result_text(
         lines = [job_title(job, gettext_lazy("Failed"), learner), reason]
         if job.can_resume:
             lines.append(gettext_lazy("-# Then **Resume** continues where it stopped."))
-        return _joined(lines, language)
-    result = result_text(job, live, learner=learner, language=language)
+        return _joined(lines)
+    result = result_text(job, live, learner=learner)
     head = [result.title, result.verdict, result.reasons, result.figures]
     text = "\n".join(filter(None, [*head, result.table, result.card]))
     if len(text) > MAX_RESULT_CHARS:
@@ -291,7 +287,6 @@ def result_text(
     excerpt: CardExcerpt = NO_EXCERPT,
     *,
     learner: str = "",
-    language: Language = SOURCE_LANGUAGE,
 ) -> ResultText:
     """Describe the result of a job that is done, in a language."""
     assert job.result is not None
@@ -301,16 +296,16 @@ def result_text(
     ]
     reasons = [*reason_lines(card), *_next_step_lines(job, live)]
     return ResultText(
-        title=localise(_result_title(job, learner), language),
-        verdict=localise(_verdict_text(card, excerpt), language),
+        title=localise(_result_title(job, learner)),
+        verdict=localise(_verdict_text(card, excerpt)),
         replies=tuple(
-            localise(_pair_text(pair), language)
+            localise(_pair_text(pair))
             for pair in filter(_can_be_shown, excerpt.replies[:MAX_RESULT_REPLIES])
         ),
-        reasons=_joined(reasons, language),
-        figures=_joined(figures, language),
+        reasons=_joined(reasons),
+        figures=_joined(figures),
         table="\n".join(epoch_lines(job.result.epochs)),
-        card=_joined(card_lines(job), language),
+        card=_joined(card_lines(job)),
     )
 
 

@@ -30,7 +30,6 @@ from bot.platform.discord_kit.ui import (
 from bot.platform.localisation import (
     gettext_lazy,
     gettext_noop,
-    interaction_language,
     join_texts,
 )
 from bot.platform.messages import markdown_name
@@ -153,7 +152,7 @@ async def remove(interaction: Interaction, version: OwnVersionOption) -> None:
         version=job.version,
         name=job.name,
     )
-    button = RemoveVersionButton(job.job_id, language=interaction_language(interaction))
+    button = RemoveVersionButton(job.job_id)
     await respond(interaction, question, button_view(button))
 
 
@@ -213,9 +212,7 @@ async def promote_or_confirm(interaction: Interaction, persona: Persona, version
     try:
         result = await versions.promote(persona.id, version, request_origin(interaction))
     except PromotionObjectedError as error:
-        button = PromoteAnywayButton(
-            persona.id, version, language=interaction_language(interaction)
-        )
+        button = PromoteAnywayButton(persona.id, version)
         question = _objections_text(error.objections, persona)
         await respond(interaction, question, button_view(button))
     else:
@@ -325,7 +322,6 @@ class PromoteDialogueButton(PersistentButton, template=r"promote-dialogue:(?P<na
         menus = DialoguePersonaSelect.menus(
             list(services.personas.of(guild_id).values()),
             self.name,
-            language=interaction_language(interaction),
         )
         await respond(interaction, question, button_view(*menus))
 

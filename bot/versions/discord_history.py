@@ -13,11 +13,8 @@ from bot.platform.discord_kit.transformers import (
 )
 from bot.platform.discord_kit.ui import PersistentButton, button_view, respond, update_message
 from bot.platform.localisation import (
-    SOURCE_LANGUAGE,
-    Language,
     gettext_lazy,
     gettext_noop,
-    interaction_language,
 )
 from bot.versions.history import VersionHistory
 
@@ -28,24 +25,21 @@ from bot.versions.history import VersionHistory
 @app_commands.describe(persona=CHANNEL_PERSONA_HELP)
 async def history(interaction: Interaction, persona: PersonaOption | None = None) -> None:
     persona = persona or channel_persona(interaction)
-    language = interaction_language(interaction)
     pages = VersionHistory(
-        interaction.client.services.store, persona, interaction.guild_id or 0, language=language
+        interaction.client.services.store, persona, interaction.guild_id or 0
     ).pages()
-    await respond(interaction, pages[0], history_view(persona.id, 0, len(pages), language=language))
+    await respond(interaction, pages[0], history_view(persona.id, 0, len(pages)))
 
 
-def history_view(
-    persona_id: str, page: int, pages: int, *, language: Language = SOURCE_LANGUAGE
-) -> discord.ui.View | None:
+def history_view(persona_id: str, page: int, pages: int) -> discord.ui.View | None:
     """The buttons to the neighbours of a page, from 0."""
     buttons = []
     if page > 0:
         newer = gettext_lazy("Newer")
-        buttons.append(HistoryPageButton(persona_id, page - 1, label=newer, language=language))
+        buttons.append(HistoryPageButton(persona_id, page - 1, label=newer))
     if page + 1 < pages:
         older = gettext_lazy("Older")
-        buttons.append(HistoryPageButton(persona_id, page + 1, label=older, language=language))
+        buttons.append(HistoryPageButton(persona_id, page + 1, label=older))
     return button_view(*buttons) if buttons else None
 
 
@@ -62,10 +56,9 @@ class HistoryPageButton(
 
     async def pressed(self, interaction: Interaction) -> None:
         persona = require_persona(interaction, self.persona_id)
-        language = interaction_language(interaction)
         pages = VersionHistory(
-            interaction.client.services.store, persona, interaction.guild_id or 0, language=language
+            interaction.client.services.store, persona, interaction.guild_id or 0
         ).pages()
         page = min(int(self.page), len(pages) - 1)
-        view = history_view(persona.id, page, len(pages), language=language)
+        view = history_view(persona.id, page, len(pages))
         await update_message(interaction, content=pages[page], view=view)

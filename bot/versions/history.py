@@ -10,8 +10,6 @@ from textwrap import shorten
 from bot.chat.model_names import version_label
 from bot.personas.served_versions import SHIPPED_ORIGIN
 from bot.platform.localisation import (
-    SOURCE_LANGUAGE,
-    Language,
     gettext_lazy,
     localise,
 )
@@ -45,7 +43,6 @@ class VersionHistory:
     store: Store
     persona: Persona
     guild_id: int
-    language: Language = SOURCE_LANGUAGE
 
     def pages(self) -> list[str]:
         """The newest versions first; at least one page."""
@@ -62,7 +59,7 @@ class VersionHistory:
                 pages=count,
             )
             first = number * VERSIONS_PER_PAGE
-            shown = [localise(head, self.language), *entries[first : first + VERSIONS_PER_PAGE]]
+            shown = [localise(head), *entries[first : first + VERSIONS_PER_PAGE]]
             pages.append("\n\n".join(shown))
         return pages
 
@@ -80,8 +77,8 @@ class VersionHistory:
             yield self._entry([gettext_lazy("**the base model**")], base)
 
     def _entry(self, head: Iterable[str], events: Iterable[str]) -> str:
-        heads = [localise(line, self.language) for line in head]
-        return _entry(heads, [localise(line, self.language) for line in events])
+        heads = [localise(line) for line in head]
+        return _entry(heads, [localise(line) for line in events])
 
     def _changes(self) -> Iterator[Promotion]:
         """The changes of the version that was live here: its own, and those of all servers while it
@@ -163,7 +160,7 @@ class VersionHistory:
                 verdict=verdict_name(card.verdict),
                 reasons=" ".join(card.reasons),
             )
-            whole = localise(text, self.language)
+            whole = localise(text)
             yield shorten(whole, MAX_VERDICT_CHARACTERS, placeholder=" …")
         if card.is_measured:
             yield _loss_text(card)

@@ -10,7 +10,7 @@ from typing import Any
 import discord
 from discord import ui
 
-from bot.platform.localisation import SOURCE_LANGUAGE, Language, localise
+from bot.platform.localisation import localise
 
 MAX_LAYOUT_CHARS = 4000
 """Characters of all texts of a layout together."""
@@ -35,14 +35,13 @@ def text_card(
     *,
     rest: str,
     buttons: Sequence[Item] = (),
-    language: Language = SOURCE_LANGUAGE,
 ) -> ui.LayoutView:
-    """A card of texts in a language, with a line between two of them, as many as have room, and
+    """A card of texts in the present language, with a line between two of them, as many as have room, and
     buttons below.
     """
     items: list[Item] = []
-    written = [localise(text, language) for text in texts if text]
-    for text in fit_texts(written, localise(rest, language)):
+    written = [localise(text) for text in texts if text]
+    for text in fit_texts(written, localise(rest)):
         if items:
             items.append(ui.Separator())
         items.append(ui.TextDisplay(text))

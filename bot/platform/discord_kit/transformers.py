@@ -18,7 +18,7 @@ from bot.chat.places import (
 from bot.moderation.roles import Action, RolePermissions, command_actions
 from bot.platform import permissions
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import gettext_lazy, gettext_noop, interaction_language, localise
+from bot.platform.localisation import gettext_lazy, gettext_noop, localise
 from bot.platform.request_origin import RequestOrigin
 from bot.services import Bot
 from personas.errors import RequestError
@@ -197,7 +197,7 @@ class PersonaTransformer(app_commands.Transformer):
             if names[label.casefold()] > 1:
                 label = f"{label[: MAX_LABEL_CHARS // 3]} ({persona.id})"
             if typed in label.casefold() or typed in persona.id:
-                part = localise(_part_here(persona, here), interaction_language(interaction))
+                part = localise(_part_here(persona, here))
                 part = f" · {part}" if part else ""
                 name = f"{label[: MAX_LABEL_CHARS - len(part)]}{part}"
                 choices.append(app_commands.Choice(name=name, value=persona.id))

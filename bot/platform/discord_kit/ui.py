@@ -17,11 +17,11 @@ from bot.moderation.roles import Action, RolePermissions
 from bot.platform.discord_kit.transformers import Interaction, require_action
 from bot.platform.errors import error_text
 from bot.platform.localisation import (
-    SOURCE_LANGUAGE,
-    Language,
+    activate,
     gettext_lazy,
     interaction_language,
     localise,
+    override,
     translate,
 )
 from bot.platform.messages import MAX_MESSAGE_CHARS, NO_MENTIONS
@@ -59,7 +59,7 @@ class BotCommandTree(app_commands.CommandTree[Any]):
     """The command tree, which answers every failed command, and each command once."""
 
     async def interaction_check(self, interaction: discord.Interaction[Any], /) -> bool:
-        return _is_first(interaction)
+        return _begin(interaction)
 
     async def on_error(
         self, interaction: discord.Interaction[Any], error: app_commands.AppCommandError, /
@@ -67,10 +67,12 @@ class BotCommandTree(app_commands.CommandTree[Any]):
         await respond_privately(interaction, error_text(error))
 
 
-def _is_first(interaction: discord.Interaction[Any]) -> bool:
-    """Tell whether an interaction comes for the first time: a gateway that resumes may repeat
+def _begin(interaction: discord.Interaction[Any]) -> bool:
+    """Have what answers an interaction written in its member's language: discord.py calls this in
+    the task of the answer. False for one that has come before: a gateway that resumes may repeat
     events.
     """
+    activate(interaction_language(interaction))
     return bool(interaction.client.note_interaction(interaction.id))
 
 
@@ -132,8 +134,8 @@ async def respond(
     A response that Discord does not take is logged: what it tells of has been done, and did not go
     wrong.
     """
-    text = localise(text, interaction_language(interaction, is_private=ephemeral))
-    text = text[:MAX_MESSAGE_CHARS]
+    with override(interaction_language(interaction, is_private=ephemeral)):
+        text = localise(text)[:MAX_MESSAGE_CHARS]
     await _respond(
         interaction, text, view, ephemeral=ephemeral, suppress_embeds=suppress_embeds, files=files
     )
@@ -240,10 +242,10 @@ async def fill_response(
 
 async def update_message(interaction: discord.Interaction[Any], **fields: Any) -> None:
     """Edit the message of the button that was pressed, as the response; a failure is logged, as by
-    `respond`. A localisable content is in the member's language: members alone see such messages.
+    `respond`. A localisable content is in the present language.
     """
     if content := fields.get("content"):
-        fields["content"] = localise(content, interaction_language(interaction))
+        fields["content"] = localise(content)
     with _logging_failure(interaction):
         if is_acknowledged(interaction):
             await persist(lambda: interaction.edit_original_response(**fields))
@@ -253,10 +255,10 @@ async def update_message(interaction: discord.Interaction[Any], **fields: Any) -
 
 async def edit_response(interaction: discord.Interaction[Any], **fields: Any) -> None:
     """Edit the response, such as by progress; a failure is logged, as by `respond`. A localisable
-    content is in the member's language.
+    content is in the present language.
     """
     if content := fields.get("content"):
-        fields["content"] = localise(content, interaction_language(interaction))
+        fields["content"] = localise(content)
     interaction.extras.pop(EMPTY_RESPONSE, None)
     with _logging_failure(interaction):
         await persist(lambda: interaction.edit_original_response(**fields))
@@ -309,15 +311,13 @@ class PersistentButton(
     moderators.
     """
 
-    def __init__(
-        self, *values: object, label: str | None = None, language: Language = SOURCE_LANGUAGE
-    ) -> None:
+    def __init__(self, *values: object, label: str | None = None) -> None:
         texts = [str(value) for value in values]
         for name, text in zip(self.template.groupindex, texts, strict=True):
             setattr(self, name, text)
         prefix = self.template.pattern.partition(":")[0].replace("\\", "")
         look: dict[str, Any] = {
-            "label": localise(label or self.label, language) or None,
+            "label": localise(label or self.label) or None,
             "style": self.style,
             "emoji": self.emoji,
         }
@@ -330,7 +330,7 @@ class PersistentButton(
         return cls(*match.groups())
 
     async def interaction_check(self, interaction: discord.Interaction[Any], /) -> bool:
-        return _is_first(interaction)
+        return _begin(interaction)
 
     async def callback(self, interaction: Interaction) -> None:  # type: ignore[override]
         try:
@@ -381,7 +381,7 @@ class PersistentSelect(
         return cls(item.options, *match.groups(), placeholder=item.placeholder)
 
     async def interaction_check(self, interaction: discord.Interaction[Any], /) -> bool:
-        return _is_first(interaction)
+        return _begin(interaction)
 
     async def callback(self, interaction: Interaction) -> None:  # type: ignore[override]
         try:
@@ -409,9 +409,7 @@ class PersistentPersonaSelect(PersistentSelect, template=r"never:"):
     menu: str | None
 
     @classmethod
-    def menus(
-        cls, personas: Sequence[Persona], *values: str, language: Language = SOURCE_LANGUAGE
-    ) -> list[Self]:
+    def menus(cls, personas: Sequence[Persona], *values: str) -> list[Self]:
         """Menus of these personas, as many as Discord shows below a message."""
         options = []
         for persona in personas[: MAX_MENUS * MAX_SELECT_OPTIONS]:
@@ -422,7 +420,7 @@ class PersistentPersonaSelect(PersistentSelect, template=r"never:"):
         pages = [options[start : start + MAX_SELECT_OPTIONS] for start in starts]
         menus = []
         for number, page in enumerate(pages, start=1):
-            placeholder = localise(CHOOSE_PERSONA_TEXT, language)
+            placeholder = localise(CHOOSE_PERSONA_TEXT)
             if len(pages) > 1:
                 placeholder += f" ({number}/{len(pages)})"
             further = str(number) if number > 1 else None
@@ -457,11 +455,11 @@ def text_field(
     )
 
 
-def fitting_text(source: str, language: Language, *, max_chars: int, **names: str) -> str:
-    """Return a text that `gettext_noop` marks in a language, with names in it. The longest of them
-    are shortened until the text has room.
+def fitting_text(source: str, *, max_chars: int, **names: str) -> str:
+    """Return a text that `gettext_noop` marks in the present language, with names in it. The longest
+    of them are shortened until the text has room.
     """
-    while len(text := translate(source, language, **names)) > max_chars:
+    while len(text := translate(source, **names)) > max_chars:
         longest = max(names, key=lambda each: len(names[each]))
         assert names[longest] != "…"  # the words around the names always have room
         names[longest] = f"{names[longest].removesuffix('…')[:-1]}…"
@@ -489,9 +487,8 @@ class FormCog(commands.Cog):
     @commands.Cog.listener()
     async def on_interaction(self, interaction: Interaction) -> None:
         """A form was submitted."""
-        if interaction.type is not discord.InteractionType.modal_submit or not _is_first(
-            interaction
-        ):
+        is_form = interaction.type is discord.InteractionType.modal_submit
+        if not is_form or not _begin(interaction):
             return
         data: Any = interaction.data or {}
         prefix, separator, rest = str(data.get("custom_id", "")).partition(":")

@@ -8,7 +8,9 @@ in the other languages.
 import gettext
 import string
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -43,6 +45,27 @@ ENUMERATION_MARKS: Mapping[Language, str] = {"zh_Hans": "、"}
 DOMAIN = "understudy"
 CATALOGUE_FOLDER = Path(__file__).parents[2] / "locale"
 MAX_KNOWN_MEMBERS = 10_000
+_language: ContextVar[Language] = ContextVar("language", default=SOURCE_LANGUAGE)
+
+
+def get_language() -> Language:
+    """Return the language in which texts are written now: English where nobody has chosen one."""
+    return _language.get()
+
+
+def activate(language: Language) -> None:
+    """Have the rest of the task write in a language, and the tasks that it creates from now on."""
+    _language.set(language)
+
+
+@contextmanager
+def override(language: Language) -> Iterator[None]:
+    """Write in a language inside the block."""
+    token = _language.set(language)
+    try:
+        yield
+    finally:
+        _language.reset(token)
 
 
 def language_of(locale: discord.Locale) -> Language:
@@ -150,7 +173,7 @@ def join_texts(*texts: str, separator: str = " ") -> LocalisableText:
     def write(language: Language) -> str:
         joined = ""
         for number, text in enumerate(texts):
-            shown = localise(text, language)
+            shown = _in_language(text, language)
             is_spaced = separator == " " and joined.endswith(FULL_WIDTH_MARKS)
             if number and not is_spaced:
                 joined += separator
@@ -165,27 +188,33 @@ def join_names(names: Iterable[str]) -> LocalisableText:
     listed = tuple(names)
     return LocalisableValue(
         lambda language: ENUMERATION_MARKS.get(language, ", ").join(
-            localise(name, language) for name in listed
+            _in_language(name, language) for name in listed
         )
     )
 
 
-def localise(text: str, language: Language) -> str:
-    """Return a text in a language. One that is not localisable, such as a member's, stays."""
-    if isinstance(text, MarkedText):
-        return translate(text.source, language, **text.values)
-    return text.in_language(language) if isinstance(text, LocalisableText) else text
+def localise(text: str) -> str:
+    """Return a text in the present language (`get_language`). One that is not localisable, such as a
+    member's, stays.
+    """
+    return _in_language(text, get_language())
 
 
-def translate(source: str, language: Language, **values: object) -> str:
-    """Return a text that `gettext_noop` marks in a language, with its gaps filled."""
-    return _fill(source, language, values)
+def translate(source: str, **values: object) -> str:
+    """Return a text that `gettext_noop` marks in the present language, with its gaps filled."""
+    return _fill(source, get_language(), values)
 
 
 def find_translation(source: str, language: Language) -> str | None:
     """Return the translation of a text, or None where it has none."""
     translation = _catalogue(language).gettext(source)
     return None if translation == source else translation
+
+
+def _in_language(text: str, language: Language) -> str:
+    if isinstance(text, MarkedText):
+        return _fill(text.source, language, text.values)
+    return text.in_language(language) if isinstance(text, LocalisableText) else text
 
 
 def _fill(
@@ -205,7 +234,7 @@ def _fill(
     text = commands_as_typed(text)
     localised: dict[str, Any] = {}
     for name, value in values.items():
-        localised[name] = localise(value, language) if isinstance(value, str) else value
+        localised[name] = _in_language(value, language) if isinstance(value, str) else value
     return _Formatter(language).vformat(text, (), localised) if values else text
 
 

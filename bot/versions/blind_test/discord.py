@@ -24,11 +24,11 @@ from bot.platform.discord_kit.ui import (
 )
 from bot.platform.errors import RefusedError
 from bot.platform.localisation import (
-    Language,
     gettext_lazy,
     gettext_noop,
     interaction_language,
     localise,
+    override,
 )
 from bot.store import VoteChoice
 from bot.versions.blind_test.actions import Contest
@@ -85,8 +85,8 @@ async def compare(
     contest = _find_contest(interaction, persona or channel_persona(interaction), version, against)
     _require_may_compare(interaction, contest.persona)
     if invite:
-        language = interaction_language(interaction, is_private=False)
-        await invite_members(channel, contest, language)
+        with override(interaction_language(interaction, is_private=False)):
+            await invite_members(channel, contest)
     await show_comparison(interaction, contest)
 
 
@@ -152,32 +152,27 @@ class ComparisonVoteButton(
         if result.outcome == "repeated":
             raise RefusedError(gettext_lazy("You have voted on these two."), vote_text(comparison))
         text_of = expired_text if result.outcome == "late" else revealed_text
-        again = _compare_button(
-            Contest.of(persona, comparison),
-            interaction_language(interaction),
-            label=gettext_lazy("Another"),
-        )
+        contest = Contest.of(persona, comparison)
+        again = _compare_button(contest, label=gettext_lazy("Another"))
         await update_message(
             interaction, content=text_of(comparison, persona), view=button_view(again)
         )
         await blind_tests.record_feedback(result)
 
 
-def _compare_button(
-    contest: Contest, language: Language, label: str | None = None
-) -> CompareButton:
+def _compare_button(contest: Contest, label: str | None = None) -> CompareButton:
     version, against = contest.names
-    return CompareButton(contest.persona.id, version, against, label=label, language=language)
+    return CompareButton(contest.persona.id, version, against, label=label)
 
 
 COMPARE_BUTTONS = (CompareButton, ComparisonVoteButton)
 
 
-async def invite_members(channel: GuildChannel, contest: Contest, language: Language) -> None:
+async def invite_members(channel: GuildChannel, contest: Contest) -> None:
     """Post the invitation to a blind test in a channel. Raises `discord.HTTPException`."""
     await channel.send(
-        localise(invitation_text(contest), language),
-        view=button_view(_compare_button(contest, language)),
+        localise(invitation_text(contest)),
+        view=button_view(_compare_button(contest)),
     )
 
 
@@ -188,9 +183,8 @@ async def show_comparison(interaction: Interaction, contest: Contest) -> None:
     comparison = await interaction.client.services.blind_tests.assign(
         contest, interaction.user.id, interaction.guild_id or 0
     )
-    language = interaction_language(interaction)
     buttons = [
-        ComparisonVoteButton(comparison.seq, choice, label=CHOICE_LABELS[choice], language=language)
+        ComparisonVoteButton(comparison.seq, choice, label=CHOICE_LABELS[choice])
         for choice in CHOICE_LABELS
     ]
     await respond(
