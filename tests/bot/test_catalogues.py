@@ -22,9 +22,8 @@ from bot.platform.localisation import (
     TRANSLATED_LANGUAGES,
     gettext_lazy,
     join_texts,
-    localise,
     ngettext_lazy,
-    translate,
+    override,
 )
 from bot.privacy.discord import PRIVACY_BUTTONS
 from bot.privacy.texts import TEXTS
@@ -32,6 +31,7 @@ from bot.reports.actions import REASONS
 from bot.safety.actions import DISCLOSURE_LINES
 from hatch_build import compile_catalogue
 from personas.schemas.chat import ChatReply
+from tests.bot.languages import localised
 from tools.catalogues import catalogue_path, extract_messages, read_catalogue
 
 MAX_BUTTON_CHARS = 80
@@ -121,14 +121,15 @@ def test_every_text_has_room_in_a_message(language):
 @every_language
 def test_buttons_menus_and_forms_keep_discords_limits(language):
     for item in PERSISTENT_ITEMS:
-        label = localise(getattr(item, "label", ""), language)
+        label = localised(getattr(item, "label", ""), language)
         assert len(label) <= MAX_BUTTON_CHARS, label
     for button in PRIVACY_BUTTONS:
-        assert len(translate(TEXTS[button.label_key], language)) <= MAX_BUTTON_CHARS
+        label = localised(gettext_lazy(TEXTS[button.label_key]), language)
+        assert len(label) <= MAX_BUTTON_CHARS, label
     for label in (ASK_HELP, PROMPT_LABEL, REPLY_LABEL, INSTEAD_LABEL, "What it should remember"):
-        assert len(translate(label, language)) <= MAX_FIELD_LABEL_CHARS, label
+        assert len(localised(gettext_lazy(label), language)) <= MAX_FIELD_LABEL_CHARS, label
     for reason in (*REASONS.values(), CHOOSE_PERSONA_TEXT):
-        assert len(localise(reason, language)) <= MAX_OPTION_CHARS, reason
+        assert len(localised(reason, language)) <= MAX_OPTION_CHARS, reason
 
 
 def command_chars(shape):
@@ -175,7 +176,8 @@ async def test_commands_keep_discords_limits_in_all_languages(stage):
 @every_language
 def test_a_footer_and_the_line_below_it_have_their_place(language):
     reply = ChatReply("hello", "v1", 7, 1, 1, "length", candidates=8)
-    footer = reply_footer(reply, "v" * 300, language=language)
+    with override(language):
+        footer = reply_footer(reply, "v" * 300)
     for line in DISCLOSURE_LINES:
         whole = add_below(footer, line)
         assert whole.endswith(line) and len(whole) <= MAX_FOOTER_CHARS
@@ -189,11 +191,11 @@ def test_a_text_is_english_until_its_language_is_chosen():
     other = gettext_lazy("the base model")
     text = gettext_lazy("Known: {names}.", names=other)
     assert text == "Known: the base model." and isinstance(text, str)
-    assert localise(text, "de") == "Bekannt: das Basismodell."
-    assert localise(join_texts(text, "{left as it is}"), "de") == (
+    assert localised(text, "de") == "Bekannt: das Basismodell."
+    assert localised(join_texts(text, "{left as it is}"), "de") == (
         "Bekannt: das Basismodell. {left as it is}"
     )
-    assert localise("a member's own {words}", "de") == "a member's own {words}"
+    assert localised("a member's own {words}", "de") == "a member's own {words}"
 
 
 @pytest.mark.parametrize(
@@ -211,14 +213,14 @@ def test_a_number_takes_the_form_of_the_language(count, english, german, chinese
         persona="Oda {x}",
     )
     assert english in text and "Oda {x}" in text
-    assert german in localise(text, "de") and chinese in localise(text, "zh_Hans")
+    assert german in localised(text, "de") and chinese in localised(text, "zh_Hans")
 
 
 def test_numbers_in_the_gaps_of_a_text_are_written_as_the_language_does():
     text = gettext_lazy("{phase}, {count:,} of {wanted:,}", phase="v1.5", count=1734, wanted=2000)
-    assert text == "v1.5, 1,734 of 2,000" and localise(text, "zh_Hans").count(",") == 2
-    assert localise(text, "de") == "v1.5, 1\u202f734 von 2\u202f000"
+    assert text == "v1.5, 1,734 of 2,000" and localised(text, "zh_Hans").count(",") == 2
+    assert localised(text, "de") == "v1.5, 1\u202f734 von 2\u202f000"
     wait = gettext_lazy("wait {seconds:g} s", seconds=2.5)
-    assert wait == "wait 2.5 s" and "2,5" in localise(wait, "vi")
+    assert wait == "wait 2.5 s" and "2,5" in localised(wait, "vi")
     loss = gettext_lazy("{base:.3f} → {share:.0%}", base=2.345, share=0.5)
-    assert localise(loss, "es") == "2,345 → 50%"
+    assert localised(loss, "es") == "2,345 → 50%"

@@ -11,7 +11,6 @@ import bot.schedules.discord_greetings
 from bot.guild_settings.definitions import HAS_MINORS
 from bot.moderation.store import Block
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import localise
 from bot.safety.actions import PLAIN_DISCLOSURE
 from bot.schedules.greetings import (
     MAX_MACROS,
@@ -24,6 +23,7 @@ from bot.schedules.store import MemberGreeting
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, Mute, Store
 from sandbox.guild import Guild
 from tests.bot.conftest import QUAY, on_stage
+from tests.bot.languages import localised
 from tests.bot.set_settings import set_answering
 from tests.bot.set_times import AheadClock, answer_to
 from tests.fakes import until
@@ -384,8 +384,8 @@ def test_many_names_are_counted():
 
 
 def test_members_are_listed_in_the_language_of_the_server():
-    assert localise(_joined(["Nell", "Ivo"], 2), "de") == "Nell und Ivo"
-    assert localise(_joined(["Nell"], 2), "de") == "Nell und 1 weiteres Mitglied"
+    assert localised(_joined(["Nell", "Ivo"], 2), "de") == "Nell und Ivo"
+    assert localised(_joined(["Nell"], 2), "de") == "Nell und 1 weiteres Mitglied"
 
 
 @pytest.mark.parametrize(

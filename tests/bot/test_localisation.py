@@ -1,6 +1,8 @@
 """The bot speaks the member's language in what they alone see, and the server's in its channels."""
 
+import asyncio
 import re
+from functools import partial
 
 import discord
 import pytest
@@ -15,7 +17,7 @@ from bot.platform.localisation import (
     LANGUAGES,
     gettext_lazy,
     language_of,
-    localise,
+    override,
 )
 from bot.safety.actions import DISCLOSURE, MINORS_BREAK, PLAIN_DISCLOSURE
 from bot.training.backend_protocol import TrainingFailed
@@ -26,6 +28,7 @@ from personas.schemas.training_events import Epoch
 from sandbox import message_text
 from sandbox.message_components import all_components
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
+from tests.bot.languages import localised
 from tests.bot.set_settings import set_limits
 from tests.bot.test_blind_test import takes
 from tests.bot.test_direct_messages import chosen
@@ -139,6 +142,16 @@ async def test_notices_forms_and_buttons_are_german_for_whom_discord_is(stage):
     assert form.modal["title"] == "Antwort an Ballast"
 
 
+async def test_two_members_at_once_are_answered_each_in_their_own_language(stage):
+    stage.member.set_locale("de")
+    stage.moderator.set_locale("es-ES")
+    german, spanish = await asyncio.gather(
+        stage.member.slash(QUAY, "privacy show"), stage.moderator.slash(QUAY, "privacy show")
+    )
+    await told(german, "**Was ich über dich speichere**")
+    await told(spanish, "**Lo que guardo sobre ti**")
+
+
 async def test_a_refusal_is_in_the_members_language_in_both_of_its_halves(stage):
     other = await ask(stage, QUAY, "how heavy?", BY_AI["en"], stage.moderator)
     stage.member.set_locale("es-419")
@@ -158,14 +171,14 @@ async def test_a_refusal_is_in_the_members_language_in_both_of_its_halves(stage)
 def test_an_error_is_never_half_in_one_language_and_half_in_another():
     advice = gettext_lazy("Ask again.")
     both = error_text(RefusedError(gettext_lazy("Your message has no words."), advice))
-    assert localise(both, "de") == "Deine Nachricht enthält keine Wörter. Frag noch einmal."
+    assert localised(both, "de") == "Deine Nachricht enthält keine Wörter. Frag noch einmal."
     half = error_text(RefusedError("Nobody has translated this.", advice))
-    assert localise(half, "de") == "Nobody has translated this. Ask again."
+    assert localised(half, "de") == "Nobody has translated this. Ask again."
     busy = error_text(EngineBusyError("9 replies are waiting already.", "Try later.", 4.2))
     assert busy == "9 replies are waiting already. Try later."
-    assert localise(busy, "de").endswith("Versuch es in etwa 5 s noch einmal.")
+    assert localised(busy, "de").endswith("Versuch es in etwa 5 s noch einmal.")
     failed = error_text(OnlyThoughtError("The operator reads this."))
-    assert localise(failed, "zh_Hans") == "模型只进行了思考，没有写出回复。请再试一次。"
+    assert localised(failed, "zh_Hans") == "模型只进行了思考，没有写出回复。请再试一次。"
 
 
 async def test_an_invitation_is_in_the_servers_language_and_a_comparison_in_the_members(tmp_path):
@@ -188,22 +201,19 @@ async def test_an_invitation_is_in_the_servers_language_and_a_comparison_in_the_
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_longest_names_are_shortened_until_a_text_has_room(language):
     source = "Use it in #{channel}, in place of {personas}"
-    text = fitting_text(
-        source, language, max_chars=MAX_BUTTON_CHARS, channel="quay", personas="Oda Marrow, " * 30
-    )
-    assert len(text) == MAX_BUTTON_CHARS and "#quay" in text and "Oda Marrow" in text
-    text = fitting_text(
-        source, language, max_chars=MAX_BUTTON_CHARS, channel="q" * 100, personas="Oda"
-    )
-    assert len(text) == MAX_BUTTON_CHARS and "qqq…" in text and "Oda" in text
-    short = fitting_text(source, language, max_chars=MAX_BUTTON_CHARS, channel="q", personas="Oda")
-    assert "…" not in short
+    fit = partial(fitting_text, source, max_chars=MAX_BUTTON_CHARS)
+    with override(language):
+        text = fit(channel="quay", personas="Oda Marrow, " * 30)
+        assert len(text) == MAX_BUTTON_CHARS and "#quay" in text and "Oda Marrow" in text
+        text = fit(channel="q" * 100, personas="Oda")
+        assert len(text) == MAX_BUTTON_CHARS and "qqq…" in text and "Oda" in text
+        assert "…" not in fit(channel="q", personas="Oda")
 
 
 def test_a_limit_of_the_context_that_names_a_value_is_translated_with_it():
     reason = ContextWindow(8192, "the default").within_time(tokens_per_s=60).reason
     assert reason == "what this machine reads in 60 s; CONTEXT_TOKENS can raise it"
-    assert localise(reason, "zh_Hans") == "这台机器在 60 秒内能读完的量；可用 CONTEXT_TOKENS 提高"
+    assert localised(reason, "zh_Hans") == "这台机器在 60 秒内能读完的量；可用 CONTEXT_TOKENS 提高"
 
 
 async def test_forms_with_menus_and_files_fit_in_every_language(stage):
@@ -277,7 +287,7 @@ async def test_discord_is_given_descriptions_in_all_languages_and_menus_their_na
 async def test_a_server_that_prefers_vietnamese_reads_disclosure_footer_and_buttons_in_it(stage):
     await prefer(stage, "vi")
     reply = await ask(stage, QUAY, "how heavy?", BY_AI["vi"])
-    disclosure = localise(DISCLOSURE, "vi")
+    disclosure = localised(DISCLOSURE, "vi")
     assert f"\n{BY_AI['vi']} · mô hình gốc · tư liệu: " in reply["content"]
     assert reply["content"].endswith(f"\n{disclosure}")
     assert labels(reply) == ["Trả lời", "Tạo lại"]
@@ -315,7 +325,7 @@ async def test_direct_messages_are_in_the_language_last_seen_of_the_member(stage
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_nothing_is_left_of_the_notes_of_any_language(language):
-    notes = [localise(note, language) for note in (DISCLOSURE, PLAIN_DISCLOSURE, MINORS_BREAK)]
+    notes = [localised(note, language) for note in (DISCLOSURE, PLAIN_DISCLOSURE, MINORS_BREAK)]
     said = "\n".join(["Good evening.", f"{BY_AI[language]} · v1", *notes])
     assert _without_notes(said).strip() == "Good evening."
 
@@ -325,7 +335,7 @@ async def test_a_persona_reads_no_disclosure_or_footer_of_an_earlier_language(st
     await prefer(stage, language)
     HAS_MINORS.write(stage.store, True, int(stage.sandbox.guild_id))
     reply = await ask(stage, QUAY, "how heavy?", BY_AI[language])
-    disclosure = localise(PLAIN_DISCLOSURE, language)
+    disclosure = localised(PLAIN_DISCLOSURE, language)
     assert reply["content"].endswith(f"\n{disclosure}")
     await prefer(stage, "en-US")
     await stage.member.forward(INN, reply)
@@ -333,7 +343,7 @@ async def test_a_persona_reads_no_disclosure_or_footer_of_an_earlier_language(st
         lambda: any("how heavy?" in one.turns[-1].text for one in stage.engine.requests[1:])
     )
     read = stage.engine.requests[-1].turns[-1].text
-    assert disclosure not in read and localise(MINORS_BREAK, language) not in read
+    assert disclosure not in read and localised(MINORS_BREAK, language) not in read
     assert BY_AI[language] not in read and "Ballast hears: how heavy?" in read
 
 
@@ -351,6 +361,25 @@ def english_in(message):
     """The English words of a message and its buttons, but for code and what members wrote."""
     shown = [CODE.sub("", message_text(message)), *labels(message)]
     return ENGLISH_WORDS.findall("\n".join(shown))
+
+
+async def test_a_training_that_a_vietnamese_starts_is_shown_in_the_servers_language(stage):
+    await prefer(stage, "de")
+    moderator = stage.moderator
+    moderator.set_locale("vi")
+    await moderator.slash(QUAY, "moderation audit", channel=stage.sandbox.channel(OFFICE)["id"])
+    mark = stage.mark
+    queued = await moderator.slash(QUAY, "finetune start")
+    await told(queued, "Đã xếp hàng với mã")
+    assert labels(queued.message) == ["Hủy"]
+    progress = await stage.sees("Training: **Ballast v1**", since=mark)
+    assert labels(progress) == ["Abbrechen"]
+    await until(lambda: stage.backend.busy)
+    stage.backend.finish()
+    result = await stage.sees("Trainiert: **Ballast v1**", since=mark)
+    await moderator.click(result, "Live schalten")
+    await stage.sees("v1 von **Ballast** ist ab der nächsten Antwort live.", since=mark)
+    await stage.sees("hat v1 von **Ballast** live geschaltet.", since=mark)
 
 
 async def test_a_german_moderator_reads_no_english_from_a_training_to_its_promotion(stage):

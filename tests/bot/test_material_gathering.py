@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.platform.localisation import TRANSLATED_LANGUAGES, localise
+from bot.platform.localisation import TRANSLATED_LANGUAGES
 from bot.store import Lesson, Store
 from bot.training import stored_datasets
 from bot.training.backend_protocol import TrainingFailed
@@ -31,6 +31,7 @@ from personas.home.data_subjects import Consent, write_consent
 from personas.home.job_material import ShippedData
 from personas.home.rights import decide_right
 from personas.schemas.training import TrainingRequest
+from tests.bot.languages import localised
 from tests.fakes import FakeClock
 from tests.loop_delay import measured_loop
 from tests.rights_sources import GUILD, PERMISSION
@@ -273,4 +274,4 @@ def test_why_a_source_may_not_be_trained_on_is_in_english_what_the_trainer_says(
     texts = refusal_texts("talk.json", verdict, consent)
     assert texts == (verdict.refused, verdict.advice) and all(texts)
     for language in TRANSLATED_LANGUAGES:
-        assert not {localise(text, language) for text in texts} & set(texts)
+        assert not {localised(text, language) for text in texts} & set(texts)

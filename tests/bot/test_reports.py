@@ -9,7 +9,7 @@ import pytest
 from bot.demo_guild import OWNER
 from bot.platform.clock import SystemClock
 from bot.platform.discord_kit.ui import button_view
-from bot.platform.localisation import LANGUAGES
+from bot.platform.localisation import LANGUAGES, override
 from bot.platform.messages import MAX_MESSAGE_CHARS
 from bot.privacy.retention import Retention, RetentionPeriods
 from bot.privacy.texts import translate
@@ -371,7 +371,8 @@ def test_the_notes_of_others_lose_the_name_of_somebody_who_is_erased(tmp_path):
 
 async def test_reports_are_deleted_after_the_stated_time(stage):
     for language in LANGUAGES:
-        assert f"{REPORT_DAYS} " in translate(language, "show_reports", count=1)
+        with override(language):
+            assert f"{REPORT_DAYS} " in translate("show_reports", count=1)
     old = time.time() - REPORT_DAYS * 86_400
     stage.store.reports.add(_report(stage, 1, at=old - 60))
     stage.store.reports.add(_report(stage, 2, at=old + 60))

@@ -226,7 +226,7 @@ async def test_the_messages_of_a_reply_are_found_among_many_others(stage, monkey
 
     await chatter()
     event_id = int((await stage.member.say(OFFICE, "a question"))["id"])
-    buttons = services.reply_service.views.growing(event_id, language="en")
+    buttons = services.reply_service.views.growing(event_id)
     first = await sender.say("…", buttons)
     assert await sender.find(event_id) == [first], "what was said before does not count"
     await chatter()

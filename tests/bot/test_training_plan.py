@@ -9,7 +9,6 @@ import time
 import pytest
 
 from bot.platform.clock import SystemClock
-from bot.platform.localisation import localise
 from bot.privacy.consent_files import ConsentMirror
 from bot.privacy.erasure_runner import ErasureRunner
 from bot.store import Store
@@ -18,6 +17,7 @@ from bot.training.backends.subprocess_backend import SubprocessBackend
 from bot.training.dataset_catalog import DatasetCatalog
 from personas.errors import RequestError, TrainingError
 from personas.schemas.training import TrainingRequest
+from tests.bot.languages import localised
 from tests.bot.subprocess_trainer import ship
 from tests.fakes import PLAN, until
 
@@ -164,14 +164,14 @@ def test_the_phases_of_a_plan_are_in_the_language_of_its_reader():
     estimate = PLAN.recipes[0].model_copy(update={"phases": {"material": 5.0, "training": 70.0}})
     text = status_text.phases_text(estimate)
     assert text == "reading the material 5 s, training 1 min 10 s; "
-    assert localise(text, "de").startswith("liest das Material 5 s, ")
+    assert localised(text, "de").startswith("liest das Material 5 s, ")
     assert status_text.phases_text(estimate.model_copy(update={"phases": {}})) == ""
 
 
 def test_the_numbers_of_a_plan_are_written_as_its_reader_does():
     plan = PLAN.model_copy(update={"rows": 2000, "rows_used": 1734, "dropped": {"short": 1266}})
     texts = status_text.plan_texts(plan, "demo-cpu", position=1, is_training=False)
-    german = localise(texts[0], "de")
+    german = localised(texts[0], "de")
     assert "1\u202f734 von 2\u202f000" in german and "- 1\u202f266: short" in german
     assert "1,734 of 2,000" in texts[0] and "- 1,266: short" in texts[0]
 

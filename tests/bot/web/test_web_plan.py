@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import join_texts, localise, translate
+from bot.platform.localisation import gettext_lazy, join_texts
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.templating import shell_command
 from bot.training.request_materials import gather_materials
@@ -24,6 +24,7 @@ from bot.training.web.plan_pages import default_job_name, form_to_request, train
 from personas.card.card_reader import parse_card
 from personas.home.teacher_setting import UNKNOWN_TIME_NOTE
 from personas.schemas.training import TrainingRequest
+from tests.bot.languages import localised
 from tests.bot.version_rows import install
 from tests.bot.web.dataset_folders import put_set
 from tests.fakes import PLAN
@@ -234,8 +235,8 @@ async def test_a_plans_note_is_on_the_page_and_on_discord_in_the_readers_languag
     page, _ = await plan_made(dashboard, **GIVEN)
     assert note in page and "lora_r is small" in page
     texts = plan_texts(plan, recipe.recipe, position=1, is_training=False)
-    on_discord = localise(join_texts(*texts), "de")
-    assert f"⚠️ {translate(note, 'de')}\n⚠️ lora_r is small" in on_discord
+    on_discord = localised(join_texts(*texts), "de")
+    assert f"⚠️ {localised(gettext_lazy(note), 'de')}\n⚠️ lora_r is small" in on_discord
 
 
 async def test_what_does_not_fit_into_memory_is_shown_with_what_would(dashboard, monkeypatch):
