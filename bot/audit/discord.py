@@ -14,13 +14,7 @@ from bot.guild_settings.definitions import AUDIT_CHANNEL
 from bot.platform.discord_kit.transformers import MODERATION, Interaction
 from bot.platform.discord_kit.ui import defer, respond, respond_privately
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import (
-    gettext_lazy,
-    gettext_noop,
-    language_of,
-    localise,
-    override,
-)
+from bot.platform.localisation import gettext_lazy, gettext_noop, language_of, localise, override
 from bot.platform.messages import NO_MENTIONS
 from bot.services import Bot
 

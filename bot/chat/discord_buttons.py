@@ -30,12 +30,7 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import (
-    gettext_lazy,
-    gettext_noop,
-    override,
-    translate,
-)
+from bot.platform.localisation import gettext_lazy, gettext_noop, override, translate
 from bot.platform.messages import markdown_name
 from bot.store import StoredReply, VoteCounts
 from personas.schemas.chat import Persona

@@ -22,12 +22,7 @@ from bot.platform.discord_kit.transformers import (
 )
 from bot.platform.discord_kit.ui import defer, respond
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import (
-    gettext_lazy,
-    gettext_noop,
-    join_texts,
-    localise,
-)
+from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts, localise
 from bot.platform.messages import markdown_name
 from bot.services import Bot, Services
 from bot.store import StoredReply

@@ -9,12 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bot.chat.markdown_split import split_markdown
-from bot.platform.localisation import (
-    gettext_lazy,
-    gettext_noop,
-    localise,
-    translate,
-)
+from bot.platform.localisation import gettext_lazy, gettext_noop, localise, translate
 from bot.platform.messages import MAX_MESSAGE_CHARS
 from bot.safety.actions import WITHHELD
 from personas.markdown_code import CodeSpan, find_code

@@ -28,13 +28,7 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import (
-    gettext_lazy,
-    gettext_noop,
-    localise,
-    ngettext_lazy,
-    translate,
-)
+from bot.platform.localisation import gettext_lazy, gettext_noop, localise, ngettext_lazy, translate
 from bot.platform.messages import markdown_name
 from personas.schemas.chat import Persona
 

@@ -34,13 +34,7 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import (
-    gettext_lazy,
-    gettext_noop,
-    localise,
-    ngettext_lazy,
-    translate,
-)
+from bot.platform.localisation import gettext_lazy, gettext_noop, localise, ngettext_lazy, translate
 from bot.platform.messages import MAX_MESSAGE_CHARS, markdown_name, message_texts
 from bot.services import Bot
 from bot.store import Memory, StoredReply

@@ -29,13 +29,7 @@ from bot.moderation.texts import (
 from bot.platform.discord_kit.transformers import MODERATION, Interaction, PersonaOption
 from bot.platform.discord_kit.ui import respond
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import (
-    gettext_lazy,
-    gettext_noop,
-    join_names,
-    join_texts,
-    localise,
-)
+from bot.platform.localisation import gettext_lazy, gettext_noop, join_names, join_texts, localise
 from bot.platform.messages import latest_lines, markdown_name
 from bot.services import Services
 from bot.store import ALL_PERSONAS

@@ -30,13 +30,7 @@ from bot.platform.discord_kit.transformers import (
 )
 from bot.platform.discord_kit.ui import defer, edit_response, respond
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import (
-    gettext_lazy,
-    gettext_noop,
-    join_texts,
-    localise,
-    translate,
-)
+from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts, localise, translate
 from bot.platform.messages import markdown_name, message_texts
 from bot.services import Services
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, Mute, StoredReply

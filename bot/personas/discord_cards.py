@@ -51,13 +51,7 @@ from bot.platform.discord_kit.ui import (
 )
 from bot.platform.discord_kit.ui import form as make_form
 from bot.platform.errors import RefusedError, error_text
-from bot.platform.localisation import (
-    gettext_lazy,
-    gettext_noop,
-    join_texts,
-    localise,
-    translate,
-)
+from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts, localise, translate
 from bot.platform.messages import NO_MENTIONS, markdown_name
 from bot.platform.request_origin import RequestOrigin
 from bot.services import Services

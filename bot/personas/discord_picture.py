@@ -26,13 +26,7 @@ from bot.platform.discord_kit.ui import (
     submitted_files,
 )
 from bot.platform.errors import RefusedError, error_text
-from bot.platform.localisation import (
-    gettext_lazy,
-    gettext_noop,
-    join_texts,
-    localise,
-    translate,
-)
+from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts, localise, translate
 from bot.platform.messages import markdown_name
 from personas.errors import UnderstudyError
 

@@ -22,11 +22,7 @@ from bot.platform.discord_kit.ui import (
     respond,
 )
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import (
-    gettext_lazy,
-    gettext_noop,
-    join_texts,
-)
+from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts
 from bot.platform.messages import markdown_name
 from personas.home.persona_ids import short_id
 from personas.home.trash import KEPT_S

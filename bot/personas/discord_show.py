@@ -21,12 +21,7 @@ from bot.platform.discord_kit.layouts import Item, button_row, card_layout, fit_
 from bot.platform.discord_kit.transformers import PERSONA, Interaction, require_speak_channel
 from bot.platform.discord_kit.ui import defer, respond_with_layout
 from bot.platform.errors import RefusedError
-from bot.platform.localisation import (
-    gettext_lazy,
-    gettext_noop,
-    join_texts,
-    localise,
-)
+from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts, localise
 from bot.platform.messages import markdown_name
 from bot.services import Services
 from bot.store import Channel

@@ -5,10 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import discord
 
-from bot.platform.localisation import (
-    gettext_lazy,
-    localise,
-)
+from bot.platform.localisation import gettext_lazy, localise
 from personas.schemas.chat import Persona
 
 MAX_MESSAGE_CHARS = 2000

@@ -20,13 +20,7 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError, error_text
-from bot.platform.localisation import (
-    gettext_lazy,
-    gettext_noop,
-    localise,
-    ngettext_lazy,
-    translate,
-)
+from bot.platform.localisation import gettext_lazy, gettext_noop, localise, ngettext_lazy, translate
 from bot.platform.messages import latest_lines
 from bot.reports.actions import (
     MAX_NOTE_CHARS,

@@ -21,11 +21,7 @@ from bot.platform.discord_kit.transformers import (
 )
 from bot.platform.discord_kit.ui import defer, respond, respond_with_layout
 from bot.platform.errors import error_text, redact_paths
-from bot.platform.localisation import (
-    gettext_lazy,
-    gettext_noop,
-    localise,
-)
+from bot.platform.localisation import gettext_lazy, gettext_noop, localise
 from bot.platform.messages import markdown_name, message_texts
 from bot.services import Bot
 from bot.store import TrainingJob

@@ -17,11 +17,7 @@ from bot.platform.discord_kit.ui import (
     send_form,
 )
 from bot.platform.errors import error_text
-from bot.platform.localisation import (
-    gettext_lazy,
-    gettext_noop,
-    translate,
-)
+from bot.platform.localisation import gettext_lazy, gettext_noop, translate
 from bot.store import TrainingJob
 from bot.training.discord_start import progress_channel, queue_training
 from bot.training.repeat import RepeatForm, find_repeatable

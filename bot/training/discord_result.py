@@ -14,12 +14,7 @@ from discord import ui
 
 from bot.platform.discord_kit.layouts import Item, button_row, card_layout, fit_texts, has_room
 from bot.platform.discord_kit.ui import button_view
-from bot.platform.localisation import (
-    gettext_lazy,
-    gettext_noop,
-    localise,
-    translate,
-)
+from bot.platform.localisation import gettext_lazy, gettext_noop, localise, translate
 from bot.store import TrainingJob
 from bot.training.status_text import CardExcerpt, ResultText, result_text
 from personas.home.adapters import score_card_file

@@ -10,11 +10,7 @@ from bot.platform.discord_kit.layouts import text_card
 from bot.platform.discord_kit.transformers import Interaction, require_persona
 from bot.platform.discord_kit.ui import PersistentButton, defer, respond_with_layout
 from bot.platform.errors import RefusedError, redact_paths
-from bot.platform.localisation import (
-    gettext_lazy,
-    join_texts,
-    localise,
-)
+from bot.platform.localisation import gettext_lazy, join_texts, localise
 from bot.store import TrainingJob
 from bot.training.discord_buttons import CancelJobButton
 from bot.training.start_options import card_share, default_job_name

@@ -5,11 +5,7 @@ from collections.abc import Iterable
 from bot.personas.discord_lore import AddLoreButton, guild_lore
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import PersistentButton, button_view, respond
-from bot.platform.localisation import (
-    gettext_lazy,
-    join_texts,
-    ngettext_lazy,
-)
+from bot.platform.localisation import gettext_lazy, join_texts, ngettext_lazy
 from bot.platform.messages import markdown_name
 from bot.platform.permissions import is_moderator
 from bot.training.discord_start import ReadFirstButton, TrainFromCardButton, from_card_request

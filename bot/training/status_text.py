@@ -288,7 +288,7 @@ def result_text(
     *,
     learner: str = "",
 ) -> ResultText:
-    """Describe the result of a job that is done, in a language."""
+    """Describe the result of a job that is done, in the present language."""
     assert job.result is not None
     card = job.result.scorecard
     figures = [

@@ -27,11 +27,7 @@ from bot.platform.discord_kit.ui import (
     edit_response,
     respond,
 )
-from bot.platform.localisation import (
-    gettext_lazy,
-    gettext_noop,
-    join_texts,
-)
+from bot.platform.localisation import gettext_lazy, gettext_noop, join_texts
 from bot.platform.messages import markdown_name
 from bot.store import TrainingJob
 from bot.training.discord_options import job_labels, select_job
@@ -319,10 +315,8 @@ class PromoteDialogueButton(PersistentButton, template=r"promote-dialogue:(?P<na
             "persona.",
             name=self.name,
         )
-        menus = DialoguePersonaSelect.menus(
-            list(services.personas.of(guild_id).values()),
-            self.name,
-        )
+        personas = list(services.personas.of(guild_id).values())
+        menus = DialoguePersonaSelect.menus(personas, self.name)
         await respond(interaction, question, button_view(*menus))
 
 

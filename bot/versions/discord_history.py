@@ -12,10 +12,7 @@ from bot.platform.discord_kit.transformers import (
     require_persona,
 )
 from bot.platform.discord_kit.ui import PersistentButton, button_view, respond, update_message
-from bot.platform.localisation import (
-    gettext_lazy,
-    gettext_noop,
-)
+from bot.platform.localisation import gettext_lazy, gettext_noop
 from bot.versions.history import VersionHistory
 
 

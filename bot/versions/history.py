@@ -9,10 +9,7 @@ from textwrap import shorten
 
 from bot.chat.model_names import version_label
 from bot.personas.served_versions import SHIPPED_ORIGIN
-from bot.platform.localisation import (
-    gettext_lazy,
-    localise,
-)
+from bot.platform.localisation import gettext_lazy, localise
 from bot.platform.messages import markdown_name
 from bot.store import (
     ALL_GUILDS,

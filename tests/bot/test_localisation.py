@@ -13,12 +13,7 @@ from bot.guild_settings.definitions import HAS_MINORS
 from bot.moderation.limits import ReplyLimits
 from bot.platform.discord_kit.ui import MAX_BUTTON_CHARS, fitting_text
 from bot.platform.errors import RefusedError, error_text
-from bot.platform.localisation import (
-    LANGUAGES,
-    gettext_lazy,
-    language_of,
-    override,
-)
+from bot.platform.localisation import LANGUAGES, gettext_lazy, language_of, override
 from bot.safety.actions import DISCLOSURE, MINORS_BREAK, PLAIN_DISCLOSURE
 from bot.training.backend_protocol import TrainingFailed
 from personas.engine.context_window import ContextWindow

@@ -170,10 +170,8 @@ COMPARE_BUTTONS = (CompareButton, ComparisonVoteButton)
 
 async def invite_members(channel: GuildChannel, contest: Contest) -> None:
     """Post the invitation to a blind test in a channel. Raises `discord.HTTPException`."""
-    await channel.send(
-        localise(invitation_text(contest)),
-        view=button_view(_compare_button(contest)),
-    )
+    view = button_view(_compare_button(contest))
+    await channel.send(localise(invitation_text(contest)), view=view)
 
 
 async def show_comparison(interaction: Interaction, contest: Contest) -> None:
