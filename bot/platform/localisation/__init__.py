@@ -61,11 +61,13 @@ def activate(language: Language) -> None:
 @contextmanager
 def override(language: Language) -> Iterator[None]:
     """Write in a language inside the block."""
-    token = _language.set(language)
+    before = get_language()
+    activate(language)
     try:
         yield
     finally:
-        _language.reset(token)
+        # A token would have to be reset in the same task, and a reply's may end with the loop.
+        activate(before)
 
 
 def language_of(locale: discord.Locale) -> Language:
