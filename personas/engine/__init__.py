@@ -1,6 +1,6 @@
 """The chat engine's protocol, state and metrics, all that most of the bot needs of it."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -41,6 +41,12 @@ class Engine(Protocol):
     @property
     def context_tokens(self) -> int:
         """The most tokens that a prompt and its reply have together; known once it has started."""
+
+    @property
+    def sampling_fields(self) -> Set[str]:
+        """The fields of `SamplingParams` for length and drawing that replies follow; known once it
+        has started.
+        """
 
     async def start(self) -> None:
         """Load the base model, or connect to where it is served. Raises an `UnderstudyError`."""

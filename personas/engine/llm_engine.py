@@ -6,11 +6,11 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import psutil
 
@@ -121,6 +121,9 @@ class LLMEngine:
     first_device: Device | None = None
     before_step: Callable[[], object] = lambda: None
     device: Device = field(default="cpu", init=False)  # the device that computes new requests
+    sampling_fields: ClassVar[Set[str]] = frozenset(
+        ("max_new_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    )
     window: ContextWindow = field(init=False)
     """The window of new requests, set by `start`."""
     _tasks: queue.SimpleQueue[_EngineTask | None] = field(

@@ -9,7 +9,7 @@ import math
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -108,9 +108,10 @@ class NotFiniteError(ArithmeticError):
     """The model computed no finite number for any token."""
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """Settings of all sequences on the device of the logits, `[sequences, 1]` each, in float64."""
+class _Settings(NamedTuple):
+    """Numbers of one sequence; on the device of the logits those of all, `[sequences, 1]` each, in
+    float64.
+    """
 
     temperature: Any
     top_p: Any
@@ -124,18 +125,16 @@ class _Settings:
         rows = []
         for state in states:
             sampling = state.sampling
-            rows.append(
-                (
-                    1.0 if state.is_greedy else sampling.temperature,
-                    sampling.top_p,
-                    sampling.min_p,
-                    float(sampling.top_k),
-                    # By position, not by the state of a generator: a batch of others changes no
-                    # draw.
-                    seeded_uniform(state.seed, state.position),
-                    float(state.is_greedy),
-                )
+            row = cls(
+                temperature=1.0 if state.is_greedy else sampling.temperature,
+                top_p=sampling.top_p,
+                min_p=sampling.min_p,
+                top_k=sampling.top_k,
+                # By position, not by the state of a generator: a batch of others changes no draw.
+                uniform=seeded_uniform(state.seed, state.position),
+                is_greedy=state.is_greedy,
             )
+            rows.append(row)
         settings = copy_to_device(torch.tensor(rows, dtype=torch.float64), device)
         return cls(*settings.split(1, dim=1))
 

@@ -4,7 +4,7 @@ generates the replies on the processor.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -46,6 +46,10 @@ class CardSharingEngine:
     @property
     def context_tokens(self) -> int:
         return self._active.context_tokens
+
+    @property
+    def sampling_fields(self) -> Set[str]:
+        return self._active.sampling_fields
 
     @property
     def device(self) -> Device:

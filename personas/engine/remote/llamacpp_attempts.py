@@ -22,12 +22,12 @@ from personas.engine.remote.llamacpp_slots import SlotUse
 from personas.engine.remote.replica import Replica
 from personas.engine.remote.replica_health import cancel_tasks
 from personas.engine.remote.reply_attempts import ReplyAttempts
+from personas.engine.remote.sampling_names import named_sampling
 from personas.engine.remote.server_errors import AdapterNotServedError, VllmError
 from personas.engine.remote.vllm_client import ServedModels, TokenChunk
 from personas.engine.remote.vllm_sequence import VllmSequence
 from personas.home.prompt_version import renderer_of
 from personas.prompt.renderer import PICTURE_MARK, RenderedPrompt, Renderer
-from personas.schemas.chat import SamplingParams
 
 log = logging.getLogger(__name__)
 MAX_SCORE_S = 20.0
@@ -56,12 +56,15 @@ class LlamaCppSequence(VllmSequence):
     ) -> dict[str, Any]:
         """Build the request for the rest of the reply."""
         sampling = self.request.sampling
-        prompt = [*self.prompt, *self.received]
-        body = sampling_body(sampling) | {
-            "prompt": self._prompt_with_pictures(served) if self.has_pictures(served) else prompt,
-            "n_predict": sampling.max_new_tokens - len(self.received),
+        prompt: Any = [*self.prompt, *self.received]
+        most_tokens = len(prompt) + sampling.max_new_tokens
+        if self.has_pictures(served):
+            prompt = self._prompt_with_pictures(served)
+        body = named_sampling(self.sampling_left, served.sampling_names) | {
+            "samplers": list(SAMPLERS),
+            "prompt": prompt,
             # The local engine's penalty covers the whole prompt, too.
-            "repeat_last_n": len(prompt) + sampling.max_new_tokens,
+            "repeat_last_n": most_tokens,
             "seed": self.attempt_seed(),
             "id_slot": self.slot.number,
             "cache_prompt": reads_cache,
@@ -112,18 +115,6 @@ class LlamaCppSequence(VllmSequence):
         if self.candidates:
             self.end_choice(self.candidates[0])
         super().finish()
-
-
-def sampling_body(sampling: SamplingParams) -> dict[str, Any]:
-    """Return the fields that the sampling needs."""
-    return {
-        "samplers": list(SAMPLERS),
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "min_p": sampling.min_p,
-        "repeat_penalty": sampling.repetition_penalty,
-    }
 
 
 def dry_body(seed: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from personas.engine.remote.llamacpp_slots import (
     possible_candidates,
     reserved_slots,
 )
+from personas.engine.remote.sampling_names import LLAMACPP_NAMES, SamplingNames
 from personas.engine.remote.server_checks import (
     PICTURES_ARE_SEEN,
     PROBE_TEXT,
@@ -59,6 +60,10 @@ class ServedByLlamaCpp(ServedModels):
     candidates: int = 1
     media_marker: str = ""
     adds_bos: bool = False
+
+    @property
+    def sampling_names(self) -> SamplingNames:
+        return LLAMACPP_NAMES
 
     @property
     def rows(self) -> int:

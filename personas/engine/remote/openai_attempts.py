@@ -41,18 +41,15 @@ class OpenAISequence(VllmSequence):
 
     def text_body(self, served: ServedByOpenAI) -> dict[str, Any]:
         """Build the request for the rest of the reply, from a server that answers with text."""
-        sampling = self.request.sampling
         self._detokenizer.forget_open_thought()
         self._detokenizer.starts_in_thought = served.opens_thought
-        left = replace(
-            sampling, max_new_tokens=max(1, sampling.max_new_tokens - len(self.received))
-        )
         self.seeded = served.takes_seed and (self.seeded or not self.received)
         messages = served.arrange(break_turn_markers(self.messages))
         if self.has_pictures(served):
             served = replace(served, takes_ids=False)
             messages[-1] = with_pictures(messages[-1], self.request.pictures)
-        return served.body((*self.prompt, *self.received), messages, left, self.attempt_seed())
+        prompt = (*self.prompt, *self.received)
+        return served.body(prompt, messages, self.sampling_left, self.attempt_seed())
 
     def receive(self, chunk: TokenChunk) -> None:
         if chunk.text is None:

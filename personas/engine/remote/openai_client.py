@@ -15,6 +15,13 @@ from typing import Any
 from personas.engine.openai_choices import FAILED, REFUSING_FINISHES, read_part
 from personas.engine.reasoning_fields import NO_THINKING
 from personas.engine.remote.picture_probe import sees_pictures
+from personas.engine.remote.sampling_names import (
+    OPENAI_NAMES,
+    REASONING_NAMES,
+    VLLM_NAMES,
+    SamplingNames,
+    named_sampling,
+)
 from personas.engine.remote.server_checks import (
     PICTURES_ARE_SEEN,
     PROBE_TEXT,
@@ -116,6 +123,12 @@ class ServedByOpenAI(ServedModels):
     alternates: bool = False
 
     @property
+    def sampling_names(self) -> SamplingNames:
+        if not self.takes_max_tokens:
+            return REASONING_NAMES
+        return VLLM_NAMES if self.takes_sampling else OPENAI_NAMES
+
+    @property
     def prompts(self) -> str:
         if not self.takes_ids:
             return "messages, rendered by the server"
@@ -133,22 +146,15 @@ class ServedByOpenAI(ServedModels):
         seed: int,
     ) -> dict[str, Any]:
         """Build a request that is answered with text."""
-        body: dict[str, Any] = {"model": self.base, "stream": True}
-        if self.takes_max_tokens:
-            body["max_tokens"] = sampling.max_new_tokens
-            body |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
-        else:
-            body["max_completion_tokens"] = sampling.max_new_tokens
+        body = named_sampling(sampling, self.sampling_names)
+        body |= {"model": self.base, "stream": True}
         if self.effort:
             body["reasoning_effort"] = self.effort
         if self.takes_seed:
             body["seed"] = seed
         if self.takes_sampling:
-            penalty = sampling.repetition_penalty  # of vLLM and gateways, and of llama.cpp
-            body |= {"top_k": sampling.top_k, "min_p": sampling.min_p}
-            body |= {"repetition_penalty": penalty, "repeat_penalty": penalty}
-            # All tokens, as in the other engines: llama.cpp's default is the last 64.
-            body["repeat_last_n"] = -1
+            # For llama.cpp. All tokens, as in the other engines: its default is the last 64.
+            body |= {"repeat_penalty": sampling.repetition_penalty, "repeat_last_n": -1}
         if self.takes_ids:
             return body | {"prompt": list(prompt)}
         body["messages"] = [*messages]

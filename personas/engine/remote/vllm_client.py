@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from personas.engine.remote.event_stream import EventReader
+from personas.engine.remote.sampling_names import VLLM_NAMES, SamplingNames
 from personas.engine.remote.server_errors import (
     FOREIGN_ERRORS,
     AdapterNotServedError,
@@ -95,6 +96,11 @@ class ServedModels:
     max_tokens: int
     adapters: Mapping[str, str] = field(default_factory=dict)
     sees_pictures: bool = False
+
+    @property
+    def sampling_names(self) -> SamplingNames:
+        """What the server calls the fields of the sampling that it takes."""
+        return VLLM_NAMES
 
 
 @dataclass(frozen=True)

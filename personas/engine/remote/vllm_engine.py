@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
@@ -25,6 +25,7 @@ from personas.engine.remote.replica_health import ReplicaHealth, cancel_tasks
 from personas.engine.remote.replica_scheduler import ReplicaScheduler, scheduler_limits
 from personas.engine.remote.replicas import Replicas
 from personas.engine.remote.reply_attempts import ReplyAttempts
+from personas.engine.remote.sampling_names import VLLM_NAMES
 from personas.engine.remote.server_checks import (
     ExpectedModel,
     ReplicaChecker,
@@ -121,6 +122,12 @@ class VllmEngine:
     @property
     def context_tokens(self) -> int:
         return self.window.tokens
+
+    @property
+    def sampling_fields(self) -> Set[str]:
+        """Those that a server takes; while nothing is known of any, those that vLLM does."""
+        known = [replica.served.sampling_names for replica in self._replicas.all if replica.served]
+        return set(chain.from_iterable(known or [VLLM_NAMES]))
 
     @property
     def _served_precision(self) -> ServingPrecision:

@@ -8,13 +8,14 @@ from typing import Any
 
 from personas.engine.remote.picture_parts import with_pictures
 from personas.engine.remote.replica import Lease
+from personas.engine.remote.sampling_names import named_sampling
 from personas.engine.remote.server_errors import REASONING_ADVICE, OnlyThoughtError
 from personas.engine.remote.vllm_client import ServedModels, TokenChunk
 from personas.engine.reply_sequence import ReplySequence
 from personas.engine.reply_stream import QueuedReplyStream
 from personas.prompt.chat_template import FIXED_VARIABLES, Message
 from personas.prompt.renderer import RenderedPrompt
-from personas.schemas.chat import ChatReply
+from personas.schemas.chat import ChatReply, SamplingParams
 
 
 class VllmReplyStream(QueuedReplyStream):
@@ -106,14 +107,8 @@ class VllmSequence(ReplySequence):
         has_pictures = self.has_pictures(served)
         if has_pictures:
             prompt = self._messages_with_pictures()
-        body: dict[str, Any] = {
+        body = named_sampling(self.sampling_left, served.sampling_names) | {
             "model": self.adapter_name or served.base,
-            "max_tokens": sampling.max_new_tokens - len(self.received),
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "top_k": sampling.top_k,
-            "min_p": sampling.min_p,
-            "repetition_penalty": sampling.repetition_penalty,
             "seed": self.attempt_seed(),
             "stop_token_ids": list(self._detokenizer.stop_ids),
             # Only the renderer's stop tokens end a reply, as in the local engine.
@@ -143,6 +138,13 @@ class VllmSequence(ReplySequence):
             "continue_final_message": has_begun,
             "chat_template_kwargs": FIXED_VARIABLES,
         }
+
+    @property
+    def sampling_left(self) -> SamplingParams:
+        """The sampling of the rest of the reply."""
+        sampling = self.request.sampling
+        left = max(1, sampling.max_new_tokens - len(self.received))
+        return replace(sampling, max_new_tokens=left)
 
     def attempt_seed(self) -> int:
         """Return the seed; a resumed reply gets another one, or it would draw the numbers of its
