@@ -112,6 +112,7 @@ def compose(
     personas.names_of_bot = faces.own_names
     engine_rules = EngineRules(
         engine=engine,
+        engine_name=settings.engine,
         usual=dependencies.sampling,
         most_new_tokens=settings.new_tokens_limit,
         set_by_operator=settings.model_fields_set & settings.sampling.keys(),

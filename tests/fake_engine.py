@@ -5,12 +5,21 @@ request.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence, Set
+from dataclasses import fields
 from typing import Any
 
 from personas.engine import AdapterStatus, EngineState
 from personas.errors import EngineBusyError, UnderstudyError
-from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona, ReplyToken, Turn
+from personas.schemas.chat import (
+    AdapterRef,
+    ChatReply,
+    ChatRequest,
+    Persona,
+    ReplyToken,
+    SamplingParams,
+    Turn,
+)
 
 ALTERNATIVES = (("tide", -0.5), ("rope", -2.5))
 """Alternatives of every token, with their log-probabilities."""
@@ -97,6 +106,7 @@ class FakeEngine:
         self.free = asyncio.Event()
         self.free.set()
         self.context_tokens = 2048
+        self.sampling_fields: Set[str] = {each.name for each in fields(SamplingParams)}
         self.sees_pictures = False
 
     def submit(self, request: ChatRequest) -> FakeReplyStream:

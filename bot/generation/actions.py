@@ -1,16 +1,18 @@
 """Length, sampling and context of replies: what holds for a persona in a channel."""
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from bot.guild_settings.actions import HeldValue, SettingsActions
-from bot.guild_settings.definitions import GENERATION, MAX_TEMPERATURE, MIN_TOP_P
+from bot.guild_settings.definitions import GENERATION
 from bot.guild_settings.registry import Bounds
 from bot.guild_settings.store import NO_CHANNEL
 from bot.platform.localisation import gettext_lazy
 from personas.engine import Engine
 from personas.engine.context_window import MIN_CONTEXT_TOKENS
 from personas.schemas.chat import SamplingParams
+
+SAMPLING_KEYS = {each.name for each in fields(SamplingParams)} & {*GENERATION.keys}
 
 
 @dataclass(frozen=True)
@@ -29,31 +31,27 @@ class EffectiveGeneration:
 
     def sampling(self, usual: SamplingParams) -> SamplingParams:
         """Return the sampling of a reply, with all other parameters as usual."""
-        return replace(
-            usual,
-            max_new_tokens=self.max_new_tokens,
-            temperature=float(self.values["temperature"].value),
-            top_p=float(self.values["top_p"].value),
-        )
+        return replace(usual, **{key: self.values[key].value for key in SAMPLING_KEYS})
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRules:
     """What the engine and the operator decide about length, sampling and context.
 
-    `usual` is the sampling where nothing is set, `set_by_operator` names its fields that settings
-    of the bot set, `recommended` those that the base model's files do. A reply may be set to at
-    most `most_new_tokens`.
+    `engine_name` is ENGINE. `usual` is the sampling where nothing is set, `set_by_operator` names
+    its fields that settings of the bot set, `recommended` those that the base model's files do. A
+    reply may be set to at most `most_new_tokens`.
     """
 
     engine: Engine
+    engine_name: str
     usual: SamplingParams
     most_new_tokens: int
     set_by_operator: Set[str] = frozenset()
     recommended: Set[str] = frozenset()
 
     def bounds(self) -> dict[str, Bounds]:
-        """Return the bounds of each setting now: the engine's window may change."""
+        """Return the bounds that the engine has now: its window may change."""
         context = self.engine.context_tokens
         longest = min(self.most_new_tokens, context // 2)
         length_reason = gettext_lazy("the operator's NEW_TOKENS_LIMIT")
@@ -61,8 +59,6 @@ class EngineRules:
             length_reason = gettext_lazy("half of the engine's context")
         return {
             "max_new_tokens": Bounds(1, longest, length_reason),
-            "temperature": Bounds(0.0, MAX_TEMPERATURE, gettext_lazy("the most that can be set")),
-            "top_p": Bounds(MIN_TOP_P, 1.0, gettext_lazy("all tokens")),
             "context_tokens": Bounds(
                 min(MIN_CONTEXT_TOKENS, context), context, gettext_lazy("the engine's context")
             ),
@@ -78,6 +74,12 @@ class EngineRules:
         if key in self.recommended:
             return HeldValue(value, "base model")
         return HeldValue(value, "default")
+
+    def ignored_by(self, key: str) -> str:
+        """Return the engine's name if its replies do not follow a setting, else an empty text."""
+        if key in SAMPLING_KEYS - self.engine.sampling_fields:
+            return self.engine_name
+        return ""
 
     def adjusted(self, held: dict[str, HeldValue]) -> dict[str, HeldValue]:
         """Return the values with a reply of at most half the context: a smaller one has room for a

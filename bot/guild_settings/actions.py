@@ -1,7 +1,7 @@
 """What is set on Discord: what holds where, and changes of it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from bot.guild_settings.registry import Bounds, Setting, SettingGroup, check_value
@@ -35,12 +35,13 @@ RESET_TEXTS = {
 @dataclass(frozen=True)
 class HeldValue:
     """A value that holds, and where it is from. `asked` is the stored value if the bounds of today
-    allow no such one.
+    allow no such one. `ignored_by` names an engine on which it has no effect.
     """
 
     value: Any
     source: Source
     asked: SettingValue | None = None
+    ignored_by: str = ""
 
 
 class SettingRules(Protocol):
@@ -52,6 +53,10 @@ class SettingRules(Protocol):
 
     def default(self, key: str) -> HeldValue:
         """Return what holds where nothing is set."""
+        ...
+
+    def ignored_by(self, key: str) -> str:
+        """Return the name of the engine if a setting has no effect on it, else an empty text."""
         ...
 
     def adjusted(self, held: dict[str, HeldValue]) -> dict[str, HeldValue]:
@@ -103,9 +108,12 @@ class SettingsActions:
                 # What is set for a persona in all servers holds in its direct messages, too.
                 own = [each for each in own if not each.scope.channel_id]
             usual = HeldValue(setting.default, "default")
+            ignored_by = ""
             if rules:
                 usual = rules.default(setting.key)
-            held[setting.key] = _first_usable(setting, own, bounds.get(setting.key)) or usual
+                ignored_by = rules.ignored_by(setting.key)
+            value = _first_usable(setting, own, bounds.get(setting.key)) or usual
+            held[setting.key] = replace(value, ignored_by=ignored_by)
         return rules.adjusted(held) if rules else held
 
     def change(
@@ -136,6 +144,8 @@ class SettingsActions:
         for key, value in changes.items():
             _require_place(group, group[key], scope)
             checked[key] = check_value(group[key], value, bounds.get(key))
+            if checked[key] is not None:
+                self._require_effect(group, group[key])
         with self.store.atomic():
             stored = self.store.settings.get(scope)
             for key in checked:
@@ -176,6 +186,19 @@ class SettingsActions:
         """Return what is set in exactly this scope, None where nothing is."""
         stored = self.store.settings.get(scope)
         return {key: stored.get(key) for key in group.keys}
+
+    def _require_effect(self, group: SettingGroup, setting: Setting[Any]) -> None:
+        """Raise `RefusedError` for a setting that the engine ignores."""
+        rules = self.rules.get(group.name)
+        if rules and (engine := rules.ignored_by(setting.key)):
+            raise RefusedError(
+                gettext_lazy(
+                    "“{setting}” has no effect with ENGINE={engine}.",
+                    setting=setting.title,
+                    engine=engine,
+                ),
+                gettext_lazy("Leave it out: replies would be the same."),
+            )
 
     def _record(
         self, scope: SettingScope, by: int, texts: Mapping[str, str], **values: object

@@ -41,7 +41,7 @@ def _read_hours(text: str) -> str:
     return str(QuietHours.parse(text))
 
 
-# The engine decides the largest of the first and the last; see `bot.generation.actions.EngineRules`.
+# The engine decides more about the first and the last: `bot.generation.actions.EngineRules`.
 MAX_NEW_TOKENS = Setting(
     key="max_new_tokens",
     type=int,
@@ -64,7 +64,7 @@ TEMPERATURE = Setting(
     option="temperature",
     help=gettext_noop("0 always takes the likeliest word; above 1 words get random"),
     hint="0 takes the likeliest word; above 1, words get random.",
-    bounds=Bounds(0.0, MAX_TEMPERATURE),
+    bounds=Bounds(0.0, MAX_TEMPERATURE, gettext_lazy("the most that can be set")),
     in_direct_messages=False,
 )
 TOP_P = Setting(
@@ -76,7 +76,7 @@ TOP_P = Setting(
     option="top_p",
     help=gettext_noop("Share of the likeliest words that are drawn from: 1 is all"),
     hint="Share of the likeliest words that are drawn from.",
-    bounds=Bounds(MIN_TOP_P, 1.0),
+    bounds=Bounds(MIN_TOP_P, 1.0, gettext_lazy("all tokens")),
     in_direct_messages=False,
 )
 CONTEXT_TOKENS = Setting(
@@ -93,7 +93,9 @@ CONTEXT_TOKENS = Setting(
     in_direct_messages=False,
 )
 GENERATION = SettingGroup("generation", (MAX_NEW_TOKENS, TEMPERATURE, TOP_P, CONTEXT_TOKENS))
-"""Length, sampling and context of replies."""
+"""Length, sampling and context of replies. A setting with the key of a field of `SamplingParams` sets
+that field.
+"""
 
 WAIT_S = Setting(
     key="wait_s",

@@ -49,8 +49,12 @@ def held_lines(
 def source_text(
     setting: Setting[Any], held: HeldValue, bounds: Bounds | None, *, engine_reason: str
 ) -> str:
-    """Say where a value is from, and why it is not the one that was asked for."""
+    """Say where a value is from, and why it does not hold or is not the one that was asked for."""
     text = SOURCES[held.source]
+    if held.ignored_by:
+        return gettext_lazy(
+            "{source}; no effect with ENGINE={engine}", source=text, engine=held.ignored_by
+        )
     if held.source == "engine" and engine_reason:
         text = gettext_lazy("{source}: {reason}", source=text, reason=engine_reason)
     if held.asked is None or bounds is None:

@@ -43,6 +43,7 @@ def engine():
 def generation(store, engine):
     rules = EngineRules(
         engine=engine,
+        engine_name="openai",
         usual=SamplingParams(max_new_tokens=120, temperature=0.7, top_p=0.8),
         most_new_tokens=512,
         set_by_operator=frozenset(("temperature",)),
@@ -166,6 +167,16 @@ class TestBounds:
         change(generation, HERE, {"context_tokens": 600})
         with pytest.raises(RefusedError, match="301"):
             change(generation, HERE, {"max_new_tokens": 301})
+
+    def test_what_the_engine_ignores_is_refused_and_can_be_removed(self, generation, engine, store):
+        change(generation, HERE, {"temperature": 1.0})
+        engine.sampling_fields = {"max_new_tokens"}
+        with pytest.raises(RefusedError, match="“Temperature” has no effect with ENGINE=openai"):
+            change(generation, HERE, {"temperature": 0.5, "max_new_tokens": 300})
+        assert store.settings.get(HERE) == {"temperature": 1.0}
+        change(generation, HERE, {"temperature": None, "max_new_tokens": 300})
+        change(generation, HERE, {"context_tokens": 2048})
+        assert store.settings.get(HERE) == {"max_new_tokens": 300, "context_tokens": 2048}
 
     def test_nothing_to_change_and_nothing_to_reset_are_refused(self, generation):
         with pytest.raises(RefusedError, match="Nothing was given"):
@@ -310,13 +321,18 @@ async def test_a_larger_context_has_more_of_the_talk_also_after_a_restart(tmp_pa
 
 
 async def test_what_may_not_be_set_is_refused_in_words(stage):
+    stage.engine.sampling_fields -= {"temperature"}
     for who, options, words in (
         (stage.member, {"max_new_tokens": 100}, "Only moderators"),
         (stage.moderator, {}, "Nothing was given to change"),
         (stage.moderator, {"max_new_tokens": 4096}, "the operator's NEW_TOKENS_LIMIT"),
         (stage.moderator, {"context_tokens": 4096}, "to 2,048 (the engine's context)"),
         (stage.moderator, {"top_p": 0.5, "persona": "oda"}, "hold for whoever lives there"),
+        (stage.moderator, {"temperature": 1.0}, "“Temperature” has no effect with ENGINE=local"),
     ):
         answer = await who.slash(QUAY, "persona generation set", **options)
         await response_text(answer, words)
     assert stage.store.settings.all() == []
+    shown = await stage.member.slash(QUAY, "persona generation show")
+    await response_text(shown, "Temperature: 0.6 (the default; no effect with ENGINE=local)")
+    assert "Top-p: 0.9 (the default)" in shown.text

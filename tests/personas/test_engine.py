@@ -17,6 +17,7 @@ from personas.engine.reply_sequence import ReplySequence
 from personas.errors import AdapterError, BaseModelError, EngineBusyError
 from personas.models.loading import load_model
 from personas.schemas.chat import ChatRequest, LoreHit, Persona, SamplingParams, Turn
+from tests.personas.changed_sampling import CHANGED
 from tests.tiny_models import make_adapter, make_tiny_model
 
 ADA = Persona("ada", "Ada", description="You are Ada.")
@@ -154,6 +155,17 @@ async def test_a_seed_that_was_drawn_is_reported_and_repeats_the_reply(engine):
     text = "".join([piece async for piece in stream])
     again = replace(sampling, seed=stream.reply.seed)
     assert await answer(engine, ask("hello", sampling=again)) == text
+
+
+async def test_each_field_of_the_sampling_that_the_engine_states_changes_a_reply(engine):
+    usual = replace(GREEDY, temperature=1.0, top_p=1.0, seed=5)
+    plain = await answer(engine, ask("hello", sampling=usual))
+    followed = set()
+    for field, value in CHANGED.items():
+        sampling = replace(usual, **{field: value})
+        if await answer(engine, ask("hello", sampling=sampling)) != plain:
+            followed.add(field)
+    assert engine.sampling_fields == followed
 
 
 async def test_cancel_ends_a_running_reply_and_one_that_waits(tiny_base):

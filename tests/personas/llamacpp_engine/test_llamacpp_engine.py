@@ -22,6 +22,7 @@ from personas.prompt.renderer import PICTURE_MARK
 from personas.schemas.chat import Picture
 from personas.schemas.effect_probe import EffectProbe, ProbeReply
 from personas.schemas.training import AdapterManifest
+from tests.personas.changed_sampling import CHANGED, sent_fields
 from tests.personas.llamacpp_engine.conftest import with_rows
 from tests.personas.llamacpp_engine.random_projector import write_projector
 from tests.personas.llamacpp_engine.server import LlamaCppServer
@@ -99,6 +100,13 @@ class TestServersOfOthers:
         await answer(engine, ask(adapter=bea))
         assert server.requests[-1]["id_slot"] == server.requests[1]["id_slot"]
         assert server.requests[-1]["cache_prompt"]
+
+    async def test_the_engine_states_the_sampling_that_its_servers_are_sent(
+        self, open_engine, server
+    ):
+        engine = await open_engine(server.url)
+        await answer(engine, ask(**CHANGED))
+        assert engine.sampling_fields == sent_fields(server.requests[-1])
 
     async def test_one_adapter_computes_at_a_time_and_slots_that_change_hands_are_not_read(
         self, open_engine, server, version, undisturbed

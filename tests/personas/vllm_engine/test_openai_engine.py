@@ -19,6 +19,7 @@ from personas.engine.remote.server_errors import ContentRefusedError, VllmError
 from personas.engine.remote.vllm_client import open_session
 from personas.errors import AdapterError, PrefillError
 from personas.schemas.chat import ChatRequest, LoreHit, Persona, Picture, Turn
+from tests.personas.changed_sampling import CHANGED, sent_fields
 from tests.personas.vllm_engine.conftest import ADA, answer, ask, undisturbed
 from tests.personas.vllm_engine.server import Faults, VllmServer
 from tests.personas.vllm_engine.test_vllm_engine import others, until
@@ -132,6 +133,19 @@ class TestPrompts:
         fields = {"model", "stream", "messages", "max_completion_tokens", "reasoning_effort"}
         assert sent.keys() == fields
         assert (sent["max_completion_tokens"], sent["reasoning_effort"]) == (20, "minimal")
+
+    @pytest.mark.parametrize(
+        "change", [without_lora, as_llama_cpp, as_ollama, as_gateway, as_reasoning_model]
+    )
+    async def test_the_engine_states_the_sampling_that_its_servers_are_sent(
+        self, open_openai, servers, change
+    ):
+        engine = await open_openai(change)
+        for server in servers:
+            server.requests.clear()
+        await answer(engine, ask(**CHANGED))
+        [sent] = servers[0].requests + servers[1].requests
+        assert engine.sampling_fields == sent_fields(sent)
 
     @pytest.mark.parametrize("status", [400, 500], ids=["as vLLM", "as llama.cpp"])
     async def test_a_template_that_takes_roles_in_turn_alone_gets_them_so(

@@ -15,6 +15,7 @@ from personas.engine.remote.vllm_engine import VllmEngine
 from personas.errors import AdapterError, EngineBusyError
 from personas.home.adapters import write_manifest
 from personas.schemas.chat import ChatRequest, Persona, Turn
+from tests.personas.changed_sampling import CHANGED, sent_fields
 from tests.personas.vllm_engine.conftest import ADA, FAST, answer, ask, undisturbed
 from tests.personas.vllm_engine.server import Faults, VllmServer
 
@@ -41,21 +42,18 @@ class TestReplies:
         self, open_engine, servers, renderer
     ):
         engine = await open_engine()
-        request = ask(
-            temperature=0.7, top_p=0.8, top_k=5, min_p=0.1, repetition_penalty=1.1, seed=42
-        )
+        request = ask(**CHANGED, seed=42)
         assert await answer(engine, request) == undisturbed(servers[0], renderer, request)
-        [sent] = [
-            body for server in servers for body in server.requests if body["max_tokens"] == 20
-        ]
+        [sent] = [body for server in servers for body in server.requests if body["max_tokens"] == 9]
         assert tuple(sent["prompt"]) == renderer.prompt(ADA, request.turns).ids
         asked = {
             name: sent[name]
             for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
         }
         assert asked == {
-            "temperature": 0.7, "top_p": 0.8, "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1, "seed": 42,
+            "temperature": 0.3, "top_p": 0.2, "top_k": 5, "min_p": 0.7, "repetition_penalty": 1.9, "seed": 42,
         }  # fmt: skip
+        assert engine.sampling_fields == sent_fields(sent)
         assert (
             sent["stop_token_ids"] == list(renderer.stop_ids)
             and sent["stream"]
