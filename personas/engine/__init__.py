@@ -44,8 +44,8 @@ class Engine(Protocol):
 
     @property
     def sampling_fields(self) -> Set[str]:
-        """The fields of `SamplingParams` for length and drawing that replies follow; known once it
-        has started.
+        """The fields of `SamplingParams` that replies follow, at least those of length and drawing;
+        known once it has started.
         """
 
     async def start(self) -> None:

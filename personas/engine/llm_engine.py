@@ -7,7 +7,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -41,7 +41,14 @@ from personas.models.serving_model import (
     release_memory,
 )
 from personas.prompt.renderer import Renderer
-from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn, asked_turn
+from personas.schemas.chat import (
+    AdapterRef,
+    ChatRequest,
+    Persona,
+    SamplingParams,
+    Turn,
+    asked_turn,
+)
 from personas.schemas.training import ServingPrecision
 
 if TYPE_CHECKING:
@@ -121,9 +128,7 @@ class LLMEngine:
     first_device: Device | None = None
     before_step: Callable[[], object] = lambda: None
     device: Device = field(default="cpu", init=False)  # the device that computes new requests
-    sampling_fields: ClassVar[Set[str]] = frozenset(
-        ("max_new_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-    )
+    sampling_fields: ClassVar[Set[str]] = frozenset(each.name for each in fields(SamplingParams))
     window: ContextWindow = field(init=False)
     """The window of new requests, set by `start`."""
     _tasks: queue.SimpleQueue[_EngineTask | None] = field(

@@ -1,4 +1,4 @@
-"""A value for each field of the sampling that engines state to follow."""
+"""A value for each field of the sampling that moderators set, or a server is sent."""
 
 from collections.abc import Mapping
 from typing import Any
