@@ -87,8 +87,10 @@ class TestPrecedence:
         assert held(generation, "top_p") == (0.5, "everywhere")
         assert held(generation, "max_new_tokens", channel_id=99) == (300, "persona")
         assert held(generation, "max_new_tokens", guild_id=8) == (200, "everywhere")
-        sampling = generation.in_channel("oda", GUILD, CHANNEL).sampling(SamplingParams(top_k=5))
-        assert sampling == SamplingParams(max_new_tokens=400, temperature=0.0, top_p=0.5, top_k=5)
+        effective = generation.in_channel("oda", GUILD, CHANNEL)
+        sampling = effective.sampling(SamplingParams(candidates=4))
+        assert (sampling.max_new_tokens, sampling.temperature, sampling.top_p) == (400, 0.0, 0.5)
+        assert sampling.candidates == 4
 
     def test_a_thread_has_its_channels_settings_unless_it_has_its_own(self, generation):
         change(generation, HERE, {"max_new_tokens": 300, "context_tokens": 2048})
