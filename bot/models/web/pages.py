@@ -70,7 +70,7 @@ async def _render_models(
         to_fetch=to_fetch,
         to_use=to_use,
         command=command,
-        table=await services.models.table(),
+        models=await services.models.table(),
         reserve=RESERVE_BYTES,
         speed_text=speed_text,
         fetches=services.models.fetches(),

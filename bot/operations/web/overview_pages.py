@@ -28,9 +28,9 @@ from bot.training.web.run_view import (
     JobListItem,
     job_list_item,
     list_open_cards,
+    list_queued,
     requester_names,
     run_path,
-    waiting_reason,
     written_path,
 )
 from personas.schemas.chat import Persona
@@ -130,11 +130,7 @@ async def _open_jobs(
     for job in running:
         seconds = await asyncio.to_thread(run_seconds, services.home, job)
         shown.append(job_list_item(services, job, now, names=names, seconds=seconds))
-    queued = []
-    for place, job in enumerate(waiting, start=1):
-        reason = waiting_reason(services, place, running)
-        queued.append(job_list_item(services, job, now, names=names, doing=reason))
-    return shown, queued
+    return shown, list_queued(services, waiting, now, names=names)
 
 
 def _summarise_personas(

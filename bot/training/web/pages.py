@@ -91,10 +91,6 @@ async def get_run_list(request: web.Request) -> web.Response:
     running = jobs.in_state("running")
     waiting = services.queue.waiting()
     names = await run_view.requester_names(request, [*running, *waiting[:MAX_SHOWN_QUEUE], *shown])
-    queue = []
-    for place, job in enumerate(waiting[:MAX_SHOWN_QUEUE], start=1):
-        reason = run_view.waiting_reason(services, place, running)
-        queue.append(run_view.job_list_item(services, job, now, names=names, doing=reason))
     seconds = await asyncio.to_thread(_run_durations, services.home, [*running, *shown])
 
     def describe(job: TrainingJob) -> run_view.JobListItem:
@@ -106,7 +102,7 @@ async def get_run_list(request: web.Request) -> web.Response:
         title="Training",
         running=[describe(job) for job in running],
         open_cards=run_view.list_open_cards(services),
-        queue=queue,
+        queue=run_view.list_queued(services, waiting[:MAX_SHOWN_QUEUE], now, names=names),
         waiting=len(waiting),
         entries=[describe(job) for job in shown],
         names=_learner_names(services),

@@ -38,7 +38,7 @@ class JobListItem:
     is its duration over all attempts, up to its last step while it runs; `attempt_s` is the
     duration of the running attempt. Either is None if unknown. `at` tells how far it is while it
     runs, `is_late` that it takes longer than it said last. `doing` describes its progress, or why
-    it waits or failed.
+    it waits or failed. `place` is that in the queue, from 1; 0 for a job that is not in it.
     """
 
     job: TrainingJob
@@ -58,6 +58,7 @@ class JobListItem:
     verdict: str
     verdict_kind: str
     loss: str
+    place: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def job_list_item(
     names: RequesterNames,
     doing: str = "",
     seconds: float | None = None,
+    place: int = 0,
 ) -> JobListItem:
     """Describe a job; `doing` replaces its progress text, `seconds` is as `run_seconds` returns
     it.
@@ -122,7 +124,20 @@ def job_list_item(
         verdict=verdict,
         verdict_kind=VERDICT_CLASSES.get(verdict, ""),
         loss=f"{card.loss_base:.3f} → {card.loss_tuned:.3f}" if card else "",
+        place=place,
     )
+
+
+def list_queued(
+    services: Services, jobs: Sequence[TrainingJob], now: float, *, names: RequesterNames
+) -> list[JobListItem]:
+    """Describe the next jobs of the queue, each with the reason that it waits."""
+    running = services.store.jobs.in_state("running")
+    queued = []
+    for place, job in enumerate(jobs, start=1):
+        reason = waiting_reason(services, place, running)
+        queued.append(job_list_item(services, job, now, names=names, doing=reason, place=place))
+    return queued
 
 
 def list_open_cards(services: Services) -> list[OpenCard]:

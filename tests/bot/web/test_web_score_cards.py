@@ -145,7 +145,7 @@ def rows_of(page, table):
         1
     ]
     rows = body.split("</tr>")[:-1]
-    return [Markup(re.sub(r"</t[dh]>", "|", row)).striptags().split("|") for row in rows]
+    return [Markup(re.sub(r"</t[dh]>\s*", "|", row)).striptags().split("|") for row in rows]
 
 
 async def test_a_card_is_the_replies_then_a_table_of_what_the_gate_asked(versions):
