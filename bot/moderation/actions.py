@@ -46,11 +46,15 @@ class ModerationActions:
         """
         if member.bot:
             raise RefusedError(
-                gettext_lazy("Personas answer no bots anyway."), gettext_lazy("Name a member.")
+                gettext_lazy("Personas answer no bots anyway."),
+                gettext_lazy("Name a member."),
+                field="member",
             )
         if member.id == by:
             raise RefusedError(
-                gettext_lazy("You cannot block yourself."), gettext_lazy("Name another member.")
+                gettext_lazy("You cannot block yourself."),
+                gettext_lazy("Name another member."),
+                field="member",
             )
         new = Block(
             guild_id=guild_id,

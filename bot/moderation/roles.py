@@ -153,6 +153,7 @@ class RolePermissions:
             raise RefusedError(
                 gettext_lazy("@everyone is no role that some have and others do not."),
                 gettext_lazy("Choose another role."),
+                field="role",
             )
         if len(self.store.action_roles.get(guild_id, action) | {role.id}) > MAX_ROLES:
             raise RefusedError(
@@ -162,6 +163,7 @@ class RolePermissions:
                     action=ACTION_WORDS[action],
                 ),
                 gettext_lazy("Remove one."),
+                field="role",
             )
         self.store.action_roles.add(guild_id, action, role.id)
 

@@ -77,7 +77,13 @@ PREVIEW_FOLDER_PATTERN = r"/understudy-preview-[^/\s]+/(material/)?"
 
 
 class RefusedError(UnderstudyError):
-    """The request is not allowed for this person or here."""
+    """The request is not allowed for this person or here. `field` is the wrong one of a form, by the
+    name of the action's parameter; empty where it is none alone.
+    """
+
+    def __init__(self, message: str, advice: str = "", *, field: str = "") -> None:
+        super().__init__(message, advice)
+        self.field = field
 
 
 class DiscordError(UnderstudyError):

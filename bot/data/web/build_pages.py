@@ -58,8 +58,6 @@ async def _render_build_form(
         "data/build.html",
         title="Build a data set",
         problem=problem,
-        ids={"sources": "source-1"},
-        labels={"sources": "Sources"},
         sources=sources,
         personas=list(services.personas.of(0).values()),
         recipes=services.catalogue.recipe_labels(),

@@ -48,5 +48,5 @@ def offer_problem(error: UnderstudyError, services: Services) -> Problem:
     """Return the problem of an offer to moderators: the catalogue refuses names."""
     problem = form_problem(error, services)
     if problem.slug == "refused" and isinstance(error, RequestError):
-        problem.errors = [field_error("name", problem.text)]
+        problem.name_field("name")
     return problem

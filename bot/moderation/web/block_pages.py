@@ -21,7 +21,6 @@ from bot.moderation.web.moderated_server import (
     server_in_path,
 )
 from bot.moderation.web.people import Person, find_people, is_named
-from bot.platform.errors import RefusedError
 from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.paging import integer_query
@@ -57,23 +56,21 @@ async def post_block(request: web.Request) -> web.Response:
     server = server_in_path(request)
     form = await read_form(request)
     given = {name: form.get(name, "").strip() for name in NOTHING_GIVEN}
-    found: Sequence[Person] = ()
+    meant: Sequence[Person] = ()
     try:
         persona = None
         if given["persona"]:
             persona = server.chosen_persona(given["persona"], field="persona")
         found = await _find_people(server, given["member"])
         if len(found) != 1 or not is_named(found[0], given["member"]):
+            meant = found
             raise field_problem("member", "Whom do you mean? Choose below.")
-        try:
+        with errors_as_problems("invalid-request"):
             blocked = server.services.moderation.block(
                 server.guild_id, found[0], persona, by=OPERATOR_ORIGIN.user_id
             )
-        except RefusedError as error:
-            found = ()
-            raise field_problem("member", error.message, error.advice) from error
     except Problem as problem:
-        return await _render(request, server, given=given, found=found, problem=problem)
+        return await _render(request, server, given=given, found=meant, problem=problem)
     whom = persona_text(server.services.personas, blocked.persona_id, server.guild_id)
     message = f"{found[0].display_name} is not answered by {whom} any more."
     return redirect_to(request, server.blocks_path, message)
@@ -136,10 +133,8 @@ async def _find_people(server: ModeratedServer, text: str) -> list[Person]:
         raise field_problem("member", "This process is not connected to that server on Discord.")
     if client is None:
         raise field_problem("member", "This process is not connected to Discord.")
-    try:
+    with errors_as_problems("not-connected", field="member"):
         found = await find_people(client, guild, text)
-    except Problem as problem:
-        raise field_problem("member", problem.message, problem.advice) from problem
     if not found:
         unknown = f"Nobody is called {text} here."
         if not server.is_server:

@@ -29,13 +29,8 @@ from bot.training.web.run_view import MEMBER_NAMES
 from personas.schemas.chat import Persona
 
 RULES = f"{SERVER}/rules"
-LABELS = {
-    "persona": "Persona",
-    "channel": "Where",
-    "action": "What they may do",
-    "role": "Role",
-}
-NOTHING_GIVEN: Mapping[str, str] = MappingProxyType(dict.fromkeys(LABELS, ""))
+FIELDS = ("persona", "channel", "action", "role")
+NOTHING_GIVEN: Mapping[str, str] = MappingProxyType(dict.fromkeys(FIELDS, ""))
 ROLE_CHANGED = "The roles are changed."
 routes = Routes()
 
@@ -266,8 +261,6 @@ async def _render(
         "servers/rules.html",
         title=f"Mutes, roles and age restrictions in {server.name}",
         problem=problem,
-        labels=LABELS | {"marked": LABELS["persona"]},
-        ids={"marked": "age-title"},
         server=server,
         mutes=[(each, mute_text(services.personas, each, server.channel_name)) for each in mutes],
         names=names,

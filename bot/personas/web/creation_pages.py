@@ -20,7 +20,7 @@ from bot.personas.web.new_persona import HELLO, create_owned, hello_request, joi
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import FileForm, read_file_form
-from bot.platform.web_kit.templating import FormError, redirect_to, render_page
+from bot.platform.web_kit.templating import redirect_to, render_page
 from bot.services import Services
 from bot.store import ALL_GUILDS
 from personas.card.example_lines import count_examples
@@ -32,16 +32,16 @@ PLACE_PATTERN = re.compile(r"(\d{1,20}(/\d{1,20})?)?")
 """A server and one of its channels; empty for all servers."""
 PAGE_FIELD_IDS = {"mes_example": "said-1"}
 """Ids of elements that differ from their fields' names."""
+PAGE_LABELS = {name: label.rstrip("?") for name, label in FIELD_LABELS.items()}
 
 
 @dataclass
 class CreationDraft:
-    """Contents of the form, with errors by field and the reply of a preview."""
+    """Contents of the form, and the reply of a preview."""
 
     form: PersonaForm = field(default_factory=PersonaForm)
     examples: list[tuple[str, str]] = field(default_factory=lambda: [("", "")] * EXAMPLE_COUNT)
     place: str = ""
-    wrong: dict[str, str] = field(default_factory=dict)
     reply: dict[str, Any] | None = None
 
     def require_place(self) -> None:
@@ -89,7 +89,7 @@ async def post_creation_form(request: web.Request) -> web.Response:
             services, draft.form, file, guild=draft.guild, channel=draft.channel
         )
     except Problem as problem:
-        return await _render_refused(request, draft, problem)
+        return await _render(request, draft, problem)
     return redirect_to(request, owned.page, " ".join([_created_text(owned, draft), *notes]))
 
 
@@ -104,7 +104,7 @@ async def post_hello_page(request: web.Request) -> web.Response:
         chat_request = await hello_request(services, draft.form, int(draft.guild))
         draft.reply = await card_editing.reply_of(services, chat_request)
     except Problem as problem:
-        return await _render_refused(request, draft, problem)
+        return await _render(request, draft, problem)
     return await _render(request, draft)
 
 
@@ -177,28 +177,15 @@ def _places(services: Services) -> list[GuildPlaces]:
     return places
 
 
-async def _render_refused(
-    request: web.Request, draft: CreationDraft, problem: Problem
-) -> web.Response:
-    draft.wrong = {error["field"]: error["detail"] for error in problem.errors} or {
-        "": problem.text
-    }
-    return await _render(request, draft, problem.status)
-
-
 async def _render(
     request: web.Request,
     draft: CreationDraft,
-    status: int = 200,
+    problem: Problem | None = None,
     *,
     places: list[GuildPlaces] | None = None,
 ) -> web.Response:
     services = get_services(request)
     check = await services.creation.check(int(draft.guild), draft.form)
-    faults = []
-    for name, message in draft.wrong.items():
-        element = PAGE_FIELD_IDS.get(name, name)
-        faults.append(FormError(message, element, FIELD_LABELS.get(name, "").rstrip("?")))
     greeting = ""
     if check.persona:
         greeting = greeting_text(check.persona, services.time_zones.now(ALL_GUILDS))
@@ -206,9 +193,9 @@ async def _render(
         request,
         "personas/new.html",
         title="New persona",
-        status=status,
-        faults=faults,
-        wrong=draft.wrong,
+        problem=problem,
+        ids=PAGE_FIELD_IDS,
+        labels=PAGE_LABELS,
         draft=draft,
         values=asdict(draft.form),
         places=_places(services) if places is None else places,

@@ -1,7 +1,7 @@
 """`/dashboard/personas/ID/lore`: lore files, and which passages a message matches."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -17,9 +17,9 @@ from bot.personas.web.lookup import (
     require_persona_in_path,
 )
 from bot.platform.web_kit.app_context import Routes, get_services
-from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.problems import Problem, field_problem
 from bot.platform.web_kit.request_body import errors_as_problems, read_file_form, read_form
-from bot.platform.web_kit.templating import FormError, redirect_to, render_page
+from bot.platform.web_kit.templating import redirect_to, render_page
 from personas.errors import LoreError
 from personas.home.shared_personas import OPERATOR_GUILD_ID, list_shipped_lore
 from personas.lore.entry_rules import MAX_ALWAYS_WORDS
@@ -28,13 +28,6 @@ from personas.lore.ranking import MAX_LORE_PASSAGES, MIN_SCORE
 
 MAX_SHOWN_MATCHES = 6
 """Passages that are shown at once; the others are folded."""
-LORE_FIELD_LABELS = {
-    "ask": "Message",
-    "name": "Title",
-    "text": "Text",
-    "file": "File",
-    "set-name": "Name of the set",
-}
 LORE_SET_PATH = "/dashboard/lore-sets/{persona_id}"
 LORE_FILE_PATH = "/dashboard/personas/{persona_id}/lore/{guild}/{file}"
 routes = Routes()
@@ -42,14 +35,13 @@ routes = Routes()
 
 @dataclass
 class LoreDraft:
-    """Contents of the page's forms, a message to match and a file to add, with errors by field."""
+    """Contents of the page's forms: a message to match, a file to add, the name of a set."""
 
     question: str = ""
     guild: str = ""
     name: str = ""
     text: str = ""
     set_name: str = ""
-    wrong: dict[str, str] = field(default_factory=dict)
     added: AddedLore | None = None
 
 
@@ -72,9 +64,10 @@ async def post_lore_form(request: web.Request) -> web.Response:
     draft = LoreDraft(
         form.get("ask", "").strip()[: lore_matches.MAX_QUESTION_CHARS], form.get("guild", "")
     )
+    problem = None
     if not draft.question:
-        draft.wrong = {"ask": "Write what is to be looked for."}
-    return await _render_lore(request, owned, draft, status=422 if draft.wrong else 200)
+        problem = field_problem("ask", "Write what is to be looked for.")
+    return await _render_lore(request, owned, draft, problem)
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/lore-sets/{set}")
@@ -101,11 +94,10 @@ async def post_set_name(request: web.Request) -> web.Response:
     owned = _require_set(request)
     name = (await read_form(request)).get("name", "").strip()
     try:
-        with errors_as_problems("invalid-request"):
+        with errors_as_problems("invalid-request", field="set-name"):
             renamed = owned.services.lore_sets.rename(owned.id, name)
     except Problem as problem:
-        draft = LoreDraft(set_name=name, wrong={"set-name": problem.text})
-        return await _render_lore(request, owned, draft, status=problem.status)
+        return await _render_lore(request, owned, LoreDraft(set_name=name), problem)
     return redirect_to(
         request,
         f"{owned.page}/lore",
@@ -164,11 +156,12 @@ async def post_lore_file(request: web.Request) -> web.Response:
     guild_id, name = _file_in_path(request, owned)
     text = (await read_form(request)).get("text", "")
     try:
-        added = await lore_files.write_lore_file(
-            owned, guild_id, name=name, content=text.encode(), replace=True
-        )
+        with errors_as_problems("invalid-request", field="text"):
+            added = await lore_files.write_lore_file(
+                owned, guild_id, name=name, content=text.encode(), replace=True
+            )
     except Problem as problem:
-        return await _render_file(request, owned, text, wrong=problem.text, status=problem.status)
+        return await _render_file(request, owned, text, problem)
     return await _answer_saved(request, owned, added)
 
 
@@ -182,26 +175,25 @@ async def return_to_lore(request: web.Request) -> web.Response:
 async def upload_lore_file(request: web.Request) -> web.Response:
     owned = require_lore_owner(request)
     try:
-        form = await read_file_form(request, MAX_LOREBOOK_BYTES)
-        if not form.content:
-            raise Problem(
-                "invalid-request",
-                "No file was chosen, or an empty one.",
-                "Choose a markdown file in UTF-8.",
+        with errors_as_problems("invalid-request", field="file"):
+            form = await read_file_form(request, MAX_LOREBOOK_BYTES)
+            if not form.content:
+                raise Problem(
+                    "invalid-request",
+                    "No file was chosen, or an empty one.",
+                    "Choose a markdown file in UTF-8.",
+                )
+            if len(form.content) > (most := max_upload_bytes(form.name)):
+                raise Problem(
+                    "too-large",
+                    f"{form.name} has more than {most // 1000} KB.",
+                    "Send less.",
+                )
+            added = await lore_files.write_lore_file(
+                owned, owned.guild_id, name=form.name, content=form.content, replace=False
             )
-        if len(form.content) > (most := max_upload_bytes(form.name)):
-            raise Problem(
-                "too-large",
-                f"{form.name} has more than {most // 1000} KB.",
-                "Send less.",
-            )
-        added = await lore_files.write_lore_file(
-            owned, owned.guild_id, name=form.name, content=form.content, replace=False
-        )
     except Problem as problem:
-        return await _render_lore(
-            request, owned, LoreDraft(wrong={"file": problem.text}), status=problem.status
-        )
+        return await _render_lore(request, owned, LoreDraft(), problem)
     return await _answer_saved(request, owned, added)
 
 
@@ -232,18 +224,19 @@ async def _add_file(request: web.Request, owned: OwnedPersona, draft: LoreDraft)
     text = ""
     if draft.text:
         text = titled_text(draft.name, draft.text)
+    field = "text" if _is_valid_name(draft.name) else "name"
     try:
-        added = await lore_files.write_lore_file(
-            owned, owned.guild_id, name=draft.name, content=text.encode(), replace=False
-        )
+        with errors_as_problems("invalid-request", field=field):
+            added = await lore_files.write_lore_file(
+                owned, owned.guild_id, name=draft.name, content=text.encode(), replace=False
+            )
     except Problem as problem:
-        draft.wrong = {"text" if _is_valid_name(draft.name) else "name": problem.text}
-        return await _render_lore(request, owned, draft, status=problem.status)
+        return await _render_lore(request, owned, draft, problem)
     return await _answer_saved(request, owned, added)
 
 
 async def _render_lore(
-    request: web.Request, owned: OwnedPersona, draft: LoreDraft, *, status: int = 200
+    request: web.Request, owned: OwnedPersona, draft: LoreDraft, problem: Problem | None = None
 ) -> web.Response:
     services = owned.services
     files = await asyncio.to_thread(lore_files.list_lore_files, owned)
@@ -262,11 +255,7 @@ async def _render_lore(
         request,
         "personas/lore.html",
         title=f"{owned.persona.name}: lore",
-        status=status,
-        faults=[
-            FormError(message, name, LORE_FIELD_LABELS[name])
-            for name, message in draft.wrong.items()
-        ],
+        problem=problem,
         tab="lore",
         owned=owned,
         standing=persona_status(services, owned.id),
@@ -295,9 +284,7 @@ async def _render_file(
     request: web.Request,
     owned: OwnedPersona,
     text: str,
-    *,
-    wrong: str = "",
-    status: int = 200,
+    problem: Problem | None = None,
 ) -> web.Response:
     guild_id, name = _file_in_path(request, owned)
     earlier = await asyncio.to_thread(
@@ -311,8 +298,7 @@ async def _render_file(
         request,
         "personas/lore_file.html",
         title=f"{name} of {owned.persona.name}",
-        status=status,
-        faults=[FormError(wrong, "text", "Text")] if wrong else (),
+        problem=problem,
         owned=owned,
         name=name,
         path=f"{owned.page}/lore/{guild_id}/{name}",
@@ -322,7 +308,6 @@ async def _render_file(
         tokens=await asyncio.to_thread(
             lambda: token_counter_or_estimate(owned.services.base_model)(text)
         ),
-        wrong=wrong,
         ships=ships,
         is_there=name in lore_files.lore_store(owned.services).files(guild_id, owned.id),
         earlier=earlier,

@@ -24,7 +24,7 @@ from bot.platform.web_kit.request_body import (
     read_file_form,
     read_form,
 )
-from bot.platform.web_kit.templating import FormError, redirect_to, render_page
+from bot.platform.web_kit.templating import redirect_to, render_page
 from bot.services import Services
 from bot.versions.installation import VersionInstaller
 from personas.home.shared_personas import OPERATOR_GUILD_ID
@@ -42,8 +42,7 @@ async def get_persona_list(request: web.Request) -> web.Response:
 
 def _render_list(
     request: web.Request,
-    fault: FormError | None = None,
-    status: int = 200,
+    problem: Problem | None = None,
     *,
     short_name: str = "",
     set_name: str = "",
@@ -65,9 +64,7 @@ def _render_list(
         request,
         "personas/list.html",
         title="Personas",
-        status=status,
-        faults=[fault] if fault else (),
-        wrong={fault.field: fault.message} if fault else {},
+        problem=problem,
         short_name=short_name,
         set_name=set_name,
         listed=rows,
@@ -87,14 +84,12 @@ async def post_card_import(request: web.Request) -> web.Response:
     services = get_services(request)
     form = FileForm()
     try:
-        form = await _read_card_form(request)
-        wanted_id = form.fields.get("id", "").strip()
-        imported = await _import(services, OPERATOR_GUILD_ID, form, wanted_id=wanted_id)
+        with errors_as_problems("invalid-request", field="file"):
+            form = await _read_card_form(request)
+            wanted_id = form.fields.get("id", "").strip()
+            imported = await _import(services, OPERATOR_GUILD_ID, form, wanted_id=wanted_id)
     except Problem as problem:
-        fault = FormError(problem.text, "file", "File")
-        return _render_list(
-            request, fault, problem.status, short_name=form.fields.get("id", "").strip()
-        )
+        return _render_list(request, problem, short_name=form.fields.get("id", "").strip())
     done = f"{imported.brought.persona.name} is a persona of all servers now."
     return await _install_attachments(
         request, OPERATOR_GUILD_ID, imported=imported, file=form.name, done=done
@@ -112,11 +107,10 @@ async def post_lore_set(request: web.Request) -> web.Response:
     """Create a set of lore that personas can use."""
     name = (await read_form(request)).get("name", "")
     try:
-        with errors_as_problems("invalid-request"):
+        with errors_as_problems("invalid-request", field="set-name"):
             created = get_services(request).lore_sets.create(name)
     except Problem as problem:
-        fault = FormError(problem.text, "set-name", "New set")
-        return _render_list(request, fault, problem.status, set_name=name)
+        return _render_list(request, problem, set_name=name)
     return redirect_to(
         request,
         f"/dashboard/personas/{created.id}/lore",

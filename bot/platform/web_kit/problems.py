@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from bot.platform.errors import DISK_FULL_MESSAGE, redact_paths
+from bot.platform.errors import DISK_FULL_MESSAGE, RefusedError, redact_paths
 from personas.cli_common import commands_as_typed
 from personas.errors import EngineBusyError, UnderstudyError
 
@@ -99,6 +99,11 @@ class Problem(UnderstudyError):
         """Message and advice."""
         return " ".join(filter(None, (self.message, self.advice)))
 
+    def name_field(self, field: str) -> None:
+        """Name the form's field beside which it is shown whole, unless it names its fields."""
+        if field and not self.errors:
+            self.errors = [field_error(field, self.text)]
+
 
 def retry_headers(error: Exception) -> dict[str, str]:
     """A `Retry-After` header if the error says when to try again."""
@@ -115,8 +120,9 @@ def field_error(field: str, detail: str) -> dict[str, str]:
 
 def field_problem(field: str, message: str, advice: str = "") -> Problem:
     """Return the problem of one field of a form, beside which it is shown whole."""
-    detail = " ".join(filter(None, (message, advice)))
-    return Problem("invalid-request", message, advice, errors=[field_error(field, detail)])
+    problem = Problem("invalid-request", message, advice)
+    problem.name_field(field)
+    return problem
 
 
 def redacted_texts(error: UnderstudyError, home: Path | None) -> tuple[str, str]:
@@ -131,7 +137,10 @@ def redacted_texts(error: UnderstudyError, home: Path | None) -> tuple[str, str]
 def redacted_problem(slug: str, error: UnderstudyError, home: Path | None) -> Problem:
     """Return the problem with an error's texts, without the machine's folders."""
     message, advice = redacted_texts(error, home)
-    return Problem(slug, message, advice, headers=retry_headers(error))
+    problem = Problem(slug, message, advice, headers=retry_headers(error))
+    if isinstance(error, RefusedError):
+        problem.name_field(error.field)
+    return problem
 
 
 def internal_error(error: Exception) -> Problem:

@@ -14,7 +14,7 @@ from aiohttp import BodyPartReader, ClientPayloadError, MultipartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import MultiDict, MultiDictProxy
 
-from bot.platform.errors import is_disk_full
+from bot.platform.errors import RefusedError, is_disk_full
 from bot.platform.messages import without_escapes
 from bot.platform.web_kit.problems import Problem, disk_full_problem
 from personas.cli_common import commands_as_typed
@@ -231,19 +231,27 @@ async def _next_chunk(part: BodyPartReader) -> bytes:
 
 
 @contextmanager
-def errors_as_problems(slug: str) -> Iterator[None]:
-    """Raise our errors inside the block as problems of this kind, and a full disk as what it is."""
+def errors_as_problems(slug: str, field: str = "") -> Iterator[None]:
+    """Raise our errors inside the block as problems of this kind, and a full disk as what it is. A
+    problem that names no field of the form names `field`.
+    """
     try:
         yield
-    except Problem:
+    except Problem as problem:
+        problem.name_field(field)
         raise
     except (UnderstudyError, OSError, sqlite3.Error) as error:
         if is_disk_full(error):
-            raise disk_full_problem(error) from error
-        if not isinstance(error, UnderstudyError):
+            problem = disk_full_problem(error)
+        elif isinstance(error, UnderstudyError):
+            message = without_escapes(commands_as_typed(error.message))
+            problem = Problem(slug, message, commands_as_typed(error.advice))
+        else:
             raise
-        message = without_escapes(commands_as_typed(error.message))
-        raise Problem(slug, message, commands_as_typed(error.advice)) from error
+        if isinstance(error, RefusedError):
+            problem.name_field(error.field)
+        problem.name_field(field)
+        raise problem from error
 
 
 def changed_fields(

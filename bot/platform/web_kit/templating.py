@@ -285,14 +285,16 @@ def format_inline_code(text: str, links: bool = True) -> Markup:
 
 
 def _find_label(page: str, field: str) -> str:
-    """Return the label of the field with an id in a page, without the hint beside it; the id in
-    words where it has none.
+    """Return the label of the field with an id in a page, without the hint beside it: the element
+    `ID-label`, such as the legend of a group, else the field's own; the id in words where it has
+    none.
     """
-    pattern = rf'<label[^>]*\sfor="{re.escape(field)}"[^>]*>(.*?)</label>'
+    id = re.escape(field)
+    pattern = rf'<(\w+)[^>]*\s(?:id="{id}-label"|for="{id}")[^>]*>(.*?)</\1>'
     found = re.search(pattern, page, re.DOTALL)
     if not found:
         return field.replace("_", " ").capitalize()
-    label = re.sub(r'<span class="muted">.*?</span>', "", found[1], flags=re.DOTALL)
+    label = re.sub(r'<span class="muted">.*?</span>', "", found[2], flags=re.DOTALL)
     return Markup(label).striptags()  # nosec B704  # it stands in the page already
 
 

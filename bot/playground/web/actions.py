@@ -10,7 +10,7 @@ from pydantic import Field
 from bot.chat.model_names import ChatModel, UnknownModelError, find_model
 from bot.dialogue.dialogue import DEFAULT_TURNS, MAX_TURNS, MIN_TURNS, Dialogue
 from bot.platform.web_kit.app_context import get_services
-from bot.platform.web_kit.problems import Problem, field_error
+from bot.platform.web_kit.problems import Problem, field_problem
 from bot.playground.web.runs import PlaygroundRun, PlaygroundRuns, run_dialogue, run_side_by_side
 from bot.services import Services
 from bot.setting_values import MAX_NEW_TOKENS_LIMIT
@@ -114,13 +114,13 @@ def _start_duet(
     speakers = _find_models(services, body.models)
     names = [speaker.speaker_name for speaker in speakers if speaker.speaker_name]
     if len(names) < 2:
-        raise _field_problem(
+        raise field_problem(
             "models",
             "A talk with each other needs two personas; the base model alone cannot take part.",
             "Choose two.",
         )
     if services.safety.finds(body.prompt):
-        raise _field_problem(
+        raise field_problem(
             "prompt",
             "The opening speaks of self-harm, which personas do not talk about.",
             "Begin with another one; docs/safety.md says how such messages are answered.",
@@ -145,7 +145,7 @@ def _sampling(services: Services, body: SamplingBody) -> SamplingParams:
     sampling = body.sampling(services.request_builder.sampling)
     most = most_new_tokens(services)
     if body.max_new_tokens and body.max_new_tokens > most:
-        raise _field_problem(
+        raise field_problem(
             "max_new_tokens",
             f"A reply here has at most {most} tokens, half of the engine's context.",
             "Ask for fewer.",
@@ -155,7 +155,7 @@ def _sampling(services: Services, body: SamplingBody) -> SamplingParams:
 
 def _find_models(services: Services, names: tuple[str, ...]) -> tuple[ChatModel, ...]:
     if not names:
-        raise _field_problem(
+        raise field_problem(
             "models",
             "No model was chosen.",
             "Choose at least one persona.",
@@ -165,13 +165,13 @@ def _find_models(services: Services, names: tuple[str, ...]) -> tuple[ChatModel,
         for name in names:
             models.append(find_model(services.personas, services.served_versions, name))
     except UnknownModelError as error:
-        raise _field_problem("models", error.message, error.advice) from None
+        raise field_problem("models", error.message, error.advice) from None
     return tuple(models)
 
 
 def _require_ended(run: PlaygroundRun) -> PlaygroundRun:
     if run.kind != "together":
-        raise _field_problem(
+        raise field_problem(
             "after",
             f"The run {run.id} is a duet.",
             "Only side-by-side runs can be continued.",
@@ -183,12 +183,6 @@ def _require_ended(run: PlaygroundRun) -> PlaygroundRun:
             "Stop them, or wait.",
         )
     return run
-
-
-def _field_problem(field: str, detail: str, advice: str) -> Problem:
-    return Problem(
-        "invalid-request", detail, advice, errors=[field_error(field, f"{detail} {advice}")]
-    )
 
 
 def require_run(request: web.Request) -> PlaygroundRun:

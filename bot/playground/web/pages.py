@@ -128,7 +128,7 @@ def _render(
         request,
         "play/index.html",
         problem=problem,
-        ids={"models": "with-1", "after": ""},
+        ids={"after": ""},
         given={name: given[name] for name in SETTINGS if name in given},
         prompt=given.get("prompt", ""),
         usual=services.request_builder.sampling,

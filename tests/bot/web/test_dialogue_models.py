@@ -149,7 +149,7 @@ async def test_what_cannot_be_served_is_refused_with_the_reason(served):
             and message in body["error"]["message"]
         ), name
         status, body = await begin(served, (name,))
-        assert status == 422 and 'id="with-1-error"' in body["text"], name
+        assert status == 422 and 'id="models-error"' in body["text"], name
         with pytest.raises(UnknownModelError):
             find_model(served.services.personas, served.services.served_versions, name)
         assert "elsewhere" not in json.dumps((await served.ask("GET", "/v1/models"))[1]), name

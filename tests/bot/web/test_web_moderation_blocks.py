@@ -158,7 +158,7 @@ async def test_where_discord_does_not_answer_nothing_is_blocked_or_lost(
 
     monkeypatch.setattr(discord.Guild, "query_members", silent)
     answer = await operator.submit(f"{SERVERS}/{town.first}", member="Tob", persona="oda")
-    assert answer.status == 422 and "Discord does not answer right now." in answer.text
+    assert answer.status == 503 and "Discord does not answer right now." in answer.text
     assert 'value="Tob"' in answer.text and blocked(town) == []
 
 

@@ -250,6 +250,7 @@ async def test_which_roles_cannot_be_added_is_said_and_nothing_is_changed(town, 
         roles.add(town.first, "talk", number + 1)
     answer = await operator.submit(f"{page}/roles", action="talk", role=regular)
     assert answer.status == 409 and "which is the limit" in answer.text
+    assert 'id="role-error"' in answer.text
     assert f'<option value="{regular}" selected>' in answer.text, "what was chosen stays"
 
 
@@ -301,7 +302,7 @@ async def test_the_tag_of_a_card_is_named_and_only_that_of_a_servers_own_is_over
     for marked in ("nobody", stranger, ""):
         answer = await operator.submit(f"{page}/age", marked=marked, restricted="yes")
         assert answer.status == 422 and "There is no such persona here." in answer.text
-        assert 'href="#age-title"' in answer.text
+        assert 'href="#marked"' in answer.text
     for wanted in ({}, {"restricted": "maybe"}):
         answer = await operator.submit(f"{page}/age", marked=own, **wanted)
         assert answer.status == 422 and "Mark it, or take its mark?" in answer.text

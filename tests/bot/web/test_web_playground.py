@@ -300,8 +300,8 @@ async def test_a_form_that_cannot_be_is_answered_with_a_page_that_says_why(dashb
     status, refused = await begin(dashboard, ["nobody"])
     text = refused["text"]
     assert status == 422 and "There is no persona" in text and f">\n{PROMPT}</textarea>" in text
-    assert "<title>Error: Playground" in text and '<a href="#with-1">Who answers: ' in text
-    assert re.search(r'id="with-1"[^>]* aria-describedby="with-1-error"', text)
+    assert "<title>Error: Playground" in text and '<a href="#models">Who answers: ' in text
+    assert re.search(r'id="models"[^>]* aria-describedby="models-error"', text)
     _, refused = await begin(dashboard, ["oda"], prompt=" ", temperature=9, seed=5, turns=99)
     text = refused["text"]
     assert '<a href="#prompt">Your message: must be words, at most 8000 characters</a>' in text
