@@ -89,16 +89,21 @@ API_MODULES = (
     openai_routes,
 )  # fmt: skip
 PAGE_MODULES = (
-    templating, overview_page, sign_in_page, persona_pages, creation_pages, new_persona,
-    card_pages, card_scripts, lore_pages,
+    templating, overview_page, sign_in_page,
+    persona_pages, creation_pages, new_persona, card_pages, card_scripts, lore_pages,
     reply_setting_pages, version_pages,
-    source_pages, build_pages, set_pages, plan_pages, training_pages, rerun_page, written_pages,
-    playground_page, blind_test_pages,
-    scorecard_pages, compare_pages, system_page, safety_page, model_pages,
-    document_pages, schedule_pages, moderation_pages, block_pages, rule_pages,
+    source_pages, build_pages, set_pages, plan_pages,
+    training_pages, rerun_page, written_pages, compare_pages, schedule_pages,
+    blind_test_pages, scorecard_pages, playground_page, model_pages,
+    system_page, safety_page, moderation_pages, block_pages, rule_pages,
+    document_pages,
 )  # fmt: skip
+"""The sections of the dashboard are in this order."""
 ROUTES = Routes(chain.from_iterable(module.routes for module in (*API_MODULES, *PAGE_MODULES)))
 """All routes of the API and of the dashboard."""
+SECTIONS = {
+    name: label for module in PAGE_MODULES for name, label in module.routes.sections.items()
+}
 
 
 def filter_bad_requests(record: logging.LogRecord) -> bool:
@@ -141,6 +146,7 @@ class WebServer:
         app[system_routes.WRITE_PROBE] = WriteProbe()
         app[PERMISSION_REPORT] = PermissionReport()
         app[MEMBER_NAMES] = MemberNames()
+        app[templating.SECTIONS] = SECTIONS
         app[templating.FLASH_MESSAGES] = templating.FlashMessages()
         app[openapi.MOUNTED_ROUTES] = ROUTES
         app[AUTHENTICATOR] = self._authenticator

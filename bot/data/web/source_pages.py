@@ -36,7 +36,7 @@ WITHDRAWN_TEXT = "It is withdrawn: moderators cannot name it any more."
 routes = Routes()
 
 
-@routes.add(f"GET {DATA_PATH}")
+@routes.add(f"GET {DATA_PATH}", section="Data")
 async def get_data_page(request: web.Request) -> web.Response:
     """Page with all sources and data sets, and the upload form."""
     services = get_services(request)

@@ -14,7 +14,6 @@ from bot.platform.web_kit.problems import Problem, redacted_problem
 from bot.platform.web_kit.request_body import read_form
 from bot.platform.web_kit.templating import DASHBOARD, redirect_to, render_page, shell_command
 from bot.services import Services
-from bot.store import ALL_GUILDS
 from personas.errors import BaseModelError, RequestError
 from personas.models.model_fit import RESERVE_BYTES
 
@@ -24,7 +23,7 @@ OFFER_PATH = f"{MODELS_PATH}/offer"
 MAX_NAME_CHARS = 300
 
 
-@routes.add(f"GET {MODELS_PATH}")
+@routes.add(f"GET {MODELS_PATH}", section="Models")
 async def get_models_page(request: web.Request) -> web.Response:
     """Page of the table, whose first one takes some seconds; with `fetch` or `use`, it asks to
     confirm that for a model.
@@ -81,12 +80,12 @@ async def _render_models(
 
 def _unserved_versions(services: Services) -> list[str]:
     """List the live versions that are for another base model, each with its persona."""
-    names: dict[str, None] = {}
-    for _, persona in services.personas.everybody():
-        for guild_id in (ALL_GUILDS, *services.store.versions.live_by_guild(persona.id)):
-            if version := services.served_versions.unserved(persona.id, guild_id):
-                names[f"{persona.name} {version}"] = None
-    return list(names)
+    names = []
+    for persona_id, version in services.store.versions.all_live():
+        owned = services.personas.find_owner(persona_id)
+        if owned and services.served_versions.incompatible.model_of(persona_id, version):
+            names.append(f"{owned[1].name} {version}")
+    return names
 
 
 @routes.add(f"POST {MODELS_PATH}/fetch")

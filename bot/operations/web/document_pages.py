@@ -12,7 +12,7 @@ from bot.platform.web_kit.templating import DOCUMENTS_PATH, redirect_to, render_
 routes = Routes()
 
 
-@routes.add(f"GET {DOCUMENTS_PATH}")
+@routes.add(f"GET {DOCUMENTS_PATH}", section="Documents")
 async def get_document_index(request: web.Request) -> web.Response:
     return await _render_document(request, documents.INDEX)
 

@@ -149,7 +149,7 @@ def _heartbeat_text(state: SystemState) -> str:
     return text
 
 
-@routes.add(f"GET {SYSTEM_PATH}")
+@routes.add(f"GET {SYSTEM_PATH}", section="System")
 async def get_system_page(request: web.Request) -> web.Response:
     """Page of the state; a script refreshes figures and tables by events."""
     services = get_services(request)

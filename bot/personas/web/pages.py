@@ -35,7 +35,7 @@ routes = Routes()
 PERSONAS_PATH = "/dashboard/personas"
 
 
-@routes.add(f"GET {PERSONAS_PATH}")
+@routes.add(f"GET {PERSONAS_PATH}", section="Personas")
 async def get_persona_list(request: web.Request) -> web.Response:
     return _render_list(request)
 

@@ -1,6 +1,6 @@
 """Gives handlers access to the bot's services, and collects the routes that they answer."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,11 +16,21 @@ Route = tuple[str, str, Handler]
 
 
 class Routes(list[Route]):
-    """The routes of a module."""
+    """The routes of a module; `sections` are the labels of the dashboard's sections that begin with
+    one of its pages, by the last part of the address.
+    """
 
-    def add(self, route: str) -> Callable[[HandlerT], HandlerT]:
-        """Register a handler for a method and path such as "GET /personas/{persona_id}"."""
+    def __init__(self, routes: Iterable[Route] = ()) -> None:
+        super().__init__(routes)
+        self.sections: dict[str, str] = {}
+
+    def add(self, route: str, *, section: str = "") -> Callable[[HandlerT], HandlerT]:
+        """Register a handler for a method and path such as "GET /personas/{persona_id}". `section`
+        is the label that the navigation of the dashboard has for the page.
+        """
         method, _, path = route.partition(" ")
+        if section:
+            self.sections[path.rpartition("/")[2]] = section
 
         def register(handler: HandlerT) -> HandlerT:
             self.append((method, path, handler))

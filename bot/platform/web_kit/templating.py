@@ -40,17 +40,6 @@ PAGE_CONTENT_SECURITY_POLICY = (
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 """Scripts and styles come from the bot's own files; nothing in the page itself is run."""
-NAVIGATION = {
-    "personas": "Personas",
-    "data": "Data",
-    "training": "Training",
-    "cards": "Score cards",
-    "play": "Playground",
-    "models": "Models",
-    "system": "System",
-    "docs": "Documents",
-}
-"""Labels of the sections, each with its addresses."""
 DAY_S = 86_400
 HOUR_S = 3_600
 MINUTE_S = 60
@@ -92,6 +81,10 @@ class FlashMessages:
 
 
 FLASH_MESSAGES = web.AppKey("flash messages", FlashMessages)
+SECTIONS = web.AppKey("sections", Mapping[str, str])
+"""Labels of the dashboard's sections by name: that of their first page, their templates and their
+style sheet.
+"""
 HAS_SANDBOX_PAGE = web.AppKey("has sandbox page", bool)
 """True if the sandbox's page is served at `/`."""
 
@@ -133,7 +126,7 @@ def render_page(
     frame = {
         "section": template.partition("/")[0],
         "faults": faults,
-        "sections": NAVIGATION,
+        "sections": request.app[SECTIONS],
         "flash": flash,
         "has_sandbox_page": request.app[HAS_SANDBOX_PAGE],
         "signed_in": request.app[AUTHENTICATOR].has_session(request),
@@ -191,10 +184,14 @@ def is_dashboard_path(request: web.Request) -> bool:
     return request.path == DASHBOARD or request.path.startswith(f"{DASHBOARD}/")
 
 
+def is_static_file(name: str) -> bool:
+    return bool(ASSET_PATTERN.fullmatch(name)) and (STATIC_FOLDER / name).is_file()
+
+
 @routes.add("GET /dashboard/static/{name}")
 async def static_file(request: web.Request) -> web.FileResponse:
     name = request.match_info["name"]
-    if not ASSET_PATTERN.fullmatch(name) or not (STATIC_FOLDER / name).is_file():
+    if not is_static_file(name):
         raise Problem("not-found", f"There is no file {name!r} here.")
     # Revalidated each time, so that pages and scripts of two versions never meet.
     return web.FileResponse(STATIC_FOLDER / name, headers={"Cache-Control": "no-cache"})
@@ -312,6 +309,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.tests["static_file"] = is_static_file
     environment.filters |= {
         "label_of": _find_label,
         "as_typed": _name_commands_as_typed,

@@ -42,7 +42,7 @@ SETTINGS = (*SamplingBody.model_fields, "duet", "turns")
 routes = Routes()
 
 
-@routes.add(f"GET {PLAYGROUND_PATH}")
+@routes.add(f"GET {PLAYGROUND_PATH}", section="Playground")
 async def get_playground(request: web.Request) -> web.Response:
     """Page with the form, filled from the query; with `run`, what is said there, too."""
     if run_id := request.query.get("run"):

@@ -72,7 +72,7 @@ async def resume_run(request: web.Request) -> web.Response:
     return redirect_to(request, run_view.run_path(job.job_id), message)
 
 
-@routes.add(f"GET {run_view.TRAINING_PATH}")
+@routes.add(f"GET {run_view.TRAINING_PATH}", section="Training")
 async def get_run_list(request: web.Request) -> web.Response:
     """Page of running and queued jobs, and all jobs, newest first."""
     services = get_services(request)

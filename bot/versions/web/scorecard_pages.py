@@ -185,7 +185,7 @@ class ScoredVersion:
     is_withdrawn: bool
 
 
-@routes.add(f"GET {SCORECARDS_PATH}")
+@routes.add(f"GET {SCORECARDS_PATH}", section="Score cards")
 async def get_card_list(request: web.Request) -> web.Response:
     services = get_services(request)
     page = parse_page_query(request, "find")

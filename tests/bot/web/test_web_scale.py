@@ -15,18 +15,26 @@ from bot.guilds.store.guilds import GUILD_TABLES
 from bot.operations.doctor.connection_checks import PermissionReport
 from bot.personas.registry import PersonaRegistry
 from bot.store import HOME_DATABASE, Store
+from bot.web_server import ROUTES
 from personas.card.toml_card import read_card
 from personas.home.job_material import ShippedData
 from personas.home.shared_personas import CARD_FILE
 from personas.schemas.chat import Persona
 from tests.bot.web.conftest import DashboardClient, dashboard_in
 
+NO_PAGES = ("/dashboard/lore-sets", "/dashboard/models/offer", "/dashboard/sign-in")
+"""Addresses that lead to another page, or return JSON."""
 PAGES = (
-    "/v1/models", "/v1/models/ballast", "/v1/models/PERSONA", "/dashboard", "/dashboard/personas",
-    "/dashboard/personas?find=keeper", "/personas", "/personas?limit=50", "/personas/PERSONA", "/dashboard/cards",
-    "/dashboard/cards/PERSONA/v1", "/dashboard/cards/compare", "/dashboard/play", "/dashboard/training",
-    "/dashboard/data", "/dashboard/data/plan", "/dashboard/system", "/metrics", "/healthz",
-    "/finetune/jobs?limit=10", "/dashboard/personas/PERSONA/versions", "/personas/PERSONA/versions",
+    *(
+        path
+        for method, path, _ in ROUTES
+        if method == "GET" and path.startswith("/dashboard")
+        if "{" not in path and not path.endswith("/events") and path not in NO_PAGES
+    ),
+    "/v1/models", "/v1/models/ballast", "/v1/models/PERSONA", "/dashboard/personas?find=keeper",
+    "/personas", "/personas?limit=50", "/personas/PERSONA", "/dashboard/cards/PERSONA/v1", "/metrics",
+    "/healthz", "/finetune/jobs?limit=10", "/dashboard/personas/PERSONA/versions",
+    "/personas/PERSONA/versions",
 )  # fmt: skip
 LISTS = {"/v1/models"}
 """All that is known is listed there."""

@@ -23,6 +23,7 @@ from bot.platform.web_kit.templating import (
 from bot.store import Channel
 from bot.training.backend_protocol import TrainingFailed
 from bot.training.queue import JobQueue
+from bot.web_server import SECTIONS
 from personas.schemas.training_events import Phase, Progress
 from tests.bot.version_rows import install
 from tests.fakes import until
@@ -61,6 +62,14 @@ async def test_the_overview_tells_who_lives_where_in_which_version(dashboard):
     assert ">v1<" in oda and f"server {GUILD}" in oda and "answers when it is mentioned" in oda
     assert text.count("Not in any channel") == 2 and "Nothing is being trained" in text
     assert 'href="/dashboard" aria-current="page"' in text and 'href="/"' not in text
+
+
+async def test_a_page_marks_its_section_and_has_its_style_sheet(dashboard):
+    for name, label in SECTIONS.items():
+        _, text, _ = await dashboard.page(f"/dashboard/{name}")
+        assert f'<a href="/dashboard/{name}" aria-current="page">{label}</a>' in text
+        has_styles = f'href="/dashboard/static/{name}.css"' in text
+        assert has_styles == (STATIC_FOLDER / f"{name}.css").is_file(), name
 
 
 async def test_the_overview_tells_what_trains_and_what_waits(dashboard, monkeypatch):
