@@ -81,6 +81,7 @@ def state_figures(state: SystemState) -> dict[str, str]:
         "ended": f"{jobs['done']} done, {jobs['failed']} failed, {jobs['cancelled']} cancelled",
         "heartbeat": _heartbeat_text(state),
         "replies": format_count(state.whole_reply.replies),
+        "warnings": format_count(len(state.warnings)),
         "safety-answers": format_count(sum(state.safety_answers.values())),
         **_percentile_figures("first", state.first_text),
         **_percentile_figures("whole", state.whole_reply),

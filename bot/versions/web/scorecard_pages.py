@@ -38,6 +38,7 @@ SCORECARD_FILES = {
 """Files for download, in the adapter's folder or in its `report/`."""
 MAX_DIALOGUE_JOBS = 100
 SHOWN_PROMPTS = 4
+SHOWN_VERSIONS = 3
 """Prompts whose replies are unfolded when the page is opened."""
 FILE_MEDIA_TYPES = {
     "json": "application/json",
@@ -213,6 +214,7 @@ async def get_card_list(request: web.Request) -> web.Response:
         is_long=bool(find) or len(matching) > page.limit,
         find=find,
         versions=versions,
+        shown_versions=SHOWN_VERSIONS,
         dialogues=[(job, job.result) for job in list_dialogue_jobs(services) if job.result],
         colours=scorecard_view.VERDICT_CLASSES,
     )

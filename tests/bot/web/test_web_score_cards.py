@@ -111,6 +111,20 @@ async def test_the_list_has_every_version_with_its_verdict(versions):
     assert "withdrawn" in await shown(versions, CARDS)
 
 
+async def test_earlier_versions_are_folded_and_the_live_one_among_them_is_named(versions):
+    for _ in range(2):
+        install(versions.store)
+    text = await shown(versions, CARDS)
+    assert "<details><summary>1 earlier, live: v1</summary>" in text
+    assert text.index("ballast/v2") < text.index("1 earlier") < text.index("ballast/v1")
+
+
+async def test_the_metrics_are_open_where_the_gate_did_not_promote(versions):
+    opened = '<details class="card fold" id="metrics" open>'
+    assert opened in await shown(versions, f"{CARDS}/ballast/v2")
+    assert opened not in await shown(versions, f"{CARDS}/ballast/v1")
+
+
 async def test_a_version_that_ships_is_not_judged_and_says_how_to_compare_it(versions, monkeypatch):
     monkeypatch.setattr(TrainingJob, "shipped", "a" * 64)
     version = install(versions.store)

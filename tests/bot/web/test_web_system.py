@@ -228,7 +228,9 @@ async def test_the_doctor_looks_when_asked_and_what_it_finds_is_shown(dashboard)
 
     dashboard.services.metrics.findings.run_checks = ask
     _, text, _ = await text_of(dashboard, "/dashboard/system")
-    assert "has not checked this machine" in text
+    assert (
+        "has not checked this machine" in text and '<details class="card fold" id="doctor">' in text
+    )
     for _ in range(2):
         own = {"Origin": dashboard.url, "Content-Type": "application/x-www-form-urlencoded"}
         async with dashboard.session.post(
@@ -243,6 +245,7 @@ async def test_the_doctor_looks_when_asked_and_what_it_finds_is_shown(dashboard)
     await until(lambda: not dashboard.services.metrics.findings.is_running)
     _, text, _ = await text_of(dashboard, "/dashboard/system")
     assert asked == ["embedded"] and "slow &lt;b&gt;" in text and "wait for it" in text
+    assert '<details class="card fold" id="doctor" open>' in text and ">1 of 1 not ok, " in text
 
 
 async def test_the_doctor_looks_at_home_and_port_too(tmp_path, monkeypatch):

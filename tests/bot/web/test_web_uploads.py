@@ -523,6 +523,7 @@ async def test_the_first_page_lists_sources_with_their_rights(dashboard, tmp_pat
         "leaves out",
         "does not exist",
         "None yet",
+        'Cannot be trained on yet: <a href="/dashboard/data/uploads/talk.jsonl">',
     ):
         assert words in page, words
 

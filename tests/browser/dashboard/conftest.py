@@ -95,6 +95,11 @@ async def dashboard(staged: Stage, browser: Browser) -> AsyncIterator[Dashboard]
     await made.close()
 
 
+async def unfold(page: Page) -> None:
+    """Open every folded part of a page."""
+    await page.evaluate("for (const fold of document.querySelectorAll('.fold')) fold.open = true")
+
+
 async def assert_accessible(page: Page) -> None:
     """Axe finds no serious problem, each landmark has a name of its own, and nothing is cut off
     sideways.

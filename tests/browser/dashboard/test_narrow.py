@@ -8,7 +8,7 @@ from playwright.async_api import expect
 from bot.training.store import NewTrainingJob
 from personas.schemas.training import TrainingRequest
 from tests.bot.web.test_web_score_cards import put_two
-from tests.browser.dashboard.conftest import assert_accessible
+from tests.browser.dashboard.conftest import assert_accessible, unfold
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 CUT_OFF = "(region) => region.scrollWidth > region.clientWidth"
@@ -48,6 +48,7 @@ async def test_tables_need_no_scrolling_sideways_and_stay_tables(dashboard):
         "Runs": "/dashboard/training",
     }.items():
         await page.goto(path)
+        await unfold(page)
         region = page.get_by_role("region", name=table, exact=True)
         assert not await region.evaluate(CUT_OFF), table
         rows = region.get_by_role("table").get_by_role("row")

@@ -85,9 +85,12 @@ async def test_a_plan_is_marked_while_the_form_has_other_settings(dashboard: Das
     await expect(marked).to_be_hidden()
 
 
-async def test_what_is_learned_of_a_sample_is_seen_at_once(dashboard: Dashboard) -> None:
+async def test_what_is_learned_of_a_sample_is_seen_once_it_is_unfolded(
+    dashboard: Dashboard,
+) -> None:
     page = await dashboard.open("/dashboard/data/plan?persona=oda", phone=True)
     await planned(page)
+    await page.get_by_text("A sample as the model sees it", exact=True).click()
     box = page.get_by_role("article", name="Sample 1").locator("pre.mask").last
     await expect(box.locator("mark")).to_be_visible()
     around, mark = await box.evaluate(

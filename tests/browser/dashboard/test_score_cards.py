@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.bot.web.test_web_score_cards import put_two
-from tests.browser.dashboard.conftest import assert_accessible
+from tests.browser.dashboard.conftest import assert_accessible, unfold
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -25,6 +25,8 @@ async def test_from_the_list_to_a_card_and_to_two_of_them(dashboard, versions, p
     await assert_accessible(page)
     await page.get_by_role("link", name="v1", exact=True).click()
     await expect(page.get_by_role("heading", name="gate said promote")).to_be_visible()
+    await assert_accessible(page)
+    await unfold(page)
     metrics = page.get_by_role("region", name="Metrics, table")
     voice = metrics.get_by_role("row").filter(has_text="voice")
     await expect(voice.get_by_role("cell")).to_have_count(2)
@@ -39,7 +41,7 @@ async def test_from_the_list_to_a_card_and_to_two_of_them(dashboard, versions, p
     await expect(voice.get_by_role("cell").nth(1)).to_contain_text("✓ pass")
     await expect(voice.get_by_role("cell").nth(2)).to_contain_text("✗ fail")
     await expect(page.get_by_text("said by new")).to_have_count(2)
-    await page.get_by_text("All figures", exact=True).click()
+    await unfold(page)
     row = page.get_by_role("row").filter(has_text="right with lore")
     await expect(row).to_contain_text("0.750")
     await assert_accessible(page)

@@ -11,7 +11,7 @@ from playwright.async_api import expect
 from bot.operations.doctor.checks import BotCheck
 from bot.operations.web import pages as system_page
 from personas.engine import RequestMetrics
-from tests.browser.dashboard.conftest import assert_accessible
+from tests.browser.dashboard.conftest import assert_accessible, unfold
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -23,6 +23,8 @@ async def test_the_system_is_seen_as_it_changes(dashboard, phone):
     replies = page.locator("[data-figure=replies]")
     await expect(replies).to_have_text("0")
     await expect(page.get_by_text("Refreshed every two seconds")).to_be_visible()
+    await assert_accessible(page)
+    await unfold(page)
     watch.reply(RequestMetrics(0.3, 4.0, 100, 20, "stop"))
     with watch.listening():
         logging.getLogger("bot.test").warning("the lamp flickers")
@@ -44,6 +46,7 @@ async def test_what_the_doctor_finds_is_shown_when_it_has_finished(dashboard, mo
     monkeypatch.setattr(system_page, "REFRESH_INTERVAL_S", 0.1)
     dashboard.stage.client.services.metrics.findings.run_checks = ask
     page = await dashboard.open("/dashboard/system")
+    await page.get_by_text("Doctor's findings", exact=True).click()
     await page.get_by_role("button", name="Check now").click()
     await expect(page.locator("#asking")).to_contain_text("The doctor is checking")
     go.set()

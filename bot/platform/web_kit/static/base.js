@@ -34,4 +34,11 @@ export function say(words, kind = "") {
   return line;
 }
 
+/** Open the folded part that the address names. */
+function openNamed() {
+  document.querySelector("details:target")?.setAttribute("open", "");
+}
+
+addEventListener("hashchange", openNamed);
+openNamed();
 localTimes();
