@@ -241,17 +241,24 @@ def errors_as_problems(slug: str, field: str = "") -> Iterator[None]:
         problem.name_field(field)
         raise
     except (UnderstudyError, OSError, sqlite3.Error) as error:
-        if is_disk_full(error):
-            problem = disk_full_problem(error)
-        elif isinstance(error, UnderstudyError):
-            message = without_escapes(commands_as_typed(error.message))
-            problem = Problem(slug, message, commands_as_typed(error.advice))
-        else:
+        refused = _as_problem(error, slug)
+        if refused is None:
             raise
-        if isinstance(error, RefusedError):
-            problem.name_field(error.field)
-        problem.name_field(field)
-        raise problem from error
+        refused.name_field(field)
+        raise refused from error
+
+
+def _as_problem(error: Exception, slug: str) -> Problem | None:
+    """Return the problem of a full disk or of one of our errors; None for any other error."""
+    if is_disk_full(error):
+        return disk_full_problem(error)
+    if not isinstance(error, UnderstudyError):
+        return None
+    message = without_escapes(commands_as_typed(error.message))
+    problem = Problem(slug, message, commands_as_typed(error.advice))
+    if isinstance(error, RefusedError):
+        problem.name_field(error.field)
+    return problem
 
 
 def changed_fields(

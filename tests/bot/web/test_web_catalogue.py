@@ -139,9 +139,9 @@ async def test_what_is_wrong_with_an_offer_is_named_and_nothing_is_written(dashb
         ({"name": "ballast"}, "'ballast' is the name of another"),
         ({"name": "general-dialogue"}, "another data set"),
         ({"name": "oasst2"}, "another data set"),
-        ({"name": "../quay"}, "error-name"),
-        ({"name": ""}, "error-name"),
-        ({"why": ""}, "error-why"),
+        ({"name": "../quay"}, "name-error"),
+        ({"name": ""}, "name-error"),
+        ({"why": ""}, "why-error"),
         ({"stated_on": "2999-01-01"}, "has not come yet"),
         ({"stated_on": "soon"}, "no date"),
         ({"format": "Share GPT"}, "a format's name"),
@@ -189,7 +189,7 @@ async def test_the_forms_offer_and_withdraw_without_scripts(dashboard, home):
     _, page, _ = await dashboard.submit(
         "/dashboard/data/sets/harbour/catalogue", name="oda", **STATED
     )
-    assert "another data set" in page and 'id="error-name"' in page
+    assert "another data set" in page and 'id="name-error"' in page
     fields = {"name": "talk", "persona_names": "Wick, 42", "language": "en", "format": ""}
     status, _, _ = await dashboard.submit("/dashboard/data/uploads/talk.jsonl/catalogue", **fields)
     assert status == 303 and entries(home)["talk"]["persona_names"] == ["Wick", "42"]
@@ -231,7 +231,7 @@ async def test_a_data_set_is_fetched_and_trained_on_once_a_right_is_stated(dashb
     status, page, _ = await dashboard.submit(
         "/dashboard/data/published/firefly/catalogue", **STATED
     )
-    assert status == 422 and 'id="error-right"' in page
+    assert status == 422 and 'id="right-error"' in page
     form = {"right": "licensed", "licence": "by letter of 2026-11-20", **STATED}
     status, _, _ = await dashboard.submit("/dashboard/data/published/firefly/catalogue", **form)
     assert status == 303

@@ -182,7 +182,7 @@ async def test_the_form_builds_and_shows_the_command_behind_it(dashboard, home):
         and not (home / "said.json").exists()
     )
     status, page, _ = await dashboard.submit("/dashboard/data/build", **fields | {"mix": "much"})
-    assert status == 422 and 'id="error-mix"' in page and 'value="12"' in page, (
+    assert status == 422 and 'id="mix-error"' in page and 'value="12"' in page, (
         "what was written stays"
     )
     status, _, headers = await dashboard.submit("/dashboard/data/build", **fields)

@@ -271,7 +271,7 @@ async def test_a_wrong_field_is_reported_at_its_place_and_the_form_stays_filled(
         status, page, _ = await dashboard.submit(PATH, **GIVEN | changes)
         assert (
             status == 422
-            and f'id="error-{field}"' in page
+            and f'id="{field}-error"' in page
             and not dashboard.store.jobs.in_state("queued")
         ), changes
         if "persona" in changes:

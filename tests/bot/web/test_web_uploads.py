@@ -483,7 +483,7 @@ async def test_the_right_is_stated_in_a_form_and_a_wrong_field_is_reported_at_it
         "why": "All agreed.",
     }
     status, page, _ = await dashboard.submit(path, **given)
-    assert status == 422 and 'id="error-licence"' in page and 'value="Mina &lt;b&gt;"' in page, (
+    assert status == 422 and 'id="licence-error"' in page and 'value="Mina &lt;b&gt;"' in page, (
         "what was written stays"
     )
     status, _, headers = await dashboard.submit(path, **given | {"licence": "CC-BY-4.0"})
