@@ -25,9 +25,8 @@ from bot.platform.request_origin import OPERATOR_ORIGIN
 from bot.platform.web_kit.app_context import Routes
 from bot.platform.web_kit.paging import integer_query
 from bot.platform.web_kit.problems import Problem, field_problem
-from bot.platform.web_kit.request_body import changed_fields, errors_as_problems, read_form
+from bot.platform.web_kit.request_body import changed_fields, errors_as_problems, read_form, read_id
 from bot.platform.web_kit.templating import redirect_to, render_page
-from bot.schedules.web.ids import read_id
 from bot.training.web.run_view import MEMBER_NAMES
 
 PAGE_SIZE = 25

@@ -12,8 +12,8 @@ from bot.guild_settings.definitions import IS_AGE_RESTRICTED, LIMITS
 from bot.personas.web.lookup import guild_name
 from bot.platform.web_kit.app_context import get_services
 from bot.platform.web_kit.problems import Problem, field_problem
+from bot.platform.web_kit.request_body import read_id
 from bot.platform.web_kit.templating import DASHBOARD
-from bot.schedules.web.ids import read_id
 from bot.services import Services
 from personas.schemas.chat import Persona
 

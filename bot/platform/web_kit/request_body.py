@@ -25,6 +25,8 @@ MAX_FORM_BYTES = 2**20
 MAX_FORM_FIELDS = 2000
 FORM_TYPE = "application/x-www-form-urlencoded"
 MAX_SHOWN_CHARS = 80
+MAX_ID = 2**63 - 1
+"""The largest that the database stores."""
 DECIMAL_COMMA_PATTERN = re.compile(r"[+-]?(?:0,[0-9]+|[0-9]+,(?:[0-9]{1,2}|[0-9]{4,}))")
 CACHED_BODY = web.RequestKey("the whole body", bytes)
 """A body that was read before the handler's turn."""
@@ -281,6 +283,16 @@ def parse_form_number(text: str) -> float | str:
         return float(with_decimal_point(text))
     except ValueError:
         return text
+
+
+def read_id(text: str, advice: str) -> int:
+    """Return the number that a part of an address or form is, such as a server's id. Raises
+    `Problem`.
+    """
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_ID))
+    if not is_number or int(text) > MAX_ID:
+        raise Problem("not-found", f"{text[:40]!r} is no number.", advice)
+    return int(text)
 
 
 def with_decimal_point(text: str) -> str:

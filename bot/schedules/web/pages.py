@@ -6,9 +6,8 @@ from aiohttp import web
 
 from bot.personas.web.lookup import OwnedPersona, persona_status, require_persona_in_path
 from bot.platform.web_kit.app_context import Routes, get_services
-from bot.platform.web_kit.request_body import errors_as_problems, read_form
+from bot.platform.web_kit.request_body import errors_as_problems, read_form, read_id
 from bot.platform.web_kit.templating import DASHBOARD, redirect_to, render_page
-from bot.schedules.web.ids import read_id
 from bot.schedules.web.listing import (
     ListedSchedule,
     list_greetings,
