@@ -199,10 +199,9 @@ async def _render(
         ],
         names=names,
         links={
-            "first": server.blocks_path,
+            "first": server.blocks_path if number > 1 else "",
             "next": f"{server.blocks_path}?page={number + 1}" if has_next else "",
         },
-        is_first=number == 1,
         personas=list(services.personas.of(guild_id).values()),
         given=given,
         id_advice=ID_ADVICE,

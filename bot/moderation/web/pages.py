@@ -8,7 +8,7 @@ from bot.moderation.limits import read_limits
 from bot.moderation.texts import limits_text
 from bot.moderation.web.moderated_server import SERVERS_PATH, moderated_ids, moderated_name
 from bot.platform.web_kit.app_context import Routes, get_services
-from bot.platform.web_kit.paging import paginate, parse_page_query
+from bot.platform.web_kit.paging import navigation_links, paginate, parse_page_query
 from bot.platform.web_kit.templating import render_page
 
 routes = Routes()
@@ -44,6 +44,5 @@ async def get_servers(request: web.Request) -> web.Response:
             )
             for guild_id in shown
         ],
-        links={"next": "", **links, "first": SERVERS_PATH},
-        is_first=page.after is None,
+        links=navigation_links(page, links, SERVERS_PATH),
     )

@@ -16,7 +16,7 @@ from bot.platform.localisation import gettext_lazy
 from bot.platform.messages import markdown_name
 from bot.platform.request_origin import OPERATOR_ORIGIN, RequestOrigin
 from bot.platform.web_kit.app_context import Routes, get_services
-from bot.platform.web_kit.paging import paginate, parse_page_query
+from bot.platform.web_kit.paging import navigation_links, paginate, parse_page_query
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import (
     FileForm,
@@ -68,8 +68,7 @@ def _render_list(
         short_name=short_name,
         set_name=set_name,
         listed=rows,
-        links={"next": "", **links, "first": PERSONAS_PATH},
-        is_first=page.after is None,
+        links=navigation_links(page, links, PERSONAS_PATH),
         is_long=bool(find) or len(matching) > page.limit,
         find=find,
         count=len(matching),

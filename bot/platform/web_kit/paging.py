@@ -1,7 +1,7 @@
 """Cursor pagination, and parsing of query parameters."""
 
 from bisect import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlencode
@@ -81,6 +81,13 @@ def paginate(
     )
     end = start + page.limit
     return items[start:end], page_links(request, page, keys[end - 1] if end < len(keys) else None)
+
+
+def navigation_links(page: PageQuery, links: Mapping[str, str], first: str) -> dict[str, str]:
+    """The links below a list on a page, for the macro `pages`: the `next` entries, and the `first`
+    ones at their address; each is empty where it leads nowhere else.
+    """
+    return {"first": "" if page.after is None else first, "next": links.get("next", "")}
 
 
 def require_known_parameters(request: web.Request, *known: str) -> None:

@@ -11,7 +11,12 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from bot.platform.web_kit.app_context import Routes, get_services
-from bot.platform.web_kit.paging import paginate, parse_page_query, require_known_parameters
+from bot.platform.web_kit.paging import (
+    navigation_links,
+    paginate,
+    parse_page_query,
+    require_known_parameters,
+)
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.templating import DASHBOARD, render_page
 from bot.services import Services
@@ -209,8 +214,7 @@ async def get_card_list(request: web.Request) -> web.Response:
         "cards/list.html",
         title="Score cards",
         persona_names=persona_names,
-        links={"next": "", **links, "first": request.path},
-        is_first=page.after is None,
+        links=navigation_links(page, links, SCORECARDS_PATH),
         is_long=bool(find) or len(matching) > page.limit,
         find=find,
         versions=versions,
