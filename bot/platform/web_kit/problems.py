@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from bot.platform.errors import DISK_FULL_MESSAGE, RefusedError, redact_paths
+from bot.platform.errors import DISK_FULL_MESSAGE, redact_paths
 from personas.cli_common import commands_as_typed
 from personas.errors import EngineBusyError, UnderstudyError
 
@@ -137,10 +137,7 @@ def redacted_texts(error: UnderstudyError, home: Path | None) -> tuple[str, str]
 def redacted_problem(slug: str, error: UnderstudyError, home: Path | None) -> Problem:
     """Return the problem with an error's texts, without the machine's folders."""
     message, advice = redacted_texts(error, home)
-    problem = Problem(slug, message, advice, headers=retry_headers(error))
-    if isinstance(error, RefusedError):
-        problem.name_field(error.field)
-    return problem
+    return Problem(slug, message, advice, headers=retry_headers(error))
 
 
 def internal_error(error: Exception) -> Problem:
