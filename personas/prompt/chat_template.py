@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import TemplateError
@@ -70,7 +70,6 @@ messages name their speakers.
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 MAX_CACHED_SPEAKERS = 256
 REPLY_PROBE = "ANSWER-PROBE"
-THOUGHT_PROBE = "THOUGHT-PROBE"
 Message = dict[str, str]
 
 
@@ -133,43 +132,17 @@ class ChatTemplate:
             return self
         return self._with_speaker(name)
 
-    @cached_property
-    def thought_frame(self) -> tuple[str, str] | None:
-        """Text before and after a thought, from the generation prompt to the reply; None if there
-        is no place for it.
-
-        The keys of a message that hold a thought are those of Qwen3, gpt-oss and Nemotron.
-        """
-        keys = dict.fromkeys(("reasoning_content", "thinking", "reasoning"), THOUGHT_PROBE)
-        opening = self.render([_user("hello")], thinks=True)
-        talk = [_user("hello"), {**_assistant(REPLY_PROBE), **keys}]
-        rendered = self.render(talk, add_generation_prompt=False, thinks=True)
-        before = rendered.rpartition(REPLY_PROBE)[0]
-        if before.startswith(opening) and THOUGHT_PROBE in before:
-            start, _, end = before.removeprefix(opening).partition(THOUGHT_PROBE)
-            return start, end
-        closing = _close_thought(opening)
-        return ("", closing) if closing else None
-
-    def render(
-        self, messages: list[Message], add_generation_prompt: bool = True, *, thinks: bool = False
-    ) -> str:
+    def render(self, messages: list[Message], add_generation_prompt: bool = True) -> str:
         """Render messages as text, with `add_generation_prompt` up to where a reply begins. Raises
         `TemplateError`.
-
-        `thinks` lets the model think before it replies.
         """
-        fixed = dict(FIXED_VARIABLES)
-        for name, value in FIXED_VARIABLES.items():
-            if value is False:  # all of these let the model think
-                fixed[name] = thinks
         rendered: str = self._tokenizer.apply_chat_template(
             self.as_given(messages),
             chat_template=self._template,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             persona_name=self._speaker,
-            **fixed,
+            **FIXED_VARIABLES,
         )
         return rendered
 

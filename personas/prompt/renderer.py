@@ -269,27 +269,18 @@ class Renderer:
         reply: str,
         lore: Sequence[LoreHit] = (),
         max_tokens: int = CONTEXT_TOKENS,
-        thought: str = "",
     ) -> TokenizedSample:
-        """Render a prompt and its reply; `max_tokens` limits both together.
-
-        A `thought` is learned before the reply in the place that the template has for it; the
-        prompt then ends as the template's does when it lets the model think.
-        """
+        """Render a prompt and its reply; `max_tokens` limits both together."""
         chat = self._chat_of(persona)
-        answer = _answer(chat, reply, thought)
+        answer = _answer(chat, reply)
         prompt = self.prompt(persona, turns, lore, max_tokens=max_tokens - len(answer))
-        if thought and chat.thought_frame:
-            opened = chat.encode(chat.render(list(prompt.messages), thinks=True))
-            mask = (False,) * len(opened) + (True,) * len(answer)
-            return TokenizedSample((*opened, *answer), mask)
         return self._masked_sample(chat, list(prompt.messages), prompt.ids, answer)
 
-    def answer_tokens(self, persona: Persona | None, reply: str, thought: str = "") -> int:
+    def answer_tokens(self, persona: Persona | None, reply: str) -> int:
         """Return the number of tokens that follow a prompt in a sample: the reply's and its end of
         turn's.
         """
-        return len(_answer(self._chat_of(persona), reply, thought))
+        return len(_answer(self._chat_of(persona), reply))
 
     @property
     def framing_tokens(self) -> int:
@@ -513,11 +504,8 @@ def with_names(hit: LoreHit, persona: Persona, user: str) -> LoreHit:
     return replace(hit, heading=filled[0], text=filled[1])
 
 
-def _answer(chat: ChatTemplate, reply: str, thought: str = "") -> list[int]:
+def _answer(chat: ChatTemplate, reply: str) -> list[int]:
     prefix = "" if chat.forces_prefix else chat.reply_prefix
-    if thought and chat.thought_frame:
-        before, after = chat.thought_frame
-        prefix = before + chat.sanitise(thought) + after
     return chat.encode(prefix + chat.sanitise(reply)) + list(chat.end_ids)
 
 

@@ -67,8 +67,6 @@ class RecipeSettings(FrozenModel):
     cross_session_share: float = Field(0.3, ge=0, le=1)
     lore_share: float = Field(0.3, ge=0, le=1)
     short_card_share: float = Field(0.0, ge=0, le=1)
-    trained_replies: Literal["all", "last"] = "all"
-    reasoning: Literal["strip", "keep"] = "strip"
     heldout_share: float = Field(gt=0, lt=1)
     general_share: float = Field(0.0, ge=0, lt=1)
     first_stage_epochs: float = Field(0.0, ge=0, le=50)

@@ -113,26 +113,3 @@ def test_an_exported_template_writes_the_prompts_that_were_trained(tokenizer, fa
         options = {"add_generation_prompt": True, "bos_token": family.bos, "eos_token": family.eos}
         (text,), _ = render_jinja_template([messages], chat_template=frozen, **options)
         assert text == prompt.text
-
-
-def test_a_thought_is_learned_where_the_template_has_a_place_for_it(tokenizer):
-    families = {family.name: family for family in FAMILIES}
-    turns = [Turn("Bo", "hello")]
-    for name, expected in {
-        "trl "
-        "qwen3": "<|im_start|>assistant\n<think>\nThe sea.\n</think>\n\nI sit by the sea.<|im_end|>",
-        "QwQ": "<|im_start|>assistant\n<think>\nThe sea.\n</think>\n\nI sit by the sea.<|im_end|>",
-        "trl gptoss": (
-            "<|start|>assistant<|channel|>analysis<|message|>The sea.<|end|>"
-            "<|start|>assistant<|channel|>final<|message|>I sit by the sea.<|return|>"
-        ),
-    }.items():
-        renderer = renderer_of(families[name], tokenizer)
-        sample = renderer.sample(ADA, turns, REPLY, thought="The sea.")
-        assert renderer.tokenizer.decode(sample.ids).endswith(expected)
-        learned = [
-            token for token, is_learned in zip(sample.ids, sample.mask, strict=True) if is_learned
-        ]
-        assert "The sea." in renderer.tokenizer.decode(learned)
-    plain = renderer_of(families["Zephyr"], tokenizer)
-    assert plain.sample(ADA, turns, REPLY, thought="The sea.") == plain.sample(ADA, turns, REPLY)

@@ -13,7 +13,7 @@ from tests.trainer.job_folders import sign
 from tests.trainer.read_sources import everything, jsonl
 from trainer.dataset.dataset_export import EXPORT_FORMATS
 from trainer.dataset.ledger import Ledger
-from trainer.dataset.sample_renderer import EXCLUDED_BY_SOURCE, NOT_LAST_REPLY, SampleRenderer
+from trainer.dataset.sample_renderer import EXCLUDED_BY_SOURCE, SampleRenderer
 from trainer.dataset.talk_text import split_thought
 from trainer.sources.conversation_builder import ASSISTANT
 
@@ -101,15 +101,6 @@ def test_a_whole_row_or_pair_can_be_excluded(tmp_path, renderer, recipe):
     ]
     (conversation,) = read(tmp_path, {"conversation": pairs})
     assert [learned(renderer, it) for it in rendered(renderer, recipe, conversation)[0]] == ["So."]
-
-
-def test_the_last_reply_alone_is_an_option(tmp_path, renderer, recipe):
-    turns = [message(("user", "assistant")[n % 2], f"text {n}") for n in range(6)]
-    (conversation,) = read(tmp_path, {"messages": turns})
-    made, faults = rendered(renderer, recipe, conversation, trained_replies="last")
-    assert [learned(renderer, it) for it in made] == ["text 5"]
-    assert faults == {1: NOT_LAST_REPLY, 3: NOT_LAST_REPLY}
-    assert len(rendered(renderer, recipe, conversation)[0]) == 3
 
 
 def test_a_build_says_what_was_excluded(command, tmp_path):
@@ -286,27 +277,6 @@ def test_thoughts_in_data_are_left_out_and_never_learned_as_text(tmp_path, rende
     assert [it.thought for it in made] == ["They ask about tea."] * 2
     for it in made:
         assert "think" not in text_of(renderer, it) and learned(renderer, it) == "At four."
-
-
-def test_kept_thoughts_stand_where_the_template_has_them(tmp_path, renderer, recipe):
-    from tests.model_families import QWEN3_CHAT
-    from tools.tiny_models import TINY_MODELS, make_tokenizer
-
-    tokenizer = make_tokenizer(TINY_MODELS["Qwen3"])
-    tokenizer.chat_template = QWEN3_CHAT.replace(
-        "{{- '<think>\n\n</think>\n\n' + said }}",
-        "{{- '<think>\n' + (message.reasoning_content or '') + '\n</think>\n\n' + said }}",
-    )
-    qwen = Renderer(tokenizer)
-    (conversation,) = read(
-        tmp_path, {"messages": [message("user", "tea?"), message("assistant", THOUGHT)]}
-    )
-    (kept,), _ = rendered(qwen, recipe, conversation, reasoning="keep")
-    assert text_of(qwen, kept).endswith(f"<|im_start|>assistant\n{THOUGHT}<|im_end|>")
-    assert learned(qwen, kept) == THOUGHT
-    (stripped,), _ = rendered(qwen, recipe, conversation)
-    assert text_of(qwen, stripped).endswith("<think>\n\n</think>\n\nAt four.<|im_end|>")
-    assert learned(qwen, stripped) == "At four."
 
 
 def test_a_reply_that_is_a_thought_alone_is_not_learned(tmp_path, renderer, recipe):

@@ -100,7 +100,7 @@ def locked_config(folder: Path) -> dict:
         "chat_template": "auto",
         "cross_session_share": 0.3,
     }  # settings that earlier runs do not have
-    later |= {"trained_replies": "all", "reasoning": "strip", "checkpoint_every_n_layers": 1}
+    later |= {"checkpoint_every_n_layers": 1}
     later |= {"card_deadline_minutes": 0.0, "written_replies": 160, "written_drafts": 2}
     later |= {"short_card_share": 0.0}
     assert {key: config["recipe"].pop(key) for key in later} == later

@@ -472,7 +472,7 @@ def record_lines(summary: dict[str, Any]) -> list[str]:
         lines.append(f"  replies {count:>9,}  {reason}")
     thoughts = summary.get("with_thought", 0)
     if thoughts:
-        lines.append(f"  thoughts {thoughts:>8,}  before replies: left out, unless reasoning=keep")
+        lines.append(f"  thoughts {thoughts:>8,}  before replies: left out")
     lines += ImportReport.from_json(summary["import_report"]).lines()
     lines += filter(None, [describe_name_search(summary.get("name_search", {}))])
     return lines

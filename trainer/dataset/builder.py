@@ -39,7 +39,7 @@ from trainer.sources.conversation import (
 SampleKind = Literal["persona", "general"]
 SAMPLE_SETTINGS = (
     "max_length", "history_turns", "session_gap_minutes", "cross_session_share", "lore_share", "heldout_share",
-    "short_card_share", "trained_replies", "reasoning",
+    "short_card_share",
 )  # fmt: skip
 """The settings of a recipe that determine the samples of given sources."""
 OVER_LIMIT = "over the source's limit"

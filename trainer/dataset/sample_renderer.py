@@ -39,7 +39,6 @@ NOTHING_TRAINED = "no token of the reply to train on"
 TOO_LONG = "too long"
 HELD_OUT_BEFORE = "held out before"
 EXCLUDED_BY_SOURCE = "excluded from the loss by the data (weight 0, train false)"
-NOT_LAST_REPLY = "not the last reply of its conversation (trained_replies=last)"
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class RenderedSample:
     message, which identifies it within its source. `speakers` are the displayed names, `people` the
     ids of human speakers. `arrived` is the date of arrival (ISO 8601), empty if unknown. `input` is
     the end of the last turn that came as a separate input to an instruction. `thought` is what the
-    reply's source has as a thought before it: learned with `reasoning` "keep", else left out.
+    reply's source has as a thought before it, which is left out.
     `has_short_card`: the prompt has the short card of `persona` (`personas.prompt.short_card`).
     """
 
@@ -132,7 +131,7 @@ class SampleRenderer:
             if place in held_out:
                 faults[place] = HELD_OUT_BEFORE
                 continue
-            fault = self._fault(messages[place], place, replies[-1])
+            fault = self._fault(messages[place], place)
             if fault:
                 faults[place] = fault
                 continue
@@ -149,13 +148,11 @@ class SampleRenderer:
             elif made:
                 yield made
 
-    def _fault(self, reply: SourceMessage, place: int, last: int) -> str:
+    def _fault(self, reply: SourceMessage, place: int) -> str:
         if not place:
             return UNADDRESSED_REPLY
         if not reply.is_trained:
             return EXCLUDED_BY_SOURCE
-        if self._recipe.trained_replies == "last" and place != last:
-            return NOT_LAST_REPLY
         return self._filters.reply_fault(reply.text) if self._filters else ""
 
     def _card(self, conversation: Conversation, place: int) -> Persona | None:
@@ -194,15 +191,14 @@ class SampleRenderer:
         before = [*earlier, *conversation.messages[:place]][-self._recipe.history_turns :]
         turns = [self._turn(message, persona) for message in before]
         hits = self._hits(persona, turns[-1].text, reply)
-        learned = thought if self._recipe.reasoning == "keep" else ""
         draw = hash_fraction("short card", turns[-1].text + reply)
         has_short_card = persona is self._persona is not None and draw < short_card_share
         renderer = self._renderer.with_card("short") if has_short_card else self._renderer
-        render = partial(renderer.sample, persona, turns, reply, thought=learned)
+        render = partial(renderer.sample, persona, turns, reply)
         sample = render(lore=hits, max_tokens=UNBOUNDED_TOKENS)
         kept = len(turns)
         if len(sample.ids) > longest:
-            room = longest - renderer.answer_tokens(persona, reply, learned)
+            room = longest - renderer.answer_tokens(persona, reply)
             fitting = fitting_lore(renderer, persona, turns[-1], hits=hits, max_tokens=room)
             if fitting is None:
                 return None

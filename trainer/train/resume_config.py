@@ -32,8 +32,6 @@ LATER_FIELDS = frozenset(
         "chat_template",
         "cross_session_share",
         "short_card_share",
-        "trained_replies",
-        "reasoning",
         "checkpoint_every_n_layers",
         "card_deadline_minutes",
         "from_card",

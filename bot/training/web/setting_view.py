@@ -16,8 +16,8 @@ SETTING_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Base model while it trains", ("quant_type", "double_quant", "precision")),
     ("Samples", (
         "max_length", "chat_template", "rope_scaling_factor", "rope_scaling_type", "history_turns",
-        "session_gap_minutes", "cross_session_share", "lore_share", "short_card_share", "trained_replies", "reasoning",
-        "heldout_share", "train_samples", "written_replies", "written_drafts")),
+        "session_gap_minutes", "cross_session_share", "lore_share", "short_card_share", "heldout_share",
+        "train_samples", "written_replies", "written_drafts")),
     ("Measuring", (
         "logging_steps", "eval_strategy", "eval_steps", "early_stopping_patience", "card_deadline_minutes")),
     ("General dialogue", ("general_share", "first_stage_epochs", "first_stage_learning_rate")),
