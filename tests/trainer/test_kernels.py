@@ -41,16 +41,14 @@ def installed(monkeypatch, *ways):
     monkeypatch.setattr(choice, "is_flash_attn_2_available", lambda: "flash_attention_2" in ways)
 
 
-def test_on_a_cpu_what_prompts_share_is_computed_once_unless_packing_is_asked_for(model, wanted):
+def test_on_a_cpu_what_prompts_share_is_computed_once(model, wanted):
     use_grouped_attention(model)
-    by_itself, asked = (
-        choose_kernels(model, wanted(packing=packing), CPU) for packing in ("auto", "on")
+    kernels = choose_kernels(model, wanted(), CPU)
+    assert kernels.layout == "padded"
+    assert kernels.notes[0] == (
+        "Attention: grouped_matmul, what the prompts of a batch share computed once."
     )
-    assert (by_itself.layout, asked.layout) == ("padded", "packed")
-    assert by_itself.notes[0].startswith("Attention: grouped_matmul")
-    assert "computed once" in by_itself.notes[0] and "packed" not in by_itself.notes[0]
-    assert asked.notes[0].startswith("Attention: grouped_matmul, samples packed")
-    assert by_itself.notes[-2:] == ("Optimiser: adamw_torch_fused.", "Liger: needs CUDA.")
+    assert kernels.notes[-2:] == ("Optimiser: adamw_torch_fused.", "Liger: needs CUDA.")
     checkpointed = choose_kernels(model, wanted(gradient_checkpointing=True), CPU)
     assert checkpointed.notes[0] == "Attention: grouped_matmul, samples padded."
 
@@ -61,7 +59,7 @@ def test_on_a_gpu_samples_lie_in_rows_after_what_their_prompts_share(model, want
     assert kernels.notes[0] == (
         "Attention: sdpa, samples in one row, what their prompts share computed once."
     )
-    assert choose_kernels(model, wanted(packing="off"), CUDA).layout == "padded"
+    assert choose_kernels(model, wanted(), CUDA, pads=True).layout == "padded"
 
 
 @pytest.mark.parametrize("name", ["Mistral", "Gemma 2"])
@@ -127,17 +125,20 @@ def test_on_a_gpu_without_such_attention_nothing_is_packed_by_itself(
 ):
     installed(monkeypatch)
     assert choose_kernels(model, wanted(), CUDA).layout == "padded"
-    assert choose_kernels(model, wanted(packing="on"), CUDA).layout == "packed"
     assert model.config._attn_implementation == "sdpa"
 
 
-def test_samples_are_never_packed_where_they_would_see_each_other(model, wanted, monkeypatch):
+def test_samples_are_never_packed_where_they_would_see_each_other(
+    model, wanted, monkeypatch, no_rows
+):
+    installed(monkeypatch, "flash_attention_2")
+    monkeypatch.setattr(choice, "FLASH_ATTENTION", "sdpa")
     monkeypatch.setattr(
         "transformers.masking_utils.find_packed_sequence_indices", lambda position_ids: None
     )
-    kernels = choose_kernels(model, wanted(packing="on"), CPU)
+    kernels = choose_kernels(model, wanted(), CUDA)
     assert kernels.layout == "padded"
-    assert any("not packed" in note and "see each other" in note for note in kernels.notes)
+    assert any("not used" in note and "see each other" in note for note in kernels.notes)
 
 
 @pytest.fixture

@@ -137,7 +137,6 @@ def as_single_samples(tiny_base, renderer, ballast):
                     "per_device_train_batch_size": 1,
                     "gradient_accumulation_steps": STEP_SAMPLES,
                     "gradient_checkpointing": False,
-                    "packing": "off",
                 }
             )
             known[key] = first_step(tiny_base, renderer.tokenizer, ballast, plain).gradients

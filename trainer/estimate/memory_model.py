@@ -123,13 +123,6 @@ def row_mask_bytes(shape: ModelShape, batch: BatchShape, value_bytes: int) -> in
     return batch.rows * batch.own**2 * (masks * value_bytes + MASK_TRUTH_VALUES)
 
 
-def uses_rows(recipe: Recipe) -> bool:
-    """Report whether a GPU computes batches in rows that share a beginning
-    (`trainer.train.kernels`).
-    """
-    return recipe.packing != "off"
-
-
 def fragmentation_bytes(
     shape: ModelShape, recipe: Recipe, batch: BatchShape, value_bytes: int, base_bytes: int
 ) -> int:
@@ -270,7 +263,7 @@ def memory_of_batches(
     base = _training_base_bytes(recipe, shape, value, machine)
     weights = adapter_parameter_count(recipe, shape)
     mask = 0
-    if machine.has_cuda and uses_rows(recipe) and not trained.judged:
+    if machine.has_cuda and not trained.judged:  # as `trainer.train.kernels` lays them out
         trained = trained.in_rows
         mask = row_mask_bytes(shape, trained, value)
     elif machine.has_cuda:

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -231,11 +231,16 @@ class KernelSelection:
             yield
 
 
-def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSelection:
+def choose_kernels(
+    model: Any, recipe: Recipe, machine: MachineSpec, *, pads: bool = False
+) -> KernelSelection:
     """Choose kernels for a loaded base model without an adapter, and set its attention
-    implementation.
+    implementation. With `pads`, each sample has a row of its own.
     """
-    kind, failed_attempts = _choose_layout(model, recipe, machine)
+    kind: Layout = "padded"
+    failed_attempts: list[str] = []
+    if not pads:
+        kind, failed_attempts = _choose_layout(model, machine)
     obstacle = prefix_obstacle(model, trains=True)
     if kind == "rows":
         layout = "samples in one row, what their prompts share computed once"
@@ -283,46 +288,34 @@ def verify_fused_lora(peft_model: Any, kernels: KernelSelection) -> KernelSelect
     return replace(kernels, fuses_lora=False, notes=(*other_notes, note))
 
 
-def _choose_layout(model: Any, recipe: Recipe, machine: MachineSpec) -> tuple[Layout, list[str]]:
-    """Return the layout of batches, its attention set, and sentences on failed attempts."""
-    failed_attempts: list[str] = []
-    if recipe.packing == "off":
-        return "padded", failed_attempts
-    if machine.has_cuda:
-        reason = row_obstacle(model)
-        if not reason:
-            return "rows", failed_attempts
-        failed_attempts.append(f"Samples do not share a beginning in a row: {reason}.")
-    before = model.config._attn_implementation
-    for way in _packing_candidates(machine):
-        reason = _packing_unavailable_reason(model, way)
-        if not reason:
-            return "packed", failed_attempts
-        failed_attempts.append(f"{way} was not used: {reason}.")
-    model.set_attn_implementation(before)
-    if recipe.packing == "auto":
-        return "padded", failed_attempts
-    # Asked for (`on`), samples are packed with the slower attention too, if it keeps them apart.
-    reason = _packing_unavailable_reason(model, before)
-    if reason:
-        failed_attempts.append(f"Samples are not packed: {reason}.")
-    return "padded" if reason else "packed", failed_attempts
+def _choose_layout(model: Any, machine: MachineSpec) -> tuple[Layout, list[str]]:
+    """Return the layout of batches, its attention set, and sentences on failed attempts.
 
-
-def _packing_candidates(machine: MachineSpec) -> Sequence[str]:
-    """Return the attention implementations for packed samples; none on a CPU.
-
-    Torch's flex attention would be compiled anew for the lengths of many batches.
+    Torch's flex attention is none of them: it would be compiled anew for the lengths of many
+    batches.
     """
-    return [FLASH_ATTENTION] if machine.has_cuda and is_flash_attn_2_available() else []
+    if not machine.has_cuda:
+        return "padded", []
+    reason = row_obstacle(model)
+    if not reason:
+        return "rows", []
+    failed_attempts = [f"Samples do not share a beginning in a row: {reason}."]
+    if not is_flash_attn_2_available():
+        return "padded", failed_attempts
+    before = model.config._attn_implementation
+    reason = _packing_unavailable_reason(model)
+    if not reason:
+        return "packed", failed_attempts
+    model.set_attn_implementation(before)
+    return "padded", [*failed_attempts, f"{FLASH_ATTENTION} was not used: {reason}."]
 
 
-def _packing_unavailable_reason(model: Any, way: str) -> str:
-    """Try an attention implementation: return why it fails or lets packed samples see each other,
-    else nothing.
+def _packing_unavailable_reason(model: Any) -> str:
+    """Try flash attention: return why it fails or lets packed samples see each other, else
+    nothing.
     """
     try:
-        model.set_attn_implementation(way)
+        model.set_attn_implementation(FLASH_ATTENTION)
         first = _second_sample_logits(model, 3)
         second = _second_sample_logits(model, 7)
     except Exception as error:

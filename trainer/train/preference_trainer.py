@@ -66,9 +66,8 @@ def make_preference_trainer(
 ) -> PreferenceTrainer:
     """Make the trainer before its first step: the adapter and its reference are equal."""
     # A batch of TRL's has a row for each reply.
-    recipe = stage.recipe.model_copy(update={"packing": "off"})
-    model, kernels = load_model_with_kernels(base, recipe)
-    model = add_lora_adapter(model, recipe)
+    model, kernels = load_model_with_kernels(base, stage.recipe, pads=True)
+    model = add_lora_adapter(model, stage.recipe)
     kernels = verify_fused_lora(model, kernels)
     make_parts = _kto_parts if preferences.method == "kto" else _dpo_parts
     trainer_class, args, table, collator = make_parts(stage, preferences, folder)

@@ -227,16 +227,18 @@ def run_training_loop(trainer: TrainerBase, checkpoint: Path | None = None) -> N
     trainer.load_best_weights()
 
 
-def load_model_with_kernels(base: BaseModel, recipe: Recipe) -> tuple[Any, KernelSelection]:
-    """Load the base model and choose its kernels. Raises `Float16OverflowError` if float16 is too
-    small for it.
+def load_model_with_kernels(
+    base: BaseModel, recipe: Recipe, *, pads: bool = False
+) -> tuple[Any, KernelSelection]:
+    """Load the base model and choose its kernels, with `pads` for batches with a row for each
+    sample. Raises `Float16OverflowError` if float16 is too small for it.
     """
     model = load_quantised(base, recipe)
     if recipe.precision == "fp16":
         require_finite_activations(model)
     if recipe.checkpoint_every_n_layers > 1:
         checkpoint_some_layers(model, recipe.checkpoint_every_n_layers)
-    kernels = choose_kernels(model, recipe, probe_machine())
+    kernels = choose_kernels(model, recipe, probe_machine(), pads=pads)
     log.info("%s", " ".join(kernels.notes))
     return model, kernels
 
