@@ -11,21 +11,20 @@ from personas.models.bundled_model import unpack_bundled_model
 from personas.models.gguf_file import gguf_source_hash, unpacked_gguf
 from personas.models.gguf_names import expand_home, find_gguf
 from personas.models.hub_snapshot import fetch_snapshot, find_snapshot
-from personas.models.rope_scaling import RopeScaling, apply_scaling, parse_scaling
+from personas.models.rope_scaling import (
+    DEFAULT_ROPE_TYPE,
+    RopeScaling,
+    apply_scaling,
+    parse_scaling,
+)
 from personas.models.stored_quantisation import (
     StoredQuantisation,
     stored_quantisation,
     unpacked_weight_bytes,
 )
-from personas.prompt.chat_template import CHATML_TOKENS, DEFAULT_TEMPLATES
+from personas.prompt.chat_template import CHATML_TOKENS, DEFAULT_TEMPLATES, DefaultTemplate
 from personas.schemas.chat import SamplingParams
-from personas.schemas.hyperparameters import (
-    DEFAULT_ROPE_TYPE,
-    DefaultTemplate,
-    Hyperparameters,
-    RopeType,
-    TemplateChoice,
-)
+from personas.schemas.hyperparameters import Hyperparameters
 
 EMBEDDED = "embedded"
 GENERATION_CONFIG_FILE = "generation_config.json"
@@ -101,48 +100,38 @@ def locate(name: str, *, fetch: bool = True) -> BaseModel:
     read_config(base)
     if scaling:
         base = replace(base, name=f"{path}#{scaling}", scaling=scaling)
-    return apply_template_setting(base, template or "auto")
+    return _with_template(base, template) if template else base
 
 
-def apply_rope_settings(base: BaseModel, kind: RopeType, factor: float) -> BaseModel:
+def apply_rope_factor(base: BaseModel, factor: float) -> BaseModel:
     """Return the model with scaled positions (factor 1: as in its name). Raises `BaseModelError` on
     a conflict.
     """
-    requested = RopeScaling(kind, factor)
-    if base.scaling and factor != 1 and base.scaling != requested:
+    if base.scaling and factor not in (1, base.scaling.factor):
         raise BaseModelError(
             f"The base model {base.name} is scaled by {base.scaling}, and the settings ask for "
-            f"{requested}.",
-            "Give one of them: rope_scaling_type and rope_scaling_factor, or #TYPE:FACTOR in the "
-            "name.",
+            f"factor {factor:g}.",
+            "Give one of them: rope_scaling_factor, or #TYPE:FACTOR in the name.",
         )
     if factor != 1 and not base.scaling:
+        requested = RopeScaling(DEFAULT_ROPE_TYPE, factor)
         base = replace(base, name=f"{base.name}#{requested}", scaling=requested)
     if base.scaling:
         load_config(base)
     return base
 
 
-def apply_template_setting(base: BaseModel, choice: TemplateChoice) -> BaseModel:
-    """Return the model with a chat template chosen by hand (`auto`: as in its name).
-
-    Raises `BaseModelError` on a conflict, and for ChatML without its tokens.
+def _with_template(base: BaseModel, template: DefaultTemplate) -> BaseModel:
+    """Return the model with a default template in place of its own. Raises `BaseModelError` for
+    ChatML without its tokens.
     """
-    if choice == "auto" or choice == base.template:
-        return base
-    if base.template:
-        raise BaseModelError(
-            f"The base model {base.name} has the chat template {base.template}, and the settings "
-            f"ask for {choice}.",
-            "Give one of them: chat_template, or #chatml or #plain in the name.",
-        )
-    if choice == "chatml" and not _has_chatml_tokens(base):
+    if template == "chatml" and not _has_chatml_tokens(base):
         raise BaseModelError(
             f"The vocabulary of {base.name} has no {' and '.join(CHATML_TOKENS)}, so ChatML cannot "
             "be its template.",
-            "Choose the plain one: chat_template=plain, or #plain in the name.",
+            "Choose the plain one: NAME#plain.",
         )
-    return replace(base, name=f"{base.name}#{choice}", template=choice)
+    return replace(base, name=f"{base.name}#{template}", template=template)
 
 
 def default_template(base: BaseModel) -> DefaultTemplate | None:
@@ -203,19 +192,12 @@ def name_from_anywhere(name: str) -> str:
 
 
 def name_with_settings(name: str, settings: Hyperparameters) -> str:
-    """Append the settings' RoPE scaling and chat template to the name of a base model, unless it
-    has its own.
-    """
-    factor = settings.rope_scaling_factor
-    template = settings.chat_template
-    suffixes = name.split("#")[1:]
-    if factor not in (None, 1) and not any(":" in suffix for suffix in suffixes):
-        scaling = RopeScaling(settings.rope_scaling_type or DEFAULT_ROPE_TYPE, factor or 1)
-        path, *own = name.split("#")
-        name = "#".join([path, str(scaling), *own])
-    if template not in (None, "auto") and not set(suffixes) & DEFAULT_TEMPLATES.keys():
-        name = f"{name}#{template}"
-    return name
+    """Append the settings' RoPE scaling to the name of a base model, unless it has its own."""
+    factor = settings.rope_scaling_factor or 1
+    path, *suffixes = name.split("#")
+    if factor == 1 or any(":" in suffix for suffix in suffixes):
+        return name
+    return "#".join([path, str(RopeScaling(DEFAULT_ROPE_TYPE, factor)), *suffixes])
 
 
 def read_config(base: BaseModel) -> dict[str, Any]:

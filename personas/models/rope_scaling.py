@@ -2,11 +2,14 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from personas.errors import BaseModelError
-from personas.schemas.hyperparameters import MAX_ROPE_FACTOR, RopeType
+from personas.schemas.hyperparameters import MAX_ROPE_FACTOR
 
+RopeType = Literal["linear", "dynamic", "yarn"]
+DEFAULT_ROPE_TYPE: RopeType = "yarn"
+"""The method of a factor for which none is named."""
 LONG_ROPE = "longrope"
 """The type with two sets of angles (arXiv 2402.13753), of which transformers takes one for all texts
 of a batch, by the longest. The angles of its other types change beyond a model's window alone.

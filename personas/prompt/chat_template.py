@@ -4,13 +4,13 @@ import json
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import TemplateError
 
 from personas.schemas.chat import to_nfc
-from personas.schemas.hyperparameters import DefaultTemplate
 
+DefaultTemplate = Literal["chatml", "plain"]
 FIXED_DATE = "01 January 2025"
 """Date for templates that print one: the same turns must render to the same prompt on every day."""
 

@@ -10,16 +10,9 @@ from personas.errors import RequestError
 from personas.schemas.base import FrozenModel
 
 PreferenceMethod = Literal["kto", "dpo"]
-RopeType = Literal["linear", "dynamic", "yarn"]
-DEFAULT_ROPE_TYPE: RopeType = "yarn"
 MAX_ROPE_FACTOR = 8.0
 MAX_BATCH_SAMPLES = 64
 MAX_ACCUMULATION_STEPS = 256
-DefaultTemplate = Literal["chatml", "plain"]
-TemplateChoice = Literal["auto", "chatml", "plain"]
-"""`auto` is the base model's own chat template; without one, ChatML where its vocabulary has it,
-else the plain one.
-"""
 
 
 class RecipeSettings(FrozenModel):
@@ -59,8 +52,6 @@ class RecipeSettings(FrozenModel):
     seed: int = Field(0, ge=0, lt=2**31)
     max_length: int = Field(ge=64, le=32768)
     rope_scaling_factor: float = Field(1.0, ge=1, le=MAX_ROPE_FACTOR)
-    rope_scaling_type: RopeType = DEFAULT_ROPE_TYPE
-    chat_template: TemplateChoice = "auto"
     history_turns: int = Field(8, ge=1, le=64)
     session_gap_minutes: float = Field(30.0, gt=0, le=100_000)
     cross_session_share: float = Field(0.3, ge=0, le=1)

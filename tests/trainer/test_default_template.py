@@ -172,10 +172,9 @@ def test_a_template_can_be_chosen_and_makes_another_base_model(bare, tiny_base):
         "yarn:2",
         "plain",
     ) and both.repository == tiny_base.source
-    settings = Hyperparameters(chat_template="plain", rope_scaling_factor=2.0)
-    assert name_with_settings(tiny_base.source, settings) == both.name
+    settings = Hyperparameters(rope_scaling_factor=2.0)
     assert name_with_settings(f"{tiny_base.source}#plain", settings) == both.name
-    assert name_with_settings("x#yarn:2#plain", settings) == "x#yarn:2#plain"
+    assert name_with_settings("x#linear:2#plain", settings) == "x#linear:2#plain"
 
 
 def plain_eos(base) -> str:
@@ -184,7 +183,7 @@ def plain_eos(base) -> str:
 
 @pytest.mark.parametrize(
     ("suffix", "why"),
-    [("#chatml", "no <|im_start|> and <|im_end|>.*chat_template=plain"), ("#jinja", "nor a chat template.*NAME#plain"),
+    [("#chatml", "no <|im_start|> and <|im_end|>.*NAME#plain"), ("#jinja", "nor a chat template.*NAME#plain"),
      ("#plain#chatml", "not a RoPE scaling"), ("#yarn:2#linear:2", "two scalings")],
 )  # fmt: skip
 def test_a_template_that_cannot_be_is_refused(bare, suffix, why):

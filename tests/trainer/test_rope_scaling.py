@@ -14,7 +14,7 @@ from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import AdapterError, BaseModelError, RequestError
 from personas.home.adapters import verify_adapter
 from personas.models.base_model import (
-    apply_rope_settings,
+    apply_rope_factor,
     fingerprint,
     load_config,
     locate,
@@ -69,7 +69,7 @@ def test_positions_are_scaled_as_transformers_scales_them(short_base, kind):
         model(
             input_ids=torch.zeros((1, 4 * OWN), dtype=torch.long)
         )  # dynamic ones look at the text first
-    ours = frequencies(apply_rope_settings(short_base, kind, 4))
+    ours = frequencies(locate(f"{short_base.name}#{kind}:4"))
     torch.testing.assert_close(ours.inv_freq, model.model.rotary_emb.inv_freq)
     assert ours.attention_scaling == pytest.approx(model.model.rotary_emb.attention_scaling)
     assert not torch.equal(ours.inv_freq, frequencies(short_base).inv_freq)
@@ -77,27 +77,15 @@ def test_positions_are_scaled_as_transformers_scales_them(short_base, kind):
 
 def test_a_scaled_model_reads_so_many_times_more_and_is_another(short_base):
     twice = locate(f"{short_base.name}#yarn:2")
-    assert twice == apply_rope_settings(short_base, "yarn", 2.0) and twice.scaling == RopeScaling(
-        "yarn", 2.0
-    )
+    assert twice == apply_rope_factor(short_base, 2.0)
+    assert twice.scaling == RopeScaling("yarn", 2.0)
     assert (max_positions(short_base), max_positions(twice)) == (OWN, 2 * OWN)
     assert load_config(twice).max_position_embeddings == 2 * OWN
-    assert (
-        len(
-            {
-                fingerprint(base)
-                for base in (short_base, twice, apply_rope_settings(short_base, "linear", 2.0))
-            }
-        )
-        == 3
-    )
-    assert (
-        apply_rope_settings(twice, "linear", 1.0)
-        == twice
-        == apply_rope_settings(twice, "yarn", 2.0)
-    )
-    with pytest.raises(BaseModelError, match=r"scaled by yarn:2, .*yarn:4"):
-        apply_rope_settings(twice, "yarn", 4.0)
+    linear = locate(f"{short_base.name}#linear:2")
+    assert len({fingerprint(base) for base in (short_base, twice, linear)}) == 3
+    assert apply_rope_factor(linear, 1.0) == linear == apply_rope_factor(linear, 2.0)
+    with pytest.raises(BaseModelError, match=r"scaled by linear:2, .*factor 4"):
+        apply_rope_factor(linear, 4.0)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +108,7 @@ def test_a_folder_with_such_a_name_is_a_folder(short_base, tmp_path):
 def test_positions_that_cannot_be_scaled_are_not(tmp_path, family, why):
     base = make_model(FAMILIES[family], tmp_path / "base")
     with pytest.raises(BaseModelError, match=f"{why}.*Leave the scaling out"):
-        apply_rope_settings(base, "linear", 2.0)
+        apply_rope_factor(base, 2.0)
     with pytest.raises(BaseModelError, match=why):
         load_model(locate(f"{base.name}#linear:2"), "float32")
 
@@ -147,14 +135,11 @@ def test_samples_beyond_the_models_length_are_refused_with_the_factor_that_would
     assert 1 < factor <= 8 and f"max_length={OWN}" in refused.value.advice
     longest = int(str(refused.value).split()[4])
     assert (factor - 0.25) * OWN < longest <= factor * OWN
-    job = job_with(
-        tmp_path / "b", short_base, rope_scaling_factor=factor, rope_scaling_type="linear"
-    )
+    job = job_with(tmp_path / "b", short_base, rope_scaling_factor=factor)
     run_job(job, RunControl())
     manifest = verify_adapter(job / "adapter")
-    assert manifest.base_model == f"{short_base.source}#linear:{factor:g}"
+    assert manifest.base_model == f"{short_base.source}#yarn:{factor:g}"
     assert manifest.hyperparameters["rope_scaling_factor"] == factor
-    assert manifest.hyperparameters["rope_scaling_type"] == "linear"
     assert (
         manifest.base_model_hash
         == fingerprint(locate(manifest.base_model))
@@ -183,7 +168,7 @@ def test_a_length_that_no_scaling_gives_is_refused(tmp_path, tiny_base):
 
 
 def test_an_adapter_is_served_over_its_own_scaling_alone(tmp_path, short_base):
-    twice = apply_rope_settings(short_base, "yarn", 2.0)
+    twice = apply_rope_factor(short_base, 2.0)
     adapter = make_adapter(tmp_path, twice, "ada", "v1", seed=1)
     plain = PeftSwitcher(load_model(short_base, "float32"), fingerprint(short_base))
     with pytest.raises(AdapterError, match=r"another base model \(.*#yarn:2\)"):
@@ -195,7 +180,8 @@ def test_an_adapter_is_served_over_its_own_scaling_alone(tmp_path, short_base):
 
 
 def exported(folder, kind, *to):
-    base = apply_rope_settings(make_model(TINY_MODELS["SmolLM2"], folder / "base"), kind, 4.0)
+    plain = make_model(TINY_MODELS["SmolLM2"], folder / "base")
+    base = locate(f"{plain.name}#{kind}:4")
     adapter = make_sealed(TINY_MODELS["SmolLM2"], base, folder / "sealed")
     for target in to:
         report = export_adapter(adapter, target, folder / target, None, None, lambda text: None)

@@ -96,10 +96,7 @@ def locked_config(folder: Path) -> dict:
         del config[key]
     for key in MACHINE_SETTINGS:
         del config["recipe"][key]
-    later = {
-        "chat_template": "auto",
-        "cross_session_share": 0.3,
-    }  # settings that earlier runs do not have
+    later = {"cross_session_share": 0.3}  # settings that earlier runs do not have
     later |= {"checkpoint_every_n_layers": 1}
     later |= {"card_deadline_minutes": 0.0, "written_replies": 160, "written_drafts": 2}
     later |= {"short_card_share": 0.0}

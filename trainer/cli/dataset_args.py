@@ -21,7 +21,7 @@ from personas.home.shared_personas import read_persona_lore, read_shared_persona
 from personas.lore.index import LoreIndex
 from personas.lore.lore_folder import job_owners, read_lore
 from personas.lore.passages import Passage
-from personas.models.base_model import apply_template_setting, locate
+from personas.models.base_model import locate
 from personas.prompt.renderer import Renderer
 from personas.schemas.base import Right
 from personas.schemas.chat import Persona
@@ -63,7 +63,7 @@ def make_build_spec(
     specs = [_parse_source(text, home) for text in options.source] or list(sources)
     named = dict(zip(source_names(specs), specs, strict=True))
     recipe = requested_recipe(_dataset_request(options, persona))
-    base = apply_template_setting(locate(options.base_model), recipe.chat_template)
+    base = locate(options.base_model)
     keys = _find_keys(options, persona, home, specs)
     corrections = NameCorrections()
     if options.corrections:

@@ -13,18 +13,13 @@ ROPE_FACTOR_QUARTERS = 4
 
 
 def match_target_modules(recipe: Recipe, base: BaseModel) -> tuple[Recipe, tuple[str, ...]]:
-    """Return the recipe with the model's layers, RoPE scaling, template and stored form, and notes
-    on what differs.
+    """Return the recipe with the model's layers, RoPE scaling and stored form, and notes on what
+    differs.
     """
     targets = find_target_modules(base, recipe.target_modules)
     changes: dict[str, object] = {"target_modules": targets.names}
     if base.scaling:
-        changes |= {
-            "rope_scaling_factor": base.scaling.factor,
-            "rope_scaling_type": base.scaling.type,
-        }
-    if base.template:
-        changes["chat_template"] = base.template
+        changes["rope_scaling_factor"] = base.scaling.factor
     if base.quantisation and recipe.quant_type != "none":
         stored = base.quantisation
         changes |= {"quant_type": stored.quant_type or "none", "double_quant": stored.double_quant}

@@ -12,8 +12,7 @@ from typing import Any
 
 from personas.models.base_model import (
     BaseModel,
-    apply_rope_settings,
-    apply_template_setting,
+    apply_rope_factor,
     locate,
     read_config,
 )
@@ -81,9 +80,7 @@ def resolve_job(
     """
     request = spec.request
     recipe = requested_recipe(request)
-    base = locate(request.base_model)
-    base = apply_rope_settings(base, recipe.rope_scaling_type, recipe.rope_scaling_factor)
-    base = apply_template_setting(base, recipe.chat_template)
+    base = apply_rope_factor(locate(request.base_model), recipe.rope_scaling_factor)
 
     parent = find_parent_adapter(inputs.parent, base)
     if parent and request.task_type == "preference":

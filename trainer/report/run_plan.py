@@ -13,8 +13,7 @@ from personas.home.rights import decide_right
 from personas.home.teacher_setting import UNKNOWN_TIME_NOTE, teacher_notes
 from personas.models.base_model import (
     BaseModel,
-    apply_rope_settings,
-    apply_template_setting,
+    apply_rope_factor,
     locate,
 )
 from personas.models.base_notes import base_model_notes
@@ -184,8 +183,7 @@ class RunPlan:
 
     def _notes_on_model(self, recipe: Recipe) -> list[str]:
         """Return the recipe's settings that the base model replaces or does not support."""
-        base = apply_rope_settings(self.base, recipe.rope_scaling_type, recipe.rope_scaling_factor)
-        base = apply_template_setting(base, "auto" if base.template else recipe.chat_template)
+        base = apply_rope_factor(self.base, recipe.rope_scaling_factor)
         longest = max(
             (tokens for tokens in self.work.train if tokens <= recipe.max_length), default=0
         )

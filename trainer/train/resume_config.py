@@ -29,7 +29,6 @@ CHECKPOINT_INTERVAL_S = 45
 LATER_FIELDS = frozenset(
     {
         "lore_pairs",
-        "chat_template",
         "cross_session_share",
         "short_card_share",
         "checkpoint_every_n_layers",

@@ -15,9 +15,8 @@ SETTING_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "lora_r", "lora_alpha", "lora_dropout", "target_modules")),
     ("Base model while it trains", ("quant_type", "double_quant", "precision")),
     ("Samples", (
-        "max_length", "chat_template", "rope_scaling_factor", "rope_scaling_type", "history_turns",
-        "session_gap_minutes", "cross_session_share", "lore_share", "short_card_share", "heldout_share",
-        "train_samples", "written_replies", "written_drafts")),
+        "max_length", "rope_scaling_factor", "history_turns", "session_gap_minutes", "cross_session_share",
+        "lore_share", "short_card_share", "heldout_share", "train_samples", "written_replies", "written_drafts")),
     ("Measuring", (
         "logging_steps", "eval_strategy", "eval_steps", "early_stopping_patience", "card_deadline_minutes")),
     ("General dialogue", ("general_share", "first_stage_epochs", "first_stage_learning_rate")),
