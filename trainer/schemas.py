@@ -42,7 +42,11 @@ def prompt_reply_of_line(line: Mapping[str, Any]) -> PromptReply:
 
 
 class Recipe(RecipeSettings):
-    """A recipe: a value for every setting."""
+    """A recipe: a value for every setting, and with `gradient_checkpointing` for 1 in how many
+    layers is recomputed, which the machine decides.
+    """
+
+    checkpoint_every_n_layers: int = 1
 
     def with_values(self, **values: Any) -> Recipe:
         """Return the recipe with other values, which do not count as set by the request

@@ -43,7 +43,6 @@ class RecipeSettings(FrozenModel):
     per_device_train_batch_size: int = Field(ge=1, le=MAX_BATCH_SAMPLES)
     gradient_accumulation_steps: int = Field(ge=1, le=MAX_ACCUMULATION_STEPS)
     gradient_checkpointing: bool = False
-    checkpoint_every_n_layers: int = Field(1, ge=1, le=256)
     logging_steps: int = Field(1, ge=1, le=1_000_000)
     eval_strategy: Literal["no", "steps", "epoch"] = "epoch"
     eval_steps: int = Field(500, ge=1, le=1_000_000)

@@ -123,9 +123,8 @@ def test_s0_6gb_stops_early_once_held_out_replies_become_no_likelier(tmp_path, t
 
 
 def test_requests_and_recipes_know_the_same_settings_with_the_same_ranges():
-    assert list(Hyperparameters.model_fields) == list(Recipe.model_fields)
     recipe, request = (kind.model_json_schema()["properties"] for kind in (Recipe, Hyperparameters))
-    for name in recipe:
+    for name in request:
         own = {key: value for key, value in recipe[name].items() if key not in ("title", "default")}
         assert own == {
             key: value for key, value in request[name]["anyOf"][0].items() if key not in ("title",)
@@ -144,7 +143,7 @@ def test_every_value_of_a_recipe_has_a_comment(path):
 
 
 def test_the_first_recipe_explains_every_setting():
-    assert set(recipe_comments(COMMENTED_RECIPE)) == set(Recipe.model_fields)
+    assert set(recipe_comments(COMMENTED_RECIPE)) == set(Hyperparameters.model_fields)
 
 
 # ----------------------------------------------------------------------------- what is hardly meant
@@ -212,7 +211,7 @@ def test_a_recipe_is_shown_with_comments_ranges_memory_and_warnings(command):
     sheet = json.loads(
         command("recipes", "s1-t4", "--json", "--set", "per_device_train_batch_size=64")[1]
     )
-    assert {it["name"] for it in sheet["settings"]} == set(Recipe.model_fields)
+    assert {it["name"] for it in sheet["settings"]} == set(Hyperparameters.model_fields)
     changed = next(it for it in sheet["settings"] if it["name"] == "per_device_train_batch_size")
     assert (changed["value"], changed["recipes"], changed["allowed"]) == (
         64,

@@ -135,10 +135,10 @@ def make_recipe_sheet(
     fitting_notes = fit_notes(recipe, fit_to_hardware(recipe, machine))
     machine_bytes = total_memory_bytes()
     settings = []
-    for key, value in recipe.model_dump().items():
+    for key in Hyperparameters.model_fields:
         row = {
             "name": key,
-            "value": value,
+            "value": getattr(recipe, key),
             "recipes": getattr(shipped, key),
             "comment": comments.get(key) or defaults[key],
             "allowed": describe_allowed_values(key),

@@ -49,6 +49,8 @@ def memory_reductions(
     least = estimate_memory(recipe, base, work, machine).total
     for changes in _candidate_changes(recipe, machine):
         changed = recipe.model_copy(update=changes)
+        if "gradient_checkpointing" in changes:  # of all layers, where a request names it
+            changed = changed.with_values(checkpoint_every_n_layers=1)
         # History is trimmed to a shorter length, so that hardly a sample is lost to it.
         train = [min(tokens, changed.max_length) for tokens in work.train]
         shortened = replace(work, train=train)
@@ -68,8 +70,6 @@ def _candidate_changes(recipe: Recipe, machine: MachineSpec) -> Iterator[RecipeC
     changes: RecipeChanges = {}
     if not recipe.gradient_checkpointing or recipe.checkpoint_every_n_layers > 1:
         changes = {"gradient_checkpointing": True}
-        if recipe.checkpoint_every_n_layers > 1:
-            changes["checkpoint_every_n_layers"] = 1
         yield changes
         for batch in _smaller_batches(recipe):
             yield {**changes, **batch}

@@ -78,7 +78,7 @@ def fit_to_machine(
         fitted = merge_batches(fitted, work, fits, is_on_gpu=True)
     if machine.has_cuda and "optim" not in requested:
         fitted = use_fused_optimiser(fitted, fits)
-    if requested.isdisjoint(("gradient_checkpointing", "checkpoint_every_n_layers")):
+    if "gradient_checkpointing" not in requested:
         fitted = skip_activation_checkpointing(fitted, fits)
         if machine.has_cuda:
             fitted = checkpoint_fewer_layers(fitted, fits)
@@ -195,7 +195,7 @@ def fit_notes(recipe: Recipe, fitted: Recipe) -> tuple[str, ...]:
     if recipe.gradient_checkpointing and not fitted.gradient_checkpointing:
         notes.append(CHECKPOINTING_SKIPPED_NOTE)
     every = fitted.checkpoint_every_n_layers
-    if fitted.gradient_checkpointing and every > recipe.checkpoint_every_n_layers:
+    if fitted.gradient_checkpointing and every > 1:
         notes.append(CHECKPOINTING_REDUCED_NOTE.format(every=every))
     batch = fitted.per_device_train_batch_size
     if recipe.per_device_train_batch_size != batch:

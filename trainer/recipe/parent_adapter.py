@@ -93,7 +93,9 @@ class ParentAdapter:
             for name, value in current.items()
             if name.startswith(PREFERENCE_SETTING_PREFIXES)
         }
-        known = {name: value for name, value in table.items() if name in Recipe.model_fields}
+        known = {
+            name: value for name, value in table.items() if name in Hyperparameters.model_fields
+        }
         own = requested.model_dump(exclude_none=True)
         again = Recipe.model_validate({**current, **known, **kept, **own})
         return Recipe.model_construct(_fields_set=set(own), **dict(again))

@@ -31,7 +31,6 @@ LATER_FIELDS = frozenset(
         "lore_pairs",
         "cross_session_share",
         "short_card_share",
-        "checkpoint_every_n_layers",
         "card_deadline_minutes",
         "from_card",
         "teacher",

@@ -10,7 +10,7 @@ SETTING_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Optimisation", (
         "learning_rate", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "num_train_epochs", "max_steps",
         "per_device_train_batch_size", "gradient_accumulation_steps", "optim", "weight_decay", "max_grad_norm",
-        "gradient_checkpointing", "checkpoint_every_n_layers", "seed")),
+        "gradient_checkpointing", "seed")),
     ("Adapter", (
         "lora_r", "lora_alpha", "lora_dropout", "target_modules")),
     ("Base model while it trains", ("quant_type", "double_quant", "precision")),
