@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError, field_validator
+from pydantic import ValidationError
 
 from personas.errors import RequestError
 from personas.home.atomic_files import write_private_file
@@ -25,23 +24,6 @@ from trainer.schemas import Recipe, ResolvedRecipe
 RUN_FILE = "run.json"
 CHECKPOINT_INTERVAL_S = 45
 """Seconds between checkpoints: a run that is killed loses at most this much."""
-
-LATER_FIELDS = frozenset(
-    {
-        "lore_pairs",
-        "cross_session_share",
-        "short_card_share",
-        "card_deadline_minutes",
-        "from_card",
-        "teacher",
-        "review",
-        "written_replies",
-        "written_drafts",
-    }
-)
-"""Fields of requests that were added later: unset, they are no part of the hash, which stays that
-of earlier runs.
-"""
 
 log = logging.getLogger(__name__)
 
@@ -72,15 +54,6 @@ class ResumeConfig(FrozenModel):
     start: str = ""
     precision: Literal["", "bf16", "fp32"] = ""
     recomputes: bool = False
-
-    @field_validator("recipe", mode="before")
-    @classmethod
-    def _complete(cls, recipe: object) -> object:
-        """Add what the recipes of earlier versions did not have, as it was then."""
-        # With today's default, the samples of a run that is resumed would not be its own.
-        if not isinstance(recipe, dict):
-            return recipe
-        return {"cross_session_share": 0.0, **recipe}
 
     @property
     def used(self) -> Recipe:
@@ -155,16 +128,8 @@ class ResumeConfig(FrozenModel):
 
 
 def request_hash(spec: JobSpec) -> str:
-    """Hash a job's whole request (SHA-256), without later fields that are not set: earlier runs do
-    not have them.
-    """
-    values = spec.model_dump(mode="json")
-    for holder in (values["request"], values["request"]["hyperparameters"]):
-        for name in LATER_FIELDS & holder.keys():
-            if holder[name] is None:
-                del holder[name]
-    text = json.dumps(values, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Hash a job's whole request (SHA-256)."""
+    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
 
 
 def resumed_recipe(folder: Path, spec: JobSpec) -> ResolvedRecipe | None:
