@@ -6,7 +6,6 @@ import json
 import runpy
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -22,8 +21,7 @@ from tests.tiny_models import make_adapter, make_dialogue_adapter
 from tests.trainer.job_folders import persona_job
 from tests.trainer.read_sources import only
 from trainer.dataset.sample_renderer import SampleRenderer
-from trainer.recipe.recipe_file import RECIPES_FOLDER
-from trainer.schemas import Recipe
+from trainer.recipe.recipe_file import load_recipe
 from trainer.train.job import prepare_job
 
 ROOT = Path(__file__).parent.parent
@@ -102,9 +100,7 @@ def test_facts_and_the_dialogue_so_far_make_the_prompt_of_a_training_sample(
     folder = make_dialogue_adapter(tmp_path, tiny_base, "talk", 1)
     row = {"persona_b": [*FACTS], "dialogue": [*TALK], "reference": "Every day."}
     _, conversation = only(tmp_path / "rows.jsonl", json.dumps(row).encode())
-    recipe = Recipe.model_validate(
-        tomllib.loads((RECIPES_FOLDER / "s4-persona-chat.toml").read_text("utf-8"))
-    )
+    recipe = load_recipe("s4-persona-chat")
     sample = list(SampleRenderer(renderer, None, None, recipe, None).render(conversation, {}))[
         -1
     ].sample

@@ -88,7 +88,7 @@ REVIEWED = {
     ("trainer/dataset/loader.py", "self._folder / file"),  # files of a run's data set
     ("trainer/dataset/run_dataset.py", "job / name"),
     ("trainer/dataset/run_dataset.py", "self.folder / file"),
-    ("trainer/recipe/recipe_file.py", "RECIPES_FOLDER / f'{name}.toml'"),  # one of recipe_names()
+    ("personas/home/recipe_files.py", "folder / f'{each}.toml'"),  # a shipped recipe
     # compare.json, which the bot writes for its trainer, leads to other folders of the home.
     ("personas/home/comparison_targets.py", "folder.absolute() / path"),
     # Paths that the operator names.

@@ -1,6 +1,21 @@
-"""The words about a recipe: the comment with which its file begins, `# NAME: what it is for.`"""
+"""A recipe's file: its values, and the words about it, the comment with which it begins,
+`# NAME: what it is for.`
+"""
 
+import tomllib
 from pathlib import Path
+from typing import Any
+
+BASE_RECIPE = "demo-cpu"
+"""Its file has every setting with its meaning; the other files have what differs from it."""
+
+
+def recipe_values(folder: Path, name: str) -> dict[str, Any]:
+    """Return a recipe's value of every setting: its own, or else the base recipe's."""
+    values: dict[str, Any] = {}
+    for each in (BASE_RECIPE, name):
+        values |= tomllib.loads((folder / f"{each}.toml").read_text(encoding="utf-8"))
+    return values
 
 
 def recipe_about(file: Path) -> str:

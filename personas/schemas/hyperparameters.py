@@ -16,15 +16,14 @@ MAX_ACCUMULATION_STEPS = 256
 
 
 class RecipeSettings(FrozenModel):
-    """Every setting of a run with its type, its range, and its default, which applies where a
-    recipe's file leaves it out.
+    """Every setting of a run with its type and range.
 
     `trainer/recipe/recipes/demo-cpu.toml` explains each of them.
     """
 
-    quant_type: Literal["nf4", "fp4", "none"] = "nf4"
-    double_quant: bool = True
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    quant_type: Literal["nf4", "fp4", "none"]
+    double_quant: bool
+    precision: Literal["auto", "bf16", "fp16", "fp32"]
     lora_r: int = Field(ge=1, le=256)
     lora_alpha: int = Field(ge=1, le=1024)
     lora_dropout: float = Field(ge=0, lt=1)
@@ -34,38 +33,38 @@ class RecipeSettings(FrozenModel):
     ]
     learning_rate: float = Field(ge=1e-7, le=1e-2)
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"]
-    warmup_ratio: float = Field(0.0, ge=0, lt=1)
-    warmup_steps: int = Field(0, ge=0, le=1_000_000)
-    weight_decay: float = Field(0.0, ge=0, le=1)
-    max_grad_norm: float = Field(1.0, gt=0, le=1000)
+    warmup_ratio: float = Field(ge=0, lt=1)
+    warmup_steps: int = Field(ge=0, le=1_000_000)
+    weight_decay: float = Field(ge=0, le=1)
+    max_grad_norm: float = Field(gt=0, le=1000)
     num_train_epochs: float = Field(gt=0, le=50)
-    max_steps: int = Field(0, ge=0, le=1_000_000)
+    max_steps: int = Field(ge=0, le=1_000_000)
     per_device_train_batch_size: int = Field(ge=1, le=MAX_BATCH_SAMPLES)
     gradient_accumulation_steps: int = Field(ge=1, le=MAX_ACCUMULATION_STEPS)
-    gradient_checkpointing: bool = False
-    logging_steps: int = Field(1, ge=1, le=1_000_000)
-    eval_strategy: Literal["no", "steps", "epoch"] = "epoch"
-    eval_steps: int = Field(500, ge=1, le=1_000_000)
-    early_stopping_patience: int = Field(0, ge=0, le=100)
-    card_deadline_minutes: float = Field(0.0, ge=0, le=10_000)
-    seed: int = Field(0, ge=0, lt=2**31)
+    gradient_checkpointing: bool
+    logging_steps: int = Field(ge=1, le=1_000_000)
+    eval_strategy: Literal["no", "steps", "epoch"]
+    eval_steps: int = Field(ge=1, le=1_000_000)
+    early_stopping_patience: int = Field(ge=0, le=100)
+    card_deadline_minutes: float = Field(ge=0, le=10_000)
+    seed: int = Field(ge=0, lt=2**31)
     max_length: int = Field(ge=64, le=32768)
-    rope_scaling_factor: float = Field(1.0, ge=1, le=MAX_ROPE_FACTOR)
-    history_turns: int = Field(8, ge=1, le=64)
-    session_gap_minutes: float = Field(30.0, gt=0, le=100_000)
-    cross_session_share: float = Field(0.3, ge=0, le=1)
-    lore_share: float = Field(0.3, ge=0, le=1)
-    short_card_share: float = Field(0.0, ge=0, le=1)
+    rope_scaling_factor: float = Field(ge=1, le=MAX_ROPE_FACTOR)
+    history_turns: int = Field(ge=1, le=64)
+    session_gap_minutes: float = Field(gt=0, le=100_000)
+    cross_session_share: float = Field(ge=0, le=1)
+    lore_share: float = Field(ge=0, le=1)
+    short_card_share: float = Field(ge=0, le=1)
     heldout_share: float = Field(gt=0, lt=1)
-    general_share: float = Field(0.0, ge=0, lt=1)
-    first_stage_epochs: float = Field(0.0, ge=0, le=50)
-    first_stage_learning_rate: float = Field(2e-4, ge=1e-7, le=1e-2)
-    train_samples: int = Field(0, ge=0, le=1_000_000)
-    written_replies: int = Field(160, ge=1, le=100_000)
-    written_drafts: int = Field(2, ge=1, le=16)
-    preference_method: PreferenceMethod = "kto"
-    preference_beta: float = Field(0.1, gt=0, le=10)
-    preference_share: float = Field(0.1, gt=0, le=1)
+    general_share: float = Field(ge=0, lt=1)
+    first_stage_epochs: float = Field(ge=0, le=50)
+    first_stage_learning_rate: float = Field(ge=1e-7, le=1e-2)
+    train_samples: int = Field(ge=0, le=1_000_000)
+    written_replies: int = Field(ge=1, le=100_000)
+    written_drafts: int = Field(ge=1, le=16)
+    preference_method: PreferenceMethod
+    preference_beta: float = Field(gt=0, le=10)
+    preference_share: float = Field(gt=0, le=1)
 
 
 # Pydantic has no partial models. The fields of the one above are taken with their ranges, and each

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterator
 
 from bot.settings import SETTINGS, Setting, Settings
-from personas.home.recipe_files import recipe_about, recipe_summary
+from personas.home.recipe_files import BASE_RECIPE, recipe_about, recipe_summary
 from personas.schemas.hyperparameters import describe_allowed_values
 from tests.docs.commands import commands
 from tests.docs.reading import ROOT
@@ -32,7 +32,6 @@ VARYING_DEFAULTS = {
     "time_zone": "`TZ`, else `UTC`",
 }
 """Defaults that depend on the machine or on another setting."""
-REFERENCE_RECIPE = "demo-cpu"
 """The recipe whose comments describe each setting."""
 
 
@@ -109,7 +108,7 @@ def _recipes() -> Iterator[str]:
         "`python -m trainer recipes NAME` shows what a recipe needs on this machine."
     )
     yield "| recipe | purpose |\n| --- | --- |"
-    names = sorted(recipe_names(), key=lambda name: (name != REFERENCE_RECIPE, name))
+    names = sorted(recipe_names(), key=lambda name: (name != BASE_RECIPE, name))
     for name in names:
         purpose = recipe_summary(RECIPES_FOLDER / f"{name}.toml")
         yield f"| [{name}](#{name}) | {_prose(purpose)} |"
@@ -123,14 +122,14 @@ def _recipe(name: str) -> Iterator[str]:
     comments = recipe_comments(name)
     yield (
         "| setting | value | effect, allowed values |"
-        if name == REFERENCE_RECIPE
+        if name == BASE_RECIPE
         else "| setting | value | reason |"
     )
     yield "| --- | --- | --- |"
     for setting, value in tomllib.loads(
         (RECIPES_FOLDER / f"{name}.toml").read_text(encoding="utf-8")
     ).items():
-        may_be = f" *({describe_allowed_values(setting)})*" if name == REFERENCE_RECIPE else ""
+        may_be = f" *({describe_allowed_values(setting)})*" if name == BASE_RECIPE else ""
         yield f"| `{setting}` | `{_shown(value)}` | {_prose(comments[setting])}{may_be} |"
     yield ""
 

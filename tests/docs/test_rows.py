@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import tomllib
 from functools import cache
 
 from tests.docs.programs import (
@@ -20,6 +19,7 @@ from tests.docs.programs import (
     wrong_words,
 )
 from tests.docs.reading import COMMAND, ROOT, Row, rows
+from trainer.recipe.recipe_file import load_recipe
 
 PAGE = "docs/rows.md"
 ROWS = {row.text(0): row for row in rows(PAGE)}
@@ -93,9 +93,7 @@ def test_the_evidence_of_a_row_exists():
 @cache
 def recipe(name: str) -> dict[str, object]:
     """Returns the values of a shipped recipe."""
-    return tomllib.loads(
-        (ROOT / "trainer/recipe/recipes" / f"{name}.toml").read_text(encoding="utf-8")
-    )
+    return load_recipe(name).model_dump()
 
 
 def help_of(line: str) -> str:

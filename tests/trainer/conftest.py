@@ -1,7 +1,6 @@
 """Shared by the trainer's tests."""
 
 import sys
-import tomllib
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from tests.quick_libraries import kept_tokenizers, save_blank
 from trainer.cli.main import main
 from trainer.process.environment import RESTARTED_VARIABLE
-from trainer.recipe.recipe_file import RECIPES_FOLDER
+from trainer.recipe.recipe_file import load_recipe
 from trainer.schemas import Recipe
 
 
@@ -45,9 +44,7 @@ def drawn_charts(monkeypatch: pytest.MonkeyPatch, blank_charts: Callable[..., No
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
     """demo-cpu, as it ships."""
-    return Recipe.model_validate(
-        tomllib.loads((RECIPES_FOLDER / "demo-cpu.toml").read_text(encoding="utf-8"))
-    )
+    return load_recipe("demo-cpu")
 
 
 @pytest.fixture(scope="session")

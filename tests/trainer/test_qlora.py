@@ -13,8 +13,7 @@ from personas.models.loading import load_model
 from personas.prompt.renderer import TokenizedSample
 from personas.schemas.training_events import Epoch, Progress
 from trainer.recipe.machine_fit import fit_to_hardware
-from trainer.recipe.recipe_file import RECIPES_FOLDER
-from trainer.schemas import Recipe
+from trainer.recipe.recipe_file import load_recipe
 from trainer.train.sft_trainer import (
     DTYPES,
     LengthSortedSampler,
@@ -27,12 +26,8 @@ from trainer.train.training_run import RunControl
 
 @pytest.fixture(scope="module")
 def recipe():
-    import tomllib
-
-    table = tomllib.loads((RECIPES_FOLDER / "demo-cpu.toml").read_text(encoding="utf-8"))
-    return fit_to_hardware(
-        Recipe.model_validate({**table, "lora_r": 4, "lora_alpha": 8, "num_train_epochs": 2})
-    )
+    values = {"lora_r": 4, "lora_alpha": 8, "num_train_epochs": 2}
+    return fit_to_hardware(load_recipe("demo-cpu").with_values(**values))
 
 
 def samples(count: int) -> list[TokenizedSample]:

@@ -11,14 +11,21 @@ import pytest
 
 from personas.errors import RequestError
 from personas.home.adapters import verify_adapter
+from personas.home.recipe_files import BASE_RECIPE
 from personas.schemas.hyperparameters import Hyperparameters, describe_allowed_values
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Epoch, Evaluation, Progress
 from tests.trainer.job_folders import export, persona_job, sign, talks
-from trainer.cli.recipes_command import COMMENTED_RECIPE, recipe_comments
+from trainer.cli.recipes_command import recipe_comments
 from trainer.machine import MachineSpec, probe_machine, probe_machine_without_torch
+from trainer.recipe.auto_recipe import AUTO_RECIPE, AUTO_SETTINGS
 from trainer.recipe.machine_fit import fit_notes, fit_to_hardware, recipe_warnings
-from trainer.recipe.recipe_file import RECIPES_FOLDER, recipe_names, requested_recipe
+from trainer.recipe.recipe_file import (
+    RECIPES_FOLDER,
+    load_recipe,
+    recipe_names,
+    requested_recipe,
+)
 from trainer.run import run_job
 from trainer.schemas import Recipe, epoch_count, optimiser_steps
 from trainer.train.training_run import RunControl
@@ -142,8 +149,14 @@ def test_every_value_of_a_recipe_has_a_comment(path):
     assert lines[0].startswith(f"# {path.stem}: ")
 
 
-def test_the_first_recipe_explains_every_setting():
-    assert set(recipe_comments(COMMENTED_RECIPE)) == set(Hyperparameters.model_fields)
+def test_the_base_recipe_explains_every_setting_and_the_others_what_differs():
+    assert set(recipe_comments(BASE_RECIPE)) == set(Hyperparameters.model_fields)
+    base = load_recipe(BASE_RECIPE)
+    for name in set(recipe_names()) - {BASE_RECIPE}:
+        recipe = load_recipe(name)
+        differing = {key for key, value in recipe if value != getattr(base, key)}
+        explained = AUTO_SETTINGS if name == AUTO_RECIPE else set()
+        assert set(recipe_comments(name)) == differing | explained, name
 
 
 # ----------------------------------------------------------------------------- what is hardly meant

@@ -6,7 +6,6 @@ import pickle
 import random
 import re
 import shutil
-import tomllib
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from personas.schemas.training_events import Epoch, Progress
 from tests.trainer.hostile_checkpoints import Bomb, reseal, spoil
 from trainer.process.run_control import RunCancelled
 from trainer.recipe.machine_fit import fit_to_hardware
+from trainer.recipe.recipe_file import load_recipe
 from trainer.train.checkpoint import (
     Checkpoint,
     capture_random_state,
@@ -38,12 +38,8 @@ STEPS_AN_EPOCH = 3
 
 @pytest.fixture(scope="module")
 def recipe():
-    from trainer.recipe.recipe_file import RECIPES_FOLDER
-    from trainer.schemas import Recipe
-
-    table = tomllib.loads((RECIPES_FOLDER / "demo-cpu.toml").read_text(encoding="utf-8"))
     values = {"lora_r": 4, "lora_alpha": 8, "num_train_epochs": 3, "gradient_accumulation_steps": 2}
-    return fit_to_hardware(Recipe.model_validate({**table, **values}))
+    return fit_to_hardware(load_recipe("demo-cpu").with_values(**values))
 
 
 def samples(count):

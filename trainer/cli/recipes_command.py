@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from personas.home.recipe_files import recipe_about, recipe_summary
+from personas.home.recipe_files import BASE_RECIPE, recipe_about, recipe_summary
 from personas.models.base_model import locate
 from personas.schemas.hyperparameters import Hyperparameters, describe_allowed_values
 from trainer.cli.argtypes import Commands, add_command, parse_setting_args, positive_int
@@ -29,8 +29,6 @@ Lists the recipes, or explains a recipe: its values, its cost, and its settings 
   python -m trainer recipes demo-cpu --set max_length=512
 """
 SETTING_LINE = re.compile(r"^(?P<name>\w+)\s*=\s*(?P<value>.*?)(?:\s+#\s*(?P<comment>.*))?$")
-COMMENTED_RECIPE = "demo-cpu"
-"""Its file explains every setting; other recipes comment on their own values only."""
 DEFAULT_SAMPLES = 1000  # number of samples that `recipes NAME` assumes by default
 
 
@@ -125,7 +123,7 @@ def make_recipe_sheet(
     base = locate(base_model)
     machine = probe_machine_without_torch()
     comments = recipe_comments(name)
-    defaults = recipe_comments(COMMENTED_RECIPE)
+    defaults = recipe_comments(BASE_RECIPE)
     recipe = choose_sample_settings(name, load_recipe(name, changes), base, machine=machine)
     full = SampleStats(samples, recipe.max_length, samples * recipe.max_length)
     chosen = choose_settings(name, recipe, base, full, machine=machine)

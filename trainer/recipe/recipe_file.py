@@ -1,13 +1,13 @@
 """Reads the built-in recipes, and applies the values of a request to them."""
 
 import difflib
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from personas.errors import RequestError
+from personas.home.recipe_files import recipe_values
 from personas.schemas.base import explain_validation_error
 from personas.schemas.hyperparameters import Hyperparameters
 from personas.schemas.training import TrainingRequest
@@ -20,7 +20,7 @@ def make_request(**fields: Any) -> TrainingRequest:
     """Build the request of a command line. Raises `RequestError` naming an unknown recipe or
     invalid value.
     """
-    _read_recipe_file(str(fields["recipe"]))
+    _require_known(str(fields["recipe"]))
     try:
         return TrainingRequest(**fields)
     except ValidationError as error:
@@ -40,10 +40,10 @@ def load_recipe(name: str, changes: Hyperparameters | None = None) -> Recipe:
     """Return a built-in recipe with these changes; `model_fields_set` are those. Raises
     `RequestError` naming an unknown recipe or invalid value.
     """
-    table = _read_recipe_file(name)
+    _require_known(name)
     overrides = changes.model_dump(exclude_none=True) if changes else {}
     try:
-        recipe = Recipe.model_validate({**table, **overrides})
+        recipe = Recipe.model_validate({**recipe_values(RECIPES_FOLDER, name), **overrides})
     except ValidationError as error:
         raise explain_validation_error(error) from None
     # Validated values, but of `model_fields_set` those alone that the request names: the settings
@@ -56,11 +56,10 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES_FOLDER.glob("*.toml"))
 
 
-def _read_recipe_file(name: str) -> dict[str, object]:
+def _require_known(name: str) -> None:
     known = recipe_names()
     if name not in known:
         advice = f"Known: {', '.join(known)}."
         for near in difflib.get_close_matches(name, known, n=1):
             advice = f"Did you mean {near!r}? {advice}"
         raise RequestError(f"There is no recipe {name!r}.", advice)
-    return tomllib.loads((RECIPES_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))

@@ -1,7 +1,6 @@
 """`/dashboard/training/ID/repeat`: starts a run again with changed settings."""
 
 import asyncio
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,12 +28,13 @@ from bot.training.web.run_details import read_run_settings
 from personas.cli_common import commands_as_typed
 from personas.errors import RequestError, UnderstudyError
 from personas.home.job_material import ShippedData
+from personas.home.recipe_files import recipe_values
 from personas.schemas.hyperparameters import (
     Hyperparameters,
     describe_allowed_values,
     parse_settings,
 )
-from personas.schemas.training import DEFAULT_RECIPE, TrainingRequest
+from personas.schemas.training import TrainingRequest
 
 SETTING_PREFIX = "set."
 """Prefix of settings' names in the form."""
@@ -135,7 +135,7 @@ def parse_rerun_form(before: OriginalRun, texts: Mapping[str, str]) -> RerunForm
     if before.request.review and "from_card" in body:
         body["review"] = True
     draft = RerunForm(texts, body=body)
-    recipe = recipe_values(texts["recipe"]) if texts["recipe"] == before.request.recipe else {}
+    recipe = shipped_values(texts["recipe"]) if texts["recipe"] == before.request.recipe else {}
     named = before.request.hyperparameters.model_dump(exclude_none=True)
     settings: dict[str, Any] = {}
     for name in Hyperparameters.model_fields:
@@ -157,16 +157,12 @@ def parse_rerun_form(before: OriginalRun, texts: Mapping[str, str]) -> RerunForm
     return draft
 
 
-def recipe_values(name: str) -> dict[str, Any]:
+def shipped_values(recipe: str) -> dict[str, Any]:
     """The values of a recipe as it ships today; empty for an unknown one."""
     folder = ShippedData.from_source_tree().recipes
-    files = {path.stem: path for path in folder.glob("*.toml")}
-    if name not in files:
+    if recipe not in {path.stem for path in folder.glob("*.toml")}:
         return {}
-    values: dict[str, Any] = {}
-    for recipe in (DEFAULT_RECIPE, name):
-        values |= tomllib.loads(files[recipe].read_text("utf-8"))
-    return values
+    return recipe_values(folder, recipe)
 
 
 def changed_settings(

@@ -5,7 +5,6 @@
 import json
 import re
 import shutil
-import tomllib
 
 import pytest
 
@@ -19,8 +18,7 @@ from tests.bot.web.test_web_openai import chat, put_version, streamed
 from tests.bot.web.test_web_playground import PROMPT, begin, ended
 from tests.tiny_models import make_dialogue_adapter
 from trainer.dataset.sample_renderer import SampleRenderer
-from trainer.recipe.recipe_file import RECIPES_FOLDER
-from trainer.schemas import Recipe
+from trainer.recipe.recipe_file import load_recipe
 from trainer.sources.conversation_builder import RawDialogue, build_conversation
 from trainer.sources.source_format import ReadOptions
 
@@ -191,9 +189,7 @@ async def test_instructions_are_rendered_as_in_training(served, renderer):
     said = ("Who are you?", "Ann.", "Do you like honey?", "Every day.")
     turns = [("user" if place % 2 == 0 else "assistant", text) for place, text in enumerate(said)]
     conversation = build_conversation(RawDialogue.of(turns, facts), "1", ReadOptions())
-    recipe = Recipe.model_validate(
-        tomllib.loads((RECIPES_FOLDER / "s4-persona-chat.toml").read_text("utf-8"))
-    )
+    recipe = load_recipe("s4-persona-chat")
     made = list(SampleRenderer(renderer, None, None, recipe, None).render(conversation, {}))[
         -1
     ].sample

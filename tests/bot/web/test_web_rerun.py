@@ -11,7 +11,7 @@ from bot.training.web.rerun_pages import (
     OriginalRun,
     changed_settings,
     parse_rerun_form,
-    recipe_values,
+    shipped_values,
 )
 from bot.training.web.setting_view import (
     SETTING_GROUPS,
@@ -189,10 +189,10 @@ def test_every_setting_has_its_place_once():
 
 def test_every_recipe_has_every_setting():
     assert (
-        set(recipe_values("two-stage")) == set(Hyperparameters.model_fields)
-        and recipe_values("none") == {}
+        set(shipped_values("two-stage")) == set(Hyperparameters.model_fields)
+        and shipped_values("none") == {}
     )
-    assert recipe_values("demo-cpu")["learning_rate"] != recipe_values("s0-6gb")["learning_rate"]
+    assert shipped_values("demo-cpu")["learning_rate"] != shipped_values("s0-6gb")["learning_rate"]
 
 
 @pytest.mark.parametrize(
