@@ -40,7 +40,7 @@ OUTSIDE_ATTRIBUTES = {
 GETS_THEM_AS_ARGUMENTS = {
     "bot/training/dataset_paths.py",
     "personas/home/comparison_targets.py",
-    "trainer/recipe/recipe_file.py",
+    "personas/home/recipe_files.py",
     "trainer/teacher/reply_writer.py",
 }
 """Modules with names from outside by none of these words: `dataset_path` of a request, the name of
@@ -88,7 +88,7 @@ REVIEWED = {
     ("trainer/dataset/loader.py", "self._folder / file"),  # files of a run's data set
     ("trainer/dataset/run_dataset.py", "job / name"),
     ("trainer/dataset/run_dataset.py", "self.folder / file"),
-    ("personas/home/recipe_files.py", "folder / f'{each}.toml'"),  # a shipped recipe
+    ("personas/home/recipe_files.py", "folder / f'{each}.toml'"),  # one of those that ship
     # compare.json, which the bot writes for its trainer, leads to other folders of the home.
     ("personas/home/comparison_targets.py", "folder.absolute() / path"),
     # Paths that the operator names.
