@@ -51,7 +51,7 @@ def course() -> None:
     """
     say_kept(event="phase", name="training")
     recipe = {"learning_rate": 1e-3, "lora_r": 16, "num_train_epochs": 2.0, "seed": 0}
-    run = {"recipe": recipe, "base_model": "embedded", "threads": 1, "batch": 4, "accumulation": 2}
+    run = {"recipe": recipe, "used": recipe, "base_model": "embedded", "threads": 1}
     (FOLDER / "run.json").write_text(json.dumps(run))
     for step in range(1, 25):
         while step == 13 and not (FOLDER / "go-on").exists():

@@ -48,6 +48,11 @@ class Recipe(RecipeSettings):
 
     checkpoint_every_n_layers: int = 1
 
+    @property
+    def recomputes_all(self) -> bool:
+        """Tell whether no layer's activations are kept for the backward pass."""
+        return self.gradient_checkpointing and self.checkpoint_every_n_layers == 1
+
     def with_values(self, **values: Any) -> Recipe:
         """Return the recipe with other values, which do not count as set by the request
         (`model_fields_set`).

@@ -292,12 +292,11 @@ def test_a_run_that_goes_on_keeps_to_what_was_chosen_and_another_request_does_no
     spec = read_spec(job)
     held = ResumeConfig(
         recipe=recipe_of(),
+        used=recipe_of(),
         batches="",
         base_model_hash="",
         threads=1,
         packages={},
-        batch=1,
-        accumulation=1,
         asked="x",
     )
     (job / RUN_FILE).write_text(held.model_dump_json(), encoding="utf-8")

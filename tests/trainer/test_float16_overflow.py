@@ -77,7 +77,7 @@ def test_a_run_starts_anew_in_another_precision_and_says_so(tmp_path, monkeypatc
 def test_a_resumed_run_keeps_the_other_precision(tmp_path, recipe):
     half = recipe.model_copy(update={"precision": "fp16"})
     wanted = ResumeConfig(
-        recipe=half, batches="", base_model_hash="", threads=1, packages={}, batch=1, accumulation=1
+        recipe=half, used=half, batches="", base_model_hash="", threads=1, packages={}
     )
     changed = wanted.without_float16("fp32")
     assert changed and changed.used.precision == "fp32" and changed.without_float16("fp32") is None

@@ -134,8 +134,7 @@ def test_a_card_checkpoints_activations_before_it_takes_smaller_batches(
 
 
 def test_where_some_layers_are_checkpointed_a_card_checkpoints_all_before_smaller_batches(recipe):
-    some = recipe.with_values(gradient_checkpointing=True, checkpoint_every_n_layers=4)
-    config = begun_with(some, batch=4)
+    config = begun_with(recipe, gradient_checkpointing=True, checkpoint_every_n_layers=4)
     seen = []
     while config := config.with_less_memory(is_on_gpu=True):
         used = config.used
@@ -143,27 +142,22 @@ def test_where_some_layers_are_checkpointed_a_card_checkpoints_all_before_smalle
     assert seen == [(4, 1), (2, 1), (1, 1)]
 
 
-def begun_with(recipe, batch):
+def begun_with(recipe, **changes):
     """The configuration of a run that begins."""
+    begun = recipe.with_values(per_device_train_batch_size=4, **changes)
     return ResumeConfig(
-        recipe=recipe,
-        batches="",
-        base_model_hash="",
-        threads=1,
-        packages={},
-        batch=batch,
-        accumulation=2,
+        recipe=begun, used=begun, batches="", base_model_hash="", threads=1, packages={}
     )
 
 
 def test_a_processor_takes_smaller_batches_first_and_checkpoints_at_last(tmp_path, recipe):
-    config = begun_with(recipe, batch=4)
+    config = begun_with(recipe)
     seen = []
     while config := config.with_less_memory(is_on_gpu=False):
         used = config.used
         seen.append((used.per_device_train_batch_size, used.gradient_checkpointing))
         last = config
     assert seen == [(2, False), (1, False), (1, True)]
-    wanted = last.model_copy(update={"batch": 4, "accumulation": 2, "recomputes": False})
+    wanted = last.model_copy(update={"used": last.recipe})
     lock_config(tmp_path, last)
     assert lock_config(tmp_path, wanted) == last, "a resumed run stays as it became"

@@ -68,7 +68,7 @@ def _candidate_changes(recipe: Recipe, machine: MachineSpec) -> Iterator[RecipeC
     # In the order of their effect on the result, from none at all.
     yield from _smaller_batches(recipe)
     changes: RecipeChanges = {}
-    if not recipe.gradient_checkpointing or recipe.checkpoint_every_n_layers > 1:
+    if not recipe.recomputes_all:
         changes = {"gradient_checkpointing": True}
         yield changes
         for batch in _smaller_batches(recipe):

@@ -32,49 +32,43 @@ class ResumeConfig(FrozenModel):
     """`run.json`. `batches` is a hash over the samples' token ids and masks in the order of the
     first epoch.
 
-    `base_model` is its name, with the commit of one from a hub. `batch` and `accumulation` are
-    those in use: the recipe's, or those merged for a GPU, until memory runs out. `asked` is a hash
-    of the request; `chosen` has the reasons of the recipe `auto`. `start` is the SHA-256 of the
-    weights that are trained further, empty for a new adapter. `precision` replaces the recipe's
-    once float16 was too small for the model, empty before. `recomputes`: memory ran out with the
-    activations of some or all layers in it, and gradient checkpointing was switched on for all.
+    `recipe` is the one that orders the samples. `used` is the one in use: on a GPU with merged
+    batches, with less of them once memory ran out, and in another precision once float16 was too
+    small for the model. `base_model` is its name, with the commit of one from a hub. `asked` is a
+    hash of the request; `chosen` has the reasons of the recipe `auto`. `start` is the SHA-256 of
+    the weights that are trained further, empty for a new adapter.
     """
 
     recipe: Recipe
+    used: Recipe
     batches: str
     base_model: str = ""
     base_model_hash: str
     threads: int
     processes: int = 1
     packages: dict[str, str]
-    batch: int
-    accumulation: int
     asked: str = ""
     chosen: tuple[str, ...] = ()
     start: str = ""
-    precision: Literal["", "bf16", "fp32"] = ""
-    recomputes: bool = False
 
     @property
-    def used(self) -> Recipe:
-        """The recipe with batch size, precision and gradient checkpointing as in use."""
-        used: dict[str, object] = {
-            "per_device_train_batch_size": self.batch,
-            "gradient_accumulation_steps": self.accumulation,
-        }
-        if self.precision:
-            used["precision"] = self.precision
-        if self.recomputes:
-            used["gradient_checkpointing"] = True
-            used["checkpoint_every_n_layers"] = 1
-        return self.recipe.model_copy(update=used)
+    def recomputes(self) -> bool:
+        """Tell whether memory ran out with activations of some or all layers in it, so that
+        gradient checkpointing was switched on for all.
+        """
+        return self.used.recomputes_all and not self.recipe.recomputes_all
 
     @property
     def has_reduced_batch(self) -> bool:
         """Tell whether the batch was reduced after running out of memory: results then differ in
         the last bits.
         """
-        return self.batch < self.recipe.per_device_train_batch_size
+        return self.used.per_device_train_batch_size < self.recipe.per_device_train_batch_size
+
+    @property
+    def has_other_precision(self) -> bool:
+        """Tell whether float16 was too small for the model."""
+        return self.used.precision != self.recipe.precision
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -92,12 +86,13 @@ class ResumeConfig(FrozenModel):
             wanted = self.recipe.per_device_train_batch_size
             caveats.append(
                 f"Memory ran out with batches of {wanted}, so the rest was trained with "
-                f"{self.batch}: the weights are not, to the last bit, those of a run with more "
-                "memory."
+                f"{self.used.per_device_train_batch_size}: the weights are not, to the last bit, "
+                "those of a run with more memory."
             )
-        if self.precision:
+        if self.has_other_precision:
             caveats.append(
-                f"The base model's numbers overflow in float16: it was trained in {self.precision}."
+                "The base model's numbers overflow in float16: it was trained in "
+                f"{self.used.precision}."
             )
         return tuple(caveats)
 
@@ -105,7 +100,7 @@ class ResumeConfig(FrozenModel):
         """Return it with this precision in place of float16; None if float16 is not in use."""
         if self.used.precision != "fp16":
             return None
-        return self.model_copy(update={"precision": precision})
+        return self._using(precision=precision)
 
     def with_less_memory(self, *, is_on_gpu: bool) -> ResumeConfig | None:
         """Return it with smaller batches and more of them per step, or with gradient checkpointing
@@ -114,17 +109,20 @@ class ResumeConfig(FrozenModel):
         A GPU keeps its batches as long as checkpointing can be switched on: with single samples it
         waits for the host. A CPU does that last: there, a checkpointed batch shares no prefix.
         """
-        used = self.used
-        recomputes_all = used.gradient_checkpointing and used.checkpoint_every_n_layers == 1
-        if not recomputes_all and (is_on_gpu or self.batch == 1):
-            return self.model_copy(update={"recomputes": True})
-        if self.batch == 1:
+        batch = self.used.per_device_train_batch_size
+        if not self.used.recomputes_all and (is_on_gpu or batch == 1):
+            return self._using(gradient_checkpointing=True, checkpoint_every_n_layers=1)
+        if batch == 1:
             return None
         # A step keeps its samples: a batch that cannot be halved becomes single samples.
-        factor = 2 if self.batch % 2 == 0 else self.batch
-        return self.model_copy(
-            update={"batch": self.batch // factor, "accumulation": self.accumulation * factor}
+        factor = 2 if batch % 2 == 0 else batch
+        return self._using(
+            per_device_train_batch_size=batch // factor,
+            gradient_accumulation_steps=self.used.gradient_accumulation_steps * factor,
         )
+
+    def _using(self, **values: object) -> ResumeConfig:
+        return self.model_copy(update={"used": self.used.with_values(**values)})
 
 
 def request_hash(spec: JobSpec) -> str:
@@ -142,10 +140,12 @@ def resumed_recipe(folder: Path, spec: JobSpec) -> ResolvedRecipe | None:
     if config is None or config.asked != request_hash(spec):
         return None
     order_batch = config.recipe.per_device_train_batch_size
-    if config.batch <= order_batch:
+    batch = config.used.per_device_train_batch_size
+    if batch <= order_batch:
         return ResolvedRecipe(config.recipe, config.chosen)
     merged = config.recipe.with_values(
-        per_device_train_batch_size=config.batch, gradient_accumulation_steps=config.accumulation
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=config.used.gradient_accumulation_steps,
     )
     return ResolvedRecipe(merged, config.chosen, order_batch=order_batch)
 
@@ -225,7 +225,5 @@ def _is_same_run(stored: ResumeConfig, wanted: ResumeConfig) -> bool:
     """Compare all but what a resumed run takes over from the stored one: threads, and what was
     reduced on the way.
     """
-    taken_over = (
-        "threads", "batch", "accumulation", "precision", "recomputes", "asked", "chosen",
-    )  # fmt: skip
+    taken_over = ("threads", "used", "asked", "chosen")
     return stored.model_copy(update={name: getattr(wanted, name) for name in taken_over}) == wanted

@@ -60,14 +60,14 @@ def train_stages(run: Run, initial_losses: InitialLosses) -> TrainResult:
             changed = _changed_for(error, run.config)
             if changed is None or processes.is_distributed:
                 raise
-            if changed.precision != run.config.precision:
-                log.warning("%s Training starts anew in %s.", error, changed.precision)
+            if changed.used.precision != run.recipe.precision:
+                log.warning("%s Training starts anew in %s.", error, changed.used.precision)
                 shutil.rmtree(run.checkpoints, ignore_errors=True)
             else:
                 log.warning(
                     "out of memory with batches of %d: going on with %d%s",
-                    run.config.batch,
-                    changed.batch,
+                    run.recipe.per_device_train_batch_size,
+                    changed.used.per_device_train_batch_size,
                     " and gradient checkpointing" if changed.recomputes else "",
                 )
         # Outside of the handler, whose traceback holds the tensors of the step that failed.
@@ -291,11 +291,12 @@ class _StageTrainer:
         config = self.run.config
         if config.has_reduced_batch:
             wanted = config.recipe.per_device_train_batch_size
-            detail += f", memory allows batches of {config.batch} instead of {wanted}"
+            batch = config.used.per_device_train_batch_size
+            detail += f", memory allows batches of {batch} instead of {wanted}"
         if config.recomputes:
             detail += ", with gradient checkpointing because memory ran out"
-        if config.precision:
-            detail += f", in {config.precision} because float16 overflows"
+        if config.has_other_precision:
+            detail += f", in {config.used.precision} because float16 overflows"
         if self.run.control.processes.is_first:
             self.run.control.enter(Phase(name="training", detail=detail, share=0.0))
 

@@ -193,14 +193,13 @@ def begin_run(job: PreparedJob, folder: Path, control: RunControl) -> Run:
         )
     config = ResumeConfig(
         recipe=recipe,
+        used=resolved.recipe,
         batches=batches_hash(job.data, recipe),
         base_model=job.base.name,
         base_model_hash=fingerprint(job.base),
         # Sums over another number of threads differ in their last bits.
         threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
         packages=package_versions(),
-        batch=batch,
-        accumulation=accumulation,
         processes=control.processes.count,
         asked=request_hash(job.spec),
         chosen=resolved.chosen,

@@ -218,12 +218,12 @@ def _settings_from_run(run: Json) -> RunSettings:
     recipe: Json = run["recipe"]
     about = {name: run.get(name) for name in ("base_model", "threads", "processes")}
     notes = _lines(run.get("chosen"))
-    batch = run.get("batch")
-    accumulation = run.get("accumulation")
-    if isinstance(batch, int) and batch != recipe.get("per_device_train_batch_size"):
+    used = run.get("used")
+    size = "per_device_train_batch_size"
+    if isinstance(used, dict) and recipe.get(size, 0) > used.get(size, 0) > 0:
         notes += (
-            f"Memory ran out on the way: it went on with batches of {batch}, {accumulation} of "
-            "them a step.",
+            f"Memory ran out on the way: it went on with batches of {used[size]}, "
+            f"{used.get('gradient_accumulation_steps')} of them a step.",
         )
     return RunSettings(
         recipe, "run", {name: value for name, value in about.items() if value}, notes

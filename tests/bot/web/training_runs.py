@@ -65,7 +65,7 @@ def put_run(folder: Path, recipe: dict[str, Any] | None = None, **more: Any) -> 
     """`run.json`, which says what the run is held to."""
     folder.mkdir(parents=True, exist_ok=True)
     held = {"recipe": {**RECIPE, **(recipe or {})}, "base_model": "embedded", "threads": 2, "processes": 1,
-            "batch": 4, "accumulation": 2, "chosen": []}  # fmt: skip
+            "chosen": []}  # fmt: skip
     (folder / "run.json").write_text(json.dumps(held | more), encoding="utf-8")
 
 
