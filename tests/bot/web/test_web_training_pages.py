@@ -182,8 +182,7 @@ async def test_a_run_shows_the_settings_it_used_and_not_those_that_were_asked_fo
     put_run(
         folder_in(dashboard, "j1"),
         {"learning_rate": 0.0007},
-        batch=2,
-        accumulation=4,
+        used={"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
         chosen=["It is a small machine."],
     )
     tell(folder_in(dashboard, "j1"), *whole_run())
