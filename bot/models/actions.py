@@ -42,6 +42,11 @@ def fetched_name(name: str, table: ModelTable, wanted: ModelFormat) -> str:
         return name
     if wanted == "safetensors":
         return model.id
+    if wanted == "gguf" and not model.gguf:
+        raise BaseModelError(
+            f"No GGUF file of {model.title} can be a base model here.",
+            f"Fetch its safetensors: {model.id}",
+        )
     return model.gguf if wanted == "gguf" else table.fit_of(model).base_model
 
 

@@ -24,9 +24,9 @@ class CatalogueModel:
     """A base model. `parameters` are those of the language model, embeddings included; `config` has
     the sizes of its config.json.
 
-    `gguf` and `ollama` name the same model in those formats, empty where no well-known one exists;
-    `gguf_bytes` is that file's size, 0 if unknown. `checked` is the day on which the facts were read
-    from `sources`.
+    `gguf` and `ollama` name the same model in those formats, empty where none can be served here;
+    `gguf_bytes` is that file's size, 0 if unknown. `is_recommended` is False for a model that is never
+    proposed. `checked` is the day on which the facts were read from `sources`.
     """
 
     name: str
@@ -38,6 +38,7 @@ class CatalogueModel:
     licence: str
     licence_url: str
     is_open: bool
+    is_recommended: bool
     languages: str
     thinking: Thinking
     has_system_role: bool
@@ -105,9 +106,11 @@ def find_model(name: str) -> CatalogueModel | None:
 
 
 def _names_of(model: CatalogueModel) -> list[str]:
-    repository, _, file = model.gguf.partition(":")
-    ending = f"{repository}:{file.removesuffix('.gguf').rpartition('-')[2]}"
-    return [name for name in (model.name, model.id, model.gguf, ending, model.ollama) if name]
+    names = [model.name, model.id, model.ollama]
+    if model.gguf:
+        repository, _, file = model.gguf.partition(":")
+        names += [model.gguf, f"{repository}:{file.removesuffix('.gguf').rpartition('-')[2]}"]
+    return [name for name in names if name]
 
 
 def _model_of(entry: Mapping[str, Any]) -> CatalogueModel:
@@ -122,6 +125,7 @@ def _model_of(entry: Mapping[str, Any]) -> CatalogueModel:
         licence=facts.pop("licence"),
         licence_url=facts.pop("licence_url"),
         is_open=facts.pop("open"),
+        is_recommended=facts.pop("recommended", True),
         languages=facts.pop("languages"),
         thinking=facts.pop("thinking"),
         has_system_role=facts.pop("system_role") == "native",

@@ -210,12 +210,13 @@ def _is_worth_serving(fit: ModelFit) -> bool:
     is_batched = (
         fit.engine.engine == "llamacpp" or fit.model.config["model_type"] in BATCHED_MODEL_TYPES
     )
-    return fit.model.is_open and fit.fits == "both" and is_batched
+    is_candidate = fit.model.is_open and fit.model.is_recommended
+    return is_candidate and fit.fits == "both" and is_batched
 
 
 def _obstacle_to_gguf(model: CatalogueModel) -> str:
     if not model.gguf:
-        return "there is no well-known GGUF file of it"
+        return "no GGUF file of it can be a base model here"
     if model.config["model_type"] not in GGUF_ADAPTER_MODEL_TYPES:
         return "llama.cpp takes no adapter of this family"
     return ""

@@ -101,6 +101,8 @@ def test_the_best_form_is_fetched_unless_one_is_named(hub, type_models):
     assert code == 0 and f"Licence: mit ({constants.ENDPOINT}/harbour/other)" in output
     code, _, errors = type_models("fetch", "harbour/other", "--yes", "--gguf")
     assert code == 1 and "Name it: owner/name:Q4_K_M" in errors
+    code, _, errors = type_models("fetch", "deepseek-llm-7b", "--yes", "--gguf")
+    assert code == 1 and "Fetch its safetensors: deepseek-ai/deepseek-llm-7b-chat" in errors
 
 
 def test_without_a_network_it_says_what_to_do(hub, type_models, monkeypatch):

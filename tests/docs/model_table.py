@@ -29,18 +29,24 @@ def _table() -> Iterator[str]:
 
 
 def _row(model: CatalogueModel) -> str:
-    file = model.gguf.removesuffix(".gguf").rpartition("-")[2].rpartition(":")[2]
-    size = f"{model.gguf_bytes / GIB:.1f} GiB, {file}" if model.gguf_bytes else f"–, {file}"
     thinks = {"none": "no", "switchable": "switched off"}[model.thinking]
     system = "" if model.has_system_role else "; the card is put before the first message"
     cells = (
         f"`{model.name}`",
         f"[{model.title}](https://huggingface.co/{model.id})",
         f"{model.weight_bytes / GIB:.1f} GiB",
-        f"[{size}](https://huggingface.co/{model.gguf.partition(':')[0]})",
+        _gguf_cell(model),
         f"{model.context_tokens // 1024}K",
         model.languages,
         f"{thinks}{system}",
         f"[{model.licence}]({model.licence_url})",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _gguf_cell(model: CatalogueModel) -> str:
+    if not model.gguf:
+        return "none"
+    file = model.gguf.removesuffix(".gguf").rpartition("-")[2].rpartition(":")[2]
+    size = f"{model.gguf_bytes / GIB:.1f} GiB" if model.gguf_bytes else "–"
+    return f"[{size}, {file}](https://huggingface.co/{model.gguf.partition(':')[0]})"

@@ -54,13 +54,13 @@ def test_every_model_states_its_facts_and_their_sources():
         assert model.sources and all(url.startswith("https://") for url in model.sources)
         assert date(2025, 1, 1) < model.checked <= date.today()
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", model.id)
-        assert HUB_FILE.fullmatch(model.gguf) and model.licence_url.startswith("https://")
+        assert not model.gguf or HUB_FILE.fullmatch(model.gguf)
+        assert model.licence_url.startswith("https://")
         assert model.is_open == (model.licence == "Apache-2.0")
     raw = tomllib.loads(CATALOGUE_FILE.read_text(encoding="utf-8"))["model"]
     kinds = {key for entry in raw for key in entry}
-    assert kinds - {"ollama", "gguf_bytes", "full_attention_interval", "logits_scaling"} <= set(
-        raw[0]
-    ), "a fact that other models lack"
+    optional = {"ollama", "gguf_bytes", "full_attention_interval", "logits_scaling", "recommended"}
+    assert kinds - optional <= set(raw[0]), "a fact that other models lack"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,8 @@ def test_a_model_is_found_by_each_of_its_names(name):
 
 
 def test_the_catalogue_has_no_other_names():
-    assert find_model("embedded") is None and find_model("owner/other") is None
+    for name in ("embedded", "owner/other", ":"):
+        assert find_model(name) is None
 
 
 def test_keys_and_values_are_those_of_the_layers_with_attention():
@@ -158,6 +159,19 @@ def test_the_recommended_model_trains_here_and_is_not_slower_than_people_read():
     assert slow.model.name == "qwen3-0.6b" and slow.is_slower_than_people_read
     on_card = recommend(all_fits(CARD))
     assert on_card.model.name == "qwen3-8b" and on_card.model.is_open
+
+
+def test_an_older_model_with_an_open_licence_is_not_recommended():
+    fits = all_fits(replace(CARD, card_bytes=8 * GIB, memory_bytes=30 * GIB))
+    older = next(fit for fit in fits if fit.model.name == "mistral-7b")
+    assert older.fits == "both" and older.model.is_open
+    assert recommend(fits).model.name == "qwen3-4b"
+
+
+def test_a_model_without_a_gguf_file_is_served_by_the_built_in_engine():
+    model = catalogue_model("deepseek-llm-7b")
+    assert not model.gguf and not model.ollama
+    assert choose_engine(model, MAC).engine == "local"
 
 
 def test_the_load_of_the_moment_does_not_change_the_recommendation():

@@ -43,8 +43,8 @@ FILES = {
 TWO_FILES = {"data/train-0.jsonl": TREES, "data/train-1.jsonl": TREES[::-1]}
 RIGHT = 'right = "licensed:MIT"\nstated_by = "Mina"\nstated_on = 2026-11-20\nwhy = "So."\n'
 ENTRY = '[{name}]\nhub = "{hub}"\nfiles = {files}\n' + RIGHT
-NAMES = """oasst1 oasst2 ultrachat-200k alpaca alpaca-gpt4 belle firefly finetome-100k wizardlm personachat
-persona-based-chat synthetic-persona-chat dolly""".split()
+NAMES = """oasst1 oasst2 ultrachat-200k alpaca alpaca-gpt4 belle belle-2m firefly finetome-100k the-tome
+wizardlm personachat persona-based-chat synthetic-persona-chat dolly""".split()
 
 
 @pytest.fixture

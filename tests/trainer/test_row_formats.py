@@ -130,6 +130,8 @@ def test_facts_and_system_texts_go_along(tmp_path):
         "messages": [*talk, {"role": "assistant", "content": "Hello."}],
         "lang": "en",
     }
+    told = {"conversations": [{"from": "system", "value": "Be brief."}, *HUMAN]}
+    assert only(tmp_path / "r", jsonl([told]))[1].system == "Be brief."
     _, conversation = only(tmp_path / "r", jsonl([row]), right="licensed", source="mine")
     assert conversation.system == "You are Ada.\nBe brief." and conversation.lang == "en"
     assert (conversation.right, conversation.source) == ("licensed", "mine")
@@ -146,6 +148,8 @@ def test_facts_and_system_texts_go_along(tmp_path):
         ({"messages": [{"role": "user"}]}, "message 1 has no 'content'"),
         ({"messages": [{"content": "Hi"}]}, "message 1 does not name its speaker ('role')"),
         ({"messages": [{"role": "user", "content": "2 + 2"}, {"role": "assistant", "tool_calls": [{}]}]},
+     "contains tool calls"),
+        ({"conversations": [*HUMAN, {"from": "function-response", "value": "{}"}, *HUMAN]},
      "contains tool calls"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "contains pictures or sound"),
         ({"messages": [{"role": "user", "content": {"a": 1}}]}, "an object where a text was expected"),

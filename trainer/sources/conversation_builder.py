@@ -46,8 +46,8 @@ talk to talk.
 """
 MAX_NAME_CHARACTERS = 64
 TOOL_ROLES = frozenset(
-    "tool function function_call function_response tool_call tool_response observation "
-    "ipython".split()
+    "tool function function_call function_response tool_call tool_response observation ipython "
+    "function-call function-response tool-call tool-response".split()
 )
 ROLE_WORDS = frozenset((*ROLES, *TOOL_ROLES, *NARRATORS))
 Turns = Sequence[tuple[str, str]]
