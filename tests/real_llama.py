@@ -1,10 +1,11 @@
-"""A real llama.cpp server and a real base model for slow tests, which are skipped where there are
-none.
+"""A real llama.cpp server, its llama-quantize and a real base model for slow tests, which are skipped
+where there are none.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,17 @@ def llama_program() -> LlamaProgram:
         return find_llama_program()
     except NoLlamaServerError as error:
         pytest.skip(f"{error}")
+
+
+def llama_quantize() -> Path:
+    """Return the llama-quantize that the benchmarks have built, else one on the PATH. Skips the test
+    where there is none.
+    """
+    built = BUILT.with_name("llama-quantize")
+    found = shutil.which("llama-quantize")
+    if not built.exists() and found is None:
+        pytest.skip("There is no llama-quantize: `make bench-chat-engine` builds it.")
+    return built.absolute() if found is None else Path(found)
 
 
 def setting_of(program: LlamaProgram) -> str:

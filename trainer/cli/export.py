@@ -28,7 +28,7 @@ other prompts than those of the training.
 
   adapter     peft's folder: configuration, weights, model card
   merged      a model folder in 16 bits, for transformers and compatible programs
-  gguf        the merged model as one GGUF file, F16 or Q8_0, for llama.cpp and LM Studio
+  gguf        the merged model as one GGUF file, F16, Q8_0 or Q4_K_M, for llama.cpp and LM Studio
   gguf-lora   the adapter alone as GGUF, for llama.cpp's --lora
   ollama      a folder for `ollama create`: the merged model as GGUF, and a Modelfile with the persona
   charx       the persona's card with the adapter inside; --adapter accepts it
@@ -68,7 +68,9 @@ def add_export_command(commands: Commands) -> argparse.ArgumentParser:
             ),
             flag("--yes", "push to a public repository without asking"),
             choice(
-                "--quantise", ("f16", "q8_0"), "how gguf and ollama store weights (default: f16)"
+                "--quantise",
+                ("f16", "q8_0", "q4_k_m"),
+                "how gguf and ollama store weights (default: f16); q4_k_m needs llama.cpp's llama-quantize",
             ),
             option("--card", "FILE", "the persona's card, unless it is a shipped one", type=Path),
             JSON.but(help="print export.json"),

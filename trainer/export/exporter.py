@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -29,7 +29,6 @@ from personas.home.adapters import (
 from personas.home.atomic_files import fsync_path, replace_durably
 from personas.home.card_adapter import embed_adapter, unpack_adapter
 from personas.models.base_model import BaseModel, recommended_sampling
-from personas.models.gguf_format import Quantise
 from personas.models.loading import load_model
 from personas.schemas.chat import AdapterRef
 from trainer.export import llama_cpp
@@ -40,7 +39,13 @@ from trainer.export.gguf_adapter import (
     require_same_deltas,
     write_adapter,
 )
-from trainer.export.gguf_model import load_gguf_model, round_weights, write_model
+from trainer.export.gguf_model import (
+    load_gguf_model,
+    read_quantised_weights,
+    round_weights,
+    write_model,
+)
+from trainer.export.llama_quantize import FILE_TYPE, find_llama_quantize, quantise_file
 from trainer.export.loaded_adapter import (
     DEFAULT_CONTEXT_TOKENS,
     LoadedAdapter,
@@ -58,7 +63,8 @@ from trainer.export.model_card import render_model_card
 from trainer.export.ollama import MODEL_FILE, MODELFILE_NAME, render_modelfile, require_same_prompts
 from trainer.export.prompt_check import check_gguf, check_merged
 
-MAX_KL_BY_PRECISION = {"bfloat16": 0.02, "float16": 0.02, "f16": 0.02, "q8_0": 0.1}
+StoredPrecision = Literal["f16", "q8_0", "q4_k_m"]
+MAX_KL_BY_PRECISION = {"bfloat16": 0.02, "float16": 0.02, "f16": 0.02, "q8_0": 0.1, "q4_k_m": 0.3}
 """Nats per token that rounding to a format may cost. A model that loses more by it is not fit for
 that format.
 """
@@ -84,12 +90,15 @@ DESCRIPTION_SUFFIX = ".export.json"
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """A request for an export. `path` is the staging path."""
+    """A request for an export. `path` is the staging path, `quantiser` the program that writes 4
+    bits.
+    """
 
     source: LoadedAdapter
     path: Path
-    quantise: Quantise
+    quantise: StoredPrecision
     say: ProgressCallback
+    quantiser: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,10 +179,8 @@ def export_gguf(request: ExportRequest) -> ExportComparison:
     reference = request.source.reference
     request.say("merging in float32")
     model = source.merged()
-    request.say(f"writing GGUF ({request.quantise})")
-    write_model(request.path, model, source.renderer, quantise=request.quantise, name=source.name)
+    _write_rounded(request, model)
     check_gguf(request.path, source.renderer, source.persona)
-    round_weights(model, request.quantise)
     rounded = compute_logits(model, source.samples)
     del model
     gc.collect()
@@ -181,9 +188,29 @@ def export_gguf(request: ExportRequest) -> ExportComparison:
     reloaded = compute_logits(load_gguf_model(request.path), source.samples)
     outcome = _compare_rounded(reference, rounded, reloaded, request.quantise)
     theirs = llama_cpp.compare_with_llama_cpp(
-        request.path, None, source, reference=reference, say=request.say
+        request.path, None, source, reference=reference, say=request.say, rounding=outcome.rounding
     )
     return replace(outcome, llama_cpp=theirs, notes=_notes(source))
+
+
+def _write_rounded(request: ExportRequest, model: Any) -> None:
+    """Write a float32 model in the requested precision, and round its weights in place as the file
+    has them.
+    """
+    source = request.source
+    request.say(f"writing GGUF ({request.quantise})")
+    if request.quantise != "q4_k_m":
+        write_model(
+            request.path, model, source.renderer, quantise=request.quantise, name=source.name
+        )
+        round_weights(model, request.quantise)
+        return
+    whole = request.path.with_name("f16-to-quantise.gguf")
+    write_model(whole, model, source.renderer, quantise="f16", name=source.name)
+    request.say(f"quantising with {request.quantiser}")
+    quantise_file(request.quantiser, whole, request.path)
+    whole.unlink()
+    read_quantised_weights(model, request.path, FILE_TYPE)
 
 
 def export_gguf_lora(request: ExportRequest) -> ExportComparison:
@@ -329,7 +356,7 @@ def export_adapter(
     adapter: Path,
     to: str,
     out: Path,
-    quantise: Quantise | None,
+    quantise: StoredPrecision | None,
     card: Path | None,
     say: ProgressCallback,
 ) -> ExportReport:
@@ -345,10 +372,11 @@ def export_adapter(
         raise ExportError(
             f"--quantise is for {targets}; {to} is never rounded so.", "Leave it out."
         )
-    stored: Quantise = quantise or "f16"
+    stored: StoredPrecision = quantise or "f16"
+    quantiser = find_llama_quantize() if stored == "q4_k_m" else ""
     with open_adapter(adapter, card) as source, _staging_path(out) as path:
         say(f"{source.name}: verified; what it says is computed over {source.base.name}")
-        outcome = EXPORTERS[to](ExportRequest(source, path, stored, say))
+        outcome = EXPORTERS[to](ExportRequest(source, path, stored, say=say, quantiser=quantiser))
         doubt = source.doubt
         if doubt:
             outcome = replace(outcome, notes=(*outcome.notes, doubt))
@@ -371,7 +399,7 @@ def _describe(
     to: str,
     path: Path,
     *,
-    quantise: Quantise | None,
+    quantise: StoredPrecision | None,
     outcome: ExportComparison,
 ) -> dict[str, Any]:
     manifest = source.manifest

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from gguf import GGUFReader, GGUFWriter, Keys, RopeScalingType
+from gguf import GGUFReader, GGUFWriter, Keys, LlamaFileType, RopeScalingType
 from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 
 from personas.errors import ExportError
@@ -36,6 +37,11 @@ from trainer.export.gguf_vocabulary import write_tokenizer
 
 Json = dict[str, Any]
 ROPE_FACTORS = "rope_freqs.weight"
+FOREIGN_ADVICE = "Nothing was kept. Try a newer llama.cpp, or --quantise q8_0."
+MAX_WEIGHT_ERROR = 0.25
+"""Allowed root mean square of a quantised tensor's errors, as a share of its weights'. For normally
+distributed weights Q4_K has some 0.07.
+"""
 YARN_KEYS = {"beta_fast", "beta_slow", "attention_factor", "truncate", "mscale", "mscale_all_dim"}
 """Settings of YaRN of which only llama.cpp's defaults are written here."""
 
@@ -65,6 +71,34 @@ def round_weights(model: Any, quantise: Quantise) -> None:
     for _, weight in _weights(model):
         kind = tensor_type(tuple(weight.shape), quantise)
         weight.copy_(torch.from_numpy(round_values(weight.numpy(), kind)))
+
+
+def read_quantised_weights(model: Any, path: Path, file_type: LlamaFileType) -> None:
+    """Replace the model's weights in place by those of a file into which another program quantised
+    them, to measure the effect of the format alone.
+
+    Raises `ExportError` for a damaged file, one of another type, and weights that are other ones.
+    """
+    reader = open_gguf(path)
+    if read_value(reader, Keys.General.FILE_TYPE) != file_type:
+        raise ExportError(f"{path.name} is not of the type {file_type.name}.", FOREIGN_ADVICE)
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    architecture = architecture_of(model.config)
+    for gguf_name, weight in _named_weights(model, architecture):
+        if gguf_name not in tensors:
+            raise ExportError(f"{path.name} lacks {gguf_name}.", FOREIGN_ADVICE)
+        values = read_tensor(tensors[gguf_name])
+        stored = _stored_values(weight, architecture, gguf_name, model.config)
+        allowed = MAX_WEIGHT_ERROR * float(np.linalg.norm(stored))
+        is_same_shape = values.shape == stored.shape
+        if (
+            not is_same_shape or not float(np.linalg.norm(values - stored)) <= allowed
+        ):  # so NaN fails
+            raise ExportError(f"{path.name} has other weights in {gguf_name}.", FOREIGN_ADVICE)
+        order = architecture.stored(np.arange(len(values)), gguf_name, model.config)
+        rows = np.empty_like(values)
+        rows[order] = values
+        weight.copy_(torch.from_numpy(rows))
 
 
 def load_gguf_model(path: Path) -> Any:
@@ -130,14 +164,8 @@ def _describe(writer: GGUFWriter, config: Any) -> None:
 
 
 def _entries(model: Any, architecture: GgufArchitecture, quantise: Quantise) -> list[GgufTensor]:
-    names = architecture.names(model.config)
     entries = []
-    for name, weight in _weights(model):
-        stem, _, suffix = name.rpartition(".")
-        gguf_stem = names.get_name(stem)
-        if gguf_stem is None:
-            raise ExportError(f"{name} has no name in GGUF.", "Export --to merged.")
-        gguf_name = f"{gguf_stem}.{suffix}"
+    for gguf_name, weight in _named_weights(model, architecture):
         shape = tuple(weight.shape)
         # Converted when it is written: all weights at once would take the memory of two models.
         values = partial(_stored_values, weight, architecture, name=gguf_name, config=model.config)
@@ -147,6 +175,17 @@ def _entries(model: Any, architecture: GgufArchitecture, quantise: Quantise) -> 
 
 def _stored_values(weight: Any, architecture: GgufArchitecture, name: str, config: Any) -> Array:
     return architecture.stored(weight.detach().float().numpy(), name, config)
+
+
+def _named_weights(model: Any, architecture: GgufArchitecture) -> Iterator[tuple[str, Any]]:
+    """Yield every weight with its name in GGUF."""
+    names = architecture.names(model.config)
+    for name, weight in _weights(model):
+        stem, _, suffix = name.rpartition(".")
+        gguf_stem = names.get_name(stem)
+        if gguf_stem is None:
+            raise ExportError(f"{name} has no name in GGUF.", "Export --to merged.")
+        yield f"{gguf_stem}.{suffix}", weight
 
 
 def _weights(model: Any) -> list[tuple[str, Any]]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from personas.errors import ExportError
 from trainer.export.loaded_adapter import LoadedAdapter
-from trainer.export.logit_comparison import compare_logits
+from trainer.export.logit_comparison import LogitDiff, compare_logits
 
 PACKAGE = "xllamacpp"
 # Nats per token by which llama.cpp may be off: a wrong scale or permutation costs whole nats.
@@ -54,9 +54,10 @@ def compare_with_llama_cpp(
     source: LoadedAdapter,
     reference: Tensor,
     say: Callable[[str], None],
+    rounding: LogitDiff | None = None,
 ) -> LlamaCppResult | None:
     """Compare with llama.cpp; None if it is not installed. Raises `ExportError` if its results
-    differ.
+    differ by more than the file's `rounding` does.
     """
     if not is_installed():
         return None
@@ -75,7 +76,8 @@ def compare_with_llama_cpp(
     result = LlamaCppResult(
         kl=difference.kl, same_choice=difference.same_choice, same_tokens=same, prompts=len(last)
     )
-    if not result.kl <= MAX_KL:  # so that NaN fails
+    allowed = MAX_KL + (rounding.kl if rounding else 0.0)
+    if not result.kl <= allowed:  # so that NaN fails
         raise ExportError(
             f"llama.cpp reads the export otherwise: {result}.",
             "Nothing was kept. Report this fault.",
