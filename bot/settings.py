@@ -474,7 +474,6 @@ READ_ONLY_WITH = (
     ("engine", "llamacpp vllm", "ENGINE_LORAS"),
     ("engine", "vllm", "ENGINE_HOME VLLM_PYTHON"),
     ("engine", "llamacpp openai", "ENGINE_MODEL"),
-    ("engine", "llamacpp", "LLAMA_SERVER"),
     ("engine", "llamacpp vllm openai", "VISION"),
     ("trainer", "ray", "RAY_ADDRESS RAY_AUTH_TOKEN SHARED TRAINER_SLOTS TRAINER_GPUS"),
 )

@@ -184,13 +184,13 @@ def test_a_path_with_a_number_sign_cannot_be_named(hub, type_models, tmp_path):
 
 def test_a_relative_path_is_written_whole(type_models, tmp_path, tiny_base, monkeypatch):
     monkeypatch.chdir(tiny_base.folder.parent)
-    (tmp_path / ".env").write_text("LLAMA_SERVER='/opt/llama-server'\n")
+    (tmp_path / ".env").write_text("VLLM_PYTHON='/opt/python'\n")
     name = f"./{tiny_base.folder.name}#yarn:2"
     code, output, errors = type_models("use", name, "--yes", "--json")
     written = load_settings(tmp_path / ".env", {}).base_model
     assert code == 0 and written == json.loads(output)["base_model"]
     assert written == f"{tiny_base.folder.absolute()}#yarn:2"
-    assert "nothing reads LLAMA_SERVER" not in errors, "the command may be about to set ENGINE"
+    assert "nothing reads VLLM_PYTHON" not in errors, "the command may be about to set ENGINE"
 
 
 def test_case_and_scaling_of_a_name_are_kept_apart(hub, type_models, tmp_path):

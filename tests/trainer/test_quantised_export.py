@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,8 @@ content[at : at + 4] = (15).to_bytes(4, "little")
 open(sys.argv[2], "wb").write(content)
 """
 """A program that says Q4_K_M of a file in F16."""
+WHOLE_BLOCKS = {"hidden_size": 256, "intermediate_size": 512, "initializer_range": 0.05}
+"""Q4_K takes 256 weights of a row at once; narrower rows are written in Q5_0."""
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -71,14 +74,14 @@ def export(adapter, out, to="gguf"):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SmolLM2", "Llama 3.1", "Qwen2.5", "Qwen3"])
 def test_what_llama_cpp_quantises_says_what_adapter_and_base_say(name, tmp_path, monkeypatch, out):
-    """Rows of 64 weights are written in Q5_0, as Q4_K takes 256 at once."""
     monkeypatch.setenv("PATH", f"{llama_quantize().parent}{os.pathsep}{os.environ['PATH']}")
-    kind = TINY_MODELS[name]
+    kind = replace(TINY_MODELS[name], settings={**TINY_MODELS[name].settings, **WHOLE_BLOCKS})
     adapter = make_adapter(kind, make_model(kind, tmp_path / "base"), tmp_path / "adapter")
     report = export(adapter, out)
-    assert 1e-5 < report.outcome.rounding.kl < 0.1 and report.outcome.beyond.max_abs < 1e-3
+    assert 1e-3 < report.outcome.rounding.kl < 0.1 and report.outcome.beyond.max_abs < 1e-3
     kinds = {tensor.tensor_type for tensor in GGUFReader(out).tensors}
-    assert GGMLQuantizationType.Q5_0 in kinds and GGMLQuantizationType.F16 not in kinds
+    assert {GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q6_K} <= kinds
+    assert GGMLQuantizationType.F16 not in kinds
 
 
 @pytest.mark.parametrize("to", ["gguf", "ollama"])
