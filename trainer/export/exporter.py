@@ -45,7 +45,7 @@ from trainer.export.gguf_model import (
     round_weights,
     write_model,
 )
-from trainer.export.llama_quantize import FILE_TYPE, find_llama_quantize, quantise_file
+from trainer.export.llama_quantize import find_llama_quantize, quantise_file
 from trainer.export.loaded_adapter import (
     DEFAULT_CONTEXT_TOKENS,
     LoadedAdapter,
@@ -210,7 +210,7 @@ def _write_rounded(request: ExportRequest, model: Any) -> None:
     request.say(f"quantising with {request.quantiser}")
     quantise_file(request.quantiser, whole, request.path)
     whole.unlink()
-    read_quantised_weights(model, request.path, FILE_TYPE)
+    read_quantised_weights(model, request.path)
 
 
 def export_gguf_lora(request: ExportRequest) -> ExportComparison:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gguf import GGUFReader, GGUFWriter, Keys, LlamaFileType, RopeScalingType
+from gguf import GGUFReader, GGUFWriter, Keys, RopeScalingType
 from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 
 from personas.errors import ExportError
@@ -34,10 +34,10 @@ from personas.models.gguf_format import (
 from personas.models.gguf_header import read_value
 from personas.prompt.renderer import Renderer
 from trainer.export.gguf_vocabulary import write_tokenizer
+from trainer.export.llama_quantize import FAILURE_ADVICE, FILE_TYPE
 
 Json = dict[str, Any]
 ROPE_FACTORS = "rope_freqs.weight"
-FOREIGN_ADVICE = "Nothing was kept. Try a newer llama.cpp, or --quantise q8_0."
 MAX_WEIGHT_ERROR = 0.25
 """Allowed root mean square of a quantised tensor's errors, as a share of its weights'. For normally
 distributed weights Q4_K has some 0.07.
@@ -73,28 +73,27 @@ def round_weights(model: Any, quantise: Quantise) -> None:
         weight.copy_(torch.from_numpy(round_values(weight.numpy(), kind)))
 
 
-def read_quantised_weights(model: Any, path: Path, file_type: LlamaFileType) -> None:
-    """Replace the model's weights in place by those of a file into which another program quantised
-    them, to measure the effect of the format alone.
+def read_quantised_weights(model: Any, path: Path) -> None:
+    """Replace the model's weights in place by those of a file into which llama.cpp quantised them, to
+    measure the effect of the format alone.
 
     Raises `ExportError` for a damaged file, one of another type, and weights that are other ones.
     """
     reader = open_gguf(path)
-    if read_value(reader, Keys.General.FILE_TYPE) != file_type:
-        raise ExportError(f"{path.name} is not of the type {file_type.name}.", FOREIGN_ADVICE)
+    if read_value(reader, Keys.General.FILE_TYPE) != FILE_TYPE:
+        raise ExportError(f"{path.name} is not of the type {FILE_TYPE.name}.", FAILURE_ADVICE)
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     architecture = architecture_of(model.config)
     for gguf_name, weight in _named_weights(model, architecture):
         if gguf_name not in tensors:
-            raise ExportError(f"{path.name} lacks {gguf_name}.", FOREIGN_ADVICE)
+            raise ExportError(f"{path.name} lacks {gguf_name}.", FAILURE_ADVICE)
         values = read_tensor(tensors[gguf_name])
         stored = _stored_values(weight, architecture, gguf_name, model.config)
         allowed = MAX_WEIGHT_ERROR * float(np.linalg.norm(stored))
         is_same_shape = values.shape == stored.shape
-        if (
-            not is_same_shape or not float(np.linalg.norm(values - stored)) <= allowed
-        ):  # so NaN fails
-            raise ExportError(f"{path.name} has other weights in {gguf_name}.", FOREIGN_ADVICE)
+        # So that NaN fails.
+        if not (is_same_shape and float(np.linalg.norm(values - stored)) <= allowed):
+            raise ExportError(f"{path.name} has other weights in {gguf_name}.", FAILURE_ADVICE)
         order = architecture.stored(np.arange(len(values)), gguf_name, model.config)
         rows = np.empty_like(values)
         rows[order] = values

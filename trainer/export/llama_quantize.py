@@ -21,6 +21,7 @@ ADVICE = (
     "github.com/ggml-org/llama.cpp) so that llama-quantize is on the PATH, or name its "
     f"llama-server in {SERVER_SETTING}. Without it, --quantise q8_0 and f16 work."
 )
+FAILURE_ADVICE = "Nothing was kept. Try a newer llama.cpp, or --quantise q8_0."
 
 
 def find_llama_quantize() -> str:
@@ -54,8 +55,6 @@ def quantise_file(program: str, source: Path, target: Path) -> None:
     except OSError as error:
         raise ExportError(f"{program} cannot be run: {error.strerror}.", ADVICE) from error
     if done.returncode or not target.exists():
+        fault = f"ended with code {done.returncode}" if done.returncode else "wrote no file"
         said = " ".join(done.stdout.split())[-SHOWN_CHARACTERS:] or "nothing"
-        raise ExportError(
-            f"{program} ended with code {done.returncode} and wrote no file. It said: {said}",
-            "Nothing was kept. Try a newer llama.cpp, or --quantise q8_0.",
-        )
+        raise ExportError(f"{program} {fault}. It said: {said}.", FAILURE_ADVICE)
