@@ -402,21 +402,19 @@ class LiveVersions:
 
     def _is_automatic(self, job: TrainingJob, persona_id: str) -> bool:
         """Report whether the job's guild promotes automatically, the gate would promote, no member
-        objects, and nobody chose a version meanwhile.
+        objects, and nobody chose a version before its score card was whole.
         """
         result = job.result
         if result is None or result.imported or result.scorecard.verdict != PROMOTE_VERDICT:
             return False
         if not IS_PROMOTION_AUTOMATIC.held(self.store, job.guild_id):
             return False
-        if self._was_chosen_since(job, persona_id):
+        if result.scorecard.first_verdict and self._was_chosen_since(job, persona_id):
             return False
         return not self._member_objections(persona_id, job.version, job.guild_id)
 
     def _was_chosen_since(self, job: TrainingJob, persona_id: str) -> bool:
-        """Report whether the live version was changed since the job ended, in its guild or for all:
-        the whole score card may come long after the first.
-        """
+        """Report whether the live version was changed since the job ended, in its guild or for all."""
         assert job.finished_at is not None
         changes = self.store.versions.history(persona_id)
         return any(

@@ -16,7 +16,7 @@ async def test_a_document_is_found_read_and_left_for_another(dashboard, phone):
     await assert_accessible(page)
     await page.get_by_role("link", name="Slash commands").first.click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("Slash commands")
-    await expect(page.get_by_role("region", name="Table 2")).to_contain_text("/finetune start")
+    await expect(page.get_by_role("region", name="Table 1")).to_contain_text("/finetune start")
     await assert_accessible(page)
     await page.get_by_role("link", name="first card").first.click()
     await expect(page).to_have_url(re.compile("/dashboard/docs/gate#measurements$"))
