@@ -43,8 +43,9 @@ SCORECARD_FILES = {
 """Files for download, in the adapter's folder or in its `report/`."""
 MAX_DIALOGUE_JOBS = 100
 SHOWN_PROMPTS = 4
-SHOWN_VERSIONS = 3
 """Prompts whose replies are unfolded when the page is opened."""
+SHOWN_VERSIONS = 3
+"""Versions of a persona that are unfolded when the list is opened."""
 FILE_MEDIA_TYPES = {
     "json": "application/json",
     "md": "text/markdown",
