@@ -219,12 +219,15 @@ def _settings_from_run(run: Json) -> RunSettings:
     about = {name: run.get(name) for name in ("base_model", "threads", "processes")}
     notes = _lines(run.get("chosen"))
     used = run.get("used")
-    size = "per_device_train_batch_size"
-    if isinstance(used, dict) and recipe.get(size, 0) > used.get(size, 0) > 0:
-        notes += (
-            f"Memory ran out on the way: it went on with batches of {used[size]}, "
-            f"{used.get('gradient_accumulation_steps')} of them a step.",
-        )
+    if isinstance(used, dict):
+        asked = recipe.get("per_device_train_batch_size")
+        batch = used.get("per_device_train_batch_size")
+        # On a GPU, batches may also be larger than asked for: merged.
+        if isinstance(asked, int) and isinstance(batch, int) and batch < asked:
+            notes += (
+                f"Memory ran out on the way: it went on with batches of {batch}, "
+                f"{used.get('gradient_accumulation_steps')} of them a step.",
+            )
     return RunSettings(
         recipe, "run", {name: value for name, value in about.items() if value}, notes
     )
