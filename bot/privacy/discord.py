@@ -2,7 +2,7 @@
 
 import io
 import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import discord
 from discord import app_commands
@@ -19,6 +19,7 @@ from bot.platform.discord_kit.ui import (
 from bot.platform.localisation import (
     LANGUAGES,
     Language,
+    activate,
     get_language,
     gettext_noop,
     interaction_language,
@@ -130,9 +131,10 @@ class _PrivacyButton(PersistentButton, template=r"never:"):
         with override(language):
             super().__init__(language, label=translate(self.label_key))
 
-    async def callback(self, interaction: Interaction) -> None:  # type: ignore[override]
-        with override(self.language):
-            await super().callback(interaction)
+    async def interaction_check(self, interaction: discord.Interaction[Any], /) -> bool:
+        is_first = await super().interaction_check(interaction)
+        activate(self.language)
+        return is_first
 
 
 class OptInButton(_PrivacyButton, template=rf"opt-in:(?P<language>{LANGUAGE_PATTERN})"):
