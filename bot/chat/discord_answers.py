@@ -27,7 +27,7 @@ from bot.moderation.limits import LimitReachedError, ReplyLimits
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import MENU_NUMBER, PersistentPersonaSelect, button_view, defer
 from bot.platform.errors import RefusedError, error_text
-from bot.platform.localisation import gettext_lazy, join_texts, localise, override
+from bot.platform.localisation import activate, gettext_lazy, join_texts, localise, override
 from bot.platform.messages import markdown_name
 from bot.safety.actions import SelfHarmError
 from bot.services import Bot, Services
@@ -225,29 +225,29 @@ class MessageAnswerer:
         """
         self.answering[message.id] = None
         languages = self.bot.services.reply_service.member_languages
-        with override(languages.of_channel(message.channel, message.author.id)):
-            try:
-                yield
-            except StoreError as error:  # it says nothing to members
-                log.error("a message in #%s is not answered: %s", message.channel, error)
-            except LimitReachedError as error:
-                remark = gettext_lazy("the member has had as many replies as the server allows")
-                self._remark(message.channel.id, message.id, remark)
-                await self._say_limit(message, error)
-            except SelfHarmError as error:
-                self._remark(message.channel.id, message.id, SAFETY_REMARK)
-                await self._say_help(message, error.message, original=original)
-            except Exception as error:
-                if message.id in self._deleted:
-                    return
-                text = error_text(error)
-                self._remark(message.channel.id, message.id, text)
-                is_busy = isinstance(error, EngineBusyError)
-                notices = self._busy_notices if is_busy else self._errors
-                if not notices.update_rate_limit(message):
-                    await _notify(message.channel, text)
-            finally:
-                del self.answering[message.id]
+        activate(languages.of_channel(message.channel, message.author.id))
+        try:
+            yield
+        except StoreError as error:  # it says nothing to members
+            log.error("a message in #%s is not answered: %s", message.channel, error)
+        except LimitReachedError as error:
+            remark = gettext_lazy("the member has had as many replies as the server allows")
+            self._remark(message.channel.id, message.id, remark)
+            await self._say_limit(message, error)
+        except SelfHarmError as error:
+            self._remark(message.channel.id, message.id, SAFETY_REMARK)
+            await self._say_help(message, error.message, original=original)
+        except Exception as error:
+            if message.id in self._deleted:
+                return
+            text = error_text(error)
+            self._remark(message.channel.id, message.id, text)
+            is_busy = isinstance(error, EngineBusyError)
+            notices = self._busy_notices if is_busy else self._errors
+            if not notices.update_rate_limit(message):
+                await _notify(message.channel, text)
+        finally:
+            del self.answering[message.id]
 
     def _accept(
         self, message: discord.Message, incoming: IncomingMessage, channel: SpeakChannel
