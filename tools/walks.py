@@ -16,7 +16,7 @@ import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from types import CodeType, FrameType
@@ -134,8 +134,8 @@ async def _reply(engine: Engine, number: int) -> None:
         pass
 
 
-async def _walk_bot(home: Path) -> None:
-    """Talk to a persona, train it, promote the version, and have eight chats at once."""
+async def _walk_bot(home: Path, *, trains: bool) -> None:
+    """Talk to a persona, and have eight chats at once; then train it, and promote the version."""
     settings = load_settings(
         None, {"UNDERSTUDY_HOME": str(home), "WEB_PORT": "0", "OWN_WORDS": "false"}
     )
@@ -144,7 +144,8 @@ async def _walk_bot(home: Path) -> None:
         session = DemoSession(app, 0.0)
         await session.ask(PERSONA, QUESTION)
         await asyncio.gather(*(_reply(app.services.engine, number) for number in range(CHATS)))
-        await session.retrain(PERSONA)
+        if trains:
+            await session.retrain(PERSONA)
 
 
 def _walk_trainer(home: Path) -> None:
@@ -178,17 +179,19 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, with the files entered")
     parser.add_argument("--way", choices=WAYS, nargs="+", default=WAYS, help="walk these alone")
     options = parser.parse_args()
+    ways = set(options.way)
     sys.setprofile(_note_call)
     threading.setprofile(_note_call)
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(threading, "Thread", _Thread),
+        redirect_stdout(sys.stderr),  # what the session and the trainer say on the way
         _entries(),
     ):
         home = Path(folder)
-        if {"message", "start", "promote", "decode"} & set(options.way):
-            asyncio.run(_walk_bot(home / "bot"))
-        if {"train", "samples"} & set(options.way):
+        if {"message", "start", "promote", "decode"} & ways:
+            asyncio.run(_walk_bot(home / "bot", trains=bool({"start", "promote"} & ways)))
+        if {"train", "samples"} & ways:
             _walk_trainer(home / "trainer")
     sys.setprofile(None)
     counts = {way: _counts(way) for way in options.way}
