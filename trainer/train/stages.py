@@ -179,7 +179,7 @@ class _StagePlan:
     def tokens(self) -> float:
         """The tokens that the stage trains on, each as often as it does."""
         samples = self.samples
-        return sum(len(it.ids) for it in samples) * epoch_count(self.recipe, len(samples))
+        return sum(len(sample.ids) for sample in samples) * epoch_count(self.recipe, len(samples))
 
 
 @contextmanager

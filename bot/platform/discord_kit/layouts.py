@@ -36,8 +36,8 @@ def text_card(
     rest: str,
     buttons: Sequence[Item] = (),
 ) -> ui.LayoutView:
-    """A card of texts in the present language, with a line between two of them, as many as have room, and
-    buttons below.
+    """A card of texts in the present language, as many as have room, with a line between two of
+    them, and buttons below.
     """
     items: list[Item] = []
     written = [localise(text) for text in texts if text]
